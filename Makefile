@@ -1,0 +1,55 @@
+# make serve   set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
+# make test    set up and run the tests against real servers
+# make lint    formatter, linter, types, import order
+# make bench   this machine's limit and the server, in one run
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+HOST   ?=
+PORT   ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+# One onnxruntime: the GPU build and the CPU build own the same module.
+RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# Not compiling the packages' bytecode beforehand saves a third of the installation; Python does it on first import.
+INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
+
+.PHONY: serve test lint format bench clean
+
+serve: $(VENV)/.serve
+	$(if $(HOST),HOST=$(HOST)) $(if $(PORT),PORT=$(PORT)) exec $(BIN)/flywheel up
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.serve
+	$(BIN)/python loadtests/bench.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Flywheel needs Python 3.11 or newer; name one with PYTHON=python3.12 make serve"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing Flywheel and what it stands on, about 2 GB, once (2 to 4 minutes)"
+	@$(BIN)/python deploy/progress.py $(INSTALL) -e '.[$(RUNTIME),train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	@echo "installing the development tools"
+	@$(INSTALL) -e '.[$(RUNTIME),train,dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""The artifact, both ends of it: a checkpoint becomes a Bundle here, and a Bundle becomes a session."""

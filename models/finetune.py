@@ -1,0 +1,228 @@
+"""Fine-tune a text encoder: a classifier from labelled texts, or a ranker's tower from what users chose together.
+
+The loop itself is Hugging Face's `Trainer`; here stand the batches, the losses and which weights may move.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from export.checkpoint import DEFAULT_BASE, TextModel, load_base, save_checkpoint
+from models.dataset import Example
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+_TOWER_DIMENSIONS = 128
+_TEMPERATURE = 0.07  # of the softmax over cosines; the usual value of contrastive training
+_HEAD_RATE = 5.0  # the head starts from noise, the encoder from a good place: it learns this much faster
+_LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune. The defaults were chosen on the seed corpora: docs/decisions/0005-training-recipe.md."""
+
+    base: str = DEFAULT_BASE
+    method: Literal["full", "lora"] = "full"
+    epochs: int = 3
+    learning_rate: float = 3e-4
+    batch: int = 32
+    frozen_layers: int = 2  # with the embeddings: they hold the language, and freezing them saves a third of the time
+    max_length: int = 128
+    label_smoothing: float = 0.1
+    seed: int = 7
+    threads: int = 0  # torch threads; 0 leaves torch's choice
+
+
+def finetune_classifier(
+    examples: Sequence[Example], labels: Sequence[str], recipe: Recipe, out: Path, progress: Progress
+) -> list[tuple[int, float]]:
+    """Train on `examples` and write the checkpoint to `out`; (step, loss) as it went.
+
+    Raises CheckpointError for an unknown base.
+    """
+    model, tokenizer = _prepare(recipe, outputs=len(labels), normalize=False)
+    index = {label: i for i, label in enumerate(labels)}
+    rows = tokenizer([e.text for e in examples], truncation=True, max_length=recipe.max_length)["input_ids"]
+    data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, examples, strict=True)]
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids, mask = pad_rows([row["input_ids"] for row in batch])
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["label"] for row in batch])}
+
+    def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        logits = model(inputs["input_ids"], inputs["attention_mask"])
+        return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
+
+    losses = _run(model, data, collate, loss, recipe, progress, grouped=True)
+    _save(model, tokenizer, list(labels), out)
+    return losses
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing a user chose: the texts of what was chosen before (newest last), and of this item."""
+
+    history: tuple[str, ...]
+    chosen: str
+
+
+def finetune_tower(choices: Sequence[Choice], recipe: Recipe, out: Path, progress: Progress) -> list[tuple[int, float]]:
+    """Train vectors so that the mean of a user's history lies near what the user chose next.
+
+    Softmax over the items of the batch, with the other users' choices as negatives (Yi et al., 2019,
+    https://doi.org/10.1145/3298689.3346996, without their frequency correction); a repeated item counts once.
+    """
+    model, tokenizer = _prepare(recipe, outputs=_TOWER_DIMENSIONS, normalize=True)
+    texts = sorted({text for choice in choices for text in (*choice.history, choice.chosen)})
+    ids_of = dict(zip(texts, tokenizer(texts, truncation=True, max_length=recipe.max_length)["input_ids"], strict=True))
+
+    def collate(batch: list[dict[str, Choice]]) -> dict[str, Tensor]:
+        picked = [row["choice"] for row in batch]
+        unique = sorted({text for c in picked for text in (*c.history, c.chosen)})
+        at = {text: i for i, text in enumerate(unique)}
+        ids, mask = pad_rows([ids_of[text] for text in unique])
+        mean = torch.zeros(len(picked), len(unique))
+        for row, c in enumerate(picked):
+            for text in c.history:
+                mean[row, at[text]] += 1 / len(c.history)
+        items = sorted({at[c.chosen] for c in picked})
+        column = {item: i for i, item in enumerate(items)}
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "history": mean,
+            "items": torch.tensor(items),
+            "labels": torch.tensor([column[at[c.chosen]] for c in picked]),
+        }
+
+    def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        vectors = model(inputs["input_ids"], inputs["attention_mask"])
+        users = nn.functional.normalize(inputs["history"] @ vectors, dim=-1)
+        return nn.functional.cross_entropy(users @ vectors[inputs["items"]].T / _TEMPERATURE, inputs["labels"])
+
+    data = [{"choice": choice} for choice in choices]
+    losses = _run(model, data, collate, loss, recipe, progress, grouped=False)
+    _save(model, tokenizer, [], out)
+    return losses
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids to padded `input_ids` and `attention_mask`, both (rows, longest)."""
+    longest = max(map(len, rows))
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def _prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    set_seed(recipe.seed)
+    encoder, tokenizer = load_base(recipe.base)
+    if recipe.method == "lora":
+        lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
+        encoder = get_peft_model(encoder, lora)
+    else:
+        _freeze(encoder, recipe.frozen_layers)
+    return TextModel(encoder, outputs, normalize=normalize), tokenizer
+
+
+def _freeze(encoder: nn.Module, layers: int) -> None:
+    """Keep the embeddings and the first `layers` transformer layers as they are; 0 leaves everything free."""
+    if layers == 0:
+        return
+    stack = next(module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    for part in (*(m for n, m in encoder.named_children() if n == "embeddings"), *stack[:layers]):
+        part.requires_grad_(False)
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, progress: Progress):
+        self._progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress(state.global_step, state.max_steps)
+
+
+def _run(
+    model: TextModel,
+    data: list[dict[str, Any]],
+    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+    recipe: Recipe,
+    progress: Progress,
+    *,
+    grouped: bool,
+) -> list[tuple[int, float]]:
+    class _Trainer(Trainer):  # type: ignore[misc]
+        def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
+            return loss(model, inputs)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch,
+            warmup_steps=0.1,
+            lr_scheduler_type="linear",
+            train_sampling_strategy="group_by_length" if grouped else "random",
+            seed=recipe.seed,
+            data_seed=recipe.seed,
+            save_strategy="no",
+            report_to=[],
+            logging_steps=10,
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        trainer = _Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            data_collator=collate,
+            optimizers=(_optimizer(model, recipe), None),
+            callbacks=[_Report(progress)],
+        )
+        for noisy in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(noisy)
+        trainer.train()
+        return [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _optimizer(model: TextModel, recipe: Recipe) -> torch.optim.Optimizer:
+    rate = recipe.learning_rate * (_LORA_RATE if recipe.method == "lora" else 1.0)
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in model.encoder.parameters() if p.requires_grad], "lr": rate},
+            {"params": list(model.head.parameters()), "lr": recipe.learning_rate * _HEAD_RATE},
+        ],
+        weight_decay=0.01,
+    )
+
+
+def _save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str], out: Path) -> None:
+    if hasattr(model.encoder, "merge_and_unload"):
+        model.encoder = model.encoder.merge_and_unload()
+    save_checkpoint(out, model, tokenizer, labels)

@@ -1,0 +1,105 @@
+"""MLflow as this project uses it: a run a training, a registered model a task, aliases champion and challenger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.releases import Release, ReleaseError, read_release, write_release
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+class Registry:
+    """The MLflow store under `home`, or the one that MLFLOW_TRACKING_URI names."""
+
+    def __init__(self, home: Path):
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+
+        self.home = home
+        self._artifacts = home / "mlartifacts"
+        home.mkdir(parents=True, exist_ok=True)
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        self._mlflow: Any = mlflow
+        self._client: MlflowClient = mlflow.MlflowClient()
+
+    def register(
+        self,
+        task: str,
+        bundle: Path,
+        checkpoint: Path,
+        *,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        losses: list[tuple[int, float]],
+        figures: Mapping[str, Figure],
+        lineage: Mapping[str, Any],
+    ) -> str:
+        """Log the run, register its bundle as the task's next version, move bundle and checkpoint to their places.
+
+        A task's first version becomes champion; a later one becomes challenger until someone promotes it.
+        """
+        self._experiment(task)
+        with self._mlflow.start_run(run_name=f"train-{task}") as run:
+            self._mlflow.log_params({**parameters, **{f"data.{key}": value for key, value in lineage.items()}})
+            self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
+            for step, loss in losses:
+                self._mlflow.log_metric("loss", loss, step=step)
+            for name, figure in figures.items():
+                self._mlflow.log_figure(figure, name)
+            self._mlflow.log_artifacts(str(bundle), "bundle")
+            source = self._mlflow.get_artifact_uri("bundle")
+        name = self._registered(task)
+        tags = {"data.fingerprint": str(lineage["fingerprint"]), "data.name": str(lineage["name"])}
+        version = str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
+        for folder, kind in ((checkpoint, "checkpoints"), (bundle, "bundles")):
+            place = self.home / kind / task / version
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(folder, place)
+        try:
+            read_release(self.home, task)
+        except ReleaseError:
+            self.promote(task, version)
+        else:
+            self._client.set_registered_model_alias(name, CHALLENGER, version)
+        return version
+
+    def promote(self, task: str, version: str) -> Release:
+        """Make `version` the champion: its alias in MLflow, then the release file that servers read.
+
+        Raises ReleaseError when there is no bundle of that version here.
+        """
+        bundle = Path("bundles") / task / version
+        if not (self.home / bundle).is_dir():
+            known = ", ".join(self.versions(task)) or "none"
+            raise ReleaseError(f"{task} has no version {version!r}; there are: {known}.")
+        self._client.set_registered_model_alias(self._registered(task), CHAMPION, version)
+        release = Release(task=task, champion=version, versions={version: bundle.as_posix()})
+        write_release(self.home, release)
+        return release
+
+    def versions(self, task: str) -> list[str]:
+        """Versions whose bundles are here, oldest first."""
+        folder = self.home / "bundles" / task
+        return sorted((p.name for p in folder.glob("*") if p.name.isdigit()), key=int)
+
+    def _experiment(self, task: str) -> None:
+        if self._client.get_experiment_by_name(task) is None:
+            local = None if os.environ.get("MLFLOW_TRACKING_URI") else (self._artifacts / task).resolve().as_uri()
+            self._client.create_experiment(task, artifact_location=local)
+        self._mlflow.set_experiment(task)
+
+    def _registered(self, task: str) -> str:
+        if not self._client.search_registered_models(filter_string=f"name='{task}'"):
+            self._client.create_registered_model(task)
+        return task

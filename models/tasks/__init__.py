@@ -1,0 +1,1 @@
+"""One file a task; `models.task.all_tasks` finds them."""

@@ -1,0 +1,36 @@
+"""Market opinion in a headline or post: positive, neutral or negative for the subject it speaks of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, StringConstraints
+
+from models.task import ClassifierTask, Prediction, TextRequest, rounded
+
+
+class SentimentRequest(TextRequest):
+    """One or more texts, and the topic they were collected under, which the answer repeats."""
+
+    text: Annotated[str, StringConstraints(strict=True)] | None = Field(
+        None, examples=["Airline warns on profit as fuel costs bite"]
+    )
+    topic: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100)] | None = Field(
+        None, examples=["airlines"]
+    )
+
+
+class Sentiment(ClassifierTask):
+    name = "sentiment"
+    summary = "Market opinion of a headline or post: positive, neutral or negative."
+    Request = SentimentRequest
+    example = {"text": "Airline warns on profit as fuel costs bite", "topic": "airlines"}
+
+    def prediction(self, request: TextRequest, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
+        answer: dict[str, Any] = super().prediction(request, scores, logits)
+        answer["scores"] = {label: rounded(score) for label, score in zip(self.labels, scores, strict=True)}
+        if isinstance(request, SentimentRequest) and request.topic is not None:
+            answer["topic"] = request.topic
+        return answer

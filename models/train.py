@@ -1,0 +1,256 @@
+"""One training, from a corpus to a registered version: the table of contents of `flywheel train`."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.bundle import Bundle, Precision
+from export.session import OnnxSession
+from models.dataset import Dataset, load_dataset
+from models.task import ClassifierTask, get_task, softmax
+
+if TYPE_CHECKING:
+    from models.behaviour import Behaviour
+    from models.finetune import Recipe
+
+# Long first, so that the last worker to finish finishes early.
+DEFAULT_TASKS = ("intent", "sentiment", "recommendation")
+_CALIBRATION_TEXTS = 256
+
+Stage = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train. `recipe` overrides fields of models.finetune.Recipe."""
+
+    task: str
+    data: Path | None = None
+    precision: Precision = "int8"
+    recipe: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained, exported and evaluated bundle, its checkpoint beside it, that no registry knows yet."""
+
+    task: str
+    bundle: Path
+    parameters: dict[str, Any]
+    metrics: dict[str, float]
+    losses: list[tuple[int, float]]
+    lineage: dict[str, Any]
+    confusion: tuple[list[str], list[str], list[str]] | None
+
+
+def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
+    """Fine-tune, export, check parity and evaluate. Nothing outside `home/work` changes.
+
+    Raises DatasetError, CheckpointError or ParityError, each with a sentence for the user.
+    """
+    kind = get_task(job.task).kind
+    work = home / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{job.task}-"))
+    try:
+        return (_classifier if kind == "classifier" else _ranker)(job, folder, report)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def register_candidate(candidate: Candidate, home: Path) -> str:
+    """Log and register the candidate in MLflow; its new version."""
+    from models.evaluate import confusion_figure
+    from models.registry import Registry
+
+    figures = {"confusion_matrix.png": confusion_figure(*candidate.confusion)} if candidate.confusion else {}
+    version = Registry(home).register(
+        candidate.task,
+        candidate.bundle,
+        candidate.bundle.parent / "checkpoint",
+        parameters=candidate.parameters,
+        metrics=candidate.metrics,
+        losses=candidate.losses,
+        figures=figures,
+        lineage=candidate.lineage,
+    )
+    shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
+    return version
+
+
+def _classifier(job: Job, folder: Path, report: Stage) -> Candidate:
+    dataset = load_dataset(job.task, job.data)
+    report("loading", 0, 0)  # importing torch and transformers takes seconds; the data was checked before that
+    from models.finetune import Recipe, finetune_classifier
+
+    recipe = replace(Recipe(max_length=get_task(job.task).max_length), **dict(job.recipe))
+    checkpoint = folder / "checkpoint"
+    losses = finetune_classifier(
+        dataset.train, dataset.labels, recipe, checkpoint, lambda done, total: report("training", done, total)
+    )
+    report("exporting", 0, 0)
+    bundle, predicted = _export_classifier(job, dataset, recipe, checkpoint, folder / "bundle")
+    confusion = (dataset.labels, [example.label for example in dataset.holdout], predicted)
+    return _candidate(job, bundle, recipe, losses, dataset.lineage(), confusion)
+
+
+def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
+    from models.behaviour import load_behaviour
+
+    behaviour = load_behaviour(job.data)
+    report("loading", 0, 0)
+    from models.finetune import Recipe, finetune_tower
+    from models.fit_ranker import choices_of
+
+    defaults = Recipe(max_length=get_task(job.task).max_length, epochs=1, learning_rate=1e-4)
+    recipe = replace(defaults, **dict(job.recipe))
+    checkpoint = folder / "checkpoint"
+    losses = finetune_tower(
+        choices_of(behaviour), recipe, checkpoint, lambda done, total: report("training", done, total)
+    )
+    report("exporting", 0, 0)
+    bundle = _export_ranker(job, behaviour, recipe, checkpoint, folder / "bundle")
+    return _candidate(job, bundle, recipe, losses, behaviour.lineage(), None)
+
+
+def export_checkpoint(job: Job, checkpoint: Path, out: Path) -> Bundle:
+    """Export a checkpoint again, in another precision, and measure it on the job's data.
+
+    Raises CheckpointError, DatasetError or ParityError, each with a sentence for the user.
+    """
+    from models.behaviour import load_behaviour
+    from models.finetune import Recipe
+
+    recipe = Recipe(max_length=get_task(job.task).max_length)
+    if get_task(job.task).kind == "classifier":
+        return _export_classifier(job, load_dataset(job.task, job.data), recipe, checkpoint, out)[0]
+    return _export_ranker(job, load_behaviour(job.data), recipe, checkpoint, out)
+
+
+def _export_classifier(
+    job: Job, dataset: Dataset, recipe: Recipe, checkpoint: Path, out: Path
+) -> tuple[Bundle, list[str]]:
+    """The bundle, and the label it predicts for each holdout text."""
+    from export.to_onnx import export_bundle
+    from models.evaluate import classifier_metrics
+
+    task = get_task(job.task)
+    assert issubclass(task, ClassifierTask)
+    labels = dataset.labels
+    texts = [example.text for example in dataset.train]
+    held_out = [example.text for example in dataset.holdout]
+    predicted: list[str] = []
+
+    def finish(session: OnnxSession) -> tuple[dict[str, float], dict[str, Any]]:
+        probabilities = softmax(session.predict(held_out))
+        predicted.extend(labels[i] for i in probabilities.argmax(1))
+        assets = task.assets(session, texts, [example.label for example in dataset.train])
+        return classifier_metrics(labels, [example.label for example in dataset.holdout], probabilities), assets
+
+    calibration = _sample(texts, recipe.seed)
+    fields = _fields(job, recipe, labels, dataset.lineage())
+    bundle = export_bundle(
+        checkpoint,
+        out,
+        fields=fields,
+        calibration=calibration,
+        holdout=held_out,
+        finish=finish,
+        precision=job.precision,
+    )
+    return bundle, predicted
+
+
+def _export_ranker(job: Job, behaviour: Behaviour, recipe: Recipe, checkpoint: Path, out: Path) -> Bundle:
+    from export.to_onnx import export_bundle
+    from models.fit_ranker import fit_ranker
+
+    texts = [item.text for item in behaviour.items.values()]
+
+    def finish(session: OnnxSession) -> tuple[dict[str, float], dict[str, Any]]:
+        ranker, metrics = fit_ranker(behaviour, session)
+        return metrics, {"ranker": ranker.to_asset()}
+
+    calibration = _sample(texts, recipe.seed)
+    fields = _fields(job, recipe, [], behaviour.lineage())
+    return export_bundle(
+        checkpoint, out, fields=fields, calibration=calibration, holdout=texts, finish=finish, precision=job.precision
+    )
+
+
+def _sample(texts: Sequence[str], seed: int) -> list[str]:
+    """A fixed random sample of training texts, for int8 calibration."""
+    order = np.random.default_rng(seed).permutation(len(texts))
+    return [texts[i] for i in order[:_CALIBRATION_TEXTS]]
+
+
+def _fields(job: Job, recipe: Recipe, labels: Sequence[str], lineage: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task": job.task,
+        "kind": get_task(job.task).kind,
+        "labels": labels,
+        "max_length": recipe.max_length,
+        "base_model": recipe.base,
+        "data": lineage,
+    }
+
+
+def _candidate(
+    job: Job,
+    bundle: Bundle,
+    recipe: Recipe,
+    losses: list[tuple[int, float]],
+    lineage: dict[str, Any],
+    confusion: tuple[list[str], list[str], list[str]] | None,
+) -> Candidate:
+    metrics = {**bundle.manifest.metrics}
+    for name in ("labels_moved", "min_cosine", "max_difference", "max_batch_difference"):
+        if name in bundle.manifest.parity:
+            metrics[f"parity.{name}"] = bundle.manifest.parity[name]
+    parameters = {**asdict(recipe), "precision": job.precision}
+    return Candidate(job.task, bundle.path, parameters, metrics, losses, lineage, confusion)
+
+
+def build_in_parallel(jobs: Sequence[Job], home: Path, report: Callable[[str, str, int, int], None]) -> list[Candidate]:
+    """Build several candidates, one process and one torch thread a core; `report` gets (task, stage, done, total).
+
+    Two trainings of one thread each finish sooner than one after the other with two
+    (docs/decisions/0005-training-recipe.md). The first failure is raised, after the others have ended.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, len(jobs))
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Manager() as manager, ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        queue = manager.Queue()
+        threads = max(1, cores // workers)
+        jobs = [replace(job, recipe=(*job.recipe, ("threads", threads))) for job in jobs]
+        waiting: set[Future[Candidate]] = {pool.submit(_build_and_report, job, home, queue) for job in jobs}
+        done: list[Candidate] = []
+        while waiting:
+            finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            while True:
+                try:
+                    report(*queue.get_nowait())
+                except Empty:
+                    break
+            done += [future.result() for future in finished]
+        return done
+
+
+def _build_and_report(job: Job, home: Path, queue: Any) -> Candidate:
+    logging.getLogger().setLevel(logging.ERROR)
+    return build_candidate(job, home, lambda stage, done, total: queue.put((job.task, stage, done, total)))

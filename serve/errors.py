@@ -1,0 +1,80 @@
+"""The errors a client can cause or meet, each with when to raise it. Status codes exist here and nowhere below."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class RequestError(Exception):
+    """Base: an answer with `error` (a sentence), `code` (stable, for programs) and what `details` add."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, retry_after: int | None = None, **details: Any):
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.details = details
+
+    def body(self) -> dict[str, Any]:
+        return {"error": str(self), "code": self.code, **self.details}
+
+
+class NotJson(RequestError):
+    """Raise when the body does not parse, before looking at what it means."""
+
+    status, code = 400, "not_json"
+
+
+class NotFound(RequestError):
+    """Raise for a path, a model or a version that does not exist."""
+
+    status, code = 404, "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """Raise when the path exists but not with this method."""
+
+    status, code = 405, "method_not_allowed"
+
+
+class BodyTooLarge(RequestError):
+    """Raise as soon as a body is known to exceed the limit; do not read the rest."""
+
+    status, code = 413, "body_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    """Raise when the body is declared to be something other than JSON."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class InvalidRequest(RequestError):
+    """Raise when the JSON does not have the shape of the request; `fields` says where and why."""
+
+    status, code = 422, "invalid_request"
+
+
+class Overloaded(RequestError):
+    """Raise when taking the request on would make it and others late; always with `retry_after`."""
+
+    status, code = 503, "overloaded"
+
+
+class NotReady(RequestError):
+    """Raise when a model is still loading, or its worker died; always with `retry_after`."""
+
+    status, code = 503, "not_ready"
+
+
+class DeadlineExceeded(RequestError):
+    """Raise when the answer would come too late to be of use."""
+
+    status, code = 504, "deadline_exceeded"
+
+
+class Internal(RequestError):
+    """Raise in place of any unforeseen exception; the cause goes to the log, never to the client."""
+
+    status, code = 500, "internal"

@@ -1,0 +1,196 @@
+"""The ASGI application of one task: HTTP in, HTTP out, and nothing but HTTP. Runs under any ASGI server.
+
+A predict request: `predict` reads the body, `schemas` checks it, `routing` picks the version, `replica` answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve import oip
+from serve.errors import (
+    BodyTooLarge,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    RequestError,
+    UnsupportedMediaType,
+)
+from serve.replica import LoadedVersion, Replica
+from serve.schemas import parse_json, to_json, validate
+
+log = logging.getLogger("flywheel.gateway")
+
+_CLIENT_LEFT = 499  # nginx's number; nobody is there to read it, but the metrics are
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def build_gateway(replica: Replica) -> ASGIApp:
+    """The application for `replica`, at the full paths of the HTTP contract."""
+    gateway = _Gateway(replica)
+    base = f"/v2/models/{replica.task.name}"
+    version = base + "/versions/{version}"
+    app = Starlette(
+        routes=[
+            Route(f"{base}/predict", gateway.handle("predict", gateway.predict), methods=["POST"]),
+            Route(f"{version}/predict", gateway.handle("predict", gateway.predict), methods=["POST"]),
+            Route(f"{base}/infer", gateway.handle("infer", gateway.infer), methods=["POST"]),
+            Route(f"{version}/infer", gateway.handle("infer", gateway.infer), methods=["POST"]),
+            Route(base, plain(gateway.metadata), methods=["GET"]),
+            Route(version, plain(gateway.metadata), methods=["GET"]),
+            Route(f"{base}/ready", plain(gateway.ready), methods=["GET"]),
+            Route(f"{version}/ready", plain(gateway.ready), methods=["GET"]),
+        ],
+        exception_handlers={HTTPException: on_http_exception},
+        lifespan=gateway.lifespan,
+    )
+    app.router.redirect_slashes = False
+    return mount_at_root(app)
+
+
+class _Gateway:
+    def __init__(self, replica: Replica):
+        self._replica = replica
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await self._replica.start()
+        yield
+        await self._replica.stop()
+
+    def handle(self, endpoint: str, answer: Callable[[Request, LoadedVersion, bytes], Awaitable[Response]]) -> Handler:
+        """Read, answer, count: what the two POST endpoints share."""
+
+        async def handler(request: Request) -> Response:
+            started = time.perf_counter()
+            version = "none"
+            try:
+                chosen = self._replica.choose(request.path_params.get("version"))
+                version = chosen.version
+                body = await read_body(request, self._replica.body_limit)
+                response = await answer(request, chosen, body)
+            except RequestError as error:
+                response = error_response(error)
+            except ClientDisconnect:
+                response = Response(status_code=_CLIENT_LEFT)
+            except Exception:
+                log.exception("unforeseen error in %s", request.url.path)
+                response = error_response(Internal("an internal error; the server's log has the cause"))
+            self._replica.metrics.request(version, endpoint, response.status_code, time.perf_counter() - started)
+            return response
+
+        return handler
+
+    async def predict(self, request: Request, version: LoadedVersion, body: bytes) -> Response:
+        require_json(request)
+        validated = validate(self._replica.task.Request, parse_json(body))
+        return json_response(await self._replica.answer(version, validated))
+
+    async def infer(self, request: Request, version: LoadedVersion, body: bytes) -> Response:
+        header_length = request.headers.get(oip.HEADER_LENGTH)
+        require_json(request, binary=header_length is not None)
+        task = self._replica.task
+        parsed = oip.parse_infer(task, body, header_length)
+        answer = await self._replica.answer(version, validate(task.Request, parsed.request))
+        if parsed.id:
+            answer["id"] = parsed.id
+        content, headers = oip.write_infer(task, answer, parsed.wanted)
+        return Response(content, headers=headers)
+
+    async def metadata(self, request: Request) -> Response:
+        pinned = request.path_params.get("version")
+        return json_response(self._replica.metadata(self._replica.choose(pinned) if pinned else None))
+
+    async def ready(self, request: Request) -> Response:
+        version = self._replica.choose(request.path_params.get("version"))
+        if not version.batcher.alive:
+            raise NotReady(f"{self._replica.task.name} is not ready: its worker has died", retry_after=5)
+        return json_response({"name": self._replica.task.name, "ready": True})
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise BodyTooLarge(f"the body has {declared} bytes; at most {limit} are allowed", limit=limit)
+    parts, size = [], 0
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge(f"the body has more than {limit} bytes, which is the most allowed", limit=limit)
+    return b"".join(parts)
+
+
+def require_json(request: Request, *, binary: bool = False) -> None:
+    """Raises UnsupportedMediaType unless the body is declared as JSON (or as nothing, or as tensors)."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"content-encoding {encoding!r} is not supported; send the body as it is")
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared in ("", "application/json") or declared.endswith("+json"):
+        return
+    if binary and declared == "application/octet-stream":
+        return
+    raise UnsupportedMediaType(f"content-type {declared!r} is not supported; send application/json")
+
+
+def plain(handler: Handler) -> Handler:
+    """Turns the errors of an uncounted endpoint into responses."""
+
+    async def wrapped(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RequestError as error:
+            return error_response(error)
+        except Exception:
+            log.exception("unforeseen error in %s", request.url.path)
+            return error_response(Internal("an internal error; the server's log has the cause"))
+
+    return wrapped
+
+
+def json_response(value: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(to_json(value), status, media_type="application/json")
+
+
+def error_response(error: RequestError) -> Response:
+    """The contract's error: `{"error", "code", ...}`, with Retry-After where there is one."""
+    response = json_response(error.body(), error.status)
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(error.retry_after)
+    return response
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own 404 and 405 in the shape of the contract."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        response = error_response(MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
+        response.headers["allow"] = allowed
+        return response
+    return error_response(NotFound(f"there is nothing at {request.url.path}"))
+
+
+def mount_at_root(app: ASGIApp) -> ASGIApp:
+    """Ray Serve names the route prefix as root_path; our routes carry the whole path, so drop it again."""
+
+    async def at_root(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["root_path"] = ""
+        await app(scope, receive, send)
+
+    return at_root

@@ -1,0 +1,92 @@
+"""The OpenAPI 3.1 description of the server, built from the same models that validate its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from models.task import Task, get_task
+from serve.oip import InferRequest
+
+_ERRORS = {
+    "400": "The body is not JSON.",
+    "404": "There is no such model or version.",
+    "413": "The body is larger than the limit.",
+    "415": "The body is not declared as JSON.",
+    "422": "The JSON has not the right shape; `fields` says where and why.",
+    "503": "Overloaded or not ready; see `Retry-After`.",
+    "504": "The deadline passed.",
+}
+
+
+def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
+    """The description of a server that serves `tasks`."""
+    classes = [get_task(name) for name in tasks]
+    models: list[type[BaseModel]] = [InferRequest, *dict.fromkeys(task.Request for task in classes)]
+    references, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, Any] = {
+        "/v2/health/live": {"get": _read("Is the server alive?")},
+        "/v2/health/ready": {"get": _read("Are all models ready?", ["503"])},
+        "/v2": {"get": _read("Server metadata")},
+        "/metrics": {"get": _read("Prometheus metrics of all replicas", content="text/plain")},
+    }
+    for task in classes:
+        schema = references[(task.Request, "validation")]
+        infer = references[(InferRequest, "validation")]
+        base = f"/v2/models/{task.name}"
+        for path, parameters in ((base, []), (base + "/versions/{version}", [_VERSION])):
+            common = {"tags": [task.name], "parameters": parameters}
+            paths[path] = {"get": {**_read("Model metadata", ["404"]), **common}}
+            paths[f"{path}/ready"] = {"get": {**_read("Is this model ready?", ["404", "503"]), **common}}
+            paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
+            paths[f"{path}/infer"] = {
+                "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
+            }
+    schemas = {**definitions.get("$defs", {}), "Error": _ERROR}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Flywheel",
+            "version": version,
+            "description": "Fine-tuned text classifiers, served under the Open Inference Protocol (v2).",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+_VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+_ERROR = {
+    "type": "object",
+    "required": ["error", "code"],
+    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+}
+
+
+def _read(summary: str, errors: Sequence[str] = (), content: str = "application/json") -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": "OK", "content": {content: {}}}, **_errors(errors)},
+    }
+
+
+def _write(summary: str, schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    body = {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+    ok = {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"summary": summary, "requestBody": body, "responses": {"200": ok, **_errors(list(_ERRORS))}}
+
+
+def _errors(codes: Sequence[str]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {code: {"description": _ERRORS[code], "content": content} for code in codes}
+
+
+def _infer_example(task: type[Task]) -> dict[str, Any]:
+    required = [tensor for tensor in task.inputs if not tensor.optional]
+    tensors = [{"name": t.name, "shape": [1], "datatype": t.datatype, "data": ["a text"]} for t in required]
+    return {"inputs": tensors}

@@ -1,0 +1,183 @@
+"""One replica of a task: the released versions in memory, and a request answered from request to predictions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from export.bundle import Bundle, BundleError
+from export.session import OnnxSession
+from models.releases import Release, ReleaseError, read_release, release_path
+from models.task import Task, get_task
+from serve.batcher import Batcher
+from serve.config import Config
+from serve.errors import InvalidRequest, NotReady, Overloaded
+from serve.metrics import Metrics
+from serve.routing import Router
+
+log = logging.getLogger("flywheel.replica")
+
+_FOLLOW_EVERY_S = 1.0
+
+
+class LoadedVersion:
+    """A bundle ready to answer: its session, its task and its batcher."""
+
+    def __init__(self, version: str, path: str, bundle: Bundle, task: Task, session: OnnxSession, batcher: Batcher):
+        self.version = version
+        self.path = path
+        self.bundle = bundle
+        self.task = task
+        self.session = session
+        self.batcher = batcher
+
+
+class Replica:
+    """The versions of one task in this process. Knows nothing of HTTP and nothing of Ray."""
+
+    def __init__(self, task: str, config: Config):
+        self.task = get_task(task)
+        self._config = config
+        self._options = config.task_options(task)
+        self.metrics = Metrics(task)
+        # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._release = read_release(config.home, task)
+        self._router = self._load(self._release, {})
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        for version in self._router.versions.values():
+            version.batcher.start()
+        self._follower = asyncio.create_task(self._follow(), name="follower")
+
+    async def stop(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+        await asyncio.gather(*(version.batcher.stop() for version in self._router.versions.values()))
+        self._executor.shutdown(wait=False)
+
+    @property
+    def body_limit(self) -> int:
+        return self._config.limits.body_bytes
+
+    @property
+    def alive(self) -> bool:
+        """False when a batcher's worker has died: the replica must then be replaced."""
+        return all(version.batcher.alive for version in self._router.versions.values())
+
+    def choose(self, pinned: str | None) -> LoadedVersion:
+        """Raises NotFound for a version that is not loaded."""
+        return self._router.choose(pinned)
+
+    async def answer(self, version: LoadedVersion, request: Any) -> dict[str, Any]:
+        """The predict answer to a validated request. Raises a RequestError the client can act on."""
+        if not version.batcher.alive:
+            raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
+        deadline = time.monotonic() + self._config.limits.deadline_s
+        texts = version.task.texts(request)
+        self._admit(len(texts), version.batcher)
+        started = time.perf_counter()
+        encoded = version.session.encoder.encode(texts)
+        self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
+        output = await version.batcher.submit([row.ids for row in encoded], deadline)
+        return {
+            "id": uuid.uuid4().hex,
+            "model_name": self.task.name,
+            "model_version": version.version,
+            "predictions": version.task.decode(request, output, [row.truncated for row in encoded]),
+        }
+
+    def _admit(self, texts: int, batcher: Batcher) -> None:
+        limits = self._config.limits
+        if texts > limits.texts:
+            raise InvalidRequest(
+                f"{texts} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
+            )
+        if batcher.waiting + texts > limits.waiting:
+            self.metrics.dropped("overloaded")
+            raise Overloaded("too many texts are waiting; try again shortly", retry_after=1)
+        self.metrics.waiting(batcher.waiting + texts)
+
+    def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
+        """OIP model metadata; `version_details` adds what this project knows of each loaded version."""
+        versions = [version] if version else list(self._router.versions.values())
+        return {
+            "name": self.task.name,
+            "versions": [v.version for v in versions],
+            "platform": "onnxruntime_onnx",
+            "inputs": [{"name": t.name, "datatype": t.datatype, "shape": [-1]} for t in self.task.inputs],
+            "outputs": [{"name": t.name, "datatype": t.datatype, "shape": [-1]} for t in self.task.outputs],
+            "version_details": [self._details(v) for v in versions],
+        }
+
+    def _details(self, version: LoadedVersion) -> dict[str, Any]:
+        manifest = version.bundle.manifest
+        champion = version.version == self._router.champion
+        return {
+            "version": version.version,
+            "alias": "champion" if champion else None,
+            "traffic": 1.0 if champion else 0.0,
+            "provider": version.session.provider,
+            "precision": manifest.precision,
+            "max_length": manifest.max_length,
+            "labels": list(manifest.labels),
+            "metrics": manifest.metrics,
+            "data": manifest.data,
+            "created": manifest.created,
+        }
+
+    def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> Router[LoadedVersion]:
+        """A router for `release`, keeping the versions that are loaded already. Blocking: loads and warms."""
+        versions = {}
+        for name, path in release.versions.items():
+            known = loaded.get(name)
+            versions[name] = known if known and known.path == path else self._load_version(name, path)
+        return Router(release.champion, versions)
+
+    def _load_version(self, name: str, path: str) -> LoadedVersion:
+        bundle = Bundle.open(self._config.home / path)
+        if bundle.manifest.task != self.task.name:
+            raise BundleError(f"The bundle {path} is for {bundle.manifest.task}, not {self.task.name}.")
+        settings = self._config.session
+        session = OnnxSession(bundle, providers=settings.providers, threads=settings.threads)
+        session.warm_up()
+        task = self.task(bundle, self._options)
+        batcher = Batcher(session.run, self._executor, self._config.batching, self.metrics, name)
+        return LoadedVersion(name, path, bundle, task, session, batcher)
+
+    async def _follow(self) -> None:
+        """Take up a new release when its file changes: load beside the old one, swap, then retire the old one."""
+        path = release_path(self._config.home, self.task.name)
+        seen = path.stat().st_mtime_ns if path.exists() else 0
+        while True:
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+            self.metrics.waiting(sum(v.batcher.waiting for v in self._router.versions.values()))
+            try:
+                changed = path.stat().st_mtime_ns
+                if changed == seen:
+                    continue
+                seen = changed
+                await self._take_up(read_release(self._config.home, self.task.name))
+            except (ReleaseError, BundleError, OSError, ValueError) as error:
+                log.error("%s keeps serving %s: %s", self.task.name, self._router.champion, error)
+
+    async def _take_up(self, release: Release) -> None:
+        old = self._router
+        new = await asyncio.to_thread(self._load, release, old.versions)
+        for name, version in new.versions.items():
+            if version is not old.versions.get(name):
+                version.batcher.start()
+        self._router, self._release = new, release
+        log.warning("%s now serves version %s", self.task.name, release.champion)
+        await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
+
+
+async def _retire(version: LoadedVersion) -> None:
+    # Requests that chose this version a moment ago may not have queued their texts yet.
+    await asyncio.sleep(1.0)
+    await version.batcher.stop()
