@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -229,7 +229,7 @@ def build_in_parallel(jobs: Sequence[Job], home: Path, report: Callable[[str, st
     """Build several candidates, one process and one torch thread a core; `report` gets (task, stage, done, total).
 
     Two trainings of one thread each finish sooner than one after the other with two
-    (docs/decisions/0005-training-recipe.md). The first failure is raised, after the others have ended.
+    (docs/decisions/0005-training-recipe.md). Yields each as it is done; a failure is raised when it is met.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, len(jobs))
@@ -239,7 +239,6 @@ def build_in_parallel(jobs: Sequence[Job], home: Path, report: Callable[[str, st
         threads = max(1, cores // workers)
         jobs = [replace(job, recipe=(*job.recipe, ("threads", threads))) for job in jobs]
         waiting: set[Future[Candidate]] = {pool.submit(_build_and_report, job, home, queue) for job in jobs}
-        done: list[Candidate] = []
         while waiting:
             finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             while True:
@@ -247,8 +246,7 @@ def build_in_parallel(jobs: Sequence[Job], home: Path, report: Callable[[str, st
                     report(*queue.get_nowait())
                 except Empty:
                     break
-            done += [future.result() for future in finished]
-        return done
+            yield from (future.result() for future in finished)
 
 
 def _build_and_report(job: Job, home: Path, queue: Any) -> Candidate:

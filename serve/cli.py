@@ -76,7 +76,7 @@ def up(
     from serve.app import check_port, has_haproxy, running
 
     check_port(server.host, server.port)
-    _train_missing(settings)
+    prepare(settings)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -98,7 +98,8 @@ def up(
     server_context.__exit__(None, None, None)
 
 
-def _train_missing(config: Config) -> None:
+def prepare(config: Config) -> None:
+    """Train, once, every configured task that has no released version yet."""
     from models.train import Job
 
     missing = []
@@ -151,8 +152,7 @@ def _train(jobs: list[Any], home: Path) -> None:
             if plain:
                 plain.report(task, stage, done, total)
 
-        candidates = build_in_parallel(jobs, home, report)
-        for candidate in candidates:
+        for candidate in build_in_parallel(jobs, home, report):
             progress.update(bars[candidate.task], description=f"{candidate.task}: registering")
             version = register_candidate(candidate, home)
             progress.update(bars[candidate.task], description=f"{candidate.task}: version {version}")
