@@ -1,6 +1,6 @@
-"""Fine-tune a text encoder: a classifier from labelled texts, or a ranker's tower from what users chose together.
+"""Fine-tune a text encoder into a classifier of labelled texts.
 
-The loop itself is Hugging Face's `Trainer`; here stand the batches, the losses and which weights may move.
+The loop itself is Hugging Face's `Trainer`; here stand the batches, the loss and which weights may move.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils import logging as transformers_logging
 
 from export.checkpoint import DEFAULT_BASE, TextModel, load_base, save_checkpoint
 from models.dataset import Example
@@ -30,8 +31,6 @@ from models.dataset import Example
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
-_TOWER_DIMENSIONS = 128
-_TEMPERATURE = 0.07  # of the softmax over cosines; the usual value of contrastive training
 _HEAD_RATE = 5.0  # the head starts from noise, the encoder from a good place: it learns this much faster
 _LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
 
@@ -59,7 +58,7 @@ def finetune_classifier(
 
     Raises CheckpointError for an unknown base.
     """
-    model, tokenizer = _prepare(recipe, outputs=len(labels), normalize=False)
+    model, tokenizer = prepare(recipe, outputs=len(labels), normalize=False)
     index = {label: i for i, label in enumerate(labels)}
     rows = tokenizer([e.text for e in examples], truncation=True, max_length=recipe.max_length)["input_ids"]
     data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, examples, strict=True)]
@@ -72,56 +71,8 @@ def finetune_classifier(
         logits = model(inputs["input_ids"], inputs["attention_mask"])
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
-    losses = _run(model, data, collate, loss, recipe, progress, grouped=True)
-    _save(model, tokenizer, list(labels), out)
-    return losses
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One thing a user chose: the texts of what was chosen before (newest last), and of this item."""
-
-    history: tuple[str, ...]
-    chosen: str
-
-
-def finetune_tower(choices: Sequence[Choice], recipe: Recipe, out: Path, progress: Progress) -> list[tuple[int, float]]:
-    """Train vectors so that the mean of a user's history lies near what the user chose next.
-
-    Softmax over the items of the batch, with the other users' choices as negatives (Yi et al., 2019,
-    https://doi.org/10.1145/3298689.3346996, without their frequency correction); a repeated item counts once.
-    """
-    model, tokenizer = _prepare(recipe, outputs=_TOWER_DIMENSIONS, normalize=True)
-    texts = sorted({text for choice in choices for text in (*choice.history, choice.chosen)})
-    ids_of = dict(zip(texts, tokenizer(texts, truncation=True, max_length=recipe.max_length)["input_ids"], strict=True))
-
-    def collate(batch: list[dict[str, Choice]]) -> dict[str, Tensor]:
-        picked = [row["choice"] for row in batch]
-        unique = sorted({text for c in picked for text in (*c.history, c.chosen)})
-        at = {text: i for i, text in enumerate(unique)}
-        ids, mask = pad_rows([ids_of[text] for text in unique])
-        mean = torch.zeros(len(picked), len(unique))
-        for row, c in enumerate(picked):
-            for text in c.history:
-                mean[row, at[text]] += 1 / len(c.history)
-        items = sorted({at[c.chosen] for c in picked})
-        column = {item: i for i, item in enumerate(items)}
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "history": mean,
-            "items": torch.tensor(items),
-            "labels": torch.tensor([column[at[c.chosen]] for c in picked]),
-        }
-
-    def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        vectors = model(inputs["input_ids"], inputs["attention_mask"])
-        users = nn.functional.normalize(inputs["history"] @ vectors, dim=-1)
-        return nn.functional.cross_entropy(users @ vectors[inputs["items"]].T / _TEMPERATURE, inputs["labels"])
-
-    data = [{"choice": choice} for choice in choices]
-    losses = _run(model, data, collate, loss, recipe, progress, grouped=False)
-    _save(model, tokenizer, [], out)
+    losses = _run(model, data, collate, loss, recipe, progress)
+    save(model, tokenizer, list(labels), out)
     return losses
 
 
@@ -136,10 +87,13 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+def prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+    """The base model under a fresh head, seeded, with the recipe's weights frozen. Raises CheckpointError."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)
+    transformers_logging.disable_progress_bar()  # bars of its own for every file it reads, between ours
+    transformers_logging.set_verbosity_error()
     encoder, tokenizer = load_base(recipe.base)
     if recipe.method == "lora":
         lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
@@ -173,8 +127,6 @@ def _run(
     loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
     recipe: Recipe,
     progress: Progress,
-    *,
-    grouped: bool,
 ) -> list[tuple[int, float]]:
     class _Trainer(Trainer):  # type: ignore[misc]
         def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
@@ -187,7 +139,7 @@ def _run(
             per_device_train_batch_size=recipe.batch,
             warmup_steps=0.1,
             lr_scheduler_type="linear",
-            train_sampling_strategy="group_by_length" if grouped else "random",
+            train_sampling_strategy="group_by_length",
             seed=recipe.seed,
             data_seed=recipe.seed,
             save_strategy="no",
@@ -222,7 +174,8 @@ def _optimizer(model: TextModel, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def _save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str], out: Path) -> None:
+def save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str], out: Path) -> None:
+    """Write the checkpoint, adapters merged into the weights they adapt."""
     if hasattr(model.encoder, "merge_and_unload"):
         model.encoder = model.encoder.merge_and_unload()
     save_checkpoint(out, model, tokenizer, labels)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,28 +13,40 @@ from sklearn.linear_model import LogisticRegression
 from export.session import OnnxSession
 from models.behaviour import Behaviour, Impression
 from models.evaluate import ranker_metrics
-from models.finetune import Choice
 from models.ranking import Item, Ranker
 
+Phase = Literal["tower", "ranker", "holdout"]
 HISTORY = 10  # newest chosen items that describe a user, in training as in serving
-# The tower sees less of each user, so that a batch holds more users; a longer mean of vectors needs no training.
-_TOWER_HISTORY = 3
+_TOWER_SHARE = 0.75  # of a user's training impressions, the oldest
 _PRIOR = 10.0  # impressions' worth of belief that an item is as popular as the average one
 
 
-def choices_of(behaviour: Behaviour) -> list[Choice]:
-    """Every training choice of a user who had chosen something before."""
-    found = []
-    for impressions in behaviour.by_user().values():
-        history: list[str] = []
-        for impression in impressions:
-            if impression.holdout or not impression.chosen:
-                continue
-            text = behaviour.items[impression.item].text
-            if history:
-                found.append(Choice(tuple(history[-_TOWER_HISTORY:]), text))
-            history.append(text)
+def phases(impressions: Sequence[Impression]) -> list[Phase]:
+    """What each of one user's impressions, oldest first, is for: the tower, the ranker's weights, or the holdout.
+
+    The weights are fitted on impressions that the tower has not seen. On those it has seen its cosines look better
+    than they are, and a weight that believed them ranked worse than popularity alone.
+    """
+    training = sum(not impression.holdout for impression in impressions)
+    found: list[Phase] = []
+    for impression in impressions:
+        older = sum(phase != "holdout" for phase in found) < training * _TOWER_SHARE
+        found.append("holdout" if impression.holdout else "tower" if older else "ranker")
     return found
+
+
+def tower_matrices(behaviour: Behaviour) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`shown` and `chosen` for models.tower.fit_tower, both (users, items), of the impressions meant for it."""
+    column = {item: i for i, item in enumerate(behaviour.items)}
+    users = behaviour.by_user()
+    shown = np.zeros((len(users), len(column)), np.float32)
+    chosen = np.zeros_like(shown)
+    for row, impressions in enumerate(users.values()):
+        for impression, phase in zip(impressions, phases(impressions), strict=True):
+            if phase == "tower":
+                shown[row, column[impression.item]] = 1.0
+                chosen[row, column[impression.item]] = max(chosen[row, column[impression.item]], impression.chosen)
+    return shown, chosen
 
 
 def fit_ranker(behaviour: Behaviour, session: OnnxSession) -> tuple[Ranker, dict[str, float]]:
@@ -49,9 +62,10 @@ def fit_ranker(behaviour: Behaviour, session: OnnxSession) -> tuple[Ranker, dict
     raw = np.sign(raw) * np.log1p(np.abs(raw))
     mean, scale = np.nanmean(raw, 0), np.maximum(np.nanstd(raw, 0), 1e-6)
     unfitted = Ranker(behaviour.numbers, mean.tolist(), scale.tolist(), popularity, [], 0.0)
-    x, y, held_out, users = _design(behaviour, unfitted, vector_of, popularity, shown)
-    center, spread = x[~held_out].mean(0), np.maximum(x[~held_out].std(0), 1e-6)
-    model = LogisticRegression(max_iter=1000).fit((x[~held_out] - center) / spread, y[~held_out])
+    x, y, phase, users = _design(behaviour, unfitted, vector_of, popularity, shown)
+    fitted, held_out = phase == "ranker", phase == "holdout"
+    center, spread = x[fitted].mean(0), np.maximum(x[fitted].std(0), 1e-6)
+    model = LogisticRegression(max_iter=1000).fit((x[fitted] - center) / spread, y[fitted])
     weights = model.coef_[0] / spread
     bias = float(model.intercept_[0] - (weights * center).sum())
     ranker = Ranker(behaviour.numbers, mean.tolist(), scale.tolist(), popularity, weights.tolist(), bias)
@@ -79,10 +93,11 @@ def _design(
     popularity: dict[str, float],
     shown: Counter[str],
 ) -> tuple[Any, Any, Any, list[str]]:
-    """Features, outcome and held-out flag of every impression, with the history as it stood at that moment."""
-    rows, chosen, held_out, users = [], [], [], []
+    """Features, outcome and phase of every impression, with the history as it stood at that moment."""
+    rows, chosen, phase, users = [], [], [], []
     for user, impressions in behaviour.by_user().items():
         history: list[Impression] = []
+        phase += phases(impressions)
         for impression in impressions:
             past = [Item(i.item, behaviour.items[i.item].numbers) for i in history[-HISTORY:]]
             past_vectors = np.array([vector_of[i.item] for i in history[-HISTORY:]])
@@ -93,8 +108,7 @@ def _design(
                 total = shown[impression.item] + _PRIOR
                 rows[-1][4] = (popularity[impression.item] * total - impression.chosen) / (total - 1)
             chosen.append(impression.chosen)
-            held_out.append(impression.holdout)
             users.append(user)
             if impression.chosen:
                 history.append(impression)
-    return np.array(rows), np.array(chosen), np.array(held_out), users
+    return np.array(rows), np.array(chosen), np.array(phase), users

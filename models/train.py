@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -113,15 +113,15 @@ def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
 
     behaviour = load_behaviour(job.data)
     report("loading", 0, 0)
-    from models.finetune import Recipe, finetune_tower
-    from models.fit_ranker import choices_of
+    from models.finetune import Recipe
+    from models.fit_ranker import tower_matrices
+    from models.tower import fit_tower
 
-    defaults = Recipe(max_length=get_task(job.task).max_length, epochs=1, learning_rate=1e-4)
-    recipe = replace(defaults, **dict(job.recipe))
+    recipe = replace(Recipe(max_length=get_task(job.task).max_length), **dict(job.recipe))
     checkpoint = folder / "checkpoint"
-    losses = finetune_tower(
-        choices_of(behaviour), recipe, checkpoint, lambda done, total: report("training", done, total)
-    )
+    texts = [item.text for item in behaviour.items.values()]
+    shown, chosen = tower_matrices(behaviour)
+    losses = fit_tower(texts, shown, chosen, recipe, checkpoint, lambda done, total: report("training", done, total))
     report("exporting", 0, 0)
     bundle = _export_ranker(job, behaviour, recipe, checkpoint, folder / "bundle")
     return _candidate(job, bundle, recipe, losses, behaviour.lineage(), None)
@@ -218,7 +218,7 @@ def _candidate(
     confusion: tuple[list[str], list[str], list[str]] | None,
 ) -> Candidate:
     metrics = {**bundle.manifest.metrics}
-    for name in ("labels_moved", "min_cosine", "max_difference", "max_batch_difference"):
+    for name in ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference"):
         if name in bundle.manifest.parity:
             metrics[f"parity.{name}"] = bundle.manifest.parity[name]
     parameters = {**asdict(recipe), "precision": job.precision}

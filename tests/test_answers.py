@@ -1,0 +1,158 @@
+"""An answer never depends on its batch-mates, and the shipped models are as good as their manifests say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from export.bundle import Bundle
+from export.parity import BATCHES, run_in_random_batches, scores
+from export.session import OnnxSession
+from models.behaviour import load_behaviour
+from models.dataset import Dataset, load_dataset
+from models.evaluate import classifier_metrics, ranker_metrics
+from models.fit_ranker import HISTORY
+from models.ranking import Item, Ranker
+from models.task import TextRequest, all_tasks, get_task, softmax
+from models.tasks.intent import OUT_OF_SCOPE
+
+CLASSIFIERS = ("intent", "sentiment")
+Floats = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module", params=sorted(all_tasks()))
+def session(request: pytest.FixtureRequest, bundle_of: Callable[[str], Path]) -> OnnxSession:
+    return OnnxSession(Bundle.open(bundle_of(request.param)), providers="cpu")
+
+
+@pytest.fixture(scope="module")
+def rows(session: OnnxSession) -> list[list[int]]:
+    """Token ids of the task's holdout; a ranker has no labelled texts, so its catalogue."""
+    manifest = session.bundle.manifest
+    if manifest.kind == "ranker":
+        texts = [item.text for item in load_behaviour().items.values()]
+    else:
+        texts = [example.text for example in load_dataset(manifest.task).holdout]
+    return [encoded.ids for encoded in session.encoder.encode(texts)]
+
+
+@pytest.fixture(scope="module")
+def alone(session: OnnxSession, rows: list[list[int]]) -> Floats:
+    return np.concatenate([session.run([row]) for row in rows])
+
+
+def assert_same_answers(one: Floats, other: Floats, kind: str) -> None:
+    if kind == "classifier":
+        assert (one.argmax(1) == other.argmax(1)).all()
+    else:  # what a client sees of vectors is their cosines with other vectors
+        fixed = np.random.default_rng(0).normal(size=(one.shape[1], 50))
+        fixed /= np.linalg.norm(fixed, axis=0)
+        one, other = one @ fixed, other @ fixed
+    np.testing.assert_allclose(scores(one, kind), scores(other, kind), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_text_answers_the_same_in_any_batch(
+    session: OnnxSession, rows: list[list[int]], alone: Floats, seed: int
+) -> None:
+    together = run_in_random_batches(session, rows, np.random.default_rng(seed))
+    assert_same_answers(alone, together, session.bundle.manifest.kind)
+
+
+def test_a_text_answers_the_same_beside_the_longest(session: OnnxSession, rows: list[list[int]], alone: Floats) -> None:
+    """The most padding there can be."""
+    longest = np.random.default_rng(0).integers(1000, 20000, session.bundle.manifest.max_length).tolist()
+    some = range(0, len(rows), 20)
+    beside = np.concatenate([session.run([rows[i], longest])[:1] for i in some])
+    assert_same_answers(alone[list(some)], beside, session.bundle.manifest.kind)
+
+
+def test_the_manifest_records_parity_for_every_shape(session: OnnxSession) -> None:
+    parity = session.bundle.manifest.parity
+    lengths = (1, 2, session.bundle.manifest.max_length)
+    shapes = parity["max_difference_by_shape"]
+    assert set(shapes) == {f"{batch}x{length}" for batch in BATCHES for length in lengths}
+    assert BATCHES == (1, 64)
+    assert all(math.isfinite(value) for value in (*shapes.values(), parity["max_difference"]))
+    assert parity["max_batch_difference"] <= 1e-3
+    assert parity["texts"] > 0
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("length", [1, 2, None], ids=["1", "2", "max_length"])
+def test_every_shape_has_finite_outputs(session: OnnxSession, batch: int, length: int | None) -> None:
+    output = session.run([[101] * (length or session.bundle.manifest.max_length)] * batch)
+    assert output.shape[0] == batch
+    assert np.isfinite(output).all()
+
+
+def classify(task: str, bundle_of: Callable[[str], Path]) -> tuple[Dataset, tuple[str, ...], Floats, Bundle]:
+    bundle = Bundle.open(bundle_of(task))
+    dataset = load_dataset(task)
+    output = OnnxSession(bundle, providers="cpu").predict([example.text for example in dataset.holdout])
+    return dataset, bundle.manifest.labels, output, bundle
+
+
+@pytest.mark.parametrize("task", CLASSIFIERS)
+def test_the_holdout_metrics_of_a_classifier_are_reproduced(task: str, bundle_of: Callable[[str], Path]) -> None:
+    dataset, labels, output, bundle = classify(task, bundle_of)
+    truth = [example.label for example in dataset.holdout]
+    assert classifier_metrics(labels, truth, softmax(output)) == pytest.approx(bundle.manifest.metrics, abs=2e-3)
+    assert bundle.manifest.data == dataset.lineage()
+
+
+def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_of: Callable[[str], Path]) -> None:
+    """Evaluated impression by impression with the ranker of the bundle, as a server scores."""
+    bundle = Bundle.open(bundle_of("recommendation"))
+    behaviour = load_behaviour()
+    ranker = Ranker.from_asset(bundle.asset("ranker"))
+    output = OnnxSession(bundle, providers="cpu").predict([item.text for item in behaviour.items.values()])
+    vector_of = dict(zip(behaviour.items, output, strict=True))
+    users: list[str] = []
+    chosen: list[int] = []
+    predicted: list[float] = []
+    for user, impressions in behaviour.by_user().items():
+        history: list[Item] = []
+        for impression in impressions:
+            item = Item(impression.item, behaviour.items[impression.item].numbers)
+            if impression.holdout:
+                newest = history[-HISTORY:]
+                vectors = [vector_of[str(past.id)] for past in newest]
+                users.append(user)
+                chosen.append(impression.chosen)
+                predicted += ranker.score(newest, vectors, [item], vector_of[impression.item][None]).tolist()
+            if impression.chosen:
+                history.append(item)
+    metrics = bundle.manifest.metrics
+    assert ranker_metrics(users, chosen, predicted) == pytest.approx(
+        {name: metrics[name] for name in ("auc", "user_auc")}, abs=2e-3
+    )
+    assert metrics["auc"] > metrics["popularity_auc"]
+    assert bundle.manifest.data == behaviour.lineage()
+
+
+def served_labels(task: str, bundle: Bundle, texts: Sequence[str], output: Floats) -> list[str]:
+    request = TextRequest(texts=list(texts))
+    return [answer["label"] for answer in get_task(task)(bundle).decode(request, output, [False] * len(texts))]
+
+
+def test_intent_is_right_about_what_is_in_scope(bundle_of: Callable[[str], Path]) -> None:
+    dataset, _, output, bundle = classify("intent", bundle_of)
+    labels = served_labels("intent", bundle, [example.text for example in dataset.holdout], output)
+    right = [
+        label == example.label
+        for label, example in zip(labels, dataset.holdout, strict=True)
+        if example.label != OUT_OF_SCOPE
+    ]
+    assert sum(right) / len(right) >= 0.92
+
+
+def test_sentiment_reaches_its_floor(bundle_of: Callable[[str], Path]) -> None:
+    dataset, labels, output, _ = classify("sentiment", bundle_of)
+    metrics = classifier_metrics(labels, [example.label for example in dataset.holdout], softmax(output))
+    assert metrics["macro_f1"] >= 0.75

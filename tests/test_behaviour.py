@@ -1,0 +1,168 @@
+"""Behaviour files: what is refused and where, what is held out, and that nobody's future is in a history."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from models.behaviour import Behaviour, load_behaviour
+from models.dataset import DatasetError
+from models.fit_ranker import phases, tower_matrices
+
+HEADER = "user_id,item_id,event,time,text"
+Row = tuple[str, str, str, str, str]
+
+
+def shop(users: int = 2, each: int = 10) -> list[Row]:
+    """Each user sees items 0, 1, 2, ... at times 0, 1, 2, ... and chooses the even ones."""
+    return [
+        (f"u{user}", f"i{time}", "click" if time % 2 == 0 else "view", str(time), f"Item {time}")
+        for user in range(users)
+        for time in range(each)
+    ]
+
+
+def write(folder: Path, rows: list[Row], *lines: str, header: str = HEADER) -> Path:
+    file = folder / "behaviour.csv"
+    file.write_text("\n".join([header, *map(",".join, rows), *lines]) + "\n")
+    return file
+
+
+def load(folder: Path, rows: list[Row], *lines: str, header: str = HEADER) -> Behaviour:
+    return load_behaviour(write(folder, rows, *lines, header=header))
+
+
+LINES = {
+    "unknown event": ("u1,i1,hover,3,Tent", "the event is 'hover'; it must be one of: buy, click, like, view"),
+    "empty event": ("u1,i1,,3,Tent", "the event is ''"),
+    "time a word": ("u1,i1,view,monday,Tent", "time is 'monday', which is not a number"),
+    "time empty": ("u1,i1,view,,Tent", "time is '', which is not a number"),
+    "time infinite": ("u1,i1,view,inf,Tent", "time is 'inf', which is not a number"),
+    "time not a number": ("u1,i1,view,nan,Tent", "time is 'nan', which is not a number"),
+    "empty user": (",i1,view,3,Tent", "user_id, item_id and text must not be empty"),
+    "empty item": ("u1,,view,3,Tent", "user_id, item_id and text must not be empty"),
+    "blank text": ("u1,i1,view,3,  ", "user_id, item_id and text must not be empty"),
+    "too many fields": ("u1,i1,view,3,Tent, big", "more fields than the header has"),
+    "too few fields": ("u1,i1,view,3", "there is no 'text', or it is not a string"),
+}
+
+
+@pytest.mark.parametrize(("row", "sentence"), LINES.values(), ids=LINES)
+def test_a_bad_line_is_named(row: str, sentence: str, tmp_path: Path) -> None:
+    file = write(tmp_path, shop(), row)
+    with pytest.raises(DatasetError) as caught:
+        load_behaviour(file)
+    assert str(caught.value).startswith(f"{file}, line 22: ")
+    assert sentence in str(caught.value)
+
+
+def test_a_price_that_is_no_number_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="line 3: price is 'cheap', which is not a number"):
+        load(tmp_path, [], "u1,i1,view,1,Tent,9.5", "u1,i2,view,2,Mug,cheap", header=HEADER + ",price")
+
+
+@pytest.mark.parametrize("column", HEADER.split(","))
+def test_every_column_is_needed(column: str, tmp_path: Path) -> None:
+    header = HEADER.replace(column, "other")
+    with pytest.raises(DatasetError, match=f"line 1: the header has no column '{column}'"):
+        load(tmp_path, shop(), header=header)
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [("view", "the training rows need both .* 0 of 16 are chosen"), ("buy", "need both .* 16 of 16 are chosen")],
+)
+def test_rows_with_one_outcome_teach_nothing(event: str, sentence: str, tmp_path: Path) -> None:
+    rows = [(user, item, event, time, text) for user, item, _, time, text in shop()]
+    with pytest.raises(DatasetError, match=sentence):
+        load(tmp_path, rows)
+
+
+def test_the_holdout_needs_both_outcomes_too(tmp_path: Path) -> None:
+    rows = [",".join((*row, "holdout" if row[2] == "view" and int(row[3]) > 7 else "train")) for row in shop()]
+    with pytest.raises(DatasetError, match="the holdout rows need both"):
+        load(tmp_path, [], *rows, header=HEADER + ",split")
+
+
+def test_the_newest_fifth_of_each_user_is_held_out(tmp_path: Path) -> None:
+    behaviour = load(tmp_path, list(reversed(shop(users=3, each=10))))
+    for impressions in behaviour.by_user().values():
+        assert [impression.time for impression in impressions] == list(range(10))
+        assert [impression.holdout for impression in impressions] == [False] * 8 + [True] * 2
+    lineage = behaviour.lineage()
+    assert (lineage["train_rows"], lineage["holdout_rows"], lineage["items"]) == (24, 6, 10)
+
+
+def test_an_explicit_split_is_kept(tmp_path: Path) -> None:
+    rows = [",".join((*row, "holdout" if int(row[3]) < 2 else "train")) for row in shop()]
+    behaviour = load(tmp_path, [], *rows, header=HEADER + ",split")
+    assert {impression.time for impression in behaviour.impressions if impression.holdout} == {0.0, 1.0}
+
+
+def test_numbers_of_items_are_read_and_may_be_missing(tmp_path: Path) -> None:
+    rows = [",".join((*row, "" if row[1] == "i3" else row[3], "5")) for row in shop()]
+    behaviour = load(tmp_path, [], *rows, header=HEADER + ",price,weight")
+    assert behaviour.numbers == ["price", "weight"]
+    assert behaviour.items["i2"].numbers == {"price": 2.0, "weight": 5.0}
+    assert behaviour.items["i3"].numbers == {"weight": 5.0}
+
+
+@pytest.mark.parametrize("event", ["click", "buy", "like"])
+def test_each_kind_of_choice_counts(event: str, tmp_path: Path) -> None:
+    rows = [(user, item, event if old == "click" else old, time, text) for user, item, old, time, text in shop()]
+    assert sum(impression.chosen for impression in load(tmp_path, rows).impressions) == 10
+
+
+def test_the_tower_learns_from_the_past_the_ranker_from_later_and_neither_from_the_holdout(tmp_path: Path) -> None:
+    """Whatever the order in the file: 8 of 10 are for training, three quarters of them for the tower."""
+    for impressions in load(tmp_path, list(reversed(shop()))).by_user().values():
+        assert phases(impressions) == ["tower"] * 6 + ["ranker"] * 2 + ["holdout"] * 2
+
+
+def test_the_tower_sees_what_each_user_was_shown_and_chose(tmp_path: Path) -> None:
+    behaviour = load(tmp_path, shop(users=3))
+    shown, chosen = tower_matrices(behaviour)
+    assert shown.shape == chosen.shape == (3, 10)
+    at = [list(behaviour.items).index(f"i{n}") for n in range(10)]
+    assert shown[:, at].tolist() == [[1.0] * 6 + [0.0] * 4] * 3
+    assert chosen[:, at].tolist() == [[1.0, 0.0] * 3 + [0.0] * 4] * 3
+
+
+def test_the_seed_shop_s_histories_are_of_the_past() -> None:
+    behaviour = load_behaviour()
+    held_out = [impression for impression in behaviour.impressions if impression.holdout]
+    last_train = {i.user: i.time for i in behaviour.impressions if not i.holdout}
+    assert all(impression.time > last_train[impression.user] for impression in held_out)
+    assert behaviour.numbers == ["price"]
+    counts = Counter(phase for impressions in behaviour.by_user().values() for phase in phases(impressions))
+    assert counts["holdout"] == len(held_out)
+    assert min(counts.values()) > 1000
+
+
+def test_the_same_content_as_jsonl_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "behaviour.jsonl"
+    names = HEADER.split(",")
+    file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in shop()))
+    assert load_behaviour(file) == load(tmp_path, shop())
+
+
+def test_jsonl_may_hold_numbers_where_numbers_are_meant(tmp_path: Path) -> None:
+    file = tmp_path / "behaviour.jsonl"
+    names = [*HEADER.split(","), "price"]
+    rows = [(user, item, event, int(time), text, 9.5) for user, item, event, time, text in shop()]
+    file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
+    assert load_behaviour(file).items["i0"].numbers == {"price": 9.5}
+
+
+def test_an_unknown_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="line 2: split is 'test'"):
+        load(tmp_path, [], "u1,i1,view,3,Tent,test", header=HEADER + ",split")
+
+
+def test_a_bad_number_is_named_in_any_row_of_an_item(tmp_path: Path) -> None:
+    rows = [",".join((*row, "cheap" if row[0] == "u1" else "9")) for row in shop()]
+    with pytest.raises(DatasetError, match="line 12: price is 'cheap'"):
+        load(tmp_path, [], *rows, header=HEADER + ",price")

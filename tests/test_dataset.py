@@ -1,0 +1,192 @@
+"""A labelled file is read whole or refused with the line and the remedy; its split and fingerprint are stable."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from models.dataset import DatasetError, load_dataset
+from models.task import all_tasks
+
+GOOD = "text,label,split\nhi there,greet,train\nbye,leave,train\nhello you,greet,holdout\n"
+ROWS = [(f"{word} number {i}, please", word) for word in ("open", "close") for i in range(60)]
+
+
+def write(folder: Path, content: str | bytes, name: str = "data.csv") -> Path:
+    file = folder / name
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def as_csv(rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
+    return out.getvalue()
+
+
+def as_jsonl(rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> str:
+    return "".join(json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in rows)
+
+
+def json_lines(*lines: object) -> str:
+    """Two good lines, then these."""
+    good = [{"text": "hi", "label": "greet"}, {"text": "bye", "label": "leave"}]
+    return "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in (*good, *lines))
+
+
+LINES = {
+    "no text column": ("data.csv", "words,label\nhi,a\n", 1, "no column 'text'; it has: words, label"),
+    "no label column": ("data.csv", "text\nhi\n", 1, "no column 'label'; it has: text"),
+    "empty file": ("data.csv", "", 1, "no column 'text'; it has: nothing"),
+    "semicolons": ("data.csv", "text;label\nhi;a\n", 1, "no column 'text'; it has: text;label"),
+    "empty label": ("data.csv", GOOD + "hey,,train\n", 5, "the label is empty"),
+    "blank label": ("data.csv", GOOD + "hey,  ,train\n", 5, "the label is empty"),
+    "empty text": ("data.csv", GOOD + ",greet,train\n", 5, "the text is empty"),
+    "blank text": ("data.csv", GOOD + '" \t ",greet,train\n', 5, "the text is empty"),
+    "after a text of two lines": ("data.csv", GOOD + '"one\ntwo",greet,train\n,greet,\n', 7, "the text is empty"),
+    "bad split": ("data.csv", GOOD + "hey,greet,test\n", 5, "split is 'test'; it must be 'train' or 'holdout'"),
+    "too few fields": ("data.csv", GOOD + "hey\n", 5, "no 'label', or it is not a string"),
+    "too many fields": ("data.csv", GOOD + "hey, you,greet,train\n", 5, "more fields than the header has"),
+    "unterminated quote": ("data.csv", GOOD + '"hey,greet,train\nho,greet,train\n', 5, "not valid CSV"),
+    "text after a quote": ("data.csv", GOOD + '"hey"you,greet,train\n', 5, "not valid CSV"),
+    "Latin-1": ("data.csv", (GOOD + "café,greet,train\n").encode("latin-1"), 5, "not UTF-8 (byte 0xe9)"),
+    "UTF-16": ("data.csv", GOOD.encode("utf-16"), 1, "not UTF-8"),
+    "UTF-16 without a mark": ("data.csv", GOOD.encode("utf-16-le"), 1, "no column 'text'"),
+    "Latin-1 JSONL": ("data.jsonl", json_lines().encode() + b'{"text": "caf\xe9"}\n', 3, "not UTF-8 (byte 0xe9)"),
+    "not JSON": ("data.jsonl", json_lines('{"text": "hi",'), 3, "not JSON"),
+    "not an object": ("data.jsonl", json_lines(["hi", "greet"]), 3, "a JSON object is expected"),
+    "label a number": ("data.jsonl", json_lines({"text": "hi", "label": 1}), 3, "no 'label', or it is not a string"),
+    "label null": ("data.jsonl", json_lines({"text": "hi", "label": None}), 3, "no 'label', or it is not a string"),
+    "no label": ("data.jsonl", json_lines({"text": "hi"}), 3, "no 'label', or it is not a string"),
+    "text a list": ("data.jsonl", json_lines({"text": ["hi"], "label": "a"}), 3, "no 'text', or it is not a string"),
+    "empty lines before": ("data.jsonl", json_lines("", "", {"text": "", "label": "a"}), 5, "the text is empty"),
+    "split a number": ("data.jsonl", json_lines({"text": "a", "label": "b", "split": 1}), 3, "split is 1"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "line", "sentence"), LINES.values(), ids=LINES)
+def test_a_bad_line_is_named(name: str, content: str | bytes, line: int, sentence: str, tmp_path: Path) -> None:
+    file = write(tmp_path, content, name)
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("intent", file)
+    assert str(caught.value).startswith(f"{file}, line {line}: ")
+    assert sentence in str(caught.value)
+
+
+FILES = {
+    "one label": ("data.csv", "text,label\nhi,greet\nhello,greet\n", "all rows have the label 'greet'"),
+    "no rows": ("data.csv", "text,label\n", "no training rows"),
+    "empty JSONL": ("data.jsonl", "\n\n", "no training rows"),
+    "only holdout": ("data.csv", "text,label,split\nhi,a,holdout\nbye,b,holdout\n", "no training rows"),
+    "only train": ("data.csv", "text,label,split\nhi,a,train\nbye,b,train\n", "too few rows to hold any out (2)"),
+    "a label only held out": ("data.csv", GOOD + "ouch,hurt,holdout\n", "the label 'hurt' is in the holdout but never"),
+    "another ending": ("data.xlsx", GOOD, "give a .csv or .jsonl file, not .xlsx"),
+    "no ending": ("data", GOOD, "give a .csv or .jsonl file, not a file without an ending"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), FILES.values(), ids=FILES)
+def test_a_bad_file_is_named(name: str, content: str, sentence: str, tmp_path: Path) -> None:
+    file = write(tmp_path, content, name)
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("intent", file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere\.csv: cannot be read: No such file"):
+        load_dataset("intent", tmp_path / "nowhere.csv")
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"cannot be read: Is a directory"):
+        load_dataset("intent", Path(write(tmp_path, "").rename(tmp_path / "x")).parent.rename(f"{tmp_path}.csv"))
+
+
+@pytest.mark.parametrize(
+    "content", [GOOD.encode("utf-8-sig"), GOOD.replace("\n", "\r\n").encode()], ids=["BOM", "CRLF"]
+)
+def test_what_spreadsheets_write_is_read_the_same(content: bytes, tmp_path: Path) -> None:
+    assert load_dataset("intent", write(tmp_path, content)) == load_dataset("intent", write(tmp_path / "", GOOD))
+
+
+def test_an_explicit_split_is_kept(tmp_path: Path) -> None:
+    dataset = load_dataset("intent", write(tmp_path, GOOD))
+    assert dataset.train == [("hi there", "greet"), ("bye", "leave")]
+    assert dataset.holdout == [("hello you", "greet")]
+    assert dataset.labels == ["greet", "leave"]
+    assert dataset.lineage() == {
+        "name": "data", "train_rows": 2, "holdout_rows": 1, "fingerprint": dataset.fingerprint
+    }  # fmt: skip
+
+
+def test_other_columns_are_ignored(tmp_path: Path) -> None:
+    rows = [(*row, "agent 7") for row in ROWS]
+    with_note = load_dataset("intent", write(tmp_path, as_csv(rows, ("text", "label", "note"))))
+    assert with_note == load_dataset("intent", write(tmp_path, as_csv(ROWS)))
+
+
+def test_texts_with_commas_quotes_and_line_breaks_survive(tmp_path: Path) -> None:
+    odd = [('say "hi", then\nleave — ☂', "open"), ("a,b", "close")]
+    dataset = load_dataset("intent", write(tmp_path, as_csv([*ROWS, *odd])))
+    assert {text for text, _ in odd} <= {text for text, _ in dataset.train + dataset.holdout}
+
+
+def test_the_automatic_split_is_near_a_tenth_and_survives_reordering(tmp_path: Path) -> None:
+    first = load_dataset("intent", write(tmp_path, as_csv(ROWS)))
+    shuffled = random.Random(1).sample(ROWS, len(ROWS))
+    second = load_dataset("intent", write(tmp_path, as_csv(shuffled)))
+    assert sorted(first.train) == sorted(second.train)
+    assert sorted(first.holdout) == sorted(second.holdout)
+    assert 0.03 < len(first.holdout) / len(ROWS) < 0.2
+
+
+def test_growing_the_file_moves_no_row_to_the_other_side(tmp_path: Path) -> None:
+    more = [(f"a new one {i}", "open") for i in range(50)]
+    first = load_dataset("intent", write(tmp_path, as_csv(ROWS)))
+    second = load_dataset("intent", write(tmp_path, as_csv([*more, *ROWS])))
+    assert set(first.train) <= set(second.train)
+    assert set(first.holdout) <= set(second.holdout)
+
+
+def test_repeats_stay_on_one_side_whatever_their_case_and_spaces(tmp_path: Path) -> None:
+    repeats = [(variant, label) for text, label in ROWS for variant in (text, text.upper(), f"  {text} ")]
+    dataset = load_dataset("intent", write(tmp_path, as_csv(repeats)))
+
+    def normal(examples: Iterable[tuple[str, str]]) -> set[str]:
+        return {" ".join(text.lower().split()) for text, _ in examples}
+
+    assert not normal(dataset.train) & normal(dataset.holdout)
+    assert len(dataset.train) + len(dataset.holdout) == len(repeats)
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    original = load_dataset("intent", write(tmp_path, as_csv(ROWS))).fingerprint
+    same = load_dataset("intent", write(tmp_path, as_jsonl(ROWS), "data.jsonl")).fingerprint
+    changed = load_dataset("intent", write(tmp_path, as_csv([(ROWS[0][0] + "!", ROWS[0][1]), *ROWS[1:]]))).fingerprint
+    assert len(original) == 64
+    assert original == same != changed
+
+
+@pytest.mark.parametrize("task", sorted(name for name, task in all_tasks().items() if task.kind == "classifier"))
+def test_every_classifier_has_a_seed_corpus(task: str) -> None:
+    dataset = load_dataset(task)
+    assert dataset.name == task
+    assert {example.label for example in dataset.holdout} == set(dataset.labels)
+
+
+def test_a_blank_line_does_not_shift_the_line_numbers(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="line 7: the text is empty"):
+        load_dataset("intent", write(tmp_path, GOOD + "\n\n,greet,train\n"))
+
+
+def test_an_unterminated_quote_in_the_header_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="line 1: not valid CSV"):
+        load_dataset("intent", write(tmp_path, '"text,label\nhi,greet\n'))
