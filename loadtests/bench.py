@@ -215,33 +215,15 @@ def measure(url: str, texts: list[str], connections: int, seconds: float) -> dic
     return measured(url, texts, connections, seconds)
 
 
-_LUA = (
-    """
-local bodies = {}
-for line in io.lines(os.getenv("BENCH_BODIES")) do bodies[#bodies + 1] = line end
-local at = math.random(#bodies)
-request = function()
-  at = at % #bodies + 1
-  return wrk.format("POST", "%s", {["content-type"] = "application/json"}, bodies[at])
-end
-done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format("RESULT %%f %%f %%f %%f %%d\\n", summary.requests / (summary.duration / 1e6),
-    latency:percentile(50) / 1000, latency:percentile(95) / 1000, latency:percentile(99) / 1000,
-    e.connect + e.read + e.write + e.status + e.timeout))
-end
-"""
-    % PATH
-)
+_LUA = Path(__file__).with_name("predict.lua")
 
 
 def _wrk(url: str, texts: list[str], connections: int, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        bodies, script = Path(folder) / "bodies", Path(folder) / "post.lua"
+        bodies = Path(folder) / "bodies"
         bodies.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-        script.write_text(_LUA)
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
-        environment = {**os.environ, "BENCH_BODIES": str(bodies)}
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(_LUA), url]
+        environment = {**os.environ, "BENCH_BODIES": str(bodies), "BENCH_PATH": PATH}
         output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     found = re.search(r"RESULT (\S+) (\S+) (\S+) (\S+) (\d+)", output)
     if found is None:

@@ -27,9 +27,13 @@ class Registry:
         self.home = home
         self._artifacts = home / "mlartifacts"
         home.mkdir(parents=True, exist_ok=True)
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = given or f"sqlite:///{(home / 'mlflow.db').resolve()}"
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
+        if given is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow exports it, and we would take it for the user's
+        self._is_local = given is None
         self._mlflow: Any = mlflow
         self._client: MlflowClient = mlflow.MlflowClient()
 
@@ -95,7 +99,7 @@ class Registry:
 
     def _experiment(self, task: str) -> None:
         if self._client.get_experiment_by_name(task) is None:
-            local = None if os.environ.get("MLFLOW_TRACKING_URI") else (self._artifacts / task).resolve().as_uri()
+            local = (self._artifacts / task).resolve().as_uri() if self._is_local else None
             self._client.create_experiment(task, artifact_location=local)
         self._mlflow.set_experiment(task)
 

@@ -143,6 +143,8 @@ def _environment(run_dir: Path) -> dict[str, str]:
         # Replicas share the cores; a pool of threads in each would only take turns.
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # glibc gives every thread an arena of its own and keeps what it freed; a dozen processes pay for that.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 

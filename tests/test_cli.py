@@ -1,0 +1,190 @@
+"""The command line: help, sentences instead of tracebacks, and a user's own data from a file to a champion."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.bundle import Bundle
+from models.dataset import load_dataset
+from models.releases import read_release
+from tests.conftest import flywheel, free_port
+
+COMMANDS = ("up", "train", "export", "promote", "releases", "status", "predict", "bench")
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The sentence of a command that failed as ours fail."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("error: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    done = flywheel(command, "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+    assert f"flywheel {command}" in done.stdout
+
+
+def test_help_lists_every_command() -> None:
+    done = flywheel("--help")
+    assert done.returncode == 0
+    assert all(f" {command} " in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("text,label\nhi,greet\n,greet\n", "line 3: the text is empty"),
+        ("text,label\nhi\n", "line 2: there is no 'label'"),
+        ("text,[label]\nhi,greet\n", "line 1: the header has no column 'label'; it has: text, [label]"),
+        ("text,label,split\nhi,greet,[/x]\n", "line 2: split is '[/x]'"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(content: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text(content)
+    found = refused(flywheel("train", "intent", "--data", str(file), home=tmp_path / "home"))
+    assert found.startswith(f"{file}, {sentence}")
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("train", "nope"), "There is no task 'nope'; there are: intent, "),
+        (("train", "intent", "--data", "nowhere.csv"), "nowhere.csv: cannot be read: No such file"),
+        (("train", "recommendation", "--data", "pyproject.toml"), "give a .csv or .jsonl file, not .toml"),
+        (("train", "intent", "--config", "nowhere.yaml"), "There is no configuration file nowhere.yaml"),
+        (("promote", "nope", "1"), "There is no task 'nope'"),
+        (("export", "intent", "9", "out"), "intent/9 is not a Flywheel checkpoint"),
+        (("up", "--port", "99999"), "port"),
+    ],
+)
+def test_a_mistake_is_a_sentence(arguments: Sequence[str], sentence: str, tmp_path: Path) -> None:
+    assert sentence in refused(flywheel(*arguments, home=tmp_path))
+
+
+@pytest.mark.parametrize("command", [("status",), ("predict", "intent", "where is my order?")])
+def test_without_a_server_they_say_how_to_start_one(command: Sequence[str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    found = refused(flywheel(*command, "--url", url))
+    assert found.startswith(f"No server answers at {url}")
+    assert "Start one with: flywheel up" in found
+
+
+def test_promoting_an_unknown_version_lists_those_there_are(home: Path) -> None:
+    before = read_release(home, "intent")
+    found = refused(flywheel("promote", "intent", "99", home=home))
+    assert "intent has no version '99'; there are: 1." in found
+    assert read_release(home, "intent") == before
+
+
+def test_a_version_is_promoted_though_the_registry_was_lost(home: Path) -> None:
+    """The `home` fixture copies bundles and releases, and no mlflow.db."""
+    done = flywheel("promote", "intent", "1", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "intent: version 1 is the champion" in done.stdout
+
+
+def test_releases_lists_versions_and_what_else_lies_there_is_no_matter(home: Path) -> None:
+    (home / "bundles" / "intent" / ".DS_Store").touch()
+    done = flywheel("releases", home=home)
+    assert done.returncode == 0, done.stderr
+    for task in ("intent", "sentiment", "recommendation"):
+        assert task in done.stdout
+    assert done.stdout.count("champion") == 3
+
+
+THINGS = {
+    "astronomy": ("telescope", "comet", "galaxy", "eclipse", "planet", "nebula"),
+    "gardening": ("tulips", "compost", "hedge", "seedlings", "greenhouse", "lawn"),
+}
+OWN = [
+    (sentence.format(thing), label)
+    for label, things in THINGS.items()
+    for thing in things
+    for sentence in (
+        "tell me about the {}", "I spent all weekend with the {}", "my {} looks wonderful this year",
+        "what is the best time for the {}?", "photos of the {} please",
+    )
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which a user has trained the sentiment task twice on own data: a CSV, then a JSONL with LoRA."""
+    home = tmp_path_factory.mktemp("own")
+    as_csv, as_jsonl = home / "own.csv", home / "own.jsonl"
+    with as_csv.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *OWN])
+    as_jsonl.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in OWN))
+    for arguments in ((str(as_csv), "--epochs", "1"), (str(as_jsonl), "--method", "lora", "--epochs", "2")):
+        done = flywheel("train", "sentiment", "--data", *arguments, home=home, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        (home / f"version{len(list((home / 'bundles' / 'sentiment').iterdir()))}.txt").write_text(done.stdout)
+    return home
+
+
+def test_the_first_version_serves_and_the_next_waits_for_its_promotion(trained: Path) -> None:
+    assert read_release(trained, "sentiment").champion == "1"
+    assert "sentiment version 1: accuracy " in (trained / "version1.txt").read_text()
+    second = (trained / "version2.txt").read_text()
+    assert "version 1 keeps serving; to serve this one: flywheel promote sentiment 2" in second
+    for version, champion in (("2", "2"), ("1", "1")):
+        done = flywheel("promote", "sentiment", version, home=trained)
+        assert done.returncode == 0, done.stderr
+        assert read_release(trained, "sentiment").champion == champion
+        assert "Traceback" not in done.stderr
+
+
+def test_both_versions_are_whole_bundles_of_the_user_s_labels(trained: Path) -> None:
+    dataset = load_dataset("sentiment", trained / "own.csv")
+    for version in ("1", "2"):
+        manifest = Bundle.open(trained / "bundles" / "sentiment" / version).manifest
+        assert manifest.labels == ("astronomy", "gardening")
+        assert manifest.data == dataset.lineage()
+        assert (trained / "checkpoints" / "sentiment" / version).is_dir()
+    assert not any((trained / "work").iterdir())
+
+
+def test_mlflow_has_the_runs_and_the_registered_versions(trained: Path) -> None:
+    client = mlflow_client(trained)
+    dataset = load_dataset("sentiment", trained / "own.csv")
+    for version, method, epochs in (("1", "full", "1"), ("2", "lora", "2")):
+        registered = client.get_model_version("sentiment", version)
+        assert registered.tags["data.fingerprint"] == dataset.fingerprint
+        assert registered.tags["data.name"] == "own"
+        run = client.get_run(registered.run_id)
+        assert run.info.status == "FINISHED"
+        assert (run.data.params["method"], run.data.params["epochs"]) == (method, epochs)
+        assert run.data.params["data.fingerprint"] == dataset.fingerprint
+        assert run.data.params["precision"] == "int8"
+        assert {"accuracy", "macro_f1", "min_recall", "calibration_error"} <= set(run.data.metrics)
+        assert "parity.max_batch_difference" in run.data.metrics
+        artifacts = {file.path for file in client.list_artifacts(registered.run_id)}
+        assert artifacts >= {"confusion_matrix.png", "bundle"}
+        assert "bundle/model.onnx" in {file.path for file in client.list_artifacts(registered.run_id, "bundle")}
+
+
+def test_the_aliases_are_champion_and_challenger(trained: Path) -> None:
+    aliases = mlflow_client(trained).get_registered_model("sentiment").aliases
+    assert aliases["champion"] == read_release(trained, "sentiment").champion
+    assert aliases["challenger"] == "2"
+
+
+def mlflow_client(home: Path) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}", f"sqlite:///{home / 'mlflow.db'}")
