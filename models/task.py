@@ -15,13 +15,17 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, field_validator, model_validator
 
 from export.bundle import Bundle
 
 Datatype = Literal["BYTES", "FP32", "INT32", "BOOL"]
 Prediction = dict[str, Any]
 Columns = Mapping[str, Sequence[Any]]
+
+# No request may have more, whatever the configuration allows: reading on would hold the event loop for seconds. For the
+# same reason a list is refused at its first wrong element.
+MOST_ITEMS = 4096
 
 Text = Annotated[str, StringConstraints(strict=True)]
 
@@ -55,7 +59,7 @@ class TextRequest(Strict):
     """`{"text": "..."}` or `{"texts": ["...", ...]}`; one prediction a text, in order."""
 
     text: Text | None = Field(None, examples=["where is my order 88231?"])
-    texts: list[Text] | None = Field(None, min_length=1)
+    texts: Annotated[list[Text], FailFast()] | None = Field(None, min_length=1, max_length=MOST_ITEMS)
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> Self:

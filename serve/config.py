@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from export.session import Providers
-from models.task import TaskOptions, UnknownTaskError, get_task
+from models.task import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 
 DEFAULT_FILE = "flywheel.yaml"
 
@@ -31,7 +31,7 @@ class ServerConfig(_Section):
 
 class Limits(_Section):
     body_bytes: int = Field(1 << 20, ge=1024)
-    texts: int = Field(256, ge=1)
+    texts: int = Field(128, ge=1, le=MOST_ITEMS)
     waiting: int = Field(1024, ge=1)
     deadline_s: float = Field(10.0, gt=0, le=300)
 

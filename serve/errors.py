@@ -51,9 +51,16 @@ class UnsupportedMediaType(RequestError):
 
 
 class InvalidRequest(RequestError):
-    """Raise when the JSON does not have the shape of the request; `fields` says where and why."""
+    """Raise when the JSON does not have the shape of the request; `fields` says where and why.
+
+    Without `fields` the message is "where: why".
+    """
 
     status, code = 422, "invalid_request"
+
+    def __init__(self, message: str, *, fields: list[dict[str, str]] | None = None, **details: Any):
+        where, _, why = message.partition(": ")
+        super().__init__(message, fields=fields or [{"field": where, "reason": why}], **details)
 
 
 class Overloaded(RequestError):

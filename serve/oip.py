@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, FailFast, Field
 
 from models.task import Task, Tensor
 from serve.errors import InvalidRequest
@@ -26,20 +26,20 @@ class TensorIn(BaseModel):
     name: str
     shape: list[int] = Field(min_length=1, max_length=8)
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: list[Any] | None = None
 
 
 class TensorOut(BaseModel):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(BaseModel):
     id: str | None = None
-    parameters: dict[str, Any] = {}
-    inputs: list[TensorIn] = Field(min_length=1)
-    outputs: list[TensorOut] = []
+    parameters: dict[str, Any] | None = None
+    inputs: Annotated[list[TensorIn], FailFast()] = Field(min_length=1, max_length=64)
+    outputs: list[TensorOut] | None = Field(None, max_length=64)
 
 
 class Parsed(NamedTuple):
@@ -55,8 +55,8 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
     """Raises NotJson or InvalidRequest, which names the tensor and what is wrong with it."""
     head, tail = body, memoryview(b"")
     if header_length is not None:
-        if not header_length.isdecimal() or int(header_length) > len(body):
-            raise InvalidRequest(f"{HEADER_LENGTH} is {header_length!r}; the body has {len(body)} bytes")
+        if not header_length.isdecimal() or len(header_length) > 18 or int(header_length) > len(body):
+            raise InvalidRequest(f"{HEADER_LENGTH}: is {header_length[:20]!r}; the body has {len(body)} bytes")
         head, tail = body[: int(header_length)], memoryview(body)[int(header_length) :]
     request = validate(InferRequest, parse_json(head))
     columns: dict[str, Sequence[Any]] = {}
@@ -64,6 +64,8 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
     for tensor in request.inputs:
         if tensor.name not in known:
             raise InvalidRequest(f"inputs: there is no tensor {tensor.name!r}; there are: {', '.join(known)}")
+        if tensor.name in columns:
+            raise InvalidRequest(f"inputs.{tensor.name}: the tensor is given twice")
         values, used = _values(tensor, known[tensor.name], tail)
         tail = tail[used:]
         columns[tensor.name] = values
@@ -81,11 +83,13 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
 
 def _wanted(task: type[Task], request: InferRequest) -> dict[str, bool]:
     names = [tensor.name for tensor in task.outputs]
-    everything = bool(request.parameters.get("binary_data_output", False))
-    for output in request.outputs:
+    everything = bool((request.parameters or {}).get("binary_data_output", False))
+    for output in request.outputs or ():
         if output.name not in names:
             raise InvalidRequest(f"outputs: there is no tensor {output.name!r}; there are: {', '.join(names)}")
-    asked = {output.name: bool(output.parameters.get("binary_data", everything)) for output in request.outputs}
+    asked = {
+        output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in request.outputs or ()
+    }
     return asked or dict.fromkeys(names, everything)
 
 
@@ -97,7 +101,7 @@ def _values(tensor: TensorIn, expected: Tensor, tail: memoryview) -> tuple[Seque
     if any(side < 0 for side in tensor.shape):
         raise InvalidRequest(f"{where}: the shape {tensor.shape} has a negative side")
     count = math.prod(tensor.shape)
-    size = tensor.parameters.get("binary_data_size")
+    size = (tensor.parameters or {}).get("binary_data_size")
     if size is not None:
         if not isinstance(size, int) or not 0 <= size <= len(tail):
             raise InvalidRequest(f"{where}: binary_data_size is {size!r}; {len(tail)} bytes are left in the body")

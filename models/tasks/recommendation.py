@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, FailFast, Field, StringConstraints
 
 from export.bundle import Bundle
 from models.ranking import Item, Ranker
-from models.task import Columns, Prediction, Strict, Task, TaskOptions, Tensor, not_blank, rounded
+from models.task import MOST_ITEMS, Columns, Prediction, Strict, Task, TaskOptions, Tensor, not_blank, rounded
 
 ItemText = Annotated[str, StringConstraints(strict=True), AfterValidator(not_blank)]
 Features = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
@@ -35,15 +35,15 @@ class HistoryItem(Strict):
 
 class User(Strict):
     id: str | None = None
-    history: list[HistoryItem | ItemText] = Field([], max_length=200, description="oldest first")
+    history: Annotated[list[HistoryItem | ItemText], FailFast()] = Field([], max_length=200, description="oldest first")
 
 
 class RankRequest(Strict):
     """A user's history and the candidates to rank; the answer has the best `top_k`, best first."""
 
     user: User = User()
-    candidates: list[Candidate] = Field(min_length=1)
-    top_k: int | None = Field(None, ge=1)
+    candidates: Annotated[list[Candidate], FailFast()] = Field(min_length=1, max_length=MOST_ITEMS)
+    top_k: int | None = Field(None, ge=1, strict=True)
 
 
 class RecommendationOptions(TaskOptions):
