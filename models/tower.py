@@ -60,7 +60,7 @@ def fit_tower(
         loss = nn.functional.binary_cross_entropy_with_logits(logits, users, weight=items, reduction="sum")
         loss = loss / items.sum()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step % 10 == 0:
             losses.append((step, loss.item()))

@@ -225,7 +225,9 @@ def _candidate(
     return Candidate(job.task, bundle.path, parameters, metrics, losses, lineage, confusion)
 
 
-def build_in_parallel(jobs: Sequence[Job], home: Path, report: Callable[[str, str, int, int], None]) -> list[Candidate]:
+def build_in_parallel(
+    jobs: Sequence[Job], home: Path, report: Callable[[str, str, int, int], None]
+) -> Iterator[Candidate]:
     """Build several candidates, one process and one torch thread a core; `report` gets (task, stage, done, total).
 
     Two trainings of one thread each finish sooner than one after the other with two

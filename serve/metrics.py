@@ -34,7 +34,7 @@ class Metrics:
         self._requests = Counter("flywheel_requests", "Requests answered.", ["task", "version", "endpoint", "status"])
         self._latency = Histogram(
             "flywheel_request_latency_seconds",
-            "Time from the request's headers to the last byte handed to the socket.",
+            "Time from the request's headers to its answer, before the answer is sent.",
             ["task", "version", "endpoint"],
             buckets=LATENCY_BUCKETS,
         )

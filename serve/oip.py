@@ -70,7 +70,7 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
         tail = tail[used:]
         columns[tensor.name] = values
     if len(tail):
-        raise InvalidRequest(f"the body has {len(tail)} bytes more than its tensors declare")
+        raise InvalidRequest(f"body: {len(tail)} bytes more than its tensors declare")
     for name, expected in known.items():
         if not expected.optional and name not in columns:
             raise InvalidRequest(f"inputs: the tensor {name!r} is missing")
@@ -83,13 +83,12 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
 
 def _wanted(task: type[Task], request: InferRequest) -> dict[str, bool]:
     names = [tensor.name for tensor in task.outputs]
+    outputs = request.outputs or ()
     everything = bool((request.parameters or {}).get("binary_data_output", False))
-    for output in request.outputs or ():
+    for output in outputs:
         if output.name not in names:
             raise InvalidRequest(f"outputs: there is no tensor {output.name!r}; there are: {', '.join(names)}")
-    asked = {
-        output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in request.outputs or ()
-    }
+    asked = {output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in outputs}
     return asked or dict.fromkeys(names, everything)
 
 

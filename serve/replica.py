@@ -96,7 +96,7 @@ class Replica:
         limits = self._config.limits
         if texts > limits.texts:
             raise InvalidRequest(
-                f"{texts} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
+                f"body: {texts} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
             )
         if batcher.waiting + texts > limits.waiting:
             self.metrics.dropped("overloaded")
