@@ -29,7 +29,7 @@ def main() -> int:
             stage = f"unpacking {line.count(',') + 1} packages, the longest step (1 to 2 minutes)"
         now = time.monotonic()
         redraw = sys.stdout.isatty()
-        if now - shown > (0.2 if redraw else 15) or "unpacking" in stage:
+        if now - shown > (0.2 if redraw else 15) or line.startswith("Installing collected"):
             shown = now
             text = f"  {now - began:4.0f} s  {stage}"
             print(f"\r{text[:110]:<110}" if redraw else text, end="" if redraw else "\n", flush=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from export.bundle import Bundle
 
@@ -59,7 +59,7 @@ class TextRequest(Strict):
     """`{"text": "..."}` or `{"texts": ["...", ...]}`; one prediction a text, in order."""
 
     text: Text | None = Field(None, examples=["where is my order 88231?"])
-    texts: Annotated[list[Text], FailFast()] | None = Field(None, min_length=1, max_length=MOST_ITEMS)
+    texts: list[Text] | None = Field(None, min_length=1, max_length=MOST_ITEMS, fail_fast=True)
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> Self:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, FailFast, Field
+from pydantic import BaseModel, Field
 
 from models.task import Task, Tensor
 from serve.errors import InvalidRequest
@@ -38,7 +38,7 @@ class TensorOut(BaseModel):
 class InferRequest(BaseModel):
     id: str | None = None
     parameters: dict[str, Any] | None = None
-    inputs: Annotated[list[TensorIn], FailFast()] = Field(min_length=1, max_length=64)
+    inputs: list[TensorIn] = Field(fail_fast=True, min_length=1, max_length=64)
     outputs: list[TensorOut] | None = Field(None, max_length=64)
 
 

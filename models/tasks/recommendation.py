@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, FailFast, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from export.bundle import Bundle
 from models.ranking import Item, Ranker
@@ -35,14 +35,14 @@ class HistoryItem(Strict):
 
 class User(Strict):
     id: str | None = None
-    history: Annotated[list[HistoryItem | ItemText], FailFast()] = Field([], max_length=200, description="oldest first")
+    history: list[HistoryItem | ItemText] = Field([], fail_fast=True, max_length=200, description="oldest first")
 
 
 class RankRequest(Strict):
     """A user's history and the candidates to rank; the answer has the best `top_k`, best first."""
 
     user: User = User()
-    candidates: Annotated[list[Candidate], FailFast()] = Field(min_length=1, max_length=MOST_ITEMS)
+    candidates: list[Candidate] = Field(fail_fast=True, min_length=1, max_length=MOST_ITEMS)
     top_k: int | None = Field(None, ge=1, strict=True)
 
 
