@@ -69,7 +69,7 @@ def load_behaviour(file: Path | None = None) -> Behaviour:
     Raises DatasetError, with the line number, on anything that would train a wrong model.
     """
     path = file or SEED / "behaviour.csv"
-    rows = read_rows(path, required=_REQUIRED) if file else _seed_rows(path)
+    rows = read_rows(path, required=_REQUIRED, numbers=("time",)) if file else _seed_rows(path)
     impressions: list[Impression] = []
     items: dict[str, CatalogueItem] = {}
     digest = hashlib.sha256()
@@ -82,16 +82,17 @@ def load_behaviour(file: Path | None = None) -> Behaviour:
             raise DatasetError(f"{path}, line {line}: the event is {event!r}; it must be one of: {allowed}.")
         if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
             raise DatasetError(f"{path}, line {line}: user_id, item_id and text must not be empty.")
+        if split not in ("train", "holdout", ""):
+            raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
         explicit = explicit or bool(split)
         time = _number(path, line, "time", row["time"])
         impressions.append(Impression(row["user_id"], row["item_id"], event in CHOSEN, time, split == "holdout"))
-        if row["item_id"] not in items:
-            numbers = {
-                key: _number(path, line, key, value)
-                for key, value in row.items()
-                if key not in (*_REQUIRED, "split") and value not in ("", None)
-            }
-            items[row["item_id"]] = CatalogueItem(row["text"], numbers)
+        numbers = {
+            key: _number(path, line, key, value)
+            for key, value in row.items()
+            if key not in (*_REQUIRED, "split") and value not in ("", None)
+        }
+        items.setdefault(row["item_id"], CatalogueItem(row["text"], numbers))
     impressions.sort(key=lambda impression: (impression.user, impression.time))
     if not explicit:
         impressions = _hold_out_newest(impressions)
@@ -101,7 +102,7 @@ def load_behaviour(file: Path | None = None) -> Behaviour:
     return behaviour
 
 
-def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     catalogue = {
         row["id"]: {"text": f"{row['title']}. {row['description']}", "price": row["price"]}
         for _, row in read_rows(SEED / "catalogue.csv", required=("id", "title", "description", "price"))

@@ -85,8 +85,13 @@ def seed_file(task: type[Task]) -> Path:
     return path
 
 
-def read_rows(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) for each row of a CSV or JSONL file. Raises DatasetError with the line number."""
+def read_rows(
+    path: Path, *, required: tuple[str, ...], numbers: tuple[str, ...] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) for each row of a CSV or JSONL file. Raises DatasetError with the line number.
+
+    `required` columns must be there as strings; those among `numbers` may be numbers, as JSONL has them.
+    """
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise DatasetError(f"{path}: give a .csv or .jsonl file, not {path.suffix or 'a file without an ending'}.")
     try:
@@ -104,31 +109,35 @@ def read_rows(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[int, d
     rows = _csv_rows(path, text, required) if path.suffix.lower() == ".csv" else _jsonl_rows(path, text)
     for line, row in rows:
         for column in required:
-            if not isinstance(row.get(column), str):
+            value = row.get(column)
+            if not isinstance(value, str) and not (column in numbers and isinstance(value, int | float)):
                 raise DatasetError(f"{path}, line {line}: there is no {column!r}, or it is not a string.")
         yield line, row
 
 
-def _csv_rows(path: Path, text: str, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    header = reader.fieldnames or []
-    if missing := [column for column in required if column not in header]:
-        found = ", ".join(header) or "nothing"
-        raise DatasetError(f"{path}, line 1: the header has no column {missing[0]!r}; it has: {found}.")
+def _csv_rows(path: Path, text: str, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
     while True:
         line = reader.line_num + 1
         try:
-            row = next(reader, None)
+            fields = next(reader, None)
         except csv.Error as error:
             raise DatasetError(f"{path}, line {line}: not valid CSV: {error}.") from error
-        if row is None:
+        if header is None:
+            header = fields or []
+            if missing := [column for column in required if column not in header]:
+                found = ", ".join(header) or "nothing"
+                raise DatasetError(f"{path}, line {line}: the header has no column {missing[0]!r}; it has: {found}.")
+        elif fields is None:
             return
-        if None in row:
+        elif len(fields) > len(header):
             raise DatasetError(f"{path}, line {line}: more fields than the header has. Quote texts with commas.")
-        yield line, row
+        elif fields:
+            yield line, dict(zip(header, fields, strict=False))
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue

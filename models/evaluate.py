@@ -43,7 +43,7 @@ def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_],
 
 
 def ranker_metrics(users: Sequence[str], chosen: Sequence[int], scores: Sequence[float]) -> dict[str, float]:
-    """AUC over all impressions, and the mean AUC within a user (users with both outcomes only)."""
+    """AUC over all impressions, and the mean AUC within a user, where there are users with both outcomes."""
     own: dict[str, list[int]] = {}
     for i, user in enumerate(users):
         own.setdefault(user, []).append(i)
@@ -52,10 +52,8 @@ def ranker_metrics(users: Sequence[str], chosen: Sequence[int], scores: Sequence
         for rows in own.values()
         if 0 < sum(chosen[i] for i in rows) < len(rows)
     ]
-    return {
-        "auc": round(float(roc_auc_score(chosen, scores)), 4),
-        "user_auc": round(float(np.mean(within)), 4),
-    }
+    metrics = {"auc": round(float(roc_auc_score(chosen, scores)), 4)}
+    return {**metrics, "user_auc": round(float(np.mean(within)), 4)} if within else metrics
 
 
 def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str]) -> Figure:

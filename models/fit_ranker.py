@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from export.session import OnnxSession
 from models.behaviour import Behaviour, Impression
+from models.dataset import DatasetError
 from models.evaluate import ranker_metrics
 from models.ranking import Item, Ranker
 
@@ -36,7 +37,21 @@ def phases(impressions: Sequence[Impression]) -> list[Phase]:
 
 
 def tower_matrices(behaviour: Behaviour) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`shown` and `chosen` for models.tower.fit_tower, both (users, items), of the impressions meant for it."""
+    """`shown` and `chosen` for models.tower.fit_tower, both (users, items), of the impressions meant for it.
+
+    Raises DatasetError when users have too few impressions to fit the ranking weights on others than these.
+    """
+    outcomes = {
+        impression.chosen
+        for impressions in behaviour.by_user().values()
+        for impression, phase in zip(impressions, phases(impressions), strict=True)
+        if phase == "ranker"
+    }
+    if len(outcomes) < 2:
+        raise DatasetError(
+            f"{behaviour.name}: too few impressions a user. The newest quarter of the training rows must hold both "
+            "chosen and unchosen items; give more rows a user."
+        )
     column = {item: i for i, item in enumerate(behaviour.items)}
     users = behaviour.by_user()
     shown = np.zeros((len(users), len(column)), np.float32)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.releases import Release, ReleaseError, read_release, write_release
+from models.releases import Release, ReleaseError, local_versions, read_release, release_of, write_release
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+
+log = logging.getLogger("flywheel.registry")
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -65,7 +68,11 @@ class Registry:
             source = self._mlflow.get_artifact_uri("bundle")
         name = self._registered(task)
         tags = {"data.fingerprint": str(lineage["fingerprint"]), "data.name": str(lineage["name"])}
-        version = str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
+        taken = local_versions(self.home, task)
+        while (
+            version := str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
+        ) in taken:
+            log.warning("%s version %s is here already, though MLflow did not know it; taking the next", task, version)
         for folder, kind in ((checkpoint, "checkpoints"), (bundle, "bundles")):
             place = self.home / kind / task / version
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -83,19 +90,14 @@ class Registry:
 
         Raises ReleaseError when there is no bundle of that version here.
         """
-        bundle = Path("bundles") / task / version
-        if not (self.home / bundle).is_dir():
-            known = ", ".join(self.versions(task)) or "none"
-            raise ReleaseError(f"{task} has no version {version!r}; there are: {known}.")
-        self._client.set_registered_model_alias(self._registered(task), CHAMPION, version)
-        release = Release(task=task, champion=version, versions={version: bundle.as_posix()})
+        release = release_of(self.home, task, version)
+        try:
+            self._client.set_registered_model_alias(self._registered(task), CHAMPION, version)
+        except self._mlflow.MlflowException as error:
+            # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.
+            log.warning("MLflow does not know %s version %s, only the release file changes: %s", task, version, error)
         write_release(self.home, release)
         return release
-
-    def versions(self, task: str) -> list[str]:
-        """Versions whose bundles are here, oldest first."""
-        folder = self.home / "bundles" / task
-        return sorted((p.name for p in folder.glob("*") if p.name.isdigit()), key=int)
 
     def _experiment(self, task: str) -> None:
         if self._client.get_experiment_by_name(task) is None:

@@ -50,6 +50,19 @@ def read_release(home: Path, task: str) -> Release:
         ) from error
 
 
+def local_versions(home: Path, task: str) -> list[str]:
+    """Versions of a task whose bundles are here, oldest first."""
+    return sorted((p.name for p in (home / "bundles" / task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
+
+
+def release_of(home: Path, task: str, version: str) -> Release:
+    """The release in which `version` is champion. Raises ReleaseError when its bundle is not here."""
+    known = local_versions(home, task)
+    if version not in known:
+        raise ReleaseError(f"{task} has no version {version!r}; there are: {', '.join(known) or 'none'}.")
+    return Release(task=task, champion=version, versions={version: f"bundles/{task}/{version}"})
+
+
 def write_release(home: Path, release: Release) -> None:
     """Replace the task's release file in one step; a crash leaves the old one or the new one, never half."""
     path = release_path(home, release.task)

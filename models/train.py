@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from models.behaviour import Behaviour
     from models.finetune import Recipe
 
-# Long first, so that the last worker to finish finishes early.
-DEFAULT_TASKS = ("intent", "sentiment", "recommendation")
 _CALIBRATION_TEXTS = 256
 
 Stage = Callable[[str, int, int], None]

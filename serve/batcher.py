@@ -19,6 +19,8 @@ from serve.config import Batching
 from serve.errors import DeadlineExceeded
 from serve.metrics import Metrics
 
+_TOO_LATE = "the deadline passed before the model answered"
+
 Row = NDArray[np.float32]
 Run = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 
@@ -29,6 +31,7 @@ class _Entry:
     deadline: float
     future: asyncio.Future[Row]
     since: float = field(default_factory=time.monotonic)
+    expired: bool = False
 
 
 class Batcher:
@@ -43,13 +46,14 @@ class Batcher:
         self._waiting: list[_Entry] = []
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._running = False
 
     def start(self) -> None:
         self._worker = asyncio.create_task(self._work(), name=f"batcher-{self._version}")
 
     async def stop(self) -> None:
-        """Finish what waits, then end the worker."""
-        while self._waiting and self.alive:  # noqa: ASYNC110  an event would cost every batch for one shutdown
+        """Finish what waits and what runs, then end the worker."""
+        while (self._waiting or self._running) and self.alive:  # noqa: ASYNC110  an event would cost every batch for one shutdown
             await asyncio.sleep(0.01)
         if self._worker is not None:
             self._worker.cancel()
@@ -79,7 +83,9 @@ class Batcher:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return np.stack([await entry.future for entry in entries])
         except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the model answered") from None
+            for entry in entries:
+                entry.expired = True
+            raise DeadlineExceeded(_TOO_LATE) from None
         finally:
             for entry in entries:
                 if not entry.future.cancel() and not entry.future.cancelled():
@@ -92,7 +98,9 @@ class Batcher:
             if not self._waiting:
                 self._arrived.clear()
             if batch:
+                self._running = True
                 await self._answer(batch)
+                self._running = False
 
     def _take(self) -> list[_Entry]:
         """The oldest waiting text and those near it in length, shortest first; drops those nobody waits for."""
@@ -100,10 +108,10 @@ class Batcher:
         alive = []
         for entry in self._waiting:
             if entry.future.done():
-                self._metrics.dropped("client_left")
+                self._metrics.dropped("deadline" if entry.expired else "client_left")
             elif entry.deadline <= now:
                 self._metrics.dropped("deadline")
-                entry.future.cancel()
+                entry.future.set_exception(DeadlineExceeded(_TOO_LATE))
             else:
                 alive.append(entry)
         if not alive:

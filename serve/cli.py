@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from export.bundle import BundleError
 from export.session import ProviderError
 from models.dataset import DatasetError
-from models.releases import ReleaseError, read_release
+from models.releases import ReleaseError, local_versions, read_release, release_of
 from models.task import UnknownTaskError, get_task
-from serve.config import Config, ConfigError, load_config
+from serve.config import ConfigError, load_config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +33,7 @@ err = Console(stderr=True, soft_wrap=True)
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration; default ./flywheel.yaml.")]
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="intent, sentiment, recommendation, or your own.")]
 UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLYWHEEL_URL")]
+_OF_HEAVY_MODULES = ("CheckpointError", "ParityError", "TrainExtraMissing")  # known errors, of what we do not import
 _URL = "http://127.0.0.1:8000"
 
 
@@ -46,20 +48,29 @@ def main() -> None:
     try:
         app()
     except known as error:
-        err.print(f"[red]error:[/red] {error}", highlight=False)
+        _print_error(error)
         sys.exit(1)
     except Exception as error:
-        if type(error).__name__ in ("CheckpointError", "ParityError"):  # of modules that need the train extra
-            err.print(f"[red]error:[/red] {error}", highlight=False)
+        if type(error).__name__ in (
+            "CheckpointError",
+            "ParityError",
+            "TrainExtraMissing",
+        ):  # of modules a server need not have
+            _print_error(error)
             sys.exit(1)
         raise
+
+
+def _print_error(error: object) -> None:
+    """Never as markup: a message may quote brackets from a user's file."""
+    err.print(Text.assemble(("error: ", "red"), str(error)))
 
 
 @app.command()
 def up(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Overrides server.host.", envvar="HOST")] = None,
-    port: Annotated[int | None, typer.Option(help="Overrides server.port.", envvar="PORT")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Overrides server.port.", envvar="PORT")] = None,
 ) -> None:
     """Serve until Ctrl-C; train first whatever task has no version yet.
 
@@ -74,9 +85,10 @@ def up(
     server = type(settings.server).model_validate({**settings.server.model_dump(), **address})
     settings = settings.model_copy(update={"server": server})
     from serve.app import check_port, has_haproxy, running
+    from serve.training import prepare
 
     check_port(server.host, server.port)
-    prepare(settings)
+    prepare(settings, out)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -96,94 +108,6 @@ def up(
         signal.signal(number, signal.SIG_IGN)
     out.print("draining: answering what was accepted")
     server_context.__exit__(None, None, None)
-
-
-def prepare(config: Config) -> None:
-    """Train, once, every configured task that has no released version yet."""
-    from models.train import Job
-
-    missing = []
-    for task in config.tasks:
-        try:
-            read_release(config.home, task)
-        except ReleaseError:
-            missing.append(Job(task))
-    if missing:
-        names = ", ".join(job.task for job in missing)
-        out.print(f"No model yet for {names}: fine-tuning from the seed corpora, once.")
-        _train(missing, config.home)
-
-
-def _train(jobs: list[Any], home: Path) -> None:
-    """Build, register and report each job, with a bar each: steps, rate and time left."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        err.print("[red]error:[/red] training needs the train extra: pip install 'flywheel-serve\\[cpu,train]'")
-        raise typer.Exit(1) from None
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from models.train import build_in_parallel, register_candidate
-
-    columns = (
-        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=out, refresh_per_second=2) as progress:
-        bars = {job.task: progress.add_task(f"{job.task}: waiting", total=None, rate="", start=False) for job in jobs}
-        plain = _PlainProgress() if not out.is_terminal else None
-
-        def report(task: str, stage: str, done: int, total: int) -> None:
-            bar = bars[task]
-            progress.start_task(bar)
-            speed = progress.tasks[bar].speed
-            rate = f"{speed:.1f} steps/s" if speed else ""
-            if total:
-                progress.update(bar, description=f"{task}: {stage}", completed=done, total=total, rate=rate)
-            else:
-                progress.update(bar, description=f"{task}: {stage}")
-            if plain:
-                plain.report(task, stage, done, total)
-
-        for candidate in build_in_parallel(jobs, home, report):
-            progress.update(bars[candidate.task], description=f"{candidate.task}: registering")
-            version = register_candidate(candidate, home)
-            progress.update(bars[candidate.task], description=f"{candidate.task}: version {version}")
-            figures = ", ".join(f"{name} {value:g}" for name, value in candidate.metrics.items())
-            out.print(f"{candidate.task} version {version}: {figures}", highlight=False)
-            champion = read_release(home, candidate.task).champion
-            if champion != version:
-                out.print(f"  version {champion} keeps serving; to serve this one: "
-                          f"flywheel promote {candidate.task} {version}")  # fmt: skip
-
-
-class _PlainProgress:
-    """One line every few seconds for each task, for logs and CI, where a bar cannot be redrawn."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[str, float]] = {}
-        self._began: dict[str, float] = {}
-
-    def report(self, task: str, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        last_stage, last_time = self._last.get(task, ("", 0.0))
-        if stage == last_stage and now - last_time < 10:
-            return
-        self._last[task] = (stage, now)
-        if stage != last_stage:
-            self._began[task] = now
-        if total and done:
-            left = (now - self._began[task]) / done * (total - done)
-            out.print(f"{task}: {stage} {done}/{total}, about {left:.0f} s left", highlight=False)
-        else:
-            out.print(f"{task}: {stage}", highlight=False)
 
 
 @app.command()
@@ -212,16 +136,21 @@ def train(
     from models.behaviour import load_behaviour
     from models.dataset import load_dataset
     from models.train import Job
+    from serve.training import train_jobs
 
     settings = load_config(config)
     # Before the seconds that importing torch takes: most mistakes are in the file.
     if get_task(task).kind == "classifier":
         load_dataset(task, data)
     else:
+        if epochs is not None or method == "lora":
+            raise typer.BadParameter(
+                f"{task} learns a projection and its ranking weights: no --epochs, no --method lora"
+            )
         load_behaviour(data)
     recipe: dict[str, Any] = {"method": method}
     recipe |= {key: value for key, value in {"base": base, "epochs": epochs}.items() if value is not None}
-    _train([Job(task, data, precision, tuple(recipe.items()))], settings.home)
+    train_jobs([Job(task, data, precision, tuple(recipe.items()))], settings.home, out)
 
 
 @app.command()
@@ -264,6 +193,7 @@ def promote(
 
     settings = load_config(config)
     get_task(task)
+    release_of(settings.home, task, version)  # before MLflow makes a store for what is not there
     release = Registry(settings.home).promote(task, version)
     out.print(f"{task}: version {release.champion} is the champion")
 
@@ -285,10 +215,10 @@ def releases(config: ConfigOption = None) -> None:
             champion = read_release(settings.home, task).champion
         except ReleaseError:
             champion = None
-        for folder in sorted((settings.home / "bundles" / task).glob("*"), key=lambda p: p.name.zfill(9)):
-            manifest = orjson.loads((folder / "manifest.json").read_bytes())
+        for version in local_versions(settings.home, task):
+            manifest = orjson.loads((settings.home / "bundles" / task / version / "manifest.json").read_bytes())
             metrics = ", ".join(f"{name} {value:g}" for name, value in manifest["metrics"].items())
-            table.add_row(task, folder.name, "champion" if folder.name == champion else "", metrics)
+            table.add_row(task, version, "champion" if version == champion else "", metrics)
     out.print(table)
 
 
@@ -300,12 +230,16 @@ def status(url: UrlOption = _URL) -> None:
 
         flywheel status --url http://127.0.0.1:9000
     """
-    server = _call(f"{url}/v2")
+    try:
+        server = call(f"{url}/v2")
+    except ServerError as error:
+        _print_error(error)
+        raise typer.Exit(1) from None
     ready = True
     for name in server["models"]:
         try:
-            metadata = _call(f"{url}/v2/models/{name}")
-        except _ServerError as error:
+            metadata = call(f"{url}/v2/models/{name}")
+        except ServerError as error:
             ready = False
             out.print(f"{name}: {error}")
         else:
@@ -333,32 +267,10 @@ def predict(
     """
     body = orjson.dumps({"texts": texts}) if texts else sys.stdin.buffer.read()
     try:
-        out.print_json(data=_call(f"{url}/v2/models/{task}/predict", body))
-    except _ServerError as error:
-        err.print(f"[red]error:[/red] {error}", highlight=False)
+        out.print_json(data=call(f"{url}/v2/models/{task}/predict", body))
+    except ServerError as error:
+        _print_error(error)
         raise typer.Exit(1) from None
-
-
-class _ServerError(Exception):
-    """Raised when a server refuses or cannot be reached."""
-
-
-def _call(url: str, body: bytes | None = None) -> Any:
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
-
-    try:
-        with urlopen(Request(url, body, {"content-type": "application/json"}), timeout=30) as response:
-            return orjson.loads(response.read())
-    except HTTPError as error:
-        try:
-            message = orjson.loads(error.read())["error"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            message = error.reason
-        raise _ServerError(f"{error.code}: {message}") from None
-    except (URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise _ServerError(f"No server answers at {url} ({reason}). Start one with: flywheel up") from None
 
 
 @app.command()
@@ -375,7 +287,7 @@ def bench(
 
     script = Path(__file__).parent.parent / "loadtests" / "bench.py"
     if not script.is_file():
-        err.print("[red]error:[/red] the benchmark is part of the repository; run it from a clone.")
+        _print_error("the benchmark is part of the repository; run it from a clone.")
         raise typer.Exit(1)
     raise typer.Exit(subprocess.call([sys.executable, str(script), *(args or [])]))
 

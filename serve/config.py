@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from export.session import Providers
 from models.task import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 
 DEFAULT_FILE = "flywheel.yaml"
+DEFAULT_TASKS = ("intent", "sentiment", "recommendation")
+_OTHER_VARIABLES = ("config", "url", "test_data")  # FLYWHEEL_ variables that are not keys of the configuration
 
 
 class ConfigError(Exception):
@@ -47,13 +49,13 @@ class SessionConfig(_Section):
 
 
 class TaskConfig(_Section):
-    replicas: int | Literal["auto"] = "auto"
+    replicas: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     options: dict[str, Any] = {}
 
     def replica_count(self) -> int:
         """`auto` is one a core: a replica runs one onnxruntime thread."""
         if self.replicas != "auto":
-            return max(1, self.replicas)
+            return self.replicas
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -73,7 +75,7 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     batching: Batching = Batching()
     session: SessionConfig = SessionConfig()
-    tasks: dict[str, TaskConfig] = {name: TaskConfig() for name in ("intent", "sentiment", "recommendation")}
+    tasks: dict[str, TaskConfig]
 
     @classmethod
     def settings_customise_sources(
@@ -105,10 +107,16 @@ def load_config(file: str | Path | None = None) -> Config:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content or {}, dict):
+    content = content or {}
+    if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
+    if strange := [key for key in content if not isinstance(key, str)]:
+        raise ConfigError(f"{path}: {strange[0]!r}: there is no such key")
+    # Given as content and not as a default, so that FLYWHEEL_TASKS__INTENT__... changes one task and keeps the others.
+    content.setdefault("tasks", {name: {} for name in DEFAULT_TASKS})
+    _check_environment()
     try:
-        config = Config(**(content or {}))
+        config = Config(**content)
         for task in config.tasks:
             try:
                 config.task_options(task)
@@ -118,9 +126,21 @@ def load_config(file: str | Path | None = None) -> Config:
         raise ConfigError(f"{path}: {_sentence(error)}") from error
     except UnknownTaskError as error:
         raise ConfigError(f"{path}: tasks: {error}") from error
+    except SettingsError as error:
+        raise ConfigError(
+            f"the environment: {error}. Sections nest with two underscores: FLYWHEEL_SERVER__PORT=9000."
+        ) from error
     if not config.tasks:
         raise ConfigError(f"{path}: tasks: there is nothing to serve; name at least one task.")
     return config
+
+
+def _check_environment() -> None:
+    """pydantic-settings passes over variables it does not know; a misspelt one would change nothing, in silence."""
+    known = {*Config.model_fields, *_OTHER_VARIABLES}
+    for name in os.environ:
+        if name.startswith("FLYWHEEL_") and name.removeprefix("FLYWHEEL_").lower().partition("__")[0] not in known:
+            raise ConfigError(f"the environment: {name}: there is no such key")
 
 
 def _sentence(error: ValidationError) -> str:

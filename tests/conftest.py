@@ -87,17 +87,25 @@ def stop_server(server: Server, timeout: float = 30) -> int:
 
 
 @pytest.fixture(scope="session")
-def trained_home() -> Path:
+def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`var/` of this clone with the default models in it; trained now (about 4 minutes) when it is a fresh clone."""
     home = Path(os.environ.get("FLYWHEEL_HOME", ROOT / "var")).resolve()
+    script = tmp_path_factory.mktemp("prepare") / "prepare.py"  # a file: its worker processes import it again
+    script.write_text(_PREPARE)
     if not all((home / "releases" / f"{task}.json").exists() for task in ("intent", "sentiment", "recommendation")):
         subprocess.run(
-            [sys.executable, "-c", _PREPARE], cwd=ROOT, env={**os.environ, "FLYWHEEL_HOME": str(home)}, check=True
+            [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "FLYWHEEL_HOME": str(home)}, check=True
         )
     return home
 
 
-_PREPARE = "from serve.cli import prepare; from serve.config import load_config; prepare(load_config())"
+_PREPARE = """
+from rich.console import Console
+from serve.config import load_config
+from serve.training import prepare
+if __name__ == "__main__":
+    prepare(load_config(), Console())
+"""
 
 
 @pytest.fixture
