@@ -71,7 +71,7 @@ class Bundle:
         for name, digest in manifest.files.items():
             file = path / name
             if "\0" in name or not file.resolve().is_relative_to(path.resolve()):
-                raise BundleError(f"The bundle {path} is damaged: its manifest points outside it ({name!r}).")
+                raise BundleError(f"The bundle {path} is damaged: its manifest points outside it ({name}).")
             if not file.is_file():
                 raise BundleError(f"The bundle {path} is incomplete: {name} is missing. Export the model again.")
             if _sha256(file) != digest:

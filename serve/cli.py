@@ -19,6 +19,7 @@ from export.session import ProviderError
 from models.dataset import DatasetError
 from models.releases import ReleaseError, local_versions, read_release, release_of
 from models.task import UnknownTaskError, get_task
+from serve.client import ServerError, call
 from serve.config import ConfigError, load_config
 
 app = typer.Typer(

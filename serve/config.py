@@ -14,7 +14,11 @@ from export.session import Providers
 from models.task import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 
 DEFAULT_FILE = "flywheel.yaml"
-DEFAULT_TASKS = ("intent", "sentiment", "recommendation")
+DEFAULT_TASKS: dict[str, dict[str, Any]] = {
+    "intent": {},
+    "sentiment": {"replicas": 1},
+    "recommendation": {"replicas": 1},
+}
 _OTHER_VARIABLES = ("config", "url", "test_data")  # FLYWHEEL_ variables that are not keys of the configuration
 
 
@@ -75,7 +79,7 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     batching: Batching = Batching()
     session: SessionConfig = SessionConfig()
-    tasks: dict[str, TaskConfig]
+    tasks: dict[str, TaskConfig] = {name: TaskConfig(**settings) for name, settings in DEFAULT_TASKS.items()}
 
     @classmethod
     def settings_customise_sources(
@@ -113,7 +117,7 @@ def load_config(file: str | Path | None = None) -> Config:
     if strange := [key for key in content if not isinstance(key, str)]:
         raise ConfigError(f"{path}: {strange[0]!r}: there is no such key")
     # Given as content and not as a default, so that FLYWHEEL_TASKS__INTENT__... changes one task and keeps the others.
-    content.setdefault("tasks", {name: {} for name in DEFAULT_TASKS})
+    content.setdefault("tasks", DEFAULT_TASKS)
     _check_environment()
     try:
         config = Config(**content)

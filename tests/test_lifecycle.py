@@ -1,0 +1,157 @@
+"""A server's life: a release is followed, a damaged one is refused, a killed replica is replaced, Ctrl-C drains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from models.releases import Release, write_release
+from tests.conftest import Server, start_server, stop_server
+
+GOOD = {"text": "where is my order 88231?"}
+
+
+@pytest.fixture(scope="module")
+def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose releases and processes these tests may break; the last test stops it."""
+    folder = tmp_path_factory.mktemp("lifecycle")
+    for part in ("releases", "bundles"):
+        shutil.copytree(trained_home / part, folder / "home" / part)
+    running = start_server(folder / "home", folder / "server.log")
+    yield running
+    if running.process.poll() is None:
+        stop_server(running)
+
+
+def release(home: Path, champion: str, *versions: str) -> None:
+    write_release(
+        home, Release(task="intent", champion=champion, versions={v: f"bundles/intent/{v}" for v in versions})
+    )
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> None:
+    """Fails when the condition does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+def served_by(server: Server) -> set[str]:
+    """The versions that answer now; enough requests to meet every replica."""
+    return {server.post("/v2/models/intent/predict", json=GOOD).json()["model_version"] for _ in range(12)}
+
+
+def test_a_release_is_followed_without_a_failed_request(own_server: Server) -> None:
+    champion = next(iter(served_by(own_server)))
+    bundles = own_server.home / "bundles" / "intent"
+    shutil.copytree(bundles / champion, bundles / "77")
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def traffic() -> None:
+        with httpx.Client(base_url=own_server.url, timeout=30) as client:
+            while not stop.is_set():
+                statuses.append(client.post("/v2/models/intent/predict", json=GOOD).status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(traffic) for _ in range(4)]
+        release(own_server.home, "77", champion, "77")
+        try:
+            eventually(lambda: served_by(own_server) == {"77"}, 30)
+        finally:
+            stop.set()
+        for client in clients:
+            client.result()
+    assert set(statuses) == {200}
+    pinned = own_server.post(f"/v2/models/intent/versions/{champion}/predict", json=GOOD)
+    assert pinned.json()["model_version"] == champion
+    details = own_server.get("/v2/models/intent").json()["version_details"]
+    assert {d["version"]: d["alias"] for d in details} == {champion: None, "77": "champion"}
+    release(own_server.home, champion, champion)
+    eventually(lambda: served_by(own_server) == {champion}, 30)
+
+
+def test_a_damaged_release_leaves_the_old_one_serving(own_server: Server) -> None:
+    champion = next(iter(served_by(own_server)))
+    bundles = own_server.home / "bundles" / "intent"
+    shutil.copytree(bundles / champion, bundles / "78")
+    with (bundles / "78" / "model.onnx").open("r+b") as file:
+        file.write(b"damage")
+    release(own_server.home, "78", "78")
+    time.sleep(4)  # long enough for every replica to have looked
+    assert served_by(own_server) == {champion}
+    release(own_server.home, champion, champion)
+
+
+def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
+
+    def replicas() -> list[int]:
+        return children(own_server.process.pid, "ServeReplica:intent")
+
+    victims = replicas()
+    assert len(victims) >= 2, "needs two replicas: one to kill, one to answer"
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def traffic() -> None:
+        while not stop.is_set():
+            try:
+                with httpx.Client(base_url=own_server.url, timeout=30) as client:
+                    answer = client.post("/v2/models/intent/predict", json=GOOD)
+                    if answer.status_code != 200:
+                        failures.append(f"{answer.status_code} {answer.text}")
+            except httpx.TransportError as error:
+                failures.append(repr(error))
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(traffic) for _ in range(4)]
+        time.sleep(1)
+        os.kill(victims[0], signal.SIGKILL)
+        try:
+            eventually(
+                lambda: len(set(children(own_server.process.pid, "ServeReplica:intent")) - {victims[0]}) >= 2, 60
+            )
+        finally:
+            stop.set()
+        for client in clients:
+            client.result()
+    assert failures == []
+
+
+def test_ctrl_c_answers_what_was_accepted_and_leaves_nothing_behind(own_server: Server) -> None:
+    family = children(own_server.process.pid, "")
+    texts = {"texts": ["where is my order, and when will it arrive at my door in Lisbon?"] * 100}
+    with ThreadPoolExecutor(4) as pool:
+        answers = [
+            pool.submit(httpx.post, own_server.url + "/v2/models/intent/predict", json=texts, timeout=30)
+            for _ in range(4)
+        ]
+        time.sleep(0.2)
+        own_server.process.send_signal(signal.SIGINT)
+        assert [answer.result().status_code for answer in answers] == [200] * 4
+    assert own_server.process.wait(10) == 0
+    eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 5)
+
+
+def children(pid: int, name: str) -> list[int]:
+    """Descendants of `pid` whose command line has `name`."""
+    table = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in table.splitlines()[1:]]
+    family = {pid}
+    for _ in rows:
+        grown = family | {int(row[0]) for row in rows if int(row[1]) in family}
+        if grown == family:
+            break
+        family = grown
+    return [int(row[0]) for row in rows if int(row[0]) in family - {pid} and name in row[2]]
