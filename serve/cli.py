@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -52,11 +53,7 @@ def main() -> None:
         _print_error(error)
         sys.exit(1)
     except Exception as error:
-        if type(error).__name__ in (
-            "CheckpointError",
-            "ParityError",
-            "TrainExtraMissing",
-        ):  # of modules a server need not have
+        if type(error).__name__ in _OF_HEAVY_MODULES:
             _print_error(error)
             sys.exit(1)
         raise
@@ -89,7 +86,9 @@ def up(
     from serve.training import prepare
 
     check_port(server.host, server.port)
-    prepare(settings, out)
+    if prepare(settings, out):
+        # torch and transformers would stay in this process for as long as it serves: 300 MB for nothing.
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

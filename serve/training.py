@@ -18,8 +18,8 @@ class TrainExtraMissing(Exception):
     """Raised when training is asked for on an installation that only serves."""
 
 
-def prepare(config: Config, out: Console) -> None:
-    """Train, once, every configured task that has no released version yet."""
+def prepare(config: Config, out: Console) -> bool:
+    """Train, once, every configured task that has no released version yet; whether there was one to train."""
     missing = []
     for task in config.tasks:
         try:
@@ -30,6 +30,7 @@ def prepare(config: Config, out: Console) -> None:
         names = ", ".join(job.task for job in missing)
         out.print(f"No model yet for {names}: fine-tuning from the seed corpora, once.")
         train_jobs(missing, config.home, out)
+    return bool(missing)
 
 
 def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:
