@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from ray.serve.api import RunTarget
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
-_DRAIN_S = 1.0
+_DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
+_LONGEST_DRAIN_S = 5.0
 
 
 class StartError(Exception):
@@ -85,11 +87,24 @@ def running(config: Config) -> Iterator[None]:
         except RuntimeError as error:
             raise StartError(_failures() or str(error)) from error
         yield
+        with _quiet():
+            _drain([*config.tasks, "control"])
     finally:
         with _quiet():
             ray_serve.shutdown()
             ray.shutdown()
         shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _drain(applications: list[str]) -> None:
+    """Delete the applications while HAProxy still runs: each answers what it has accepted, then ends.
+
+    `serve.shutdown` alone ends HAProxy first, and with it the connections that wait for an answer.
+    """
+    from ray import serve as ray_serve
+
+    with ThreadPoolExecutor(len(applications)) as pool:
+        list(pool.map(ray_serve.delete, applications))
 
 
 def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
@@ -107,7 +122,7 @@ def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
             name=task,
             num_replicas=settings.replica_count(),
             max_ongoing_requests=config.limits.waiting * 2,
-            graceful_shutdown_timeout_s=config.limits.deadline_s,
+            graceful_shutdown_timeout_s=min(config.limits.deadline_s, _LONGEST_DRAIN_S),
         )
         app = deployment.bind(task, config, str(metrics_dir))
         targets.append(RunTarget(app, name=task, route_prefix=f"/v2/models/{task}"))

@@ -69,11 +69,16 @@ def test_a_bad_file_is_named_with_its_line(content: str, sentence: str, tmp_path
         (("train", "intent", "--config", "nowhere.yaml"), "There is no configuration file nowhere.yaml"),
         (("promote", "nope", "1"), "There is no task 'nope'"),
         (("export", "intent", "9", "out"), "intent/9 is not a Flywheel checkpoint"),
-        (("up", "--port", "99999"), "port"),
     ],
 )
 def test_a_mistake_is_a_sentence(arguments: Sequence[str], sentence: str, tmp_path: Path) -> None:
     assert sentence in refused(flywheel(*arguments, home=tmp_path))
+
+
+def test_an_impossible_port_is_a_usage_error(tmp_path: Path) -> None:
+    done = flywheel("up", "--port", "99999", home=tmp_path)
+    assert done.returncode == 2
+    assert "65535" in done.stderr
 
 
 @pytest.mark.parametrize("command", [("status",), ("predict", "intent", "where is my order?")])
