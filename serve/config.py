@@ -19,7 +19,7 @@ DEFAULT_TASKS: dict[str, dict[str, Any]] = {
     "sentiment": {"replicas": 1},
     "recommendation": {"replicas": 1},
 }
-_OTHER_VARIABLES = ("config", "url", "test_data")  # FLYWHEEL_ variables that are not keys of the configuration
+_OTHER_VARIABLES = ("config", "url")  # FLYWHEEL_ variables that are not keys of the configuration
 
 
 class ConfigError(Exception):

@@ -17,7 +17,6 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = Path(os.environ.get("FLYWHEEL_TEST_DATA", ROOT.parent / "shared" / "data"))
 START_TIMEOUT_S = 180
 
 
