@@ -103,6 +103,9 @@ class _Control:
 
     async def unknown_model(self, request: Request) -> Response:
         name = request.path_params["rest"].partition("/")[0]
+        if name in self._tasks:
+            # HAProxy sends a served task's requests here only while it has no replica: at the start and in a drain.
+            raise NotReady(f"{name} is starting or draining", retry_after=2)
         raise NotFound(f"there is no model {name!r}; there are: {', '.join(self._tasks)}", models=self._tasks)
 
 
