@@ -44,7 +44,7 @@ class Recipe:
     epochs: int = 3
     learning_rate: float = 3e-4
     batch: int = 32
-    frozen_layers: int = 2  # with the embeddings: they hold the language, and freezing them saves a third of the time
+    frozen_layers: int = 2  # with the embeddings: they hold the language, and need no gradients
     max_length: int = 128
     label_smoothing: float = 0.1
     seed: int = 7
