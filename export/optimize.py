@@ -42,22 +42,47 @@ def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Seque
     """
     model = onnx.load(str(source))
     del model.graph.value_info[:]  # the exporter's inferred shapes clash with the quantizer's own inference
-    ranges, kept_fp32 = split_outliers(model, calibration)
     weights = {tensor.name for tensor in model.graph.initializer}
-    kept_fp32 += [n.name for n in model.graph.node if n.op_type == "MatMul" and not weights & {*n.input}]
+    products = [n for n in model.graph.node if n.op_type in _QUANTIZED and n.input[1] in weights]
+    kept_fp32 = [n.name for n in model.graph.node if n.op_type in _QUANTIZED and n not in products]
+    ranges, outlier_products = split_outliers(model, calibration)
+    rounded = _round_for_products_alone(model.graph, products)
     quantize_static(
         model,
         str(target),
         _Texts(calibration),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(_QUANTIZED),
-        nodes_to_exclude=kept_fp32,
+        nodes_to_exclude=kept_fp32 + outlier_products,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
-        extra_options={"TensorQuantOverrides": ranges},
+        extra_options={
+            "TensorQuantOverrides": {rounded[name]: given for name, given in ranges.items()},
+            # Products give fp32: onnxruntime then runs one MatMulIntegerToFloat where it had to round and unround.
+            "OpTypesToExcludeOutputQuantization": list(_QUANTIZED),
+        },
     )
+
+
+def _round_for_products_alone(graph: onnx.GraphProto, products: Sequence[onnx.NodeProto]) -> dict[str, str]:
+    """Give the products inputs of their own: activation -> the copy that is quantized.
+
+    The quantizer rounds a tensor for all who read it, so the residual connections, and the outlier channels that
+    are split off for their precision, would be read from int8 too.
+    """
+    copies: dict[str, str] = {}
+    for node in products:
+        name = node.input[0]
+        if name not in copies:
+            copies[name] = f"{name}_rounded"
+            after = next(i for i, other in enumerate(graph.node) if name in other.output) + 1
+            graph.node.insert(after, onnx.helper.make_node("Identity", [name], [copies[name]], f"{name}_copy"))
+            # onnx infers no types past com.microsoft's operators, and the quantizer must know this one.
+            graph.value_info.append(onnx.helper.make_tensor_value_info(copies[name], onnx.TensorProto.FLOAT, None))
+        node.input[0] = copies[name]
+    return copies
 
 
 def to_fp16(source: Path, target: Path) -> None:

@@ -13,6 +13,9 @@ from export.bundle import Bundle
 from export.tokenizer import TextEncoder, pad
 
 Providers = Literal["auto", "cpu", "cuda"]
+# On a CPU one SkipLayerNormalization takes longer than the Add and LayerNormalization it replaces
+# (docs/decisions/0008-graph.md).
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -45,7 +48,9 @@ class OnnxSession:
         # Replicas share the cores: a spinning thread of an idle model would slow the busy one down.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         fallback = [self.provider] if self.provider == _CPU else [self.provider, _CPU]
-        self._session = ort.InferenceSession(str(bundle.model_path), options, providers=fallback)
+        self._session = ort.InferenceSession(
+            str(bundle.model_path), options, providers=fallback, disabled_optimizers=SLOW_FUSIONS
+        )
         self._output = [bundle.manifest.output]
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from export.bundle import Bundle, Precision, write_bundle
 from export.checkpoint import TextModel, load_checkpoint
+from export.fused import with_fused_operators
 from export.optimize import quantize_static_int8, to_fp16
 from export.parity import measure_parity
 from export.session import OnnxSession
@@ -45,7 +46,7 @@ def export_bundle(
         tokenizer.backend_tokenizer.save(str(tokenizer_json))
         encoder = TextEncoder(tokenizer_json, fields["max_length"])
         fp32, final = Path(tmp) / "fp32.onnx", Path(tmp) / "final.onnx"
-        trace(model, tokenizer, fp32)
+        trace(with_fused_operators(model, tanh_gelu=precision == "int8"), tokenizer, fp32)
         if precision == "int8":
             quantize_static_int8(fp32, final, [row.ids for row in encoder.encode(calibration)])
         elif precision == "fp16":
@@ -63,7 +64,7 @@ def export_bundle(
 
 
 def trace(model: TextModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """The model's graph with dynamic batch and length, fp32, at `out`."""
+    """The graph of `model` with dynamic batch and length, fp32, at `out`."""
     sample = tokenizer(["a sample to trace", "with two rows"], padding=True, return_tensors="pt")
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
