@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,59 +12,83 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
+from export.gpu import CPU, CUDA, TENSORRT, BoundRun, GpuOptions, provider_list
 from export.tokenizer import TextEncoder, pad
 
-Providers = Literal["auto", "cpu", "cuda"]
+log = logging.getLogger("flywheel.session")
+
+Providers = Literal["auto", "cpu", "cuda", "tensorrt"]
 # On a CPU one SkipLayerNormalization takes longer than the Add and LayerNormalization it replaces
 # (docs/decisions/0008-graph.md).
-SLOW_FUSIONS = ["SkipLayerNormFusion"]
-_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+SLOW_ON_CPU = ["SkipLayerNormFusion"]
+_ENGINES = ".engines"  # beside the bundles of a task, which never change themselves
 
 
 class ProviderError(Exception):
-    """Raised when the configuration asks for a provider that this build of onnxruntime does not have."""
+    """Raised when the configuration asks for a provider that this build or this machine does not have."""
 
 
 def choose_provider(wanted: Providers) -> str:
-    """The onnxruntime provider for `wanted`; `auto` takes CUDA where this build and machine have it, else the CPU."""
-    has_cuda = _CUDA in ort.get_available_providers()
-    if wanted == "cuda" and not has_cuda:
+    """The onnxruntime provider for `wanted`; `auto` takes CUDA where this build has it, else the CPU.
+
+    Raises ProviderError when this build of onnxruntime does not have the one that is named.
+    """
+    available = ort.get_available_providers()
+    if wanted == "auto":
+        return CUDA if CUDA in available else CPU
+    provider = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}[wanted]
+    if provider not in available:
         raise ProviderError(
-            "providers: cuda was asked for, but this onnxruntime has no CUDA provider. "
+            f"providers: {wanted} was asked for, but this onnxruntime has no {provider}. "
             "Install the gpu extra (pip install 'flywheel-serve[gpu]') or set providers: auto."
         )
-    return _CUDA if has_cuda and wanted != "cpu" else _CPU
+    return provider
 
 
 class OnnxSession:
-    """One model in memory. `run` is blocking and thread-safe; call it off the event loop."""
+    """One model in memory. `run` is blocking and thread-safe; call it off the event loop.
 
-    def __init__(self, bundle: Bundle, *, providers: Providers = "auto", threads: int = 1):
+    `provider` is what it runs on. Raises ProviderError when `providers` names one that cannot be had; `auto` then
+    takes the CPU, and says so in the log.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, providers: Providers = "auto", threads: int = 1, gpu: GpuOptions | None = None
+    ):
         self.bundle = bundle
-        self.provider = choose_provider(providers)
         self.encoder = TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Replicas share the cores: a spinning thread of an idle model would slow the busy one down.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        fallback = [self.provider] if self.provider == _CPU else [self.provider, _CPU]
-        self._session = ort.InferenceSession(
-            str(bundle.model_path), options, providers=fallback, disabled_optimizers=SLOW_FUSIONS
-        )
+        gpu = gpu or GpuOptions()
+        self._session = _start(bundle, providers, threads, gpu)
+        self.provider: str = self._session.get_providers()[0]
         self._output = [bundle.manifest.output]
+        longest = bundle.manifest.max_length
+        self._bound = BoundRun(self._session, longest, device_id=gpu.device_id) if self.on_gpu else None
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.provider != CPU
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens a batch that suit the provider: few on a CPU, where a longer batch is no faster a token."""
+        return 8192 if self.on_gpu else 128
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the longest."""
         ids, mask = pad(rows)
+        if self._bound is not None:
+            return self._bound(ids, mask)
         output: NDArray[np.float32] = self._session.run(self._output, {"input_ids": ids, "attention_mask": mask})[0]
         return output
 
     def warm_up(self) -> None:
         """Run the shapes that serving will see, so that no client pays for the first allocation."""
+        _warn_of_precision(self.bundle.manifest.precision, self.on_gpu)
         longest = self.bundle.manifest.max_length
-        for batch, length in ((1, 2), (1, 16), (8, 16), (32, 32), (1, longest)):
+        shapes = [(1, 2), (1, 16), (8, 16), (32, 32), (1, longest)]
+        if self.on_gpu:  # the largest: TensorRT builds an engine again for a shape beyond those it has seen
+            shapes += [(64, 16), (max(1, self.batch_tokens // longest), longest)]
+        for batch, length in shapes:
             self.run([[0] * min(length, longest)] * batch)
 
     def predict(self, texts: Sequence[str], *, batch: int = 32) -> NDArray[np.float32]:
@@ -74,3 +100,47 @@ class OnnxSession:
         output = np.empty_like(stacked)
         output[order] = stacked
         return output
+
+
+def _start(bundle: Bundle, providers: Providers, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
+    wanted = choose_provider(providers)
+    reason = "it loaded no library of that provider; its log above says which is missing"
+    try:
+        session = _open(bundle, wanted, threads, gpu)
+        if session.get_providers()[0] == wanted:
+            return session
+    except Exception as error:  # onnxruntime's own, of a dozen types
+        if wanted == CPU:
+            raise
+        reason = str(error).splitlines()[0]
+    sentence = f"{wanted} does not start on this machine; docs/gpu.md says what it needs. onnxruntime: {reason}"
+    if providers != "auto":
+        raise ProviderError(f"providers: {providers} was asked for, but {sentence}")
+    log.warning("Running on the CPU: %s", sentence)
+    return _open(bundle, CPU, threads, gpu)
+
+
+def _open(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Replicas share the cores: a spinning thread of an idle model would slow the busy one down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider != CPU:
+        ort.preload_dlls(directory="")  # pip's CUDA packages are on no loader's path
+    return ort.InferenceSession(
+        str(bundle.model_path),
+        options,
+        providers=provider_list(provider, gpu, bundle.path.parent / _ENGINES),
+        disabled_optimizers=SLOW_ON_CPU if provider == CPU else None,
+        enable_fallback=0,  # it would go on with the CPU, for good, and print that to standard output
+    )
+
+
+@functools.cache  # once a process, not once a version
+def _warn_of_precision(precision: str, on_gpu: bool) -> None:
+    if on_gpu and precision == "int8":
+        log.warning("An int8 bundle on a GPU: onnxruntime has few int8 kernels there. Export it with --precision fp16.")
+    elif not on_gpu and precision == "fp16":
+        log.warning("An fp16 bundle on a CPU is computed in fp32. Export it with --precision int8.")

@@ -1,339 +1,282 @@
-"""This machine's limit and the server, measured in one run: `make bench`, or `flywheel bench -- --help`.
+"""This machine's limit, Flywheel and its peers, measured in one run.
 
-The limit is what the exported intent model can do here in process: tokenization included, batches of texts of like
-length, as many processes as cores with one thread each, and no HTTP. The server is a `flywheel up` of its own on a
-free port, under load from `wrk` where it is installed, else from a bundled driver, which is slower itself and so
-understates the server. Limit and server are measured in turns, several rounds, and reported as medians.
+Rounds are interleaved: each measures the in-process limit, Flywheel, the limit again, and every peer, one server at a
+time, started for its turn and ended after it. Figures are medians over the rounds; ratios are taken within a round,
+since the speed of a machine drifts. docs/benchmarks.md says what is measured and how.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import multiprocessing
-import os
-import platform
-import re
-import shutil
 import signal
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-import urllib.request
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-BANKING77 = ROOT.parent / "shared" / "data" / "banking77" / "test.csv"
-PATH = "/v2/models/intent/predict"
-BATCH = 32
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, too
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from loadtests import drivers, limit, machine, open_loop, plot
+from loadtests.peers import PEERS, Peer, PeerError, prepare
+from loadtests.report import Round, print_report, summarize, within
+from loadtests.scenarios import NAMES, Scenario, Scenarios
+from loadtests.servers import (
+    FLYWHEEL,
+    FLYWHEEL_CACHE,
+    champion_bundle,
+    labels_alone,
+    labels_under_load,
+    memory_mb,
+    running,
+)
+from loadtests.texts import ROOT, load_texts
+
+PLOT = ROOT / "docs" / "benchmark.svg"
+TARGET_S = 1.0  # limits.wait_s of flywheel.yaml
+WARM_S, DRAIN_S, SWEEP_S, START_S = 1.0, 0.5, 1.0, 15.0
+EXAMPLES = """examples:
+  make bench                                              everything, about 20 minutes
+  make bench ARGS="--peers none --rounds 1 --seconds 3"   Flywheel alone, about 3 minutes
+  make bench ARGS="--peers fastapi --scenarios c1,c64"    one peer, two scenarios
+  make bench ARGS="--soak-seconds 600 --check"            with the soak; exit 1 when a bound is missed
+"""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, each measuring the limit and the server")
-    parser.add_argument("--seconds", type=float, default=10, help="length of each measurement")
-    parser.add_argument("--output", type=Path, default=ROOT / "var" / "bench.json")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a threshold is missed")
-    arguments = parser.parse_args()
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with it
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    try:
+        bundle = champion_bundle()
+    except PeerError as error:
+        sys.exit(str(error))
     texts, source = load_texts()
-    driver = "wrk" if shutil.which("wrk") else "bundled driver (install wrk for an honest figure)"
-    bundle = champion_bundle()
-    print(f"texts: {len(texts)} from {source}; load: {driver}; {arguments.rounds} rounds of {arguments.seconds:g} s")
-    rounds: list[dict[str, float]] = []
-    with flywheel_server() as (url, process):
-        wait_until_same(url, texts[0])
-        memory = resident_mb(process.pid)
-        for number in range(1, arguments.rounds + 1):
-            result = {
-                "limit_rps": in_process_limit(bundle, texts, arguments.seconds),
-                "limit_batch1_ms": in_process_batch1_ms(bundle, texts, arguments.seconds / 2),
-            }
-            for connections in (1, 64):
-                load = measure(url, texts, connections, arguments.seconds)
-                result |= {f"c{connections}_{key}": value for key, value in load.items()}
-            rounds.append(result)
-            print(f"round {number}: limit {result['limit_rps']:.0f}/s, batch-1 {result['limit_batch1_ms']:.2f} ms; "
-                  f"c=64 {result['c64_rps']:.0f}/s, c=1 p50 {result['c1_p50_ms']:.2f} ms", flush=True)  # fmt: skip
-    report = summarize(rounds, memory, driver, source)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=2))
-    print_table(report)
-    print(f"written to {arguments.output}")
-    return 1 if arguments.check and not all(row["met"] for row in report["thresholds"]) else 0
+    console.print(f"{len(texts)} texts from {source}; load from {drivers.name()}", highlight=False)
+    bench = Bench(options, bundle, texts, console)
+    bench.install()
+    with bench.progress:
+        bench.sweep()
+        rounds = [bench.round(number) for number in range(1, options.rounds + 1)]
+    overload = bench.overload(rounds) if options.overload_seconds else None
+    soak = bench.soak(rounds) if options.soak_seconds else None
+    report = summarize(rounds, bench.facts(source), overload, soak)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2), encoding="utf-8")
+    print_report(report, console)
+    console.print(f"written to {options.output}", highlight=False)
+    if options.plot:
+        write_plot(report, options.plot, console)
+    return 1 if options.check and not all(row["met"] for row in report["thresholds"]) else 0
 
 
-def load_texts() -> tuple[list[str], str]:
-    """Banking77's test split where it lies beside the clone, else the seed's holdout."""
-    file, source = (BANKING77, "Banking77 test") if BANKING77.is_file() else (seed_file(), "the seed holdout")
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = [row for row in csv.DictReader(opened) if row.get("split", "holdout") == "holdout"]
-    return [row["text"] for row in rows], source
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=3, help="interleaved rounds (default %(default)s)")
+    add("--seconds", type=float, default=5, help="length of each measurement (default %(default)s)")
+    add("--peers", default="all", help=f"all, none, or some of {','.join(PEERS)} (default all)")
+    add("--scenarios", default="all", help=f"all, or some of {','.join(NAMES)} (default all)")
+    add("--overload-seconds", type=float, default=60, help="open-loop overload after the rounds, 0 for none (60)")
+    add("--soak-seconds", type=float, default=0, help="steady load after the rounds, 600 is usual (default none)")
+    add("--output", type=Path, default=ROOT / "var" / "bench.json", help="all figures (default var/bench.json)")
+    add("--plot", type=Path, help="the plot (default docs/benchmark.svg when all peers are measured, else none)")
+    add("--check", action="store_true", help="exit 1 when a bound is missed")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds must be at least 1")
+    every = options.peers == options.scenarios == "all"
+    options.peers = _some(options.peers, PEERS, parser)
+    options.scenarios = _some(options.scenarios, NAMES, parser)
+    options.plot = options.plot or (PLOT if every else None)
+    return options
 
 
-def seed_file() -> Path:
-    return ROOT / "models" / "seed" / "intent.csv"
+def _some(given: str, known: Sequence[str] | dict[str, Any], parser: argparse.ArgumentParser) -> list[str]:
+    chosen = list(known) if given == "all" else [] if given == "none" else given.split(",")
+    if unknown := [name for name in chosen if name not in known]:
+        parser.error(f"there is no {unknown[0]}; there are {', '.join(known)}")
+    return chosen
 
 
-def champion_bundle() -> Path:
-    home = Path(os.environ.get("FLYWHEEL_HOME", ROOT / "var"))
-    release = home / "releases" / "intent.json"
-    if not release.is_file():
-        sys.exit("There is no intent model yet. Run: make serve (it trains one), then make bench.")
-    content = json.loads(release.read_text())
-    return home / str(content["versions"][content["champion"]])
+class Bench:
+    """One run: what is sent, which servers take part, and how far it is."""
 
+    def __init__(self, options: argparse.Namespace, bundle: Path, texts: list[str], console: Console):
+        self.options, self.bundle, self.texts, self.console = options, bundle, texts, console
+        self.scenarios = Scenarios(texts, bundle)
+        self.problems: dict[str, str] = {}  # a peer's name -> what went wrong with it
+        self._absent: set[str] = set()
+        self._alone: dict[str, dict[str, str]] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._bar = self.progress.add_task("", total=self._expected_s())
 
-# --- the limit, in process -------------------------------------------------------------------------------------------
+    def install(self) -> None:
+        """The peers' environments; a peer that cannot be installed is left out, and the report says so."""
+        for name in self.options.peers:
+            try:
+                prepare(PEERS[name])
+            except PeerError as error:
+                self.problems[name] = str(error)
+                self._absent.add(name)
 
+    def sweep(self) -> None:
+        """Which division of the machine is its limit; the rounds measure that one."""
+        with self._step("in-process limit: best setting", self._sweep_s()):
+            found = limit.sweep(self.bundle, self.texts, SWEEP_S)
+        for setting, rps in found.items():
+            self.console.print(f"  {rps:6.0f} texts/s  {setting}", highlight=False)
+        self.swept = {str(setting): rps for setting, rps in found.items()}
+        self.setting = next(iter(found))
 
-class Model:
-    """The bundle run by onnxruntime and tokenizers alone: none of the code that is being judged."""
+    def round(self, number: int) -> Round:
+        """The limit on both sides of Flywheel, then the peers."""
+        r: Round = {"servers": {}, "memory": {}, "labels": {}}
+        before = self._limit(number)
+        self._server(FLYWHEEL, r, number)
+        after = self._limit(number)
+        r["limit_rps"], r["limit_batch1_ms"] = ((a + b) / 2 for a, b in zip(before, after, strict=True))
+        for server in self._others():
+            self._server(server, r, number)
+        return r
 
-    def __init__(self, bundle: Path):
-        import onnxruntime as ort
-        from tokenizers import Tokenizer
+    def overload(self, rounds: Sequence[Round]) -> dict[str, Any] | None:
+        """Three times what 64 connections got, arriving at random. None when those were not measured."""
+        capacity = within(rounds, lambda r: float(r["servers"]["flywheel"]["c64"]["rps"]))
+        if not capacity:
+            return None
+        seconds = self.options.overload_seconds
+        self.console.print(f"overload for {seconds:g} s", highlight=False)
+        with running(FLYWHEEL, self.bundle) as (url, _):
+            self._warm_up(url)
+            return open_loop.overload(url, statistics.median(capacity), seconds=seconds, target_s=TARGET_S)
 
-        manifest = json.loads((bundle / "manifest.json").read_text())
-        self._tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(manifest["max_length"])
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(bundle / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    def soak(self, rounds: Sequence[Round]) -> dict[str, Any] | None:
+        """70 % of what the three tasks got at once, on the server as it comes, cache included."""
+        capacity = within(rounds, lambda r: float(r["servers"]["flywheel"]["tasks"]["rps"]))
+        if not capacity:
+            return None
+        seconds = self.options.soak_seconds
+        self.console.print(f"soak for {seconds:g} s", highlight=False)
+        with running(FLYWHEEL_CACHE, self.bundle) as (url, pid):
+            self._warm_up(url)
+            rate = 0.7 * statistics.median(capacity)
+            return open_loop.soak(url, rate, seconds=seconds, pids=[pid])
 
-    def run(self, texts: list[str]) -> Any:
-        import numpy as np
+    def facts(self, source: str) -> dict[str, Any]:
+        """Machine, versions and settings: what a figure is worth nothing without."""
+        return {
+            "machine": machine.describe(),
+            "versions": machine.versions(self.options.peers),
+            "driver": drivers.name(),
+            "texts": source,
+            "seconds": self.options.seconds,
+            "target_s": TARGET_S,
+            "limit_setting": asdict(self.setting),
+            "limit_sweep": self.swept,
+            "problems": self.problems,
+        }
 
-        rows = sorted((encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)), key=len)
-        for at in range(0, len(rows), BATCH):
-            part = rows[at : at + BATCH]
-            ids = np.zeros((len(part), len(part[-1])), np.int64)
-            mask = np.zeros_like(ids)
-            for i, row in enumerate(part):
-                ids[i, : len(row)] = row
-                mask[i, : len(row)] = 1
-            self._session.run(None, {"input_ids": ids, "attention_mask": mask})
+    def _limit(self, number: int) -> tuple[float, float]:
+        with self._step(f"round {number}: in-process limit", 1.5 * self.options.seconds + 4):
+            rps = limit.measure(self.bundle, self.texts, self.setting, self.options.seconds)
+            return rps, limit.batch1_ms(self.bundle, self.texts, self.options.seconds / 2)
 
+    def _others(self) -> list[Peer]:
+        return [FLYWHEEL_CACHE, *(PEERS[name] for name in self.options.peers if name not in self._absent)]
 
-def in_process_limit(bundle: Path, texts: list[str], seconds: float) -> float:
-    """Texts a second of as many one-thread processes as there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        return sum(pool.starmap(_limit_worker, [(bundle, texts, seconds, time.time() + 5)] * cores))
-
-
-def _limit_worker(bundle: Path, texts: list[str], seconds: float, start_at: float) -> float:
-    model = Model(bundle)
-    chunk = BATCH * 16  # enough texts to find 32 of like length, few enough to end on time
-    model.run(texts[:chunk])
-    time.sleep(max(0.0, start_at - time.time()))
-    done, at, began = 0, 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        part = texts[at : at + chunk]
-        model.run(part)
-        done += len(part)
-        at = at + chunk if at + chunk < len(texts) else 0
-    return done / (time.perf_counter() - began)
-
-
-def in_process_batch1_ms(bundle: Path, texts: list[str], seconds: float) -> float:
-    """Median milliseconds of one text through tokenizer and session, one thread."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_batch1_worker, (bundle, texts, seconds))
-
-
-def _batch1_worker(bundle: Path, texts: list[str], seconds: float) -> float:
-    model = Model(bundle)
-    times, began = [], time.perf_counter()
-    for text in texts * 100:
-        started = time.perf_counter()
-        model.run([text])
-        times.append(time.perf_counter() - started)
-        if started - began > seconds:
-            break
-    return statistics.median(times) * 1000
-
-
-# --- the server, over HTTP -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def flywheel_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`flywheel up` on a free port, ended with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [Path(sys.executable).parent / "flywheel", "up", "--port", str(port)]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    def _server(self, server: Peer, r: Round, number: int) -> None:
+        """Start one server, measure its scenarios, and end it. What a failing peer gave until then counts."""
+        scenarios = self.scenarios.of(server, self.options.scenarios)
+        labels = "labels" in self.options.scenarios and server is not FLYWHEEL_CACHE
+        if not scenarios and not labels:
+            return
+        loads = r["servers"].setdefault(server.name, {})
         try:
-            url = f"http://127.0.0.1:{port}"
-            for _ in range(240):
-                if process.poll() is not None:
-                    log.seek(0)
-                    sys.exit(f"the server did not start:\n{log.read().decode()}")
-                try:
-                    urllib.request.urlopen(f"{url}/v2/health/ready", timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            yield url, process
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            with ExitStack() as stack:
+                with self._step(f"round {number}: start {server.title}", START_S):
+                    url, pid = stack.enter_context(running(server, self.bundle))
+                for scenario in scenarios:
+                    with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s()):
+                        loads[scenario.name] = self._load(url, scenario)
+                r["memory"][server.name] = memory_mb(pid)
+                if labels:
+                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._load_s()):
+                        r["labels"][server.name] = self._labels(server, url)
+        except (PeerError, drivers.LoadError, OSError, HTTPException) as error:
+            if server.name not in PEERS:
+                raise
+            self.problems[server.name] = f"round {number}: {error}"
+            self.console.print(f"{server.title}: {error}", highlight=False, markup=False)
+
+    def _load(self, url: str, scenario: Scenario) -> dict[str, Any]:
+        send = (url, scenario.calls, scenario.connections)
+        drivers.once(url, scenario.first)
+        drivers.load(*send, WARM_S)
+        time.sleep(DRAIN_S)  # what the warm-up left unanswered
+        return drivers.load(*send, self.options.seconds, by_kind=scenario.by_kind)
+
+    def _labels(self, server: Peer, url: str) -> dict[str, float]:
+        """Alone asked once, under load in each round; `agree` is the share that Flywheel labels alike."""
+        if server.name not in self._alone:
+            self._alone[server.name] = labels_alone(server, url, self.texts)
+        alone, flywheel = self._alone[server.name], self._alone.get(FLYWHEEL.name, {})
+        agree = sum(flywheel.get(text) == label for text, label in alone.items()) / len(alone)
+        return {**labels_under_load(server, url, alone, min(3.0, self.options.seconds)), "agree": agree}
+
+    def _warm_up(self, url: str) -> None:
+        (scenario,) = self.scenarios.of(FLYWHEEL, ["c16"])
+        drivers.load(url, scenario.calls, scenario.connections, 3 * WARM_S)
+
+    @contextmanager
+    def _step(self, what: str, expected_s: float) -> Iterator[None]:
+        self.progress.update(self._bar, description=what)
+        if not self.console.is_terminal:
+            self.console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
+        yield
+        self.progress.advance(self._bar, expected_s)
+
+    def _sweep_s(self) -> float:
+        return 2 * len(limit.settings()) * (SWEEP_S + 1.5)
+
+    def _load_s(self) -> float:
+        return float(self.options.seconds) + WARM_S + DRAIN_S
+
+    def _expected_s(self) -> float:
+        """The steps' expected seconds, all of them: what the progress bar runs over."""
+        servers = [FLYWHEEL, *self._others()]
+        chosen = [len(self.scenarios.of(server, self.options.scenarios)) for server in servers]
+        labels = len(servers) - 1 if "labels" in self.options.scenarios else 0
+        turns = sum(1 for count in chosen if count) * START_S + (sum(chosen) + labels) * self._load_s()
+        in_process = 2 * (1.5 * self.options.seconds + 4)
+        return self._sweep_s() + self.options.rounds * (in_process + turns)
 
 
-def wait_until_same(url: str, text: str) -> None:
-    """All replicas answer, and answer alike."""
-    answers = {json.dumps(ask(url, text)["predictions"]) for _ in range(20)}
-    if len(answers) != 1:
-        sys.exit(f"replicas answer differently: {answers}")
-
-
-def ask(url: str, text: str) -> Any:
-    body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(url + PATH, body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
-
-
-def measure(url: str, texts: list[str], connections: int, seconds: float) -> dict[str, float]:
-    """rps, p50_ms, p95_ms, p99_ms and errors of one-text requests over `connections` connections."""
-    measured = _wrk if shutil.which("wrk") else _bundled
-    measured(url, texts, connections, min(2.0, seconds))  # connections, caches and clocks warm
-    return measured(url, texts, connections, seconds)
-
-
-_LUA = Path(__file__).with_name("predict.lua")
-
-
-def _wrk(url: str, texts: list[str], connections: int, seconds: float) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        bodies = Path(folder) / "bodies"
-        bodies.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(_LUA), url]
-        environment = {**os.environ, "BENCH_BODIES": str(bodies), "BENCH_PATH": PATH}
-        output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\S+) (\d+)", output)
-    if found is None:
-        sys.exit(f"wrk gave no result:\n{output}")
-    names = ("rps", "p50_ms", "p95_ms", "p99_ms", "errors")
-    return dict(zip(names, map(float, found.groups()), strict=True))
-
-
-def _bundled(url: str, texts: list[str], connections: int, seconds: float) -> dict[str, float]:
-    host, port = url.removeprefix("http://").split(":")
-    bodies = [json.dumps({"text": text}).encode() for text in texts]
-    times: list[float] = []
-    errors = [0]
-    stop = threading.Event()
-
-    def client(number: int) -> None:
-        connection = HTTPConnection(host, int(port), timeout=30)
-        for at in range(number, 10**9, connections):
-            if stop.is_set():
-                return
-            started = time.perf_counter()
-            connection.request("POST", PATH, bodies[at % len(bodies)], {"content-type": "application/json"})
-            response = connection.getresponse()
-            response.read()
-            errors[0] += response.status != 200
-            times.append(time.perf_counter() - started)
-
-    with ThreadPoolExecutor(connections) as pool:
-        for number in range(connections):
-            pool.submit(client, number)
-        time.sleep(seconds)
-        stop.set()
-    cuts = statistics.quantiles(times, n=100)
-    return {
-        "rps": len(times) / seconds, "p50_ms": cuts[49] * 1000, "p95_ms": cuts[94] * 1000, "p99_ms": cuts[98] * 1000,
-        "errors": float(errors[0]),
-    }  # fmt: skip
-
-
-def resident_mb(pid: int) -> dict[str, float]:
-    """Memory of the process and all its descendants: `pss` counts a shared page once, `rss` in every process."""
-    tree, pages = [pid], {"rss": 0.0, "pss": 0.0}
-    if not Path("/proc").is_dir():
-        return pages
-    parents: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        parents.setdefault(parent, []).append(int(status.parent.name))
-    for one in tree:
-        tree += parents.get(one, [])
-        try:
-            content = Path(f"/proc/{one}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        for key in pages:
-            pages[key] += int(re.search(rf"^{key}:\s+(\d+)", content, re.M | re.I).group(1)) / 1024  # type: ignore[union-attr]
-    return pages
-
-
-# --- the report ------------------------------------------------------------------------------------------------------
-
-
-def summarize(rounds: list[dict[str, float]], memory: dict[str, float], driver: str, source: str) -> dict[str, Any]:
-    """Medians over the rounds, ratios taken within each round, and the thresholds of the project."""
-    median = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-    share = [r["c64_rps"] / r["limit_rps"] for r in rounds]
-    slower = [r["c1_p50_ms"] / r["limit_batch1_ms"] for r in rounds]
-    thresholds = [
-        ("c=64, share of the in-process limit", statistics.median(share), ">=", 0.45),
-        ("c=1 p50 over in-process batch-1 time", statistics.median(slower), "<=", 2.5),
-        ("memory of the whole server, MB (PSS)", memory["pss"], "<=", 2500),
-        ("memory of the whole server, MB (RSS)", memory["rss"], "<=", 2500),
-        ("failed requests", sum(r["c1_errors"] + r["c64_errors"] for r in rounds), "<=", 0),
-    ]
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "driver": driver,
-        "texts": source,
-        "limit_rps": median["limit_rps"],
-        "limit_batch1_ms": median["limit_batch1_ms"],
-        "flywheel": {
-            f"c{c}": {key: median[f"c{c}_{key}"] for key in ("rps", "p50_ms", "p95_ms", "p99_ms", "errors")}
-            | {"rss_mb": memory["rss"], "pss_mb": memory["pss"]}
-            for c in (1, 64)
-        },
-        "spread": {"share_of_limit": [min(share), max(share)], "c1_over_batch1": [min(slower), max(slower)]},
-        "rounds": rounds,
-        "thresholds": [
-            {"what": what, "value": value, "bound": f"{sign} {bound}",
-             "met": value >= bound if sign == ">=" else value <= bound}
-            for what, value, sign, bound in thresholds
-        ],
-    }  # fmt: skip
-
-
-def print_table(report: dict[str, Any]) -> None:
-    print(f"\n{report['machine']}; medians of {len(report['rounds'])} rounds")
-    print(f"{'':24}{'rps':>8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'errors':>8}")
-    print(f"{'in-process limit':24}{report['limit_rps']:8.0f}")
-    print(f"{'in-process batch 1':24}{'':8}{report['limit_batch1_ms']:9.2f}")
-    for name, row in report["flywheel"].items():
-        print(f"{'flywheel ' + name.replace('c', 'c='):24}{row['rps']:8.0f}{row['p50_ms']:9.2f}{row['p95_ms']:9.2f}"
-              f"{row['p99_ms']:9.2f}{row['errors']:8.0f}")  # fmt: skip
-    print()
-    for row in report["thresholds"]:
-        print(f"{'met   ' if row['met'] else 'MISSED'} {row['what']}: {row['value']:.2f} (bound {row['bound']})")
-    print()
+def write_plot(report: dict[str, Any], file: Path, console: Console) -> None:
+    try:
+        plot.draw(report, file)
+    except ModuleNotFoundError as error:
+        console.print(f"no plot: {error.name} is not installed (pip install 'flywheel-serve[train]')", markup=False)
+    else:
+        console.print(f"plotted to {file}", highlight=False)
 
 
 if __name__ == "__main__":

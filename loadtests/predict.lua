@@ -1,16 +1,65 @@
--- wrk's side of loadtests/bench.py: one predict request a line of the file $BENCH_BODIES, in turn.
-local bodies = {}
-for line in io.lines(os.getenv("BENCH_BODIES")) do bodies[#bodies + 1] = line end
-local at = math.random(#bodies)
+-- wrk's side of the benchmark: the requests of the file $BENCH_BODIES, in turn. A line is `kind TAB path TAB body`, or a
+-- body alone, which goes to $BENCH_PATH. With $BENCH_KINDS, which needs a thread for each connection (wrk -tN -cN),
+-- latency is kept by kind too: wrk's own histogram knows no kinds, but within a thread an answer follows its request.
+local calls, kinds, at, started = {}, {}, 0, 0
+local threads = {}
+times = {}
 
-request = function()
-  at = at % #bodies + 1
-  return wrk.format("POST", os.getenv("BENCH_PATH"), {["content-type"] = "application/json"}, bodies[at])
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long us; } bench_time; int gettimeofday(bench_time *, void *);")
+local clock = ffi.new("bench_time")
+local function now_us()
+  ffi.C.gettimeofday(clock, nil)
+  return tonumber(clock.s) * 1e6 + tonumber(clock.us)
 end
 
-done = function(summary, latency, requests)
+function setup(thread)
+  threads[#threads + 1] = thread
+  thread:set("number", #threads)
+end
+
+function init()
+  for line in io.lines(os.getenv("BENCH_BODIES")) do
+    local kind, path, body = line:match("^([^\t]*)\t([^\t]*)\t(.*)$")
+    path, body = path or os.getenv("BENCH_PATH"), body or line
+    calls[#calls + 1] = wrk.format("POST", path, {["content-type"] = "application/json"}, body)
+    kinds[#calls] = kind
+  end
+  at = (number * 7919) % #calls -- threads that all begin alike would send alike
+end
+
+request = function()
+  at = at % #calls + 1
+  started = now_us()
+  return calls[at]
+end
+
+if os.getenv("BENCH_KINDS") then
+  response = function(status)
+    if status < 400 then times[#times + 1] = kinds[at] .. " " .. (now_us() - started) end
+  end
+end
+
+local function print_kinds()
+  local by_kind = {}
+  for _, thread in ipairs(threads) do
+    for _, one in ipairs(thread:get("times")) do
+      local kind, us = one:match("^(.*) (%S+)$")
+      by_kind[kind] = by_kind[kind] or {}
+      table.insert(by_kind[kind], tonumber(us))
+    end
+  end
+  for kind, values in pairs(by_kind) do
+    table.sort(values)
+    local function cut(share) return values[math.max(1, math.ceil(share * #values))] / 1000 end
+    io.write(string.format("KIND %s %d %f %f %f\n", kind, #values, cut(0.5), cut(0.95), cut(0.99)))
+  end
+end
+
+done = function(summary, latency)
   local e = summary.errors
-  io.write(string.format("RESULT %f %f %f %f %d\n", summary.requests / (summary.duration / 1e6),
+  io.write(string.format("RESULT %f %f %f %f %d\n", (summary.requests - e.status) / (summary.duration / 1e6),
     latency:percentile(50) / 1000, latency:percentile(95) / 1000, latency:percentile(99) / 1000,
     e.connect + e.read + e.write + e.status + e.timeout))
+  if os.getenv("BENCH_KINDS") then print_kinds() end
 end

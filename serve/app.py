@@ -17,18 +17,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from serve import metrics
-from serve.config import Config
+from serve import autoscaling, ingress, metrics
+from serve.config import Config, ReplicaRange, TaskConfig
 
 if TYPE_CHECKING:
     from ray.serve import Deployment
     from ray.serve.api import RunTarget
 
+_NO_LIMIT = 100_000  # the replica itself turns away what it cannot answer in time
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
 _DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
 _LONGEST_DRAIN_S = 5.0
+_CONNECT_S = 5.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class StartError(Exception):
@@ -60,40 +63,100 @@ def running(config: Config) -> Iterator[None]:
 
     Raises StartError when it cannot start, with everything it had started ended again.
     """
-    check_port(config.server.host, config.server.port)
+    joins = config.ray.address is not None
+    if not joins:
+        check_port(config.server.host, config.server.port)
     config = config.model_copy(update={"home": config.home.resolve()})
     run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
-    metrics_dir = metrics.prepare_directory(config.home)
-    os.environ.update(_environment(run_dir))
+    applications = [*config.tasks, "control"]
+    # On a cluster every node has its own ports and files for HAProxy, as its environment or Ray's defaults say.
+    flags = _flags() if joins else _flags() | _haproxy_of_this_run(run_dir)
+    os.environ.update(flags)
     import ray
     from ray import serve as ray_serve
 
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=_OBJECT_STORE_BYTES,
-            configure_logging=True,
-        )
+        if joins:
+            _join_ray(config, flags)
+        else:
+            _start_ray()
+        metrics_dir = metrics.prepare_directory(config.home)
         ray_serve.start(
-            proxy_location="HeadOnly",
+            proxy_location="EveryNode" if joins else "HeadOnly",
             http_options={"host": config.server.host, "port": config.server.port},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
         try:
             ray_serve.run_many(_targets(config, metrics_dir), wait_for_applications_running=True)
         except RuntimeError as error:
-            raise StartError(_failures() or str(error)) from error
+            raise StartError(_failures(applications) or str(error)) from error
         yield
         with _quiet():
-            _drain([*config.tasks, "control"])
+            _drain(applications)
     finally:
         with _quiet():
-            ray_serve.shutdown()
-            ray.shutdown()
+            if ray.is_initialized():
+                _end_serve(applications, joins)
+                ray.shutdown()
         shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _start_ray() -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=_OBJECT_STORE_BYTES,
+        configure_logging=True,
+    )
+
+
+def _join_ray(config: Config, flags: dict[str, str]) -> None:
+    """Connect to a cluster that runs already. Raises StartError when it cannot serve what is configured."""
+    import ray
+    from ray.serve.context import _get_global_client
+
+    address = config.ray.address or "auto"
+    try:
+        if address != "auto":  # Ray itself would try for a minute
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+        # Serve's actors inherit the runtime environment of who starts them, so the nodes need not know our flags.
+        ray.init(address=address, runtime_env={"env_vars": flags}, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StartError(f"Cannot join the Ray cluster at ray.address {address!r}: {error}") from error
+    server = config.server
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(machines) > 1 and server.host in _LOOPBACK:
+        ray.shutdown()
+        raise StartError(
+            f"server.host {server.host} cannot be reached from the other machines of the cluster; "
+            "set it to 0.0.0.0, behind a firewall."
+        )
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    here = client.http_config
+    if (here.host, here.port) != (server.host, server.port):
+        ray.shutdown()
+        raise StartError(
+            f"Ray Serve runs on this cluster already, at {here.host}:{here.port}: set server.host and server.port "
+            "to that, or end it with: serve shutdown"
+        )
+
+
+def _end_serve(applications: list[str], joined: bool) -> None:
+    """End what we serve; Serve with it, unless others serve on a cluster that we joined."""
+    from ray import serve as ray_serve
+
+    if joined:
+        _drain(applications)
+        if ray_serve.status().applications:
+            return
+    ray_serve.shutdown()
 
 
 def _drain(applications: list[str]) -> None:
@@ -108,6 +171,7 @@ def _drain(applications: list[str]) -> None:
 
 
 def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
+    import ray
     from ray.serve.api import RunTarget
 
     from serve import deployments
@@ -117,11 +181,13 @@ def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
     task_deployment: Deployment = deployments.TaskDeployment
     control = control_deployment.bind(list(config.tasks), str(metrics_dir))
     targets = [RunTarget(control, name="control", route_prefix="/")]
+    cores = None if config.ray.address is None else int(ray.cluster_resources().get("CPU", 1))
     for task, settings in config.tasks.items():
         deployment = task_deployment.options(
             name=task,
-            num_replicas=settings.replica_count(),
-            max_ongoing_requests=config.limits.waiting * 2,
+            **_how_many(settings, cores, config.limits.wait_s),
+            ray_actor_options={"num_cpus": config.ray.cpus, "num_gpus": settings.gpus},
+            max_ongoing_requests=_NO_LIMIT,
             graceful_shutdown_timeout_s=min(config.limits.deadline_s, _LONGEST_DRAIN_S),
         )
         app = deployment.bind(task, config, str(metrics_dir))
@@ -129,28 +195,44 @@ def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
     return targets
 
 
-def _environment(run_dir: Path) -> dict[str, str]:
+def _how_many(settings: TaskConfig, cores: int | None, wait_s: float) -> dict[str, Any]:
+    if not isinstance(settings.replicas, ReplicaRange):
+        return {"num_replicas": settings.replica_count(cores)}
+    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+
+    policy = AutoscalingPolicy(
+        policy_function=f"{autoscaling.__name__}:{autoscaling.BacklogPolicy.__name__}", policy_kwargs={"wait_s": wait_s}
+    )
+    scale = settings.replicas
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=scale.min,
+            max_replicas=scale.max,
+            upscale_delay_s=scale.up_after_s,
+            downscale_delay_s=scale.down_after_s,
+            metrics_interval_s=autoscaling.REPORT_EVERY_S,
+            look_back_period_s=autoscaling.LOOK_BACK_S,
+            policy=policy,
+        )
+    }
+
+
+def _flags() -> dict[str, str]:
     """Ray Serve reads its flags when it is imported: these must stand in the environment before that."""
     proxy = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Serve's own request metrics parse a datagram a request in Python; ours cost the replica microseconds.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         # A replica that dies takes no request with it: HAProxy sends it to another.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "2",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
     }
     return {
         **(proxy if has_haproxy() else {}),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress.CALLBACK,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -163,6 +245,19 @@ def _environment(run_dir: Path) -> dict[str, str]:
     }
 
 
+def _haproxy_of_this_run(run_dir: Path) -> dict[str, str]:
+    """Ports and files of its own, so that several servers can run on one machine."""
+    return {
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
+    }
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -170,13 +265,13 @@ def free_port() -> int:
         return port
 
 
-def _failures() -> str:
-    """The last line of each failed application's message: our own errors are sentences, the rest is traceback."""
+def _failures(applications: list[str]) -> str:
+    """The last line of what each failed one says: our own errors are sentences, the rest is traceback."""
     from ray import serve as ray_serve
 
     failed = []
     for name, status in ray_serve.status().applications.items():
-        if "FAILED" in str(status.status):
+        if name in applications and "FAILED" in str(status.status):
             messages = [status.message, *(d.message for d in status.deployments.values())]
             lines = [line for message in messages for line in message.splitlines() if "Error: " in line]
             failed.append(f"{name}: {lines[-1].split('Error: ', 1)[1] if lines else messages[-1]}")

@@ -1,7 +1,8 @@
 """Batching: whatever waits while the model is busy goes next, grouped by length so that padding is bounded.
 
 One batcher a loaded version. It never waits for a batch to fill: an idle model takes one text at once, a busy one
-finds more of them waiting, and so the batch grows with the load and not with a timer.
+finds more of them waiting, and so the batch grows with the load and not with a timer. A text that was answered before,
+or is being answered now, is not run again.
 """
 
 from __future__ import annotations
@@ -10,43 +11,53 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from serve.config import Batching
-from serve.errors import DeadlineExceeded
+from serve.errors import DeadlineExceeded, NotReady
 from serve.metrics import Metrics
+from serve.waiting import Entry, Ids, Job, Row, WaitingTexts
 
 _TOO_LATE = "the deadline passed before the model answered"
+# A batch is bounded to some milliseconds of work: one that still runs after this hangs.
+_HUNG_S = 60.0
 
-Row = NDArray[np.float32]
 Run = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 
 
-@dataclass(slots=True)
-class _Entry:
-    ids: list[int]
-    deadline: float
-    future: asyncio.Future[Row]
-    since: float = field(default_factory=time.monotonic)
-    expired: bool = False
-
-
 class Batcher:
-    """Feeds `run` from a queue, on `executor`, one batch at a time."""
+    """Feeds `run` from a queue, on `executor`, one batch at a time.
 
-    def __init__(self, run: Run, executor: Executor, settings: Batching, metrics: Metrics, version: str):
+    `remember` is the number of texts whose outputs are kept; their keys are token ids, all that the model sees of a
+    text. `inline` runs a batch on the event loop when nothing else waits: two thread switches less.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        executor: Executor,
+        settings: Batching,
+        metrics: Metrics,
+        version: str,
+        *,
+        remember: int = 0,
+        inline: bool = False,
+    ):
         self._run = run
         self._executor = executor
-        self._settings = settings
+        self._inline = inline
         self._metrics = metrics
         self._version = version
-        self._waiting: list[_Entry] = []
+        self._waiting = WaitingTexts(settings)
+        self._known: LRUCache[Ids, Row] | None = LRUCache(remember) if remember else None
+        self._under_way: dict[Ids, Entry] = {}  # waiting or running, where outputs are remembered
+        self._running: Sequence[Entry] = ()
+        self._running_since = 0.0
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._running = False
 
     def start(self) -> None:
         self._worker = asyncio.create_task(self._work(), name=f"batcher-{self._version}")
@@ -61,102 +72,114 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """False once the worker has ended for whatever reason; the replica is then unhealthy."""
-        return self._worker is not None and not self._worker.done()
+        """False once the worker has ended for whatever reason, or hangs in a batch; the replica is then unhealthy."""
+        hangs = self._running and time.monotonic() - self._running_since > _HUNG_S
+        return self._worker is not None and not self._worker.done() and not hangs
 
     @property
     def waiting(self) -> int:
         """Texts in the queue, those in the running batch not counted."""
         return len(self._waiting)
 
-    async def submit(self, rows: Sequence[list[int]], deadline: float) -> NDArray[np.float32]:
-        """Outputs of `rows`, (len(rows), labels or dimensions), in order.
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of work in the queue."""
+        return self._waiting.seconds
+
+    def wait_s(self, tokens: int) -> float:
+        """Seconds of work in the queue that would go before a request of `tokens` that came now."""
+        return self._waiting.seconds_before(tokens)
+
+    async def submit(self, rows: Sequence[Sequence[int]], deadline: float) -> NDArray[np.float32]:
+        """Outputs of `rows` (token ids), (len(rows), labels or dimensions), in order.
 
         `deadline` is on the clock of time.monotonic. Raises DeadlineExceeded when it passes first, and whatever
-        the model raised for this text. When the caller is cancelled its texts leave the queue.
+        the model raised for one of the texts. When the caller is cancelled its texts leave the queue.
         """
-        loop = asyncio.get_running_loop()
-        entries = [_Entry(ids, deadline, loop.create_future()) for ids in rows]
-        self._waiting += entries
-        self._arrived.set()
+        job = Job(deadline, asyncio.get_running_loop().create_future(), [None] * len(rows), len(rows))
+        texts = [tuple(row) for row in rows]
+        missing = [(ids, [i]) for i, ids in enumerate(texts)] if self._known is None else self._unknown(job, texts)
+        if missing:
+            entries = self._waiting.add(job, missing)
+            if self._known is not None:
+                self._under_way |= {entry.ids: entry for entry in entries}
+            self._arrived.set()
+        if job.future.done():
+            return np.stack(job.future.result())
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return np.stack([await entry.future for entry in entries])
+                return np.stack(await job.future)
         except TimeoutError:
-            for entry in entries:
-                entry.expired = True
+            job.expired = True
             raise DeadlineExceeded(_TOO_LATE) from None
-        finally:
-            for entry in entries:
-                if not entry.future.cancel() and not entry.future.cancelled():
-                    entry.future.exception()  # looked at, so that asyncio does not report it as forgotten
+
+    def _unknown(self, job: Job, texts: Sequence[Ids]) -> list[tuple[Ids, list[int]]]:
+        """Answer what is known, join what waits or runs already, and return the rest, each text once."""
+        assert self._known is not None
+        unknown: dict[Ids, list[int]] = {}
+        hits = joined = 0
+        for index, ids in enumerate(texts):
+            if (row := self._known.get(ids)) is not None:
+                job.answer(index, row)
+                hits += 1
+            elif (entry := self._under_way.get(ids)) is not None:
+                self._waiting.join(job, entry, index)
+                joined += 1
+            else:
+                unknown.setdefault(ids, []).append(index)
+        self._metrics.cache(self._version, hits, joined, len(texts) - hits - joined)
+        return list(unknown.items())
 
     async def _work(self) -> None:
-        while True:
-            await self._arrived.wait()
-            batch = self._take()
-            if not self._waiting:
-                self._arrived.clear()
-            if batch:
-                self._running = True
-                await self._answer(batch)
-                self._running = False
-
-    def _take(self) -> list[_Entry]:
-        """The oldest waiting text and those near it in length, shortest first; drops those nobody waits for."""
-        now = time.monotonic()
-        alive = []
-        for entry in self._waiting:
-            if entry.future.done():
-                self._metrics.dropped("deadline" if entry.expired else "client_left")
-            elif entry.deadline <= now:
-                self._metrics.dropped("deadline")
-                entry.future.set_exception(DeadlineExceeded(_TOO_LATE))
-            else:
-                alive.append(entry)
-        if not alive:
-            self._waiting = []
-            return []
-        oldest = alive[0]
-        alive.sort(key=lambda entry: len(entry.ids))
-        # Windows of similar length, and the one with the oldest text goes first: nobody is overtaken for ever.
-        start, longest = 0, self._longest(alive[0])
-        for i, entry in enumerate(alive):
-            if len(entry.ids) > longest or i - start >= self._settings.texts:
-                if any(e is oldest for e in alive[start:i]):
-                    break
-                start, longest = i, self._longest(entry)
-        else:
-            i = len(alive)
-        batch = alive[start:i]
-        rest = alive[:start] + alive[i:]
-        rest.sort(key=lambda entry: entry.since)
-        self._waiting = rest
-        return batch
-
-    def _longest(self, first: _Entry) -> float:
-        return len(first.ids) * self._settings.growth + 1
-
-    async def _answer(self, batch: list[_Entry]) -> None:
-        loop = asyncio.get_running_loop()
-        started = time.monotonic()
-        self._metrics.stage(self._version, "queue", started - batch[0].since)
         try:
-            output = await loop.run_in_executor(self._executor, self._run, [entry.ids for entry in batch])
+            while True:
+                await self._arrived.wait()
+                self._drop_the_dead()
+                batch = self._waiting.take()
+                if not self._waiting:
+                    self._arrived.clear()
+                if batch:
+                    self._running, self._running_since = batch, time.monotonic()
+                    await self._answer(batch)
+                    self._running = ()
+        finally:
+            # Whoever waits hears of it at once; the replica reports that it is unhealthy and is replaced.
+            for entry in [*self._running, *self._waiting.clear()]:
+                entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
+
+    def _drop_the_dead(self) -> None:
+        for entry in self._waiting.drop():
+            self._under_way.pop(entry.ids, None)
+            expired = any(job.expired or not job.future.done() for job, _ in entry.places)
+            self._metrics.dropped("deadline" if expired else "client_left")
+            entry.fail(DeadlineExceeded(_TOO_LATE))
+
+    async def _answer(self, batch: Sequence[Entry]) -> None:
+        started = time.monotonic()
+        self._metrics.stage(self._version, "queue", started - min(entry.since for entry in batch))
+        rows = [entry.ids for entry in batch]
+        try:
+            if self._inline and not self._waiting:
+                await asyncio.sleep(0)  # what has arrived in the same turn of the loop is read first
+                output = self._run(rows)
+            else:
+                output = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, rows)
         except Exception as error:
             if len(batch) == 1:
-                _fail(batch[0], error)
+                self._under_way.pop(batch[0].ids, None)
+                batch[0].fail(error)
                 return
             # One bad text must not fail its batch-mates: try each alone.
             for entry in batch:
                 await self._answer([entry])
             return
-        self._metrics.batch(self._version, len(batch), time.monotonic() - started)
+        if len(output) != len(batch):
+            raise RuntimeError(f"the model gave {len(output)} outputs for {len(batch)} texts")
+        took = time.monotonic() - started
+        self._waiting.ran(len(batch) * batch[-1].length, took)
+        self._metrics.batch(self._version, len(batch), took)
         for entry, row in zip(batch, output, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(row)
-
-
-def _fail(entry: _Entry, error: Exception) -> None:
-    if not entry.future.done():
-        entry.future.set_exception(error)
+            if self._known is not None:
+                self._under_way.pop(entry.ids, None)
+                self._known[entry.ids] = row.copy()  # or the row would keep its whole batch in memory
+            entry.answer(row)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from export.gpu import GpuOptions
 from export.session import Providers
 from models.task import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 
@@ -38,28 +39,81 @@ class ServerConfig(_Section):
 class Limits(_Section):
     body_bytes: int = Field(1 << 20, ge=1024)
     texts: int = Field(128, ge=1, le=MOST_ITEMS)
-    waiting: int = Field(1024, ge=1)
+    wait_s: float = Field(1.0, gt=0, le=300)
     deadline_s: float = Field(10.0, gt=0, le=300)
 
 
 class Batching(_Section):
+    tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     texts: int = Field(64, ge=1, le=1024)
     growth: float = Field(1.25, ge=1.0)
+
+    def most_tokens(self, auto: int = 128) -> int:
+        """`auto` is what the session's provider runs best with: the default is a CPU's."""
+        return auto if self.tokens == "auto" else self.tokens
+
+
+class Cache(_Section):
+    texts: int = Field(10_000, ge=0)
 
 
 class SessionConfig(_Section):
     providers: Providers = "auto"
     threads: int = Field(1, ge=1)
+    gpu: GpuOptions = GpuOptions()
+
+    @field_validator("gpu")
+    @classmethod
+    def _graphs_are_of_cuda(cls, gpu: GpuOptions, given: ValidationInfo) -> GpuOptions:
+        if gpu.cuda_graph and given.data.get("providers") == "tensorrt":
+            raise ValueError("cuda_graph goes with providers: cuda; beside tensorrt no graph is whole")
+        return gpu
+
+
+class RayConfig(_Section):
+    address: Annotated[str, Field(pattern=r"^(auto|[^/\s]+:\d+)$")] | None = None
+    cpus: float = Field(0.0, ge=0)
+
+
+class ReplicaRange(_Section):
+    """As many replicas as the waiting work asks for (serve/autoscaling.py)."""
+
+    min: int = Field(1, ge=1)
+    max: int = Field(ge=1)
+    up_after_s: float = Field(10.0, ge=0)
+    down_after_s: float = Field(300.0, ge=0)
+
+    @field_validator("max")
+    @classmethod
+    def _not_less_than_min(cls, most: int, others: ValidationInfo) -> int:
+        if most < others.data.get("min", 1):
+            raise ValueError("must not be less than min")
+        return most
+
+
+def _kind(replicas: object) -> str:
+    """Which of the three ways to say it was meant, so that only its own errors are told."""
+    return "range" if isinstance(replicas, dict | ReplicaRange) else "auto" if replicas == "auto" else "number"
 
 
 class TaskConfig(_Section):
-    replicas: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    replicas: Annotated[
+        Annotated[int, Field(ge=1), Tag("number")]
+        | Annotated[Literal["auto"], Tag("auto")]
+        | Annotated[ReplicaRange, Tag("range")],
+        Discriminator(_kind),
+    ] = "auto"
+    gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for each replica: a fraction, or whole ones")
     options: dict[str, Any] = {}
 
-    def replica_count(self) -> int:
-        """`auto` is one a core: a replica runs one onnxruntime thread."""
+    def replica_count(self, cores: int | None = None) -> int:
+        """At the start. `auto` is one a core, of `cores` or of this machine: a replica runs one onnxruntime thread."""
+        if isinstance(self.replicas, ReplicaRange):
+            return self.replicas.min
         if self.replicas != "auto":
             return self.replicas
+        if cores is not None:
+            return cores
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -78,7 +132,9 @@ class Config(BaseSettings):
     server: ServerConfig = ServerConfig()
     limits: Limits = Limits()
     batching: Batching = Batching()
+    cache: Cache = Cache()
     session: SessionConfig = SessionConfig()
+    ray: RayConfig = RayConfig()
     tasks: dict[str, TaskConfig] = {name: TaskConfig(**settings) for name, settings in DEFAULT_TASKS.items()}
 
     @classmethod

@@ -7,6 +7,8 @@ import os
 from ray import serve as ray_serve
 from starlette.types import ASGIApp
 
+from serve import ingress
+from serve.autoscaling import LoadMeter
 from serve.config import Config
 from serve.metrics import DIRECTORY_VARIABLE
 
@@ -23,7 +25,8 @@ class TaskDeployment:
         from serve.replica import Replica
 
         self._replica = Replica(task, config)
-        self._gateway = build_gateway(self._replica)
+        self._meter = LoadMeter()
+        self._gateway = ingress.install(build_gateway(self._replica))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._gateway
@@ -32,6 +35,10 @@ class TaskDeployment:
         """Called by Ray Serve; an exception has the replica replaced."""
         if not self._replica.alive:
             raise RuntimeError("the batching worker has died")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve where the number of replicas follows the load."""
+        return self._meter.read(self._replica.backlog_s)._asdict()
 
 
 @ray_serve.deployment(name="control", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
@@ -44,7 +51,7 @@ class ControlDeployment:
         from serve.control import build_control
 
         self._tasks = tasks
-        self._control = build_control(tasks, self._not_ready)
+        self._control = ingress.install(build_control(tasks, self._not_ready))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._control

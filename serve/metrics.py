@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -51,27 +52,53 @@ class Metrics:
         self._dropped = Counter(
             "flywheel_dropped_texts", "Texts that never reached the model, and why.", ["task", "reason"]
         )
+        self._cache = Counter(
+            "flywheel_cache_texts",
+            "Texts by where their output came from: known (hit), being computed (joined), or the model (miss).",
+            ["task", "version", "result"],
+        )
         self._waiting = Gauge(
             "flywheel_waiting_texts", "Texts waiting for the model now.", ["task"], multiprocess_mode="livesum"
         ).labels(task)
+        self._backlog = Gauge(
+            "flywheel_backlog_seconds",
+            "Work waiting now, in seconds of the model, in the replica that has the most.",
+            ["task"],
+            multiprocess_mode="livemax",
+        ).labels(task)
+        self._children: dict[tuple[Any, ...], Any] = {}
+
+    def _child(self, collector: Any, *labels: str) -> Any:
+        """`collector.labels(...)`, which takes a lock and builds a key from strings each time, remembered."""
+        key = (collector, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = collector.labels(self._task, *labels)
+        return child
 
     def request(self, version: str, endpoint: str, status: int, seconds: float) -> None:
-        self._requests.labels(self._task, version, endpoint, str(status)).inc()
-        self._latency.labels(self._task, version, endpoint).observe(seconds)
+        self._child(self._requests, version, endpoint, str(status)).inc()
+        self._child(self._latency, version, endpoint).observe(seconds)
 
     def batch(self, version: str, size: int, seconds: float) -> None:
-        self._texts.labels(self._task, version).inc(size)
-        self._batch.labels(self._task, version).observe(size)
-        self._stage.labels(self._task, version, "infer").observe(seconds)
+        self._child(self._texts, version).inc(size)
+        self._child(self._batch, version).observe(size)
+        self._child(self._stage, version, "infer").observe(seconds)
 
     def stage(self, version: str, stage: str, seconds: float) -> None:
-        self._stage.labels(self._task, version, stage).observe(seconds)
+        self._child(self._stage, version, stage).observe(seconds)
 
-    def dropped(self, reason: str) -> None:
-        self._dropped.labels(self._task, reason).inc()
+    def cache(self, version: str, hits: int, joined: int, misses: int) -> None:
+        for result, count in (("hit", hits), ("joined", joined), ("miss", misses)):
+            if count:
+                self._child(self._cache, version, result).inc(count)
 
-    def waiting(self, texts: int) -> None:
+    def dropped(self, reason: str, texts: int = 1) -> None:
+        self._child(self._dropped, reason).inc(texts)
+
+    def waiting(self, texts: int, seconds: float) -> None:
         self._waiting.set(texts)
+        self._backlog.set(seconds)
 
 
 def exposition() -> tuple[bytes, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import os
 import time
-import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +24,7 @@ from serve.routing import Router
 log = logging.getLogger("flywheel.replica")
 
 _FOLLOW_EVERY_S = 1.0
+_CHARACTERS_A_TOKEN = 4  # roughly, in English; only for judging a text before it is tokenized
 
 
 class LoadedVersion:
@@ -74,34 +77,53 @@ class Replica:
         """Raises NotFound for a version that is not loaded."""
         return self._router.choose(pinned)
 
-    async def answer(self, version: LoadedVersion, request: Any) -> dict[str, Any]:
-        """The predict answer to a validated request. Raises a RequestError the client can act on."""
+    @property
+    def longest_s(self) -> float:
+        """Seconds that a request may take, whatever its client asks for."""
+        return self._config.limits.deadline_s
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of work that wait for the model. The versions share its thread, so they add up."""
+        return sum(version.batcher.backlog_s for version in self._router.versions.values())
+
+    async def answer(self, version: LoadedVersion, request: Any, deadline: float) -> dict[str, Any]:
+        """The predict answer to a validated request. Raises a RequestError the client can act on.
+
+        `deadline` is on the clock of time.monotonic.
+        """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
-        deadline = time.monotonic() + self._config.limits.deadline_s
         texts = version.task.texts(request)
-        self._admit(len(texts), version.batcher)
+        self._admit(texts, version.batcher, deadline)
         started = time.perf_counter()
         encoded = version.session.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         output = await version.batcher.submit([row.ids for row in encoded], deadline)
         return {
-            "id": uuid.uuid4().hex,
+            "id": os.urandom(16).hex(),
             "model_name": self.task.name,
             "model_version": version.version,
             "predictions": version.task.decode(request, output, [row.truncated for row in encoded]),
         }
 
-    def _admit(self, texts: int, batcher: Batcher) -> None:
+    def _admit(self, texts: Sequence[str], batcher: Batcher, deadline: float) -> None:
+        """Turn away, before any work is done for it, what would be answered too late."""
         limits = self._config.limits
-        if texts > limits.texts:
+        if len(texts) > limits.texts:
             raise InvalidRequest(
-                f"body: {texts} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
+                f"body: {len(texts)} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
             )
-        if batcher.waiting + texts > limits.waiting:
-            self.metrics.dropped("overloaded")
-            raise Overloaded("too many texts are waiting; try again shortly", retry_after=1)
-        self.metrics.waiting(batcher.waiting + texts)
+        longest = min(limits.wait_s, deadline - time.monotonic())
+        if self.backlog_s <= longest:
+            return
+        tokens = sum(min(len(text) // _CHARACTERS_A_TOKEN + 2, self.task.max_length) for text in texts)
+        wait = batcher.wait_s(tokens)
+        if wait > longest:
+            self.metrics.dropped("overloaded", len(texts))
+            raise Overloaded(
+                f"the model is busy for the next {wait:.1f} s; try again later", retry_after=math.ceil(wait - longest)
+            )
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
         """OIP model metadata; `version_details` adds what this project knows of each loaded version."""
@@ -144,10 +166,19 @@ class Replica:
         if bundle.manifest.task != self.task.name:
             raise BundleError(f"The bundle {path} is for {bundle.manifest.task}, not {self.task.name}.")
         settings = self._config.session
-        session = OnnxSession(bundle, providers=settings.providers, threads=settings.threads)
+        session = OnnxSession(bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu)
         session.warm_up()
         task = self.task(bundle, self._options)
-        batcher = Batcher(session.run, self._executor, self._config.batching, self.metrics, name)
+        batching = self._config.batching
+        batcher = Batcher(
+            session.run,
+            self._executor,
+            batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
+            self.metrics,
+            name,
+            remember=self._config.cache.texts,
+            inline=not session.on_gpu,
+        )
         return LoadedVersion(name, path, bundle, task, session, batcher)
 
     async def _follow(self) -> None:
@@ -156,7 +187,7 @@ class Replica:
         seen = path.stat().st_mtime_ns if path.exists() else 0
         while True:
             await asyncio.sleep(_FOLLOW_EVERY_S)
-            self.metrics.waiting(sum(v.batcher.waiting for v in self._router.versions.values()))
+            self.metrics.waiting(sum(v.batcher.waiting for v in self._router.versions.values()), self.backlog_s)
             try:
                 changed = path.stat().st_mtime_ns
                 if changed == seen:

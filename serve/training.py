@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from export.gpu import CPU
+from export.session import choose_provider
 from models.releases import ReleaseError, read_release
 from models.train import Job, build_in_parallel, register_candidate
 from serve.config import Config
@@ -25,7 +27,7 @@ def prepare(config: Config, out: Console) -> bool:
         try:
             read_release(config.home, task)
         except ReleaseError:
-            missing.append(Job(task))
+            missing.append(Job(task, precision="int8" if choose_provider("auto") == CPU else "fp16"))
     if missing:
         names = ", ".join(job.task for job in missing)
         out.print(f"No model yet for {names}: fine-tuning from the seed corpora, once.")

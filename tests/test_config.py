@@ -72,7 +72,7 @@ def test_the_environment_wins_over_the_file_and_leaves_the_rest(
     variable: str, value: str, key: str, expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(
-        "home: here\nserver: {host: 0.0.0.0, port: 1}\nlimits: {texts: 7, deadline_s: 7, waiting: 77}\n"
+        "home: here\nserver: {host: 0.0.0.0, port: 1}\nlimits: {texts: 7, deadline_s: 7, wait_s: 7.5}\n"
         "batching: {growth: 1.1}\nsession: {providers: auto}\n"
         "tasks: {intent: {replicas: 7, options: {top_k: 7}}, sentiment: {}}\n"
     )
@@ -82,7 +82,7 @@ def test_the_environment_wins_over_the_file_and_leaves_the_rest(
     for part in key.split("."):
         found = found[part] if isinstance(found, dict) else getattr(found, part)
     assert found == expected
-    assert (config.server.host, config.limits.waiting) == ("0.0.0.0", 77)
+    assert (config.server.host, config.limits.wait_s) == ("0.0.0.0", 7.5)
     assert config.tasks["intent"].options == {"top_k": 7}
     assert set(config.tasks) == {"intent", "sentiment"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -228,8 +229,12 @@ def test_post_where_get_is_due(server: Server, path: str) -> None:
 def test_metrics_count_a_predict(server: Server, task: str) -> None:
     labels = {"task": task, "version": loaded_version(server, task)}
     answered = {**labels, "endpoint": "predict", "status": "200"}
+    known = {**labels, "result": "hit"}
+    new: Any = {"text": f"never asked before {uuid4().hex}"}
+    if task == "recommendation":
+        new = {"candidates": [{"id": "new", **new}]}
     before = server.get("/metrics").text
-    predict(server, task, **EXAMPLES[task])
+    predict(server, task, **new)
     after = server.get("/metrics").text
     for name, wanted in (
         ("flywheel_requests_total", answered),
@@ -238,6 +243,11 @@ def test_metrics_count_a_predict(server: Server, task: str) -> None:
     ):
         assert _value(after, name, wanted) >= _value(before, name, wanted) + 1, name
     assert _value(after, "flywheel_requests_total", answered) == _value(before, "flywheel_requests_total", answered) + 1
+    for _ in range(10):  # each replica remembers for itself
+        predict(server, task, **new)
+    assert _value(server.get("/metrics").text, "flywheel_cache_texts_total", known) > _value(
+        before, "flywheel_cache_texts_total", known
+    )
 
 
 def _value(exposition: str, name: str, labels: dict[str, str]) -> float:

@@ -1,0 +1,173 @@
+"""Load that does not wait for the server: requests leave when they are due, however late the answers are.
+
+    overload   three times what the server can do: it must answer in time what it takes on, and refuse the rest at once
+    soak       a steady load on all three tasks, for long: no error, and memory that does not grow
+
+A client that sends its next request after the last answer slows down with the server, and so never shows how long
+people would have waited. Here arrivals are random (Poisson) at a given rate, and a request's time counts from the
+moment it was due, not from when this client came round to sending it. No text comes twice, so no answer is known to
+the server's cache from before. Both functions return figures and `met`; the command exits 1 when a bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for it is also run as a script
+
+from loadtests.arrivals import OpenLoop, Outcome, new_event_loop, percentile
+from loadtests.servers import memory_mb
+from loadtests.texts import load_texts, rankings, seed_texts
+
+TASKS = ("intent", "sentiment", "recommendation")
+OVERLOAD = 3.0
+SHED_MS = 50.0
+GROWTH = 0.03
+LATE_MS = 10.0  # a client later than this says so
+
+
+def overload(url: str, capacity_rps: float, seconds: float = 60, target_s: float = 1.0) -> dict[str, Any]:
+    """One-text intent requests at three times `capacity_rps`, the server's `limits.wait_s` being `target_s`.
+
+    Times are milliseconds from the moment a request was due; None where there was no such answer. `shed` counts 503
+    with code `overloaded` and Retry-After; `other` every other answer but 200; `lost` broken connections; `hung` no
+    answer within 15 s.
+    """
+    # What is in flight is what the server lets wait, and twice that may be late.
+    outcome = offer(url, OVERLOAD * capacity_rps, seconds, connections=int(100 + capacity_rps * target_s * 2))
+    result = outcome.counts() | {
+        **{f"accepted_p{q}_ms": percentile(outcome.accepted, q) for q in (50, 95, 99)},
+        **{f"shed_p{q}_ms": percentile(outcome.shed, q) for q in (50, 99)},
+        "shed_max_ms": percentile(outcome.shed, 100),
+        "client_lag_p99_ms": percentile(outcome.lag, 99),
+    }
+    result["met"] = bool(
+        outcome.accepted
+        and result["accepted_p99_ms"] <= 2 * target_s * 1000
+        and (result["shed_p99_ms"] or 0) <= SHED_MS
+        and not (outcome.lost or outcome.hung or outcome.other)
+    )
+    return result
+
+
+def soak(url: str, rps: float, seconds: float = 600, *, pids: Sequence[int]) -> dict[str, Any]:
+    """`rps` requests a second, the three tasks in turn; memory of the processes `pids` and all their descendants.
+
+    `growth` is the median of the last tenth of the samples over that of the tenth that follows the warm-up (the first
+    fifth), minus one. Megabytes are PSS: a page that processes share counts once. A shed request is an error here.
+    """
+    memory: list[float] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(min(5.0, seconds / 40)):
+            memory.append(sum(memory_mb(pid)["pss_mb"] for pid in pids))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        outcome = offer(url, rps, seconds, TASKS)
+    finally:
+        ended.set()
+        sampler.join()
+    tenth, warm = max(1, len(memory) // 10), len(memory) // 5
+    first, last = statistics.median(memory[warm : warm + tenth]), statistics.median(memory[-tenth:])
+    errors = outcome.sent - len(outcome.accepted)
+    return outcome.counts() | {
+        "errors": errors,
+        **{f"accepted_p{q}_ms": percentile(outcome.accepted, q) for q in (50, 95, 99)},
+        "client_lag_p99_ms": percentile(outcome.lag, 99),
+        "memory_first_mb": round(first, 1),
+        "memory_last_mb": round(last, 1),
+        "growth": round(last / first - 1, 4) if first else None,
+        "met": bool(outcome.accepted and not errors and first and last / first - 1 <= GROWTH),
+    }
+
+
+def offer(url: str, rps: float, seconds: float, tasks: Sequence[str] = ("intent",), connections: int = 512) -> Outcome:
+    """Send predict requests of `tasks` in turn, `rps` a second, and wait for every answer, at most 15 s each."""
+    load = OpenLoop(url, requests(url, tasks), connections)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        outcome = runner.run(load.run(rps, seconds))
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    return outcome
+
+
+# --- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def requests(url: str, tasks: Sequence[str]) -> Iterator[bytes]:
+    """HTTP requests without end, the tasks in turn: one text, or ten candidates to rank.
+
+    Not seeded: a second run would meet its own texts in the server's cache.
+    """
+    bodies = {
+        "intent": _reordered(load_texts()[0]),
+        "sentiment": _reordered(seed_texts("sentiment")),
+        "recommendation": cycle(rankings(500, candidates=10, history=3)),
+    }
+    headers = f"host: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\ncontent-length:"
+    for task in cycle(tasks):
+        body = next(bodies[task])
+        yield f"POST /v2/models/{task}/predict HTTP/1.1\r\n{headers} {len(body)}\r\n\r\n".encode() + body
+
+
+def _reordered(texts: Sequence[str]) -> Iterator[bytes]:
+    """Texts with their words in another order: as many tokens, and yet not asked before."""
+    words = [text.split() for text in texts]
+    while True:
+        chosen = random.choice(words)
+        yield json.dumps({"text": " ".join(random.sample(chosen, len(chosen)))}).encode()
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+EXAMPLES = """examples:
+  python loadtests/open_loop.py overload --url http://127.0.0.1:8000 --rps 700
+  python loadtests/open_loop.py soak --url http://127.0.0.1:8000 --rps 200 --pid $(pgrep -of "flywheel up")
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tests = parser.add_subparsers(dest="test", required=True, metavar="overload | soak")
+    for name, what, length in (("overload", "the server's capacity; three times of it is sent", 60),
+                               ("soak", "the load; 70 %% of what the server can do is usual", 600)):  # fmt: skip
+        test = tests.add_parser(name, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+        test.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default %(default)s)")
+        test.add_argument("--rps", type=float, required=True, help=f"requests a second: {what}")
+        test.add_argument("--seconds", type=float, default=length, help="default %(default)s")
+        if name == "overload":
+            test.add_argument("--target", type=float, default=1.0, help="the server's limits.wait_s (default 1)")
+        else:
+            test.add_argument("--pid", type=int, required=True, help="`flywheel up`; its descendants count too")
+    given = parser.parse_args()
+    if given.rps <= 0 or given.seconds <= 0:
+        parser.error("--rps and --seconds must be above 0")
+    if given.test == "overload":
+        result = overload(given.url, given.rps, given.seconds, given.target)
+    else:
+        result = soak(given.url, given.rps, given.seconds, pids=[given.pid])
+    print(json.dumps(result, indent=2))
+    if (result["client_lag_p99_ms"] or 0) > LATE_MS:
+        print("This client was late itself: all times above include that.")
+    print("met" if result["met"] else "MISSED")
+    return 0 if result["met"] else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,216 @@
+"""From the rounds to figures: medians with their spread, ratios within rounds, the bounds, the table.
+
+A round is `{"limit_rps", "limit_batch1_ms", "servers": {server: {scenario: load}}, "memory": {server: {"rss_mb",
+"pss_mb"}}, "labels": {server: {"asked", "differ", "errors", "agree"}}}`; whatever was not measured is not there.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.peers import PEERS
+from loadtests.scenarios import ALONE, MANY, NAMES
+from loadtests.servers import TITLES
+
+Round = dict[str, Any]
+_FIGURES = ("rps", "p50_ms", "p95_ms", "p99_ms")
+_OF_THE_MODEL = ("c1", "c16", "c64", "batch32", "zipf")  # whose texts are those of the in-process limit
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What must be reached; `value` of one round raises KeyError or ValueError where that was not measured."""
+
+    what: str
+    sign: str
+    bound: float
+    aim: float | None
+    value: Callable[[Round], float]
+
+    def row(self, values: Sequence[float]) -> dict[str, Any]:
+        middle = statistics.median(values)
+        met = middle >= self.bound if self.sign == ">=" else middle <= self.bound
+        spread = [min(values), max(values)]
+        return {"what": self.what, "value": middle, "spread": spread, "bound": f"{self.sign} {self.bound:g}",
+                "aim": self.aim, "met": met}  # fmt: skip
+
+
+def _ours(key: str, scenario: str, server: str = "flywheel") -> Callable[[Round], float]:
+    return lambda r: float(r["servers"][server][scenario][key])
+
+
+def _best_peer(r: Round) -> float:
+    return float(max(r["servers"][name]["c64"]["rps"] for name in PEERS if "c64" in r["servers"].get(name, {})))
+
+
+def _short_p99(r: Round, scenario: str) -> float:
+    return float(r["servers"]["flywheel"][scenario]["kinds"]["short"]["p99_ms"])
+
+
+def _errors(r: Round) -> float:
+    ours = [loads for name, loads in r["servers"].items() if name.startswith("flywheel")]
+    return float(sum(load["errors"] for loads in ours for load in loads.values()))
+
+
+BOUNDS = (
+    Bound("c=64: share of the in-process limit", ">=", 0.7, 0.9, lambda r: _ours("rps", "c64")(r) / r["limit_rps"]),
+    Bound("c=64: times the best peer", ">=", 1.4, 2, lambda r: _ours("rps", "c64")(r) / _best_peer(r)),
+    Bound("c=1: p50 over in-process batch-1 time", "<=", 1.6, 1.2,
+          lambda r: _ours("p50_ms", "c1")(r) / r["limit_batch1_ms"]),
+    Bound("mixed lengths: p99 of short texts over their p99 alone", "<=", 2, None,
+          lambda r: _short_p99(r, "mixed") / _short_p99(r, ALONE)),
+    Bound("32 texts a request: share of the limit", ">=", 0.9, None,
+          lambda r: _ours("rps", "batch32")(r) * MANY / r["limit_rps"]),
+    Bound("Zipf with cache: times the limit", ">=", 2, None,
+          lambda r: _ours("rps", "zipf", "flywheel_cache")(r) / r["limit_rps"]),
+    Bound("recommendation, 100 cached candidates: p50 over one intent's at c=1", "<=", 3, None,
+          lambda r: _ours("p50_ms", "recommendation", "flywheel_cache")(r) / _ours("p50_ms", "c1")(r)),
+    Bound("labels under load that differ from those alone", "<=", 0, None,
+          lambda r: float(r["labels"]["flywheel"]["differ"])),
+    Bound("Flywheel's failed requests", "<=", 0, None, _errors),
+    Bound("memory of the whole server, MB (PSS)", "<=", 2500, None, lambda r: float(r["memory"]["flywheel"]["pss_mb"])),
+    Bound("memory of the whole server, MB (RSS)", "<=", 2500, None, lambda r: float(r["memory"]["flywheel"]["rss_mb"])),
+)  # fmt: skip
+
+
+def within(rounds: Sequence[Round], value: Callable[[Round], float]) -> list[float]:
+    """The value of each round that has it. A ratio is taken within its round: the machine's speed drifts."""
+    found = []
+    for r in rounds:
+        try:
+            found.append(value(r))
+        except (KeyError, ValueError):  # not measured
+            continue
+    return found
+
+
+def summarize(
+    rounds: Sequence[Round], facts: dict[str, Any], overload: dict[str, Any] | None, soak: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What `var/bench.json` holds; `facts` come first as they are."""
+    names = dict.fromkeys(name for r in rounds for name, loads in r["servers"].items() if loads)
+    thresholds = [bound.row(values) for bound in BOUNDS if (values := within(rounds, bound.value))]
+    return {
+        **facts,
+        "limit_rps": statistics.median(r["limit_rps"] for r in rounds),
+        "limit_rps_spread": _spread([r["limit_rps"] for r in rounds]),
+        "limit_batch1_ms": statistics.median(r["limit_batch1_ms"] for r in rounds),
+        "servers": {name: _server(rounds, name) for name in names},
+        "labels": {name: found for name in names if (found := _labels(rounds, name))},
+        "overload": overload,
+        "soak": soak,
+        "thresholds": thresholds + _open_loop(overload, soak, facts.get("target_s", 1.0)),
+        "rounds": list(rounds),
+    }
+
+
+def _server(rounds: Sequence[Round], name: str) -> dict[str, Any]:
+    memory = [r["memory"][name] for r in rounds if name in r["memory"]]
+    sizes = {key: statistics.median(m[key] for m in memory) for key in ("rss_mb", "pss_mb")} if memory else {}
+    scenarios = dict.fromkeys(scenario for r in rounds for scenario in r["servers"].get(name, {}))
+    return {scenario: _scenario(rounds, name, scenario) | sizes for scenario in scenarios}
+
+
+def _scenario(rounds: Sequence[Round], name: str, scenario: str) -> dict[str, Any]:
+    measured = [r for r in rounds if scenario in r["servers"].get(name, {})]
+    loads = [r["servers"][name][scenario] for r in measured]
+    result: dict[str, Any] = {key: statistics.median(load[key] for load in loads) for key in _FIGURES}
+    result["errors"] = sum(load["errors"] for load in loads)
+    result |= {"rps_spread": _spread([load["rps"] for load in loads]),
+               "p50_spread": _spread([load["p50_ms"] for load in loads])}  # fmt: skip
+    if scenario in _OF_THE_MODEL:
+        texts = MANY if scenario == "batch32" else 1
+        shares = [load["rps"] * texts / r["limit_rps"] for load, r in zip(loads, measured, strict=True)]
+        result |= {"texts_per_s": result["rps"] * texts, "share_of_limit": statistics.median(shares),
+                   "share_spread": _spread(shares)}  # fmt: skip
+    kinds = dict.fromkeys(kind for load in loads for kind in load.get("kinds", {}))
+    if kinds:
+        result["kinds"] = {
+            kind: {key: statistics.median(load["kinds"][kind][key] for load in loads if kind in load["kinds"])
+                   for key in _FIGURES[1:]}
+            for kind in kinds
+        }  # fmt: skip
+    return result
+
+
+def _labels(rounds: Sequence[Round], name: str) -> dict[str, float]:
+    found = [r["labels"][name] for r in rounds if name in r["labels"]]
+    total = {key: sum(one[key] for one in found) for key in ("asked", "differ", "errors")}
+    if not total["asked"]:
+        return {}
+    agree = statistics.median(one["agree"] for one in found)
+    return total | {"share_differ": total["differ"] / total["asked"], "agree": agree}
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    return [min(values), max(values)]
+
+
+def _open_loop(overload: dict[str, Any] | None, soak: dict[str, Any] | None, target_s: float) -> list[dict[str, Any]]:
+    rows = []
+    if overload:
+        failed = overload["lost"] + overload["hung"] + overload["other"]
+        p99 = overload["accepted_p99_ms"]
+        rows = [
+            _most("overload: accepted p99 over the target", 2, float("inf") if p99 is None else p99 / 1000 / target_s),
+            _most("overload: p99 of a 503, ms", 50, overload["shed_p99_ms"] or 0.0),
+            _most("overload: lost, hung or answered otherwise", 0, failed),
+        ]
+    if soak:
+        growth = soak["growth"]
+        rows += [_most("soak: growth of memory", 0.03, float("inf") if growth is None else growth),
+                 _most("soak: errors", 0, soak["errors"])]  # fmt: skip
+    return rows
+
+
+def _most(what: str, bound: float, value: float) -> dict[str, Any]:
+    return Bound(what, "<=", bound, None, lambda _: value).row([value])
+
+
+def print_report(report: dict[str, Any], console: Console) -> None:
+    console.print(_loads(report))
+    console.print(_bounds(report))
+    for name, problem in report["problems"].items():
+        console.print(f"not all measured: {TITLES[name]}: {problem.splitlines()[0]}", highlight=False, markup=False)
+
+
+def _loads(report: dict[str, Any]) -> Table:
+    table = Table(title=f"{report['machine']}; texts: {report['texts']}; medians of {len(report['rounds'])} rounds")
+    table.add_column("server and scenario", no_wrap=True)
+    for column in ("requests/s", "min-max", "of the limit", "p50 ms", "p95 ms", "p99 ms", "errors", "labels\ndiffer",
+                   "PSS MB"):  # fmt: skip
+        table.add_column(column, justify="right", no_wrap=True)
+    spread = "{:.0f}-{:.0f}".format(*report["limit_rps_spread"])
+    setting = report["limit_setting"]
+    table.add_row(f"[bold]in process, batch {setting['batch']}[/]", f"{report['limit_rps']:.0f}", spread, "1.00")
+    table.add_row("  one text, one thread", "", "", "", f"{report['limit_batch1_ms']:.2f}", end_section=True)
+    for name, scenarios in report["servers"].items():
+        table.add_row(f"[bold]{TITLES[name]}[/]")
+        for scenario, load in scenarios.items():
+            labels = report["labels"].get(name) if scenario == "c64" else None
+            table.add_row(
+                "  " + ("short texts alone, c=16" if scenario == ALONE else NAMES[scenario]),
+                f"{load['rps']:.0f}", "{:.0f}-{:.0f}".format(*load["rps_spread"]),
+                f"{load['share_of_limit']:.2f}" if "share_of_limit" in load else "",
+                *(f"{load[key]:.2f}" for key in _FIGURES[1:]), str(load["errors"]),
+                f"{labels['share_differ']:.2%}" if labels else "", f"{load.get('pss_mb', 0):.0f}",
+            )  # fmt: skip
+            for kind, figures in load.get("kinds", {}).items():
+                table.add_row(f"    {kind}", "", "", "", *(f"{figures[key]:.2f}" for key in _FIGURES[1:]))
+        table.add_section()
+    return table
+
+
+def _bounds(report: dict[str, Any]) -> Table:
+    table = Table("", "what", "value", "min-max", "bound", "aim", title="what must be reached")
+    for row in report["thresholds"]:
+        spread = "{:.2f}-{:.2f}".format(*row["spread"])
+        table.add_row("[green]met[/]" if row["met"] else "[red]MISSED[/]", row["what"], f"{row['value']:.2f}", spread,
+                      row["bound"], "" if row["aim"] is None else f"{row['aim']:g}")  # fmt: skip
+    return table

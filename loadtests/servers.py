@@ -1,0 +1,145 @@
+"""The servers under load, Flywheel and its peers: started, asked and ended in the same way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from loadtests import peers
+from loadtests.drivers import Call, drive
+from loadtests.peers import PEERS, Peer, PeerError, ask
+from loadtests.texts import ROOT
+
+START_TIMEOUT_S, STOP_TIMEOUT_S = 180, 60
+
+
+def _body(texts: list[str]) -> bytes:
+    return json.dumps({"text": texts[0]} if len(texts) == 1 else {"texts": texts}).encode()
+
+
+def _labels(answer: Any) -> list[str]:
+    return [one["label"] for one in answer["predictions"]]
+
+
+_HTTP = ("/v2/models/intent/predict", "/v2/health/ready", True, _body, _labels)
+FLYWHEEL = Peer("flywheel", "Flywheel, cache off", *_HTTP)
+FLYWHEEL_CACHE = Peer("flywheel_cache", "Flywheel, cache on", *_HTTP)
+TITLES = {server.name: server.title for server in (FLYWHEEL, FLYWHEEL_CACHE, *PEERS.values())}
+
+
+def home() -> Path:
+    return Path(os.environ.get("FLYWHEEL_HOME", ROOT / "var")).resolve()
+
+
+def champion_bundle() -> Path:
+    """The intent model that Flywheel serves. Raises PeerError when there is none yet."""
+    release = home() / "releases" / "intent.json"
+    if not release.is_file():
+        raise PeerError("There is no intent model yet. Run: make serve (it trains one), then make bench.")
+    content = json.loads(release.read_text(encoding="utf-8"))
+    return home() / str(content["versions"][content["champion"]])
+
+
+@contextmanager
+def running(server: Peer, bundle: Path) -> Iterator[tuple[str, int]]:
+    """The server's URL and process id; it ends with the block. Raises PeerError when it does not start."""
+    port = _free_port()
+    started = peers.running(server, bundle, port) if server.name in PEERS else _flywheel(server, port)
+    with started as process:
+        yield f"http://127.0.0.1:{port}", process.pid
+
+
+@contextmanager
+def _flywheel(server: Peer, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [str(Path(sys.executable).parent / "flywheel"), "up", "--port", str(port)]
+    environment = {**os.environ, "FLYWHEEL_HOME": str(home())}
+    if server is FLYWHEEL:
+        environment["FLYWHEEL_CACHE__TEXTS"] = "0"
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            until = time.monotonic() + START_TIMEOUT_S
+            while not _is_ready(f"http://127.0.0.1:{port}{server.ready_path}"):
+                if process.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    raise PeerError(f"{server.title} did not start:\n{log.read().decode(errors='replace')[-2000:]}")
+                time.sleep(0.5)
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _is_ready(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def labels_alone(server: Peer, url: str, texts: Sequence[str], sample: int = 300) -> dict[str, str]:
+    """The label of each of some texts, asked one after another with nothing else to do."""
+    port = int(url.rpartition(":")[2])
+    drawn = random.Random(4).sample(list(texts), min(sample, len(texts)))
+    return {text: ask(server, port, [text])[0] for text in drawn}
+
+
+def labels_under_load(server: Peer, url: str, alone: dict[str, str], seconds: float) -> dict[str, int]:
+    """How many labels were `asked` over 64 connections at once, and how many `differ` from those asked alone.
+
+    By the bundled driver, since wrk reads no answers; not a measurement of speed.
+    """
+    texts, outcomes = list(alone), []
+
+    def note(index: int, status: int, _: float, body: bytes) -> None:
+        if status != 200:
+            outcomes.append("errors")
+        else:
+            same = server.labels(json.loads(body)) == [alone[texts[index]]]
+            outcomes.append("same" if same else "differ")
+
+    drive(url, [Call(server.path, server.body([text])) for text in texts], 64, seconds, note)
+    counts = Counter(outcomes)
+    return {"asked": counts["same"] + counts["differ"], "differ": counts["differ"], "errors": counts["errors"]}
+
+
+def memory_mb(pid: int) -> dict[str, float]:
+    """Of the process and all its descendants: `pss_mb` counts a shared page once, `rss_mb` in every process."""
+    pages = {"rss_mb": 0.0, "pss_mb": 0.0}
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(status.parent.name))
+    tree = [pid]
+    for one in tree:
+        tree += children.get(one, [])
+        with suppress(OSError):
+            content = Path(f"/proc/{one}/smaps_rollup").read_text()
+            for key in pages:
+                found = re.search(rf"^{key.removesuffix('_mb')}:\s+(\d+)", content, re.M | re.I)
+                pages[key] += int(found[1]) / 1024 if found else 0.0
+    return pages

@@ -1,0 +1,90 @@
+"""What is sent: the texts, and how scenarios draw from them. All draws are seeded: each run sends the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED = ROOT / "models" / "seed"
+BANKING77 = ROOT.parent / "shared" / "data" / "banking77" / "test.csv"
+SHORT_TOKENS, LONG_TOKENS = 16, 256  # the two special tokens included
+
+
+def load_texts() -> tuple[list[str], str]:
+    """Banking77's test split where it lies beside the clone, else the seed's holdout; and which of them it is."""
+    if BANKING77.is_file():
+        return [row["text"] for row in _rows(BANKING77)], "Banking77 test"
+    return seed_texts("intent"), "the seed holdout"
+
+
+def seed_texts(task: str) -> list[str]:
+    """The holdout of a classifier's seed corpus."""
+    return [row["text"] for row in _rows(SEED / f"{task}.csv") if row["split"] == "holdout"]
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def distinct(texts: Sequence[str], count: int) -> list[str]:
+    """`count` texts that all differ: a corpus that has fewer is extended with pairs of its own."""
+    found = dict.fromkeys(texts)
+    draw = random.Random(0)
+    while len(found) < count:
+        found[" ".join(draw.sample(list(texts), 2))] = None
+    return list(found)[:count]
+
+
+def zipf(texts: Sequence[str], draws: int, exponent: float = 1.1) -> list[str]:
+    """`draws` texts, the one of rank r in proportion to 1 / r^exponent."""
+    weights = [rank**-exponent for rank in range(1, len(texts) + 1)]
+    return random.Random(1).choices(texts, weights, k=draws)
+
+
+def mixed_lengths(texts: Sequence[str], tokens: Callable[[str], int], count: int) -> list[tuple[str, str]]:
+    """`count` pairs of kind and text in random order: 90 % `short` (to SHORT_TOKENS tokens), 10 % `long`.
+
+    Lengths are uniform within their kind. The texts are words of one token each, so that the length is exact.
+    """
+    special = tokens("")
+    words = sorted({word for text in texts for word in text.lower().split() if tokens(word) == special + 1})
+    draw = random.Random(2)
+    pairs = []
+    for number in range(count):
+        kind = "long" if number % 10 == 9 else "short"
+        least, most = (SHORT_TOKENS + 1, LONG_TOKENS) if kind == "long" else (special + 1, SHORT_TOKENS)
+        pairs.append((kind, " ".join(draw.choices(words, k=draw.randint(least, most) - special))))
+    draw.shuffle(pairs)
+    return pairs
+
+
+def rankings(count: int, candidates: int, history: int) -> list[bytes]:
+    """Bodies of recommendation requests: random items of the seed catalogue, each with its text and price."""
+    draw = random.Random(3)
+    bodies = []
+    for number in range(count):
+        drawn = draw.sample(_catalogue(), candidates + history)
+        user = {"id": f"u{number}", "history": drawn[candidates:]}
+        bodies.append(json.dumps({"user": user, "candidates": drawn[:candidates], "top_k": 10}).encode())
+    return bodies
+
+
+def whole_catalogue(candidates: int) -> list[bytes]:
+    """Bodies of recommendation requests that name every item once, `candidates` in each."""
+    items = _catalogue()
+    return [json.dumps({"candidates": items[at : at + candidates]}).encode() for at in range(0, len(items), candidates)]
+
+
+@cache
+def _catalogue() -> list[dict[str, Any]]:
+    return [
+        {"id": row["id"], "text": f"{row['title']}. {row['description']}", "features": {"price": float(row["price"])}}
+        for row in _rows(SEED / "catalogue.csv")
+    ]

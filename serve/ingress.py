@@ -1,0 +1,42 @@
+"""Requests past Ray Serve's own per-request work, straight to the application of this process.
+
+HAProxy already sends a request to the replica's HTTP server. Behind that server Serve wraps each request in a task that
+watches for disconnection, a queue slot, a request context, tracing and metrics: a third of the time a request spends in
+Python (docs/decisions/0009-hot-path.md). What we need of it the gateway does itself: it counts what waits, watches
+deadlines and disconnection, and the server finishes what it has accepted before it ends. Serve still starts, probes,
+drains and replaces the replica.
+
+Serve takes the middlewares from the function that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names.
+"""
+
+from __future__ import annotations
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+CALLBACK = f"{__name__}:middlewares"
+
+_application: ASGIApp | None = None  # of this process: a replica is a process, and has one
+
+
+def install(application: ASGIApp) -> ASGIApp:
+    """Let `application` answer this process' requests. Call it before Serve starts the replica's HTTP server."""
+    global _application
+    _application = application
+    return application
+
+
+def middlewares() -> list[Middleware]:
+    return [Middleware(_DirectIngress)]
+
+
+class _DirectIngress:
+    def __init__(self, app: ASGIApp):
+        self._serve = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Serve's own paths are for HAProxy's health checks; a process without an application is Serve's Python proxy.
+        if _application is None or scope["type"] != "http" or scope["path"].startswith("/-/"):
+            await self._serve(scope, receive, send)
+        else:
+            await _application(scope, receive, send)

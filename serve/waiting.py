@@ -1,0 +1,168 @@
+"""What waits for the model, and which of it goes next.
+
+A run of the model costs about as much as the tokens in it, padding included, plus what a dozen tokens cost for starting
+it. So a batch holds texts of like length, up to a number of tokens beyond which it gets no cheaper per token: a short
+text never waits for a long batch to end, and a busy model loses nothing (docs/decisions/0010-batching.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.config import Batching
+
+Row = NDArray[np.float32]
+Ids = tuple[int, ...]
+
+# A job is overtaken by what arrives within this many times its own running time, and no longer than _LONGEST_S:
+# the shortest goes first, and nobody waits for ever.
+_PATIENCE = 8.0
+_LONGEST_S = 1.0
+_LEARNING_RATE = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The texts of one request: done when its future has an output for each, or an error."""
+
+    deadline: float
+    future: asyncio.Future[list[Row]]
+    outputs: list[Row | None]
+    missing: int
+    since: float = field(default_factory=time.monotonic)
+    expired: bool = False
+
+    def answer(self, index: int, row: Row) -> None:
+        self.outputs[index] = row
+        self.missing -= 1
+        if not self.missing and not self.future.done():
+            self.future.set_result([output for output in self.outputs if output is not None])
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One text in the queue, and the places in jobs that its output goes to: several where requests ask the same."""
+
+    ids: Ids
+    length: int
+    turn: float
+    """when this text would have arrived, had its job been of no length: the least goes first"""
+    places: list[tuple[Job, int]]
+
+    @property
+    def since(self) -> float:
+        return min(job.since for job, _ in self.places)
+
+    def answer(self, row: Row) -> None:
+        for job, index in self.places:
+            job.answer(index, row)
+
+    def fail(self, error: Exception) -> None:
+        for job, _ in self.places:
+            job.fail(error)
+
+
+_turn = attrgetter("turn")
+_length = attrgetter("length")
+
+
+class WaitingTexts:
+    """The queue of one model: its texts by length, and the time they stand for."""
+
+    def __init__(self, settings: Batching):
+        self._most_tokens = settings.most_tokens()
+        self._most_texts = settings.texts
+        self._growth = settings.growth
+        self._entries: list[Entry] = []  # by length
+        self._tokens = 0
+        self._seconds_a_token = 0.0  # a moving average; zero until the first batch has run
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, job: Job, texts: Sequence[tuple[Ids, list[int]]]) -> list[Entry]:
+        """Queue what `job` still lacks: token ids, and the places their output has in the job."""
+        tokens = sum(len(ids) for ids, _ in texts)
+        turn = job.since + self._handicap(tokens)
+        entries = [Entry(ids, len(ids), turn, [(job, index) for index in indexes]) for ids, indexes in texts]
+        self._tokens += tokens
+        for entry in entries:
+            bisect.insort(self._entries, entry, key=_length)
+        return entries
+
+    def join(self, job: Job, entry: Entry, index: int) -> None:
+        """Let `job` have the output of a text that waits or runs already."""
+        entry.places.append((job, index))
+        entry.turn = min(entry.turn, job.since + self._handicap(entry.length))
+
+    @property
+    def seconds(self) -> float:
+        """How long the model needs for all that waits."""
+        return self._seconds_a_token * self._tokens
+
+    def seconds_before(self, tokens: int) -> float:
+        """How long the model needs for what would go before a job of `tokens` that arrived now."""
+        turn = time.monotonic() + self._handicap(tokens)
+        return self._seconds_a_token * sum(entry.length for entry in self._entries if entry.turn <= turn)
+
+    def ran(self, tokens: int, seconds: float) -> None:
+        """Learn from a batch of `tokens`, padding included."""
+        rate = _LEARNING_RATE if self._seconds_a_token else 1.0
+        self._seconds_a_token += (seconds / tokens - self._seconds_a_token) * rate
+
+    def drop(self) -> list[Entry]:
+        """Take out what nobody waits for any more, or what is past its deadline."""
+        now = time.monotonic()
+        dead = [e for e in self._entries if all(job.future.done() or job.deadline <= now for job, _ in e.places)]
+        if dead:
+            gone = set(map(id, dead))
+            self._entries = [e for e in self._entries if id(e) not in gone]
+            self._tokens -= sum(e.length for e in dead)
+        return dead
+
+    def take(self) -> list[Entry]:
+        """The text whose turn it is and those nearest to it in length, shortest first; empty when nothing waits."""
+        entries = self._entries
+        if not entries:
+            return []
+        chosen = min(entries, key=_turn)
+        low = entries.index(chosen, bisect.bisect_left(entries, chosen.length, key=_length))
+        high = low + 1
+        while high - low < self._most_texts:
+            shorter = self._widened(low - 1, high) if low else None
+            longer = self._widened(low, high + 1) if high < len(entries) else None
+            if shorter is None and longer is None:
+                break
+            if longer is None or (shorter is not None and shorter < longer):
+                low -= 1
+            else:
+                high += 1
+        batch = entries[low:high]
+        del entries[low:high]
+        self._tokens -= sum(entry.length for entry in batch)
+        return batch
+
+    def clear(self) -> list[Entry]:
+        entries, self._entries, self._tokens = self._entries, [], 0
+        return entries
+
+    def _widened(self, low: int, high: int) -> int | None:
+        """How far apart in length the texts from `low` to `high` are; None when they make no batch."""
+        shortest, longest = self._entries[low].length, self._entries[high - 1].length
+        fits = longest <= shortest * self._growth + 1 and (high - low) * longest <= self._most_tokens
+        return longest - shortest if fits else None
+
+    def _handicap(self, tokens: int) -> float:
+        return min(_PATIENCE * tokens * self._seconds_a_token, _LONGEST_S)
