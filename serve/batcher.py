@@ -33,6 +33,7 @@ class Batcher:
 
     `remember` is the number of texts whose outputs are kept; their keys are token ids, all that the model sees of a
     text. `inline` runs a batch on the event loop when nothing else waits: two thread switches less.
+    `seconds_a_token` is a first guess of what the model costs.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class Batcher:
         *,
         remember: int = 0,
         inline: bool = False,
+        seconds_a_token: float = 0.0,
     ):
         self._run = run
         self._executor = executor
         self._inline = inline
         self._metrics = metrics
         self._version = version
-        self._waiting = WaitingTexts(settings)
+        self._waiting = WaitingTexts(settings, seconds_a_token)
         self._known: LRUCache[Ids, Row] | None = LRUCache(remember) if remember else None
         self._under_way: dict[Ids, Entry] = {}  # waiting or running, where outputs are remembered
         self._running: Sequence[Entry] = ()
@@ -110,7 +112,6 @@ class Batcher:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return np.stack(await job.future)
         except TimeoutError:
-            job.expired = True
             raise DeadlineExceeded(_TOO_LATE) from None
 
     def _unknown(self, job: Job, texts: Sequence[Ids]) -> list[tuple[Ids, list[int]]]:
@@ -150,7 +151,7 @@ class Batcher:
     def _drop_the_dead(self) -> None:
         for entry in self._waiting.drop():
             self._under_way.pop(entry.ids, None)
-            expired = any(job.expired or not job.future.done() for job, _ in entry.places)
+            expired = any(job.deadline <= time.monotonic() for job, _ in entry.places)
             self._metrics.dropped("deadline" if expired else "client_left")
             entry.fail(DeadlineExceeded(_TOO_LATE))
 

@@ -82,7 +82,8 @@ def up(
     address = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     server = type(settings.server).model_validate({**settings.server.model_dump(), **address})
     settings = settings.model_copy(update={"server": server})
-    from serve.app import check_port, has_haproxy, running
+    from serve.app import check_port, running
+    from serve.flags import has_haproxy
     from serve.training import prepare
 
     check_port(server.host, server.port)

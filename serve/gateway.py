@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve import oip
 from serve.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     Internal,
     InvalidRequest,
     MethodNotAllowed,
@@ -101,7 +102,7 @@ class _Gateway:
                 chosen = self._replica.choose(request.path_params.get("version"))
                 version = chosen.version
                 deadline = time.monotonic() + seconds_allowed(request, self._replica.longest_s)
-                body = await read_body(request, self._replica.body_limit)
+                body = await read_body(request, self._replica.body_limit, deadline)
                 async with while_connected(request):
                     response = await answer(request, chosen, body, deadline)
             except RequestError as error:
@@ -143,17 +144,21 @@ class _Gateway:
         return json_response({"name": self._replica.task.name, "ready": True})
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes."""
+async def read_body(request: Request, limit: int, deadline: float) -> bytes:
+    """The body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, DeadlineExceeded if it stalls."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise BodyTooLarge(f"the body has {declared} bytes; at most {limit} are allowed", limit=limit)
     parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            raise BodyTooLarge(f"the body has more than {limit} bytes, which is the most allowed", limit=limit)
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise BodyTooLarge(f"the body has more than {limit} bytes, which is the most allowed", limit=limit)
+    except TimeoutError:
+        raise DeadlineExceeded("the deadline passed before the body had arrived") from None
     return b"".join(parts)
 
 

@@ -17,13 +17,14 @@ from models.releases import Release, ReleaseError, read_release, release_path
 from models.task import Task, get_task
 from serve.batcher import Batcher
 from serve.config import Config
-from serve.errors import InvalidRequest, NotReady, Overloaded
+from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
 from serve.metrics import Metrics
 from serve.routing import Router
 
 log = logging.getLogger("flywheel.replica")
 
 _FOLLOW_EVERY_S = 1.0
+_MOST_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would hold up everybody else for tens of milliseconds
 _CHARACTERS_A_TOKEN = 4  # roughly, in English; only for judging a text before it is tokenized
 
 
@@ -97,7 +98,10 @@ class Replica:
         texts = version.task.texts(request)
         self._admit(texts, version.batcher, deadline)
         started = time.perf_counter()
-        encoded = version.session.encoder.encode(texts)
+        if sum(map(len, texts)) > _MOST_CHARACTERS_ON_LOOP:
+            encoded = await asyncio.to_thread(version.session.encoder.encode, texts)
+        else:
+            encoded = version.session.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         output = await version.batcher.submit([row.ids for row in encoded], deadline)
         return {
@@ -114,7 +118,11 @@ class Replica:
             raise InvalidRequest(
                 f"body: {len(texts)} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
             )
-        longest = min(limits.wait_s, deadline - time.monotonic())
+        left = deadline - time.monotonic()
+        if left <= 0:
+            self.metrics.dropped("deadline", len(texts))
+            raise DeadlineExceeded("the deadline passed before the request was read")
+        longest = min(limits.wait_s, left)
         if self.backlog_s <= longest:
             return
         tokens = sum(min(len(text) // _CHARACTERS_A_TOKEN + 2, self.task.max_length) for text in texts)
@@ -122,7 +130,8 @@ class Replica:
         if wait > longest:
             self.metrics.dropped("overloaded", len(texts))
             raise Overloaded(
-                f"the model is busy for the next {wait:.1f} s; try again later", retry_after=math.ceil(wait - longest)
+                f"the model is busy for the next {wait:.1f} s; try again later",
+                retry_after=math.ceil(min(wait - longest, limits.deadline_s)),
             )
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
@@ -167,7 +176,7 @@ class Replica:
             raise BundleError(f"The bundle {path} is for {bundle.manifest.task}, not {self.task.name}.")
         settings = self._config.session
         session = OnnxSession(bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu)
-        session.warm_up()
+        seconds_a_token = session.warm_up()
         task = self.task(bundle, self._options)
         batching = self._config.batching
         batcher = Batcher(
@@ -178,6 +187,7 @@ class Replica:
             name,
             remember=self._config.cache.texts,
             inline=not session.on_gpu,
+            seconds_a_token=seconds_a_token,
         )
         return LoadedVersion(name, path, bundle, task, session, batcher)
 

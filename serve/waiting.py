@@ -38,7 +38,6 @@ class Job:
     outputs: list[Row | None]
     missing: int
     since: float = field(default_factory=time.monotonic)
-    expired: bool = False
 
     def answer(self, index: int, row: Row) -> None:
         self.outputs[index] = row
@@ -81,13 +80,13 @@ _length = attrgetter("length")
 class WaitingTexts:
     """The queue of one model: its texts by length, and the time they stand for."""
 
-    def __init__(self, settings: Batching):
+    def __init__(self, settings: Batching, seconds_a_token: float = 0.0):
         self._most_tokens = settings.most_tokens()
         self._most_texts = settings.texts
         self._growth = settings.growth
         self._entries: list[Entry] = []  # by length
         self._tokens = 0
-        self._seconds_a_token = 0.0  # a moving average; zero until the first batch has run
+        self._seconds_a_token = seconds_a_token  # a moving average
 
     def __len__(self) -> int:
         return len(self._entries)

