@@ -157,6 +157,7 @@ class Bench:
         self._server(FLYWHEEL, r, number)
         after = self._limit(number)
         r["limit_rps"], r["limit_batch1_ms"] = ((a + b) / 2 for a, b in zip(before, after, strict=True))
+        r["limit_drift"] = max(before[0], after[0]) / min(before[0], after[0])
         for server in self._others():
             self._server(server, r, number)
         return r

@@ -108,16 +108,20 @@ def cluster(setup: Setup, folder: Path) -> Iterator[dict[str, str]]:
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(urlsplit(setup.statistics[number]).port),
             }
-            where = ["--head", "--port", address.rpartition(":")[2]] if number == 0 else ["--address", address]
+            head = ["--head", "--port", address.rpartition(":")[2], "--include-dashboard=false"]
             command = [
-                BIN / "ray", "start", *where, "--node-ip-address=127.0.0.1", "--block",
-                f"--num-cpus={setup.replicas // setup.nodes}",
-                "--object-store-memory=100000000", "--include-dashboard=false", "--disable-usage-stats",
-                f"--temp-dir={folder}",
+                BIN / "ray", "start", *(["--address", address] if number else head), "--block",
+                "--node-ip-address=127.0.0.1", f"--num-cpus={setup.replicas // setup.nodes}",
+                "--object-store-memory=100000000", "--disable-usage-stats", f"--temp-dir={folder}",
             ]  # fmt: skip
             with (folder / f"node{number}.log").open("w") as log:
                 nodes.append(subprocess.Popen(command, env={**common, **own}, stdout=log, stderr=log))
-            wait_until(lambda n=number + 1: alive_nodes(common) == n, f"node {number} of {setup.name}")
+            wait_until(
+                lambda n=number + 1: nodes[-1].poll() is not None or alive_nodes(common) == n,
+                f"node {number} of {setup.name}",
+            )
+            if nodes[-1].poll() is not None:
+                sys.exit(f"{setup.name}: {(folder / f'node{number}.log').read_text()}")
         yield common
     finally:
         for node in reversed(nodes):
@@ -184,11 +188,11 @@ def check_placement(setup: Setup, environment: dict[str, str]) -> None:
     code = f"""
 from ray.serve.context import _get_global_client
 deployment = _get_global_client().get_serve_details()["applications"]["{TASK}"]["deployments"]["{TASK}"]
-print(*(replica["node_id"][:8] for replica in deployment["replicas"]))"""
-    nodes: list[str] = []
-    wait_until(lambda: bool(nodes.extend(in_cluster(environment, code).split()) or nodes), f"{setup.name}: placement")
+print(*(replica["node_id"][:8] for replica in deployment["replicas"] if replica.get("node_id")))"""
+    wait_until(lambda: len(in_cluster(environment, code).split()) == setup.replicas, f"{setup.name}: its replicas")
+    nodes = in_cluster(environment, code).split()
     print(f"{setup.name}: on nodes {', '.join(nodes)}", flush=True)
-    if len(nodes) != setup.replicas or len(set(nodes)) != setup.nodes:
+    if len(set(nodes)) != setup.nodes:
         sys.exit(f"{setup.name}: the replicas are not where they should be")
 
 

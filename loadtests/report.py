@@ -1,6 +1,6 @@
 """From the rounds to figures: medians with their spread, ratios within rounds, the bounds, the table.
 
-A round is `{"limit_rps", "limit_batch1_ms", "servers": {server: {scenario: load}}, "memory": {server: {"rss_mb",
+A round is `{"limit_rps", "limit_batch1_ms", "limit_drift", "servers": {server: {scenario: load}}, "memory": {server: {"rss_mb",
 "pss_mb"}}, "labels": {server: {"asked", "differ", "errors", "agree"}}}`; whatever was not measured is not there.
 """
 
@@ -19,6 +19,8 @@ from loadtests.scenarios import ALONE, MANY, NAMES
 from loadtests.servers import TITLES
 
 Round = dict[str, Any]
+STEADY = 1.3  # a round whose two limits differ by more than this says little
+LATE_MS = 10.0
 _FIGURES = ("rps", "p50_ms", "p95_ms", "p99_ms")
 _OF_THE_MODEL = ("c1", "c16", "c64", "batch32", "zipf")  # whose texts are those of the in-process limit
 
@@ -176,6 +178,13 @@ def _most(what: str, bound: float, value: float) -> dict[str, Any]:
 def print_report(report: dict[str, Any], console: Console) -> None:
     console.print(_loads(report))
     console.print(_bounds(report))
+    for number, drift in enumerate((r["limit_drift"] for r in report["rounds"]), 1):
+        if drift > STEADY:
+            console.print(
+                f"round {number} was disturbed: the limit before Flywheel and after it differ {drift:.1f} times"
+            )
+    if (lag := (report["overload"] or {}).get("client_lag_p99_ms") or 0) > LATE_MS:
+        console.print(f"overload: the client itself was late, by {lag:.0f} ms (p99); its times include that")
     for name, problem in report["problems"].items():
         console.print(f"not all measured: {TITLES[name]}: {problem.splitlines()[0]}", highlight=False, markup=False)
 

@@ -19,7 +19,7 @@ NAMES = {
     "c64": "one text, c=64",
     "mixed": "90 % short, 10 % to 256 tokens, c=16",
     "batch32": "32 texts a request, c=4",
-    "tasks": "three tasks at once, c=16",
+    "tasks": "three tasks at once, c=8",
     "zipf": "Zipf(1.1) over 3,000 texts, c=64",
     "recommendation": "recommendation, 100 candidates, c=1",
     "labels": "labels under load, c=64",
@@ -74,7 +74,7 @@ class Scenarios:
         return [Scenario(ALONE, 16, short, by_kind=True), Scenario("mixed", 16, calls, by_kind=True)]
 
     def _three_tasks(self) -> Scenario:
-        rank = rankings(300, candidates=10, history=10)
+        rank = rankings(300, candidates=10, history=3)
         calls = []
         for intent, sentiment, body in zip(self._texts, seed_texts("sentiment"), rank, strict=False):
             calls += [
@@ -82,7 +82,7 @@ class Scenarios:
                 Call("/v2/models/sentiment/predict", FLYWHEEL.body([sentiment]), "sentiment"),
                 Call(RANK, body, "recommendation"),
             ]
-        return Scenario("tasks", 16, calls, by_kind=True)
+        return Scenario("tasks", 8, calls, by_kind=True)
 
     def _zipf(self) -> Scenario:
         drawn = zipf(distinct(self._texts, 3000), 50_000)

@@ -110,7 +110,7 @@ def labels_alone(server: Peer, url: str, texts: Sequence[str], sample: int = 300
 def labels_under_load(server: Peer, url: str, alone: dict[str, str], seconds: float) -> dict[str, int]:
     """How many labels were `asked` over 64 connections at once, and how many `differ` from those asked alone.
 
-    By the bundled driver, since wrk reads no answers; not a measurement of speed.
+    by the bundled driver, which compares every answer; not a measurement of speed.
     """
     texts, outcomes = list(alone), []
 

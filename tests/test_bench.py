@@ -43,6 +43,7 @@ def _round(speed: float, short_p99: float = 8.0) -> dict[str, Any]:
     return {
         "limit_rps": 1000 * speed,
         "limit_batch1_ms": 1 / speed,
+        "limit_drift": 1.1,
         "servers": servers,
         "memory": {name: {"rss_mb": 2000.0, "pss_mb": 1500.0} for name in servers},
         "labels": {name: {"asked": 100, "differ": 0, "errors": 0, "agree": 1.0} for name in ("flywheel", *PEERS)},
@@ -155,12 +156,14 @@ def test_the_report_has_the_promised_keys_and_is_json() -> None:
 def test_the_table_names_every_server_and_every_bound() -> None:
     console = Console(width=140, record=True, file=io.StringIO())
     report = _report([_round(1)])
+    report["rounds"][0]["limit_drift"] = 2.5
     report["problems"] = {"infinity": "could not be installed\nno network"}
     print_report(report, console)
     shown = console.export_text()
     assert all(title in shown for title in TITLES.values())
     assert all(bound.what in shown for bound in BOUNDS)
     assert "could not be installed" in shown
+    assert "round 1 was disturbed" in shown
     assert "MISSED" in shown
 
 
