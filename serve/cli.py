@@ -86,7 +86,8 @@ def up(
     from serve.flags import has_haproxy
     from serve.training import prepare
 
-    check_port(server.host, server.port)
+    if settings.ray.address is None:  # on a cluster, Serve may hold the port already
+        check_port(server.host, server.port)
     if prepare(settings, out):
         # torch and transformers would stay in this process for as long as it serves: 300 MB for nothing.
         os.execv(sys.executable, [sys.executable, *sys.argv])
