@@ -1,10 +1,9 @@
 """Requests past Ray Serve's own per-request work, straight to the application of this process.
 
 HAProxy already sends a request to the replica's HTTP server. Behind that server Serve wraps each request in a task that
-watches for disconnection, a queue slot, a request context, tracing and metrics: a third of the time a request spends in
-Python (docs/decisions/0009-hot-path.md). What we need of it the gateway does itself: it counts what waits, watches
-deadlines and disconnection, and the server finishes what it has accepted before it ends. Serve still starts, probes,
-drains and replaces the replica.
+watches for disconnection, a queue slot, a request context, tracing and metrics (docs/decisions/0009-hot-path.md). What
+we need of it the gateway does itself: it counts what waits, watches deadlines and disconnection, and the server
+finishes what it has accepted before it ends. Serve still starts, probes, drains and replaces the replica.
 
 Serve takes the middlewares from the function that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names.
 """
