@@ -89,9 +89,11 @@ class OnnxSession:
         """
         _warn_of_precision(self.bundle.manifest.precision, self.on_gpu)
         longest = self.bundle.manifest.max_length
-        shapes = [(1, 2), (1, 16), (8, 16), (32, 32), (1, longest)]
-        if self.on_gpu:  # the largest: TensorRT builds an engine again for a shape beyond those it has seen
-            shapes += [(64, 16), (max(1, self.batch_tokens // longest), longest)]
+        # None larger than serving runs: what a run takes of memory stays taken. On a GPU the largest, or TensorRT
+        # would build an engine again.
+        shapes = [(1, 2), (1, 16), (8, 16), (max(1, self.batch_tokens // longest), longest)]
+        if self.on_gpu:
+            shapes += [(64, 16)]
         for batch, length in shapes:
             self.run([[0] * min(length, longest)] * batch)
         started = time.perf_counter()

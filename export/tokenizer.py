@@ -18,7 +18,7 @@ _CHARACTERS_A_TOKEN = 40
 class Encoded(NamedTuple):
     """One text: its token ids, special ones included, and whether the text was cut to `max_length`."""
 
-    ids: list[int]
+    ids: tuple[int, ...]
     truncated: bool
 
 
@@ -36,7 +36,7 @@ class TextEncoder:
         cut = [text[: self._most_characters] for text in texts]
         encodings = self._tokenizer.encode_batch_fast(cut)
         return [
-            Encoded(encoding.ids, bool(encoding.overflowing) or len(kept) < len(text))
+            Encoded(tuple(encoding.ids), bool(encoding.overflowing) or len(kept) < len(text))
             for encoding, kept, text in zip(encodings, cut, texts, strict=True)
         ]
 

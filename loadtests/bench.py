@@ -229,7 +229,7 @@ class Bench:
                     with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._load_s()):
                         r["labels"][server.name] = self._labels(server, url)
                 for scenario in scenarios:
-                    with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s()):
+                    with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s(scenario.warm_s)):
                         loads[scenario.name] = self._load(url, scenario)
                 r["memory"][server.name] = memory_mb(pid)
         except _FAILURES as error:
@@ -241,11 +241,11 @@ class Bench:
         self.console.print(f"{server.title}: {when}: {error}", highlight=False, markup=False)
 
     def _load(self, url: str, scenario: Scenario) -> dict[str, Any]:
-        send = (url, scenario.calls, scenario.connections)
         drivers.once(url, scenario.first)
-        drivers.load(*send, WARM_S)
-        time.sleep(DRAIN_S)  # what the warm-up left unanswered
-        return drivers.load(*send, self.options.seconds, by_kind=scenario.by_kind)
+        if scenario.warm_s:
+            drivers.load(url, scenario.warm or scenario.calls, scenario.connections, scenario.warm_s)
+            time.sleep(DRAIN_S)  # what the warm-up left unanswered
+        return drivers.load(url, scenario.calls, scenario.connections, self.options.seconds, by_kind=scenario.by_kind)
 
     def _labels(self, server: Peer, url: str) -> dict[str, float]:
         """Alone asked once, under load in each round; `agree` is the share that Flywheel labels alike."""
@@ -270,15 +270,16 @@ class Bench:
     def _sweep_s(self) -> float:
         return 2 * len(limit.settings()) * (SWEEP_S + 1.5)
 
-    def _load_s(self) -> float:
-        return float(self.options.seconds) + WARM_S + DRAIN_S
+    def _load_s(self, warm_s: float = WARM_S) -> float:
+        return float(self.options.seconds) + warm_s + DRAIN_S
 
     def _expected_s(self) -> float:
         """The steps' expected seconds, all of them: what the progress bar runs over."""
         servers = [FLYWHEEL, *self._others()]
-        chosen = [len(self.scenarios.of(server, self.options.scenarios)) for server in servers]
+        chosen = [self.scenarios.of(server, self.options.scenarios) for server in servers]
+        loads = sum(self._load_s(scenario.warm_s) for scenarios in chosen for scenario in scenarios)
         labels = len(servers) - 1 if "labels" in self.options.scenarios else 0
-        turns = sum(1 for count in chosen if count) * START_S + (sum(chosen) + labels) * self._load_s()
+        turns = sum(1 for scenarios in chosen if scenarios) * START_S + loads + labels * self._load_s()
         in_process = 2 * (1.5 * self.options.seconds + 4)
         return self._sweep_s() + float(self.options.rounds * (in_process + turns))
 

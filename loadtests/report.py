@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.peers import PEERS
-from loadtests.scenarios import ALONE, MANY, NAMES
+from loadtests.scenarios import ALONE, MANY, title
 from loadtests.servers import TITLES
 
 Round = dict[str, Any]
@@ -204,7 +204,7 @@ def _loads(report: dict[str, Any]) -> Table:
         for scenario, load in scenarios.items():
             labels = report["labels"].get(name) if scenario == "c64" else None
             table.add_row(
-                "  " + ("short texts alone, c=16" if scenario == ALONE else NAMES[scenario]),
+                "  " + title(scenario),
                 f"{load['rps']:.0f}", "{:.0f}-{:.0f}".format(*load["rps_spread"]),
                 f"{load['share_of_limit']:.2f}" if "share_of_limit" in load else "",
                 *(f"{load[key]:.2f}" for key in _FIGURES[1:]), str(load["errors"]),

@@ -25,8 +25,14 @@ NAMES = {
     "labels": "labels under load, c=64",
 }
 ALONE = "mixed_alone"  # the short texts of `mixed`, with no long ones: what their p99 is held against
+COLD = "zipf_cold"  # the same draws while the cache fills
+_BESIDE = {ALONE: "short texts alone, c=16", COLD: "Zipf(1.1), cache empty at first, c=64"}
 MANY = 32
 RANK = "/v2/models/recommendation/predict"
+
+
+def title(scenario: str) -> str:
+    return (NAMES | _BESIDE)[scenario]
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,12 @@ class Scenario:
     texts: int = 1  # in each request
     by_kind: bool = False
     first: Sequence[Call] = ()  # sent once before all else, so that a cache knows it
+    warm: Sequence[Call] | None = None  # sent for `warm_s` before the measurement; None: what is measured
+    warm_s: float = 1.0
 
     @property
     def title(self) -> str:
-        return "short texts alone, c=16" if self.name == ALONE else NAMES[self.name]
+        return title(self.name)
 
 
 class Scenarios:
@@ -54,7 +62,7 @@ class Scenarios:
     def of(self, server: Peer, chosen: Sequence[str]) -> list[Scenario]:
         """The chosen scenarios that are measured on this server, in order."""
         if server is FLYWHEEL_CACHE:
-            found = [self._zipf(), self._recommendation()]
+            found = [*self._zipf(), self._recommendation()]
         else:
             ones = self._calls(server, 1)
             found = [Scenario(f"c{connections}", connections, ones) for connections in (1, 16, 64)]
@@ -62,7 +70,7 @@ class Scenarios:
                 found.append(Scenario("batch32", 4, self._calls(server, MANY), texts=MANY))
             if server is FLYWHEEL:
                 found += [*self._mixed_lengths(), self._three_tasks()]
-        return [scenario for scenario in found if scenario.name.removesuffix("_alone") in chosen]
+        return [scenario for scenario in found if scenario.name.partition("_")[0] in chosen]
 
     def _calls(self, server: Peer, size: int) -> list[Call]:
         ends = range(size, len(self._texts) + 1, size)
@@ -84,9 +92,12 @@ class Scenarios:
             ]
         return Scenario("tasks", 8, calls, by_kind=True)
 
-    def _zipf(self) -> Scenario:
-        drawn = zipf(distinct(self._texts, 3000), 50_000)
-        return Scenario("zipf", 64, [Call(FLYWHEEL.path, FLYWHEEL.body([text])) for text in drawn])
+    def _zipf(self) -> list[Scenario]:
+        """Cold, then warm. Each load has draws of its own: the same again would all be known."""
+        drawn = zipf(distinct(self._texts, 3000), 90_000)
+        calls = [Call(FLYWHEEL.path, FLYWHEEL.body([text])) for text in drawn]
+        cold, warm, measured = calls[:30_000], calls[30_000:60_000], calls[60_000:]
+        return [Scenario(COLD, 64, cold, warm_s=0.0), Scenario("zipf", 64, measured, warm=warm, warm_s=8.0)]
 
     def _recommendation(self) -> Scenario:
         calls = [Call(RANK, body) for body in rankings(200, candidates=100, history=10)]

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import numpy as np
 from cachetools import LRUCache
@@ -58,6 +59,9 @@ class Batcher:
         self._under_way: dict[Ids, Entry] = {}  # waiting or running, where outputs are remembered
         self._running: Sequence[Entry] = ()
         self._running_since = 0.0
+        # Since when the model has been free while there was work: what the event loop does in between costs those who
+        # wait as much as the model does, and belongs into the estimate of a wait.
+        self._free_since: float | None = None
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
@@ -92,25 +96,30 @@ class Batcher:
         """Seconds of work in the queue that would go before a request of `tokens` that came now."""
         return self._waiting.seconds_before(tokens)
 
-    async def submit(self, rows: Sequence[Sequence[int]], deadline: float) -> NDArray[np.float32]:
+    async def submit(
+        self,
+        rows: Sequence[Ids],
+        deadline: float,
+        while_waiting: AbstractAsyncContextManager[None] | None = None,
+    ) -> NDArray[np.float32]:
         """Outputs of `rows` (token ids), (len(rows), labels or dimensions), in order.
 
         `deadline` is on the clock of time.monotonic. Raises DeadlineExceeded when it passes first, and whatever
-        the model raised for one of the texts. When the caller is cancelled its texts leave the queue.
+        the model raised for one of the texts. When the caller is cancelled its texts leave the queue; `while_waiting`
+        is entered for as long as this waits, so that it may do so.
         """
         job = Job(deadline, asyncio.get_running_loop().create_future(), [None] * len(rows), len(rows))
-        texts = [tuple(row) for row in rows]
-        missing = [(ids, [i]) for i, ids in enumerate(texts)] if self._known is None else self._unknown(job, texts)
+        missing = [(ids, [i]) for i, ids in enumerate(rows)] if self._known is None else self._unknown(job, rows)
         if missing:
             entries = self._waiting.add(job, missing)
             if self._known is not None:
                 self._under_way |= {entry.ids: entry for entry in entries}
             self._arrived.set()
         if job.future.done():
-            return np.stack(job.future.result())
+            return _stacked(job.future.result())
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return np.stack(await job.future)
+            async with while_waiting or nullcontext(), asyncio.timeout(deadline - time.monotonic()):
+                return _stacked(await job.future)
         except TimeoutError:
             raise DeadlineExceeded(_TOO_LATE) from None
 
@@ -176,11 +185,16 @@ class Batcher:
             return
         if len(output) != len(batch):
             raise RuntimeError(f"the model gave {len(output)} outputs for {len(batch)} texts")
-        took = time.monotonic() - started
-        self._waiting.ran(len(batch) * batch[-1].length, took)
-        self._metrics.batch(self._version, len(batch), took)
+        ended = time.monotonic()
+        self._waiting.ran(len(batch) * batch[-1].length, ended - (self._free_since or started))
+        self._free_since = ended if self._waiting else None
+        self._metrics.batch(self._version, len(batch), ended - started)
         for entry, row in zip(batch, output, strict=True):
             if self._known is not None:
                 self._under_way.pop(entry.ids, None)
                 self._known[entry.ids] = row.copy()  # or the row would keep its whole batch in memory
             entry.answer(row)
+
+
+def _stacked(rows: Sequence[Row]) -> NDArray[np.float32]:
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)

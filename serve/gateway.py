@@ -103,8 +103,7 @@ class _Gateway:
                 version = chosen.version
                 deadline = time.monotonic() + seconds_allowed(request, self._replica.longest_s)
                 body = await read_body(request, self._replica.body_limit, deadline)
-                async with while_connected(request):
-                    response = await answer(request, chosen, body, deadline)
+                response = await answer(request, chosen, body, deadline)
             except RequestError as error:
                 response = error_response(error)
             except ClientDisconnect:
@@ -120,14 +119,15 @@ class _Gateway:
     async def predict(self, request: Request, version: LoadedVersion, body: bytes, deadline: float) -> Response:
         require_json(request)
         validated = validate(self._replica.task.Request, parse_json(body))
-        return json_response(await self._replica.answer(version, validated, deadline))
+        return json_response(await self._replica.answer(version, validated, deadline, while_connected(request)))
 
     async def infer(self, request: Request, version: LoadedVersion, body: bytes, deadline: float) -> Response:
         header_length = request.headers.get(oip.HEADER_LENGTH)
         require_json(request, binary=header_length is not None)
         task = self._replica.task
         parsed = oip.parse_infer(task, body, header_length)
-        answer = await self._replica.answer(version, validate(task.Request, parsed.request), deadline)
+        validated = validate(task.Request, parsed.request)
+        answer = await self._replica.answer(version, validated, deadline, while_connected(request))
         if parsed.id:
             answer["id"] = parsed.id
         content, headers = oip.write_infer(task, answer, parsed.wanted)

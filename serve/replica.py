@@ -6,9 +6,12 @@ import asyncio
 import logging
 import math
 import os
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from export.bundle import Bundle, BundleError
@@ -17,6 +20,7 @@ from models.releases import Release, ReleaseError, read_release, release_path
 from models.task import Task, get_task
 from serve.batcher import Batcher
 from serve.config import Config
+from serve.encoding import RememberingEncoder
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
 from serve.metrics import Metrics
 from serve.routing import Router
@@ -24,19 +28,27 @@ from serve.routing import Router
 log = logging.getLogger("flywheel.replica")
 
 _FOLLOW_EVERY_S = 1.0
-_MOST_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would hold up everybody else for tens of milliseconds
-_CHARACTERS_A_TOKEN = 4  # roughly, in English; only for judging a text before it is tokenized
 
 
 class LoadedVersion:
-    """A bundle ready to answer: its session, its task and its batcher."""
+    """A bundle ready to answer: its session, its task, its encoder and its batcher."""
 
-    def __init__(self, version: str, path: str, bundle: Bundle, task: Task, session: OnnxSession, batcher: Batcher):
+    def __init__(
+        self,
+        version: str,
+        path: str,
+        bundle: Bundle,
+        task: Task,
+        session: OnnxSession,
+        encoder: RememberingEncoder,
+        batcher: Batcher,
+    ):
         self.version = version
         self.path = path
         self.bundle = bundle
         self.task = task
         self.session = session
+        self.encoder = encoder
         self.batcher = batcher
 
 
@@ -49,7 +61,7 @@ class Replica:
         self._options = config.task_options(task)
         self.metrics = Metrics(task)
         # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_step_back)
         self._release = read_release(config.home, task)
         self._router = self._load(self._release, {})
         self._follower: asyncio.Task[None] | None = None
@@ -88,22 +100,26 @@ class Replica:
         """Seconds of work that wait for the model. The versions share its thread, so they add up."""
         return sum(version.batcher.backlog_s for version in self._router.versions.values())
 
-    async def answer(self, version: LoadedVersion, request: Any, deadline: float) -> dict[str, Any]:
+    async def answer(
+        self,
+        version: LoadedVersion,
+        request: Any,
+        deadline: float,
+        while_waiting: AbstractAsyncContextManager[None] | None = None,
+    ) -> dict[str, Any]:
         """The predict answer to a validated request. Raises a RequestError the client can act on.
 
-        `deadline` is on the clock of time.monotonic.
+        `deadline` is on the clock of time.monotonic. `while_waiting` is entered only where the model has to be waited
+        for.
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
         texts = version.task.texts(request)
-        self._admit(texts, version.batcher, deadline)
+        self._admit(texts, version, deadline)
         started = time.perf_counter()
-        if sum(map(len, texts)) > _MOST_CHARACTERS_ON_LOOP:
-            encoded = await asyncio.to_thread(version.session.encoder.encode, texts)
-        else:
-            encoded = version.session.encoder.encode(texts)
+        encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
-        output = await version.batcher.submit([row.ids for row in encoded], deadline)
+        output = await version.batcher.submit([row.ids for row in encoded], deadline, while_waiting)
         return {
             "id": os.urandom(16).hex(),
             "model_name": self.task.name,
@@ -111,7 +127,7 @@ class Replica:
             "predictions": version.task.decode(request, output, [row.truncated for row in encoded]),
         }
 
-    def _admit(self, texts: Sequence[str], batcher: Batcher, deadline: float) -> None:
+    def _admit(self, texts: Sequence[str], version: LoadedVersion, deadline: float) -> None:
         """Turn away, before any work is done for it, what would be answered too late."""
         limits = self._config.limits
         if len(texts) > limits.texts:
@@ -125,9 +141,9 @@ class Replica:
         longest = min(limits.wait_s, left)
         if self.backlog_s <= longest:
             return
-        tokens = sum(min(len(text) // _CHARACTERS_A_TOKEN + 2, self.task.max_length) for text in texts)
-        wait = batcher.wait_s(tokens)
-        if wait > longest:
+        tokens = version.encoder.estimated_tokens(texts)
+        wait = version.batcher.wait_s(tokens)
+        if tokens and wait > longest:
             self.metrics.dropped("overloaded", len(texts))
             raise Overloaded(
                 f"the model is busy for the next {wait:.1f} s; try again later",
@@ -178,18 +194,19 @@ class Replica:
         session = OnnxSession(bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu)
         seconds_a_token = session.warm_up()
         task = self.task(bundle, self._options)
-        batching = self._config.batching
+        batching, remember = self._config.batching, self._config.cache.texts
+        encoder = RememberingEncoder(session.encoder, bundle.manifest.max_length, remember)
         batcher = Batcher(
             session.run,
             self._executor,
             batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
             self.metrics,
             name,
-            remember=self._config.cache.texts,
+            remember=remember,
             inline=not session.on_gpu,
             seconds_a_token=seconds_a_token,
         )
-        return LoadedVersion(name, path, bundle, task, session, batcher)
+        return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
 
     async def _follow(self) -> None:
         """Take up a new release when its file changes: load beside the old one, swap, then retire the old one."""
@@ -216,6 +233,12 @@ class Replica:
         self._router, self._release = new, release
         log.warning("%s now serves version %s", self.task.name, release.champion)
         await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
+
+
+def _step_back() -> None:
+    """Let the event loop go before the model's thread: where cores are short a refusal would wait for the model."""
+    if sys.platform == "linux":  # where a priority is a thread's own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 5)
 
 
 async def _retire(version: LoadedVersion) -> None:

@@ -27,6 +27,7 @@ Ids = tuple[int, ...]
 _PATIENCE = 8.0
 _LONGEST_S = 1.0
 _LEARNING_RATE = 0.1
+_MOST_SURPRISE = 3.0
 
 
 @dataclass(slots=True, eq=False)
@@ -118,8 +119,13 @@ class WaitingTexts:
 
     def ran(self, tokens: int, seconds: float) -> None:
         """Learn from a batch of `tokens`, padding included."""
-        rate = _LEARNING_RATE if self._seconds_a_token else 1.0
-        self._seconds_a_token += (seconds / tokens - self._seconds_a_token) * rate
+        known = self._seconds_a_token
+        if not known:
+            self._seconds_a_token = seconds / tokens
+            return
+        # One batch that met a stall of the machine says little of the next; a machine that became slow says it again.
+        seen = min(seconds / tokens, known * _MOST_SURPRISE)
+        self._seconds_a_token = known + (seen - known) * _LEARNING_RATE
 
     def drop(self) -> list[Entry]:
         """Take out what nobody waits for any more, or what is past its deadline."""

@@ -93,7 +93,7 @@ async def busy(metrics: Metrics, model: Model, **settings: Any) -> AsyncIterator
     """A batcher whose model is held at a first text, 0, so that what is submitted now waits."""
     model.gate.clear()
     async with batching(metrics, model, **settings) as batcher:
-        first = asyncio.create_task(batcher.submit([[0]], soon()))
+        first = asyncio.create_task(batcher.submit([(0,)], soon()))
         while not model.batches:  # noqa: ASYNC110  another thread sets it
             await asyncio.sleep(0.001)
         try:
@@ -107,8 +107,8 @@ def soon(seconds: float = 20) -> float:
     return time.monotonic() + seconds
 
 
-def text(number: int, length: int) -> list[int]:
-    return [number] + [7] * (length - 1)
+def text(number: int, length: int) -> tuple[int, ...]:
+    return (number,) + (7,) * (length - 1)
 
 
 async def settle() -> None:
@@ -220,7 +220,7 @@ async def test_texts_asked_at_once_run_once_and_outlive_the_one_who_asked_first(
         first = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
         await settle()
         others = [asyncio.create_task(batcher.submit([text(1, 5), text(2, 5)], soon())) for _ in range(3)]
-        joins_running = asyncio.create_task(batcher.submit([[0]], soon()))
+        joins_running = asyncio.create_task(batcher.submit([(0,)], soon()))
         await settle()
         first.cancel()
         model.gate.set()

@@ -49,7 +49,7 @@ class Intent(ClassifierTask):
         self._known = _unit(np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1))
 
     def prediction(self, request: TextRequest, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
-        ranked = [int(i) for i in np.argsort(-scores, kind="stable")]
+        ranked = np.argsort(-scores, kind="stable")[: max(self.options.top_k, 2)].tolist()
         best = ranked[0]
         if best == self._out_of_scope and scores[best] < 0.5 and len(ranked) > 1:
             best = ranked[1]

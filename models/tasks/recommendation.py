@@ -78,7 +78,8 @@ class Recommendation(Task):
 
     def _history(self, request: RankRequest) -> list[HistoryItem]:
         newest = request.user.history[-self.options.history :]
-        return [item if isinstance(item, HistoryItem) else HistoryItem(text=item) for item in newest]
+        # What is valid already is not validated again.
+        return [HistoryItem.model_construct(text=item) if isinstance(item, str) else item for item in newest]
 
     def texts(self, request: RankRequest) -> list[str]:
         return [item.text for item in self._history(request)] + [item.text for item in request.candidates]
