@@ -6,8 +6,6 @@ import asyncio
 import logging
 import math
 import os
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +59,7 @@ class Replica:
         self._options = config.task_options(task)
         self.metrics = Metrics(task)
         # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_step_back)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._release = read_release(config.home, task)
         self._router = self._load(self._release, {})
         self._follower: asyncio.Task[None] | None = None
@@ -233,12 +231,6 @@ class Replica:
         self._router, self._release = new, release
         log.warning("%s now serves version %s", self.task.name, release.champion)
         await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
-
-
-def _step_back() -> None:
-    """Let the event loop go before the model's thread: where cores are short a refusal would wait for the model."""
-    if sys.platform == "linux":  # where a priority is a thread's own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 5)
 
 
 async def _retire(version: LoadedVersion) -> None:

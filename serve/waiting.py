@@ -25,9 +25,9 @@ Ids = tuple[int, ...]
 # A job is overtaken by what arrives within this many times its own running time, and no longer than _LONGEST_S:
 # the shortest goes first, and nobody waits for ever.
 _PATIENCE = 8.0
-_LONGEST_S = 1.0
-_LEARNING_RATE = 0.1
-_MOST_SURPRISE = 3.0
+_LONGEST_S = 0.5
+_LEARNING_RATE = 0.05
+_MOST_SURPRISE = 10.0
 
 
 @dataclass(slots=True, eq=False)

@@ -178,12 +178,13 @@ def queue(*jobs: tuple[float, int], seconds_a_token: float = 0.001) -> list[int]
 
 
 def test_a_short_text_overtakes_a_long_one_for_a_bounded_time() -> None:
-    # 100 tokens take 0.1 s, and so are overtaken for 0.8 s by texts of next to no length.
-    assert queue((0.0, 100), (0.5, 1)) == [1, 0]
-    assert queue((0.0, 100), (0.9, 1)) == [0, 1]
-    assert queue((0.0, 100), (0.0, 100), (0.1, 50)) == [2, 0, 1]
-    # However long: a second at most.
-    assert queue((0.0, 10_000), (1.1, 1)) == [0, 1]
+    # 100 tokens take 0.05 s, and so are overtaken for 0.4 s by texts of next to no length.
+    assert queue((0.0, 100), (0.25, 1), seconds_a_token=0.0005) == [1, 0]
+    assert queue((0.0, 100), (0.45, 1), seconds_a_token=0.0005) == [0, 1]
+    assert queue((0.0, 100), (0.0, 100), (0.05, 50), seconds_a_token=0.0005) == [2, 0, 1]
+    # However long it is, for half a second.
+    assert queue((0.0, 1000), (0.45, 1)) == [1, 0]
+    assert queue((0.0, 1000), (0.55, 1)) == [0, 1]
 
 
 def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
