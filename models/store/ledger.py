@@ -1,0 +1,91 @@
+"""Who did what to a task's versions, what each version learned from, and locks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, literal, or_, select
+
+from models.store.database import Database, chunks
+from models.store.schema import Words, audit_log, feedback, locks, trained
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """One entry of the audit log."""
+
+    at: datetime
+    task: str
+    action: str
+    version: str | None
+    who: str
+    why: str
+    detail: dict[str, Any]
+
+
+class Ledger(Database):
+    def audit(
+        self, task: str, action: str, version: str | None, who: str, why: str, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add an entry; entries are never changed."""
+        self.write(lambda connection: self.add_audit(connection, task, action, version, who, why, detail or {}))
+
+    def add_audit(
+        self, connection: Connection, task: str, action: str, version: str | None, who: str, why: str,
+        detail: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        """`audit` as a part of a larger transaction."""
+        values = {"task": task, "action": action, "version": version, "who": who, "why": why, "detail": dict(detail)}
+        connection.execute(insert(audit_log).values(at=self.clock(), **values))
+
+    def audits(self, task: str, limit: int = 100) -> list[Audit]:
+        """The task's newest entries, newest first."""
+        c = audit_log.c
+        query = (
+            select(c.at, c.task, c.action, c.version, c.who, c.why, c.detail)
+            .where(c.task == task)
+            .order_by(c.id.desc())
+            .limit(limit)
+        )
+        with self.read() as connection:
+            return [Audit(*row) for row in connection.execute(query)]
+
+    def trained_on(self, version: str, ids: Sequence[int]) -> set[int]:
+        """Remember which samples a version learned from.
+
+        Returns those that were erased since they were leased: a version that learned from them should not serve.
+        """
+
+        def write(connection: Connection) -> set[int]:
+            self.hold_off_erasure(connection)
+            there: set[int] = set()
+            for some in chunks(sorted(set(ids))):
+                rows = select(feedback.c.id, literal(version, Words)).where(feedback.c.id.in_(some))
+                statement = self.insert(trained).from_select(["feedback_id", "version"], rows)
+                connection.execute(statement.on_conflict_do_nothing())
+                there |= set(connection.scalars(select(feedback.c.id).where(feedback.c.id.in_(some))))
+            return set(ids) - there
+
+        return self.write(write)
+
+    def acquire(self, name: str, owner: str, seconds: float) -> bool:
+        """Take the lock, or renew it if `owner` has it; False if another has it and its time is not over."""
+        now = self.clock()
+        values = {"owner": owner, "until": now + timedelta(seconds=seconds)}
+        statement = (
+            self.insert(locks)
+            .values(name=name, **values)
+            .on_conflict_do_update(
+                index_elements=["name"], set_=values, where=or_(locks.c.until < now, locks.c.owner == owner)
+            )
+            .returning(locks.c.name)
+        )
+        return self.write(lambda connection: connection.execute(statement).first() is not None)
+
+    def release_lock(self, name: str, owner: str) -> bool:
+        """Let go of the lock; False if `owner` no longer had it."""
+        statement = delete(locks).where(locks.c.name == name, locks.c.owner == owner)
+        return self.write(lambda connection: connection.execute(statement).rowcount > 0)

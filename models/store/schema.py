@@ -1,0 +1,224 @@
+"""The tables, and how Python values are kept in them the same way by SQLite and PostgreSQL.
+
+A change here needs a new file in `migrations/versions` and a new HEAD; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+HEAD = "0001"
+"""the newest revision; a database that has it is used without importing Alembic"""
+
+# PostgreSQL cannot index a value of more than 2,704 bytes, and a client may choose its request's id.
+_LONGEST_ID = 200
+
+
+def clean(text: str) -> str:
+    """The text as both databases can keep it.
+
+    U+0000, which PostgreSQL refuses, and surrogates without their partner, which UTF-8 cannot encode, become U+FFFD.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
+
+
+def _clean_if_any(text: str | None) -> str | None:
+    return None if text is None else clean(text)
+
+
+def _clean_json(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(str(key)): _clean_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean_json(item) for item in value]
+    return value
+
+
+class Words(TypeDecorator[str]):
+    """Text, cleaned on its way in, also where it is compared with a column."""
+
+    impl = Text
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:
+        return _clean_if_any  # `process_bind_param` would cost two more calls for each of a dozen columns
+
+
+class PredictionId(TypeDecorator[str]):
+    """An id as it was given; one too long to index is replaced by its digest, here and where it is looked up."""
+
+    impl = Text
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:
+        return lambda value: None if value is None else prediction_id(value)
+
+
+def prediction_id(value: str) -> str:
+    """The id as the store keeps it."""
+    value = clean(value)
+    return value if len(value) <= _LONGEST_ID else "sha256:" + hashlib.sha256(value.encode()).hexdigest()
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time; aware datetimes in UTC on the Python side, microseconds kept."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"a time without its zone: {value}")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as text: nothing is asked of it in SQL, and orjson reads it faster than a driver does."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:
+        try:
+            return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # a lone surrogate
+            return orjson.dumps(_clean_json(value)).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else orjson.loads(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(column_0_label)s",
+    }
+)
+Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _where(name: str, table: Table, *columns: str, condition: str) -> Index:
+    """An index of only the rows for which `condition` holds: the others cost nothing."""
+    from sqlalchemy import text
+
+    return Index(
+        name, *(table.c[column] for column in columns), sqlite_where=text(condition), postgresql_where=text(condition)
+    )
+
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("serial", Serial, primary_key=True),
+    Column("task", Words, nullable=False),
+    Column("id", PredictionId, nullable=False),
+    Column("version", Words, nullable=False),
+    Column("input", Json, nullable=False),
+    Column("output", Json, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("topic", Words),
+    Column("user", Words),
+    UniqueConstraint("task", "id"),
+    Index("ix_predictions_newest", "task", "at"),
+    Index("ix_predictions_at", "at"),
+)
+_where("ix_predictions_user", predictions, "user", condition='"user" IS NOT NULL')
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("key", LargeBinary, nullable=False, unique=True),
+    Column("task", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("source", Words, nullable=False),
+    Column("text", Words),
+    Column("label", Words),
+    Column("user", Words),  # who corrected
+    Column("subject", Words),  # who had asked: the text is theirs
+    Column("prediction_id", PredictionId),
+    Column("item_id", Words),
+    Column("event", Words),
+    Column("version", Words),
+    Column("predicted", Words),
+    Column("attempts", Integer, nullable=False),
+    Column("reason", Words),
+    Column("owner", Words),
+    Column("leased_until", Moment),
+    Index("ix_feedback_queue", "task", "state", "at"),
+    Index("ix_feedback_newest", "task", "at"),
+    sqlite_autoincrement=True,  # an erased row's id is never given to another row
+)
+_where("ix_feedback_user", feedback, "user", condition='"user" IS NOT NULL')
+_where("ix_feedback_subject", feedback, "subject", condition="subject IS NOT NULL")
+_where("ix_feedback_owner", feedback, "owner", condition="owner IS NOT NULL")
+_where("ix_feedback_item", feedback, "task", "prediction_id", condition="item_id IS NOT NULL")
+
+trained = Table(
+    "trained",
+    metadata,
+    Column("feedback_id", Serial, primary_key=True, autoincrement=False),
+    Column("version", Words, primary_key=True),
+)
+
+erased = Table(
+    "erased",
+    metadata,
+    Column("user", Words, primary_key=True),
+    Column("at", Moment, nullable=False),
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("name", Words, primary_key=True),
+    Column("owner", Words, nullable=False),
+    Column("until", Moment, nullable=False),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("task", Words, nullable=False),
+    Column("action", Words, nullable=False),
+    Column("version", Words),
+    Column("who", Words, nullable=False),
+    Column("why", Words, nullable=False),
+    Column("detail", Json, nullable=False),
+    Index("ix_audit_log_task", "task", "id"),
+)

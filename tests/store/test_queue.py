@@ -1,0 +1,88 @@
+"""Samples on their way out, locks and the audit log."""
+
+from __future__ import annotations
+
+from models.store import Store
+from tests.store.conftest import NOW, Clock, add, correction, fill_queue
+
+
+def test_the_oldest_samples_are_leased_first(store: Store) -> None:
+    assert store.oldest_waiting("intent") is None
+    fill_queue(store, 5)
+    assert store.oldest_waiting("intent") == NOW
+    first = store.lease("intent", "a", 2, 60)
+    assert [sample.text for sample in first] == ["text 0", "text 1"]
+    assert [sample.text for sample in store.lease("intent", "b", 9, 60)] == ["text 2", "text 3", "text 4"]
+    assert store.lease("intent", "c", 9, 60) == []
+    assert store.lease("sentiment", "c", 9, 60) == []
+    assert [sample.text for sample in store.newest("intent", 2)] == ["text 4", "text 3"]
+
+
+def test_an_expired_lease_goes_to_another(store: Store, clock: Clock) -> None:
+    fill_queue(store, 2)
+    first = store.lease("intent", "a", 9, 60)
+    clock.pass_(seconds=50)
+    assert store.renew("a", 60) == 2
+    clock.pass_(seconds=50)
+    assert store.lease("intent", "b", 9, 60) == []
+    clock.pass_(seconds=11)
+    second = store.lease("intent", "b", 9, 60)
+    assert [sample.attempts for sample in first + second] == [1, 1, 2, 2]
+    assert store.settle("a", {sample.id: ("used", None) for sample in first}) == 0
+    assert store.renew("a", 60) == 0
+    assert store.give_back("a", most_attempts=1, reason="late") == {"dead": 0, "waiting": 0}
+    assert store.settle("b", {second[0].id: ("used", None), second[1].id: ("dropped", "near duplicate")}) == 2
+    assert [sample.id for sample in store.used("intent")] == [second[0].id]
+    assert store.settle("b", {second[0].id: ("dead", "twice")}) == 0
+
+
+def test_what_failed_too_often_is_a_dead_letter(store: Store) -> None:
+    fill_queue(store, 3)
+    store.lease("intent", "a", 1, 60)
+    assert store.give_back("a", most_attempts=2, reason="out of memory") == {"dead": 0, "waiting": 1}
+    assert len(store.lease("intent", "a", 3, 60)) == 3
+    assert store.give_back("a", most_attempts=2, reason="bad \x00 \ud800 byte") == {"dead": 1, "waiting": 2}
+    [letter] = store.dead_letters("intent")
+    assert (letter.sample.text, letter.sample.attempts, letter.reason) == ("text 0", 2, "bad \ufffd \ufffd byte")
+    assert [sample.text for sample in store.lease("intent", "b", 9, 60)] == ["text 1", "text 2"]
+
+
+def test_more_rows_than_one_statement_takes(store: Store) -> None:
+    fill_queue(store, 1201)
+    leased = store.lease("intent", "a", 2000, 60)
+    assert len({sample.id for sample in leased}) == 1201
+    ids = [sample.id for sample in leased]
+    assert store.trained_on("2", [*ids, 10**9]) == {10**9}
+    assert store.settle("a", dict.fromkeys(ids, ("used", None))) == 1201
+    assert len(store.used("intent", limit=7)) == 7
+    items = [correction(text=f"text {i}") for i in range(1201)]
+    assert set(add(store, *items)) == {"duplicate"}
+    assert [len(add(store, *[correction(i) for i in range(1201)]))] == [1201]
+
+
+def test_one_owner_of_a_lock(store: Store, clock: Clock) -> None:
+    assert store.acquire("retrain intent", "a", 60)
+    assert store.acquire("retrain sentiment", "b", 60)
+    assert not store.acquire("retrain intent", "b", 60)
+    assert not store.release_lock("retrain intent", "b")
+    clock.pass_(seconds=50)
+    assert store.acquire("retrain intent", "a", 60)
+    clock.pass_(seconds=50)
+    assert not store.acquire("retrain intent", "b", 60)
+    clock.pass_(seconds=11)
+    assert store.acquire("retrain intent", "b", 60)
+    assert not store.release_lock("retrain intent", "a")
+    assert store.release_lock("retrain intent", "b")
+    assert store.acquire("retrain intent", "a", 60)
+
+
+def test_the_audit_log_is_newest_first(store: Store) -> None:
+    for version in ("1", "2", "3"):
+        store.audit("intent", "promote", version, "me", "won the gate", {"won": 3, "lost": [1]})
+    store.audit("sentiment", "rollback", None, "flywheel", "errors")
+    entries = store.audits("intent", 2)
+    assert [entry.version for entry in entries] == ["3", "2"]
+    assert (entries[0].at, entries[0].who, entries[0].why, entries[0].detail) == (
+        NOW, "me", "won the gate", {"won": 3, "lost": [1]},
+    )  # fmt: skip
+    assert store.audits("sentiment")[0].detail == {}
