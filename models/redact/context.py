@@ -1,0 +1,59 @@
+"""What the words before a number say it is: the same ten digits are a phone number or an order."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, cast
+
+Topic = Literal["phone", "card", "account", "iban", "id", "ref"]
+
+REACH = 40  # characters before a number in which a word speaks of it
+
+_WORDS: dict[Topic, str] = {
+    "phone": r"phone|tele(?:ph|f)on\w*|téléphone|teléfono|tel|mobile|móvil|mob|cell|handy|whats ?app|signal|sms|fax"
+    r"|call|text me|ring|dial|reach|contact|my (?:new |old |work |home |other )?(?:number|no)|numéro",
+    "card": r"(?:credit |debit |bank |visa |master ?)card(?: number| no)?|card(?: number| no\b)|visa|amex|kartennummer",
+    "account": r"(?:bank )?account (?:number|no|nr)|acct|a/c|sort code|routing(?: number)?|kontonummer|cuenta",
+    "iban": r"iban",
+    "id": r"passport|reisepass|driv(?:er'?s?|ing) licen[cs]e|licen[cs]e (?:number|no)|national (?:id|insurance)"
+    r"|identity (?:card|number)|id (?:card|number)|personal ?ausweis|tax (?:id|number|identification)\w*"
+    r"|ssn|social (?:security|insurance)(?: number| no)?|nino|ni number|nhs(?: number)?|steuer-?(?:id|nummer)|idnr"
+    r"|sécurité sociale|nir|dni|nie|nif|codice fiscale|bsn|burgerservicenummer|cpf|aadhaa?r|uidai|pan (?:card|number)"
+    r"|pesel|personnummer|cpr|sin|tfn|tax file number|ahv|curp|rijksregisternummer|medicare",
+    "ref": r"orders?|ordr|purchase|parcel|package|shipment|shipping|delivery|track\w*|invoice|receipt|bill|ref|refer\w*"
+    r"|ticket|case|booking|item|article|sku|product|part|serial|model|version|transaction|confirmation|policy|claim"
+    r"|quote|isin|code|barcode|batch|build|issue|commit|waybill|consignment|bestell\w*|sendung\w*",
+}
+_TOPIC = re.compile(r"\b(?:" + "|".join(f"(?P<{topic}>{words})" for topic, words in _WORDS.items()) + r")\b", re.I)
+_SENTENCE = re.compile(r"[!?;]\s|(?<!\bno)(?<!\bnr)(?<!\btel)(?<!\bmob)\.\s", re.I)
+_MONEY_BEFORE = re.compile(r"(?:[$€£¥₹]|\b(?:usd|eur|gbp|inr|chf|sek|nok|dkk|jpy|rs))\.? ?\Z", re.I)
+_AMOUNT_AFTER = re.compile(
+    r" ?(?:%|[$€£¥₹]|(?:shares|euros?|dollars?|pounds|usd|eur|gbp|units|mn|million|bn|billion|people|users|views)\b)",
+    re.I,
+)
+_MINE_AFTER = re.compile(r"[\s,.-]{1,3}(?:is|was|are|=) (?:my|the) (?:\w+ )?(?:phone|mobile|cell|number|tel)", re.I)
+
+
+def topic(text: str, start: int) -> Topic | None:
+    """What the nearest telling word before `start`, in its sentence, says. Takes some 10 us: ask once for a number."""
+    before = text[max(0, start - REACH) : start]
+    if not before:
+        return None
+    for sentence in _SENTENCE.finditer(before):
+        last = sentence.end()
+        if not _SENTENCE.search(before, last):
+            before = before[last:]
+            break
+    found = None
+    for word in _TOPIC.finditer(before):
+        found = word.lastgroup
+    return cast(Topic | None, found)
+
+
+def is_amount(text: str, start: int, end: int) -> bool:
+    """Whether money or a unit stands right before or after."""
+    return bool(_MONEY_BEFORE.search(text[max(0, start - 6) : start]) or _AMOUNT_AFTER.match(text, end))
+
+
+def named_a_phone_after(text: str, end: int) -> bool:
+    return bool(_MINE_AFTER.match(text, end))

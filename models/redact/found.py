@@ -1,0 +1,17 @@
+"""What a detector hands back."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+Kind = Literal["iban", "email", "card", "ip", "id", "wallet", "secret", "phone", "account", "name"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In order of rank: of finds that overlap, the first gives the placeholder its name."""
+
+
+class Found(NamedTuple):
+    """Personal data at `text[start:end]`."""
+
+    kind: Kind
+    start: int
+    end: int

@@ -1,0 +1,52 @@
+"""The text as the patterns see it: digits, dashes and spaces of every script as ASCII, invisible characters gone."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_PLAIN = re.compile(r"[\t\n\r\x20-\x7e]*\Z")
+_KEEP = "\t\n\r"
+_INVISIBLE = {"Cf", "Cc"}
+_COMBINING = {0x20E3, *range(0x0300, 0x0370), *range(0xFE00, 0xFE10)}  # keycaps, accents, variation selectors
+
+
+class _Table(dict[int, str | None]):
+    """What `str.translate` puts for a code point: one character, or None to leave it out. Filled as it is asked."""
+
+    def __missing__(self, code: int) -> str | None:
+        self[code] = shown = _shown(chr(code))
+        return shown
+
+
+def _shown(char: str) -> str | None:
+    category = unicodedata.category(char)
+    if ord(char) in _COMBINING or (category in _INVISIBLE and char not in _KEEP):
+        return None
+    digit = unicodedata.digit(char, -1)
+    if digit >= 0:
+        return str(digit)
+    if category in ("Zs", "Zl", "Zp"):
+        return " "
+    if category == "Pd" or char == "\N{MINUS SIGN}":
+        return "-"
+    if char in "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}":
+        return "'"
+    if char == "\N{IDEOGRAPHIC FULL STOP}":
+        return "."
+    compatible = unicodedata.normalize("NFKC", char)
+    return compatible if len(compatible) == 1 and compatible.isascii() else char
+
+
+_TABLE = _Table()
+
+
+def view(text: str) -> tuple[str, Sequence[int] | None]:
+    """The text to search in, and for each of its characters the index in `text` (None: the same index)."""
+    if _PLAIN.match(text):
+        return text, None
+    seen = text.translate(_TABLE)
+    if len(seen) == len(text):
+        return seen, None
+    return seen, [index for index, char in enumerate(text) if _TABLE[ord(char)] is not None]
