@@ -1,0 +1,1 @@
+"""The steps of curation; `models.curate` puts them in order."""
