@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from export.bundle import Bundle
+from models.thresholds import Thresholds
 
 Datatype = Literal["BYTES", "FP32", "INT32", "BOOL"]
 Prediction = dict[str, Any]
@@ -103,6 +104,7 @@ class Task(ABC):
     outputs: ClassVar[tuple[Tensor, ...]]
     example: ClassVar[dict[str, Any]]
     max_length: ClassVar[int] = 128
+    gate: ClassVar[Thresholds] = Thresholds()
 
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         self.labels = bundle.manifest.labels
@@ -120,6 +122,10 @@ class Task(ABC):
     @abstractmethod
     def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:
         """OIP input tensors, flattened, to the JSON that `predict` takes."""
+
+    def user(self, request: Any) -> str | None:
+        """Who is asking, where the request says so."""
+        return None
 
     @classmethod
     def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
