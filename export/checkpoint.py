@@ -10,6 +10,7 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
+import orjson
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -93,6 +94,15 @@ def save_checkpoint(folder: Path, model: TextModel, tokenizer: PreTrainedTokeniz
     tokenizer.save_pretrained(folder)
     head = {"weight": model.head.weight.detach(), "bias": model.head.bias.detach()}
     save_file(head, folder / _HEAD_FILE, metadata={"normalize": str(model.normalize)})
+
+
+def checkpoint_labels(folder: Path) -> list[str]:
+    """The labels of a classifier's checkpoint, in the order of its head. Raises CheckpointError when it has none."""
+    try:
+        names = orjson.loads((folder / "config.json").read_bytes())["id2label"]
+        return [names[str(i)] for i in range(len(names))]
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is not a classifier's checkpoint: its config.json has no labels.") from error
 
 
 def load_checkpoint(folder: Path, *, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:

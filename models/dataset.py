@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A corpus with its fixed split; `fingerprint` is the sha256 of its content, whatever the file's format."""
+    """A corpus with its fixed split; `fingerprint` is the sha256 of content and split, whatever the file's format."""
 
     name: str
     train: list[Example]
@@ -58,7 +58,6 @@ def load_dataset(task: str, file: Path | None = None) -> Dataset:
     """The file, or the task's seed corpus. Raises DatasetError on anything that would train a wrong model."""
     path = file or seed_file(get_task(task))
     parts: dict[str, list[Example]] = {"train": [], "holdout": [], "": []}
-    digest = hashlib.sha256()
     for line, row in read_rows(path, required=("text", "label")):
         text, label = row["text"], row["label"]
         if not text.strip():
@@ -68,13 +67,59 @@ def load_dataset(task: str, file: Path | None = None) -> Dataset:
         split = row.get("split") or ""
         if split not in (*_SPLITS, ""):
             raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
-        digest.update(orjson.dumps([text, label, split]))
         parts[split].append(Example(text, label))
     for example in parts[""]:
         parts["holdout" if _falls_in_holdout(example.text) else "train"].append(example)
-    dataset = Dataset(path.stem, parts["train"], parts["holdout"], digest.hexdigest())
+    train, holdout = parts["train"], parts["holdout"]
+    dataset = Dataset(path.stem, train, holdout, fingerprint(_rows(train, holdout)))
     _check(path, dataset)
     return dataset
+
+
+def fingerprint(rows: Iterable[tuple[str, ...]]) -> str:
+    """The sha256 of rows of strings, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(orjson.dumps([*row]))
+    return digest.hexdigest()
+
+
+def _rows(train: Iterable[Example], holdout: Iterable[Example]) -> Iterator[tuple[str, str, str]]:
+    for split, examples in (("train", train), ("holdout", holdout)):
+        yield from ((text, label, split) for text, label in examples)
+
+
+def corpus_file(home: Path, task: str, lineage: Mapping[str, Any]) -> Path:
+    """Where the corpus that a bundle's `manifest.data` names is kept, for the trainings that continue from it."""
+    return home / "corpora" / task / f"{lineage['fingerprint']}.jsonl"
+
+
+def save_corpus(dataset: Dataset, file: Path) -> None:
+    """Write the corpus with its split as JSONL; load_dataset reads it to the same rows and the same fingerprint."""
+    with file.open("wb") as out:
+        for row in _rows(dataset.train, dataset.holdout):
+            named = dict(zip(("text", "label", "split"), row, strict=True))
+            out.write(orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def load_corpus(home: Path, task: str, lineage: Mapping[str, Any]) -> Dataset:
+    """The corpus that a bundle's `manifest.data` speaks of: the very training rows and holdout of that version.
+
+    Raises DatasetError when it was not kept, or is not what it was.
+    """
+    name, file = str(lineage["name"]), corpus_file(home, task, lineage)
+    if file.is_file():
+        dataset = load_dataset(task, file)._replace(name=name)
+        if dataset.fingerprint != lineage["fingerprint"]:
+            raise DatasetError(f"{file} is damaged: its fingerprint is {dataset.fingerprint}. Copy it again.")
+        return dataset
+    # Homes of before corpora were kept: all of ours were trained on the seed corpus.
+    if (SEED / f"{task}.csv").is_file() and (seed := load_dataset(task)).fingerprint == lineage["fingerprint"]:
+        return seed
+    raise DatasetError(
+        f"The corpus {name!r} that {task} was trained on is not in {file.parent}. Copy {file.name} from where it was "
+        f"trained, or train a new version on it: flywheel train {task} --data FILE"
+    )
 
 
 def seed_file(task: type[Task]) -> Path:

@@ -5,6 +5,7 @@ The loop itself is Hugging Face's `Trainer`; here stand the batches, the loss an
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,13 +26,20 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from export.checkpoint import DEFAULT_BASE, TextModel, load_base, save_checkpoint
-from models.dataset import Example
+from export.checkpoint import (
+    DEFAULT_BASE,
+    CheckpointError,
+    TextModel,
+    checkpoint_labels,
+    load_base,
+    load_checkpoint,
+    save_checkpoint,
+)
+from models.lesson import Lesson
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
-_HEAD_RATE = 5.0  # the head starts from noise, the encoder from a good place: it learns this much faster
 _LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
 
 
@@ -47,33 +55,69 @@ class Recipe:
     frozen_layers: int = 2  # with the embeddings: they hold the language, and need no gradients
     max_length: int = 128
     label_smoothing: float = 0.1
+    head_rate: float = 5.0  # the head starts from noise, the encoder from a good place: it learns this much faster
+    replay: int = 120  # old texts of each label that a continued training sees again: models/replay.py
+    repeats: int = 3  # how often it sees each new text
+    blend: float = 1.0  # share of the trained weights in what is saved, the rest is of the checkpoint continued from
     seed: int = 7
     threads: int = 0  # torch threads; 0 leaves torch's choice
 
 
-def finetune_classifier(
-    examples: Sequence[Example], labels: Sequence[str], recipe: Recipe, out: Path, progress: Progress
-) -> list[tuple[int, float]]:
-    """Train on `examples` and write the checkpoint to `out`; (step, loss) as it went.
+CONTINUED = Recipe(epochs=1, learning_rate=2e-4, blend=0.75)
+"""The recipe that continues from a checkpoint of ours, on corrections and replayed texts: decision 0015."""
 
-    Raises CheckpointError for an unknown base.
+
+def finetune_classifier(
+    lesson: Lesson, recipe: Recipe, out: Path, progress: Progress, start: Path | None = None
+) -> list[tuple[int, float]]:
+    """Train on the lesson's examples and write the checkpoint to `out`; (step, loss) as it went.
+
+    `start` is a checkpoint of ours to continue from, instead of the recipe's base. Logits are shifted by the
+    logarithm of each label's excess while training, so that the model does not give a label more often than the data
+    has it (logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    Raises CheckpointError for an unknown base or an unfit start.
     """
-    model, tokenizer = prepare(recipe, outputs=len(labels), normalize=False)
-    index = {label: i for i, label in enumerate(labels)}
-    rows = tokenizer([e.text for e in examples], truncation=True, max_length=recipe.max_length)["input_ids"]
-    data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, examples, strict=True)]
+    outputs = len(lesson.labels)
+    model, tokenizer = (
+        resume(recipe, start, lesson.labels) if start else prepare(recipe, outputs=outputs, normalize=False)
+    )
+    index = {label: i for i, label in enumerate(lesson.labels)}
+    rows = tokenizer([e.text for e in lesson.examples], truncation=True, max_length=recipe.max_length)["input_ids"]
+    data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, lesson.examples, strict=True)]
+    shift = torch.tensor([math.log(lesson.excess.get(label, 1.0)) for label in lesson.labels])
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         ids, mask = pad_rows([row["input_ids"] for row in batch])
         return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["label"] for row in batch])}
 
     def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        logits = model(inputs["input_ids"], inputs["attention_mask"])
+        logits = model(inputs["input_ids"], inputs["attention_mask"]) + shift
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
+    before = {name: value.clone() for name, value in model.state_dict().items()} if recipe.blend < 1.0 else {}
     losses = _run(model, data, collate, loss, recipe, progress)
-    save(model, tokenizer, list(labels), out)
+    _merge_adapters(model)
+    if start and before:
+        known = set(checkpoint_labels(start))
+        _blend(model, before, recipe.blend, [i for label, i in index.items() if label not in known])
+    save(model, tokenizer, lesson.labels, out)
     return losses
+
+
+@torch.no_grad()
+def _blend(model: TextModel, before: dict[str, Tensor], share: float, new: Sequence[int]) -> None:
+    """Move the weights back towards `before`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
+
+    The head's rows of `new` labels stay as they were trained: there is nothing to move them back to.
+    """
+    rows = torch.zeros(model.head.out_features, dtype=torch.bool)
+    rows[list(new)] = True
+    for name, value in model.state_dict().items():
+        if name in before and value.is_floating_point():
+            mixed = share * value + (1 - share) * before[name]
+            if name.startswith("head."):
+                mixed[rows] = value[rows]
+            value.copy_(mixed)
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -89,18 +133,56 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 def prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
     """The base model under a fresh head, seeded, with the recipe's weights frozen. Raises CheckpointError."""
+    _settle(recipe)
+    encoder, tokenizer = load_base(recipe.base)
+    return TextModel(_trainable(encoder, recipe), outputs, normalize=normalize), tokenizer
+
+
+def resume(recipe: Recipe, start: Path, labels: Sequence[str]) -> tuple[TextModel, PreTrainedTokenizerBase]:
+    """A classifier's checkpoint, its head grown to `labels`, seeded, with the recipe's weights frozen.
+
+    Raises CheckpointError when `start` is not a classifier's checkpoint or knows a label that is not in `labels`.
+    """
+    _settle(recipe)
+    known = checkpoint_labels(start)
+    if lost := set(known) - set(labels):
+        raise CheckpointError(f"{start} knows the label {min(lost)!r}, which the new version would not have.")
+    model, tokenizer = load_checkpoint(start, normalize=False)
+    model.head = _grown(model.head, known, labels)
+    model.encoder = _trainable(model.encoder, recipe)
+    return model, tokenizer
+
+
+def _grown(head: nn.Linear, known: Sequence[str], labels: Sequence[str]) -> nn.Linear:
+    """The head with a row for each of `labels`: the known ones keep theirs, a new one starts at zero.
+
+    A zero row gives every text the logit 0, far under that of the label it has: old answers stay until the row learns.
+    """
+    grown = nn.Linear(head.in_features, len(labels))
+    nn.init.zeros_(grown.weight)
+    nn.init.zeros_(grown.bias)
+    rows = [labels.index(label) for label in known]
+    with torch.no_grad():
+        grown.weight[rows] = head.weight
+        grown.bias[rows] = head.bias
+    return grown
+
+
+def _settle(recipe: Recipe) -> None:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)
     transformers_logging.disable_progress_bar()  # bars of its own for every file it reads, between ours
     transformers_logging.set_verbosity_error()
-    encoder, tokenizer = load_base(recipe.base)
+
+
+def _trainable(encoder: nn.Module, recipe: Recipe) -> Any:
+    """The encoder with the recipe's weights frozen, or with adapters for all of them."""
     if recipe.method == "lora":
         lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
-        encoder = get_peft_model(encoder, lora)
-    else:
-        _freeze(encoder, recipe.frozen_layers)
-    return TextModel(encoder, outputs, normalize=normalize), tokenizer
+        return get_peft_model(encoder, lora)
+    _freeze(encoder, recipe.frozen_layers)
+    return encoder
 
 
 def _freeze(encoder: nn.Module, layers: int) -> None:
@@ -168,7 +250,7 @@ def _optimizer(model: TextModel, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         [
             {"params": [p for p in model.encoder.parameters() if p.requires_grad], "lr": rate},
-            {"params": list(model.head.parameters()), "lr": recipe.learning_rate * _HEAD_RATE},
+            {"params": list(model.head.parameters()), "lr": recipe.learning_rate * recipe.head_rate},
         ],
         weight_decay=0.01,
     )
@@ -176,6 +258,10 @@ def _optimizer(model: TextModel, recipe: Recipe) -> torch.optim.Optimizer:
 
 def save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str], out: Path) -> None:
     """Write the checkpoint, adapters merged into the weights they adapt."""
+    _merge_adapters(model)
+    save_checkpoint(out, model, tokenizer, labels)
+
+
+def _merge_adapters(model: TextModel) -> None:
     if hasattr(model.encoder, "merge_and_unload"):
         model.encoder = model.encoder.merge_and_unload()
-    save_checkpoint(out, model, tokenizer, labels)

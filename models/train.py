@@ -18,7 +18,8 @@ import numpy as np
 
 from export.bundle import Bundle, Precision
 from export.session import OnnxSession
-from models.dataset import Dataset, load_dataset
+from models.dataset import DatasetError, Example, corpus_file, load_corpus, load_dataset, save_corpus
+from models.lesson import Lesson
 from models.task import ClassifierTask, get_task, softmax
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from models.finetune import Recipe
 
 _CALIBRATION_TEXTS = 256
+_CORPUS = "corpus.jsonl"
 
 Stage = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -33,12 +35,27 @@ Stage = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What to train. `recipe` overrides fields of models.finetune.Recipe."""
+    """What to train: the base model on `data`, or, where `parent` is given, that version on corrections of its answers.
+
+    `recipe` overrides fields of models.finetune.Recipe.
+    """
 
     task: str
     data: Path | None = None
     precision: Precision = "int8"
     recipe: tuple[tuple[str, Any], ...] = ()
+    parent: str | None = None
+    """the version whose checkpoint is continued from, and whose corpus is replayed and whose holdout measures"""
+    samples: tuple[Example, ...] = ()
+    """corrections to learn; their labels may be new"""
+    learned: tuple[Example, ...] = ()
+    """corrections that the parent or a version before it has learned: they are not in its corpus, and are replayed"""
+
+    def __post_init__(self) -> None:
+        if self.parent is None and (self.samples or self.learned):
+            raise ValueError("corrections need a parent to continue from")
+        if self.parent is not None and (self.data is not None or not self.samples):
+            raise ValueError("a training that continues takes its parent's corpus, and needs corrections")
 
 
 @dataclass(frozen=True)
@@ -57,24 +74,31 @@ class Candidate:
 def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
     """Fine-tune, export, check parity and evaluate. Nothing outside `home/work` changes.
 
-    Raises DatasetError, CheckpointError or ParityError, each with a sentence for the user.
+    Raises DatasetError, BundleError, CheckpointError or ParityError, each with a sentence for the user.
     """
     kind = get_task(job.task).kind
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{job.task}-"))
     try:
-        return (_classifier if kind == "classifier" else _ranker)(job, folder, report)
+        if kind == "classifier":
+            return _classifier(job, home, folder, report)
+        return _ranker(job, folder, report)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def register_candidate(candidate: Candidate, home: Path) -> str:
-    """Log and register the candidate in MLflow; its new version."""
+def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
+    """Log and register the candidate in MLflow, and keep the corpus it was trained on; its new version."""
     from models.evaluate import confusion_figure
     from models.registry import Registry
 
+    corpus = candidate.bundle.parent / _CORPUS
+    if corpus.is_file():  # before the version, which cannot be continued from without it
+        place = corpus_file(home, candidate.task, candidate.lineage)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(corpus, place)
     figures = {"confusion_matrix.png": confusion_figure(*candidate.confusion)} if candidate.confusion else {}
     version = Registry(home).register(
         candidate.task,
@@ -85,30 +109,41 @@ def register_candidate(candidate: Candidate, home: Path) -> str:
         losses=candidate.losses,
         figures=figures,
         lineage=candidate.lineage,
+        artifacts=artifacts,
     )
     shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
     return version
 
 
-def _classifier(job: Job, folder: Path, report: Stage) -> Candidate:
-    dataset = load_dataset(job.task, job.data)
+def _classifier(job: Job, home: Path, folder: Path, report: Stage) -> Candidate:
+    parent = Bundle.open(home / "bundles" / job.task / job.parent) if job.parent else None
+    corpus = load_corpus(home, job.task, parent.manifest.data) if parent else load_dataset(job.task, job.data)
     report("loading", 0, 0)  # importing torch and transformers takes seconds; the data was checked before that
-    from models.finetune import Recipe, finetune_classifier
+    from models.finetune import CONTINUED, Recipe, finetune_classifier
 
-    recipe = replace(Recipe(max_length=get_task(job.task).max_length), **dict(job.recipe))
+    start = None
+    if parent is None:
+        recipe = replace(Recipe(max_length=get_task(job.task).max_length), **dict(job.recipe))
+        lesson = Lesson.of_corpus(corpus)
+    else:
+        manifest, start = parent.manifest, home / "checkpoints" / job.task / str(job.parent)
+        recipe = replace(CONTINUED, base=manifest.base_model, max_length=manifest.max_length)
+        recipe = replace(recipe, **dict(job.recipe))
+        lesson = Lesson.of_corrections(corpus, str(job.parent), manifest.labels, job.samples, job.learned, recipe)
     checkpoint = folder / "checkpoint"
-    losses = finetune_classifier(
-        dataset.train, dataset.labels, recipe, checkpoint, lambda done, total: report("training", done, total)
-    )
+    losses = finetune_classifier(lesson, recipe, checkpoint, lambda done, total: report("training", done, total), start)
     report("exporting", 0, 0)
-    bundle, predicted = _export_classifier(job, dataset, recipe, checkpoint, folder / "bundle")
-    confusion = (dataset.labels, [example.label for example in dataset.holdout], predicted)
-    return _candidate(job, bundle, recipe, losses, dataset.lineage(), confusion)
+    bundle, predicted = _export_classifier(job, lesson, recipe, checkpoint, folder / "bundle")
+    save_corpus(corpus, folder / _CORPUS)
+    confusion = (lesson.labels, [example.label for example in corpus.holdout], predicted)
+    return _candidate(job, bundle, recipe, losses, lesson.lineage, confusion)
 
 
 def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
     from models.behaviour import load_behaviour
 
+    if job.parent:
+        raise DatasetError(f"Only classifiers continue from a version; train {job.task} again with --data FILE.")
     behaviour = load_behaviour(job.data)
     report("loading", 0, 0)
     from models.finetune import Recipe
@@ -130,17 +165,24 @@ def export_checkpoint(job: Job, checkpoint: Path, out: Path) -> Bundle:
 
     Raises CheckpointError, DatasetError or ParityError, each with a sentence for the user.
     """
+    from export.checkpoint import checkpoint_labels
     from models.behaviour import load_behaviour
     from models.finetune import Recipe
 
     recipe = Recipe(max_length=get_task(job.task).max_length)
-    if get_task(job.task).kind == "classifier":
-        return _export_classifier(job, load_dataset(job.task, job.data), recipe, checkpoint, out)[0]
-    return _export_ranker(job, load_behaviour(job.data), recipe, checkpoint, out)
+    if get_task(job.task).kind != "classifier":
+        return _export_ranker(job, load_behaviour(job.data), recipe, checkpoint, out)
+    corpus, labels = load_dataset(job.task, job.data), checkpoint_labels(checkpoint)
+    if unknown := set(corpus.labels) - set(labels):
+        raise DatasetError(
+            f"{checkpoint} does not know the label {min(unknown)!r} of {corpus.name}; "
+            "give what it was trained on: --data FILE"
+        )
+    return _export_classifier(job, replace(Lesson.of_corpus(corpus), labels=labels), recipe, checkpoint, out)[0]
 
 
 def _export_classifier(
-    job: Job, dataset: Dataset, recipe: Recipe, checkpoint: Path, out: Path
+    job: Job, lesson: Lesson, recipe: Recipe, checkpoint: Path, out: Path
 ) -> tuple[Bundle, list[str]]:
     """The bundle, and the label it predicts for each holdout text."""
     from export.to_onnx import export_bundle
@@ -148,19 +190,19 @@ def _export_classifier(
 
     task = get_task(job.task)
     assert issubclass(task, ClassifierTask)
-    labels = dataset.labels
-    texts = [example.text for example in dataset.train]
-    held_out = [example.text for example in dataset.holdout]
+    known, truth = lesson.corpus.train, [example.label for example in lesson.corpus.holdout]
+    held_out = [example.text for example in lesson.corpus.holdout]
     predicted: list[str] = []
 
     def finish(session: OnnxSession) -> tuple[dict[str, float], dict[str, Any]]:
         probabilities = softmax(session.predict(held_out))
-        predicted.extend(labels[i] for i in probabilities.argmax(1))
-        assets = task.assets(session, texts, [example.label for example in dataset.train])
-        return classifier_metrics(labels, [example.label for example in dataset.holdout], probabilities), assets
+        predicted.extend(lesson.labels[i] for i in probabilities.argmax(1))
+        # From the corpus alone: assets are shown to other users, and a correction is its author's.
+        assets = task.assets(session, [example.text for example in known], [example.label for example in known])
+        return classifier_metrics(lesson.labels, truth, probabilities), assets
 
-    calibration = _sample(texts, recipe.seed)
-    fields = _fields(job, recipe, labels, dataset.lineage())
+    calibration = _sample([example.text for example in lesson.examples], recipe.seed)
+    fields = _fields(job, recipe, lesson.labels, lesson.lineage)
     bundle = export_bundle(
         checkpoint,
         out,

@@ -81,6 +81,9 @@ class Recommendation(Task):
         # What is valid already is not validated again.
         return [HistoryItem.model_construct(text=item) if isinstance(item, str) else item for item in newest]
 
+    def user(self, request: RankRequest) -> str | None:
+        return request.user.id
+
     def texts(self, request: RankRequest) -> list[str]:
         return [item.text for item in self._history(request)] + [item.text for item in request.candidates]
 
