@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.releases import Release, ReleaseError, local_versions, read_release, release_of, write_release
+from models.releases import ReleaseError, local_versions, make_release, read_release, write_release
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,10 +51,11 @@ class Registry:
         losses: list[tuple[int, float]],
         figures: Mapping[str, Figure],
         lineage: Mapping[str, Any],
+        artifacts: Sequence[Path] = (),
     ) -> str:
         """Log the run, register its bundle as the task's next version, move bundle and checkpoint to their places.
 
-        A task's first version becomes champion; a later one becomes challenger until someone promotes it.
+        A task's first version becomes champion; a later one waits for a move (models.rollout). `artifacts` are folders.
         """
         self._experiment(task)
         with self._mlflow.start_run(run_name=f"train-{task}") as run:
@@ -64,6 +65,8 @@ class Registry:
                 self._mlflow.log_metric("loss", loss, step=step)
             for name, figure in figures.items():
                 self._mlflow.log_figure(figure, name)
+            for folder in artifacts:
+                self._mlflow.log_artifacts(str(folder), folder.name)
             self._mlflow.log_artifacts(str(bundle), "bundle")
             source = self._mlflow.get_artifact_uri("bundle")
         name = self._registered(task)
@@ -80,24 +83,41 @@ class Registry:
         try:
             read_release(self.home, task)
         except ReleaseError:
-            self.promote(task, version)
-        else:
-            self._client.set_registered_model_alias(name, CHALLENGER, version)
+            write_release(self.home, make_release(self.home, task, version))
+        self.follow(task)
         return version
 
-    def promote(self, task: str, version: str) -> Release:
-        """Make `version` the champion: its alias in MLflow, then the release file that servers read.
+    def log_refused(
+        self,
+        task: str,
+        *,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        artifacts: Sequence[Path],
+        why: str,
+    ) -> str:
+        """Log the run of a candidate that the gate refused, with its verdict; it becomes no version. The run's id."""
+        self._experiment(task)
+        with self._mlflow.start_run(run_name=f"refused-{task}", tags={"verdict": "refused", "why": why[:5000]}) as run:
+            self._mlflow.log_params(parameters)
+            self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
+            for folder in artifacts:
+                self._mlflow.log_artifacts(str(folder), folder.name)
+            return str(run.info.run_id)
 
-        Raises ReleaseError when there is no bundle of that version here.
-        """
-        release = release_of(self.home, task, version)
-        try:
-            self._client.set_registered_model_alias(self._registered(task), CHAMPION, version)
-        except self._mlflow.MlflowException as error:
-            # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.
-            log.warning("MLflow does not know %s version %s, only the release file changes: %s", task, version, error)
-        write_release(self.home, release)
-        return release
+    def follow(self, task: str) -> None:
+        """Let the aliases say what the task's release file says. What serves is the file; MLflow may be behind it."""
+        release = read_release(self.home, task)
+        name = self._registered(task)
+        for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
+            try:
+                if version is not None:
+                    self._client.set_registered_model_alias(name, alias, version)
+                else:
+                    self._client.delete_registered_model_alias(name, alias)
+            except self._mlflow.MlflowException as error:
+                # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.
+                log.warning("MLflow does not know %s version %s: %s", task, version, error)
 
     def _experiment(self, task: str) -> None:
         if self._client.get_experiment_by_name(task) is None:

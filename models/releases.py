@@ -1,35 +1,52 @@
-"""Which version of a task serves: one small file a task, all that a server needs to start.
+"""Which versions of a task serve, and how: one small file a task, all that a server needs to start.
 
-The registry (MLflow) is where versions are compared and promoted; what it decided is written here, next to the
-bundles, so that serving survives the loss of the registry.
+The registry (MLflow) is where versions are compared; what was decided is written here, next to the bundles, so that
+serving survives the loss of the registry and of the database.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Mode = Literal["shadow", "canary"]
 
 
 class ReleaseError(Exception):
-    """Raised when a release file is missing or unreadable, or names a version that is not there."""
+    """Raised when a release file is missing or unreadable, or a move is asked for that cannot be made."""
 
 
 class Release(BaseModel):
-    """`versions` maps each loaded version to its bundle, relative to the home directory."""
+    """`versions` maps each loaded version to its bundle, relative to the home directory.
+
+    The champion answers. A challenger in `shadow` answers too, unseen; as a `canary` it answers `share` of the users.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
     champion: str
     versions: dict[str, str]
+    challenger: str | None = None
+    mode: Mode | None = None
+    share: float = Field(0.0, ge=0, le=1)
+    previous: str | None = None
+    """the champion before this one: what a rollback returns to"""
 
     @model_validator(mode="after")
-    def _champion_is_loaded(self) -> Self:
+    def _is_whole(self) -> Self:
         if self.champion not in self.versions:
             raise ValueError(f"the champion {self.champion!r} is not among the versions")
+        if (self.challenger is None) != (self.mode is None):
+            raise ValueError("a challenger needs a mode, and a mode a challenger")
+        if self.challenger is not None and (self.challenger not in self.versions or self.challenger == self.champion):
+            raise ValueError(f"the challenger {self.challenger!r} is not another one of the versions")
         return self
 
 
@@ -55,12 +72,31 @@ def local_versions(home: Path, task: str) -> list[str]:
     return sorted((p.name for p in (home / "bundles" / task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
 
 
-def release_of(home: Path, task: str, version: str) -> Release:
-    """The release in which `version` is champion. Raises ReleaseError when its bundle is not here."""
+def make_release(
+    home: Path,
+    task: str,
+    champion: str,
+    *,
+    challenger: str | None = None,
+    mode: Mode | None = None,
+    share: float = 0.0,
+    previous: str | None = None,
+) -> Release:
+    """A release of versions that are here. Raises ReleaseError when a bundle is not."""
     known = local_versions(home, task)
-    if version not in known:
-        raise ReleaseError(f"{task} has no version {version!r}; there are: {', '.join(known) or 'none'}.")
-    return Release(task=task, champion=version, versions={version: f"bundles/{task}/{version}"})
+    wanted = [version for version in (champion, challenger) if version is not None]
+    for version in wanted:
+        if version not in known:
+            raise ReleaseError(f"{task} has no version {version!r}; there are: {', '.join(known) or 'none'}.")
+    return Release(
+        task=task,
+        champion=champion,
+        versions={version: f"bundles/{task}/{version}" for version in wanted},
+        challenger=challenger,
+        mode=mode,
+        share=share,
+        previous=previous,
+    )
 
 
 def write_release(home: Path, release: Release) -> None:
@@ -73,3 +109,13 @@ def write_release(home: Path, release: Release) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
+
+
+@contextmanager
+def one_move_at_a_time(home: Path, task: str) -> Iterator[None]:
+    """Held while a release is read, changed and written, by whichever process moves it."""
+    path = release_path(home, task).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve import autoscaling, metrics
 from serve.config import Config, ReplicaRange, TaskConfig
-from serve.flags import flags_of_serve, flags_of_this_run
+from serve.flags import LEAN, flags_of_serve, flags_of_this_run
 
 if TYPE_CHECKING:
     from ray.serve import Deployment
@@ -65,6 +66,7 @@ def running(config: Config) -> Iterator[None]:
     # On a cluster every node has its own ports and files for HAProxy, as its environment or Ray's defaults say.
     flags = flags_of_serve() if joins else flags_of_serve() | flags_of_this_run(run_dir)
     os.environ.update(flags)
+    sys.path.insert(0, str(LEAN))  # this process read its PYTHONPATH before
     import ray
     from ray import serve as ray_serve
 
@@ -172,7 +174,7 @@ def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
     # The decorators turn the classes into Deployments, which their annotations do not say.
     control_deployment: Deployment = deployments.ControlDeployment
     task_deployment: Deployment = deployments.TaskDeployment
-    control = control_deployment.bind(list(config.tasks), str(metrics_dir))
+    control = control_deployment.bind(config, str(metrics_dir))
     targets = [RunTarget(control, name="control", route_prefix="/")]
     cores = None if config.ray.address is None else int(ray.cluster_resources().get("CPU", 1))
     for task, settings in config.tasks.items():

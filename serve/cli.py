@@ -12,16 +12,16 @@ from typing import Annotated, Any, Literal
 
 import orjson
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from export.bundle import BundleError
 from export.session import ProviderError
 from models.dataset import DatasetError
-from models.releases import ReleaseError, local_versions, read_release, release_of
+from models.releases import Release, ReleaseError, local_versions, read_release
 from models.task import UnknownTaskError, get_task
+from serve.cli_loop import commands
 from serve.client import ServerError, call
 from serve.config import ConfigError, load_config
+from serve.terminal import URL, ConfigOption, TaskArgument, UrlOption, out, print_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,14 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Serve fine-tuned text classifiers, and train the next version of them.",
 )
-out = Console()
-err = Console(stderr=True, soft_wrap=True)
+app.add_typer(commands)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration; default ./flywheel.yaml.")]
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="intent, sentiment, recommendation, or your own.")]
-UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLYWHEEL_URL")]
 _OF_HEAVY_MODULES = ("CheckpointError", "ParityError", "TrainExtraMissing")  # known errors, of what we do not import
-_URL = "http://127.0.0.1:8000"
 
 
 def main() -> None:
@@ -50,18 +45,13 @@ def main() -> None:
     try:
         app()
     except known as error:
-        _print_error(error)
+        print_error(error)
         sys.exit(1)
     except Exception as error:
         if type(error).__name__ in _OF_HEAVY_MODULES:
-            _print_error(error)
+            print_error(error)
             sys.exit(1)
         raise
-
-
-def _print_error(error: object) -> None:
-    """Never as markup: a message may quote brackets from a user's file."""
-    err.print(Text.assemble(("error: ", "red"), str(error)))
 
 
 @app.command()
@@ -180,27 +170,6 @@ def export(
 
 
 @app.command()
-def promote(
-    task: TaskArgument,
-    version: Annotated[str, typer.Argument(help="The version to serve, as `flywheel releases` lists it.")],
-    config: ConfigOption = None,
-) -> None:
-    """Make VERSION of TASK the champion; running servers take it up within seconds, without a restart.
-
-    Example:
-
-        flywheel promote intent 2
-    """
-    from models.registry import Registry
-
-    settings = load_config(config)
-    get_task(task)
-    release_of(settings.home, task, version)  # before MLflow makes a store for what is not there
-    release = Registry(settings.home).promote(task, version)
-    out.print(f"{task}: version {release.champion} is the champion")
-
-
-@app.command()
 def releases(config: ConfigOption = None) -> None:
     """List each task's versions on this machine and which one serves.
 
@@ -214,18 +183,28 @@ def releases(config: ConfigOption = None) -> None:
     table = Table("task", "version", "alias", "metrics")
     for task in settings.tasks:
         try:
-            champion = read_release(settings.home, task).champion
+            release = read_release(settings.home, task)
         except ReleaseError:
-            champion = None
+            release = None
         for version in local_versions(settings.home, task):
             manifest = orjson.loads((settings.home / "bundles" / task / version / "manifest.json").read_bytes())
             metrics = ", ".join(f"{name} {value:g}" for name, value in manifest["metrics"].items())
-            table.add_row(task, version, "champion" if version == champion else "", metrics)
+            table.add_row(task, version, _role(release, version), metrics)
     out.print(table)
 
 
+def _role(release: Release | None, version: str) -> str:
+    if release is None:
+        return ""
+    if version == release.champion:
+        return "champion"
+    if version == release.challenger:
+        return f"challenger, canary {release.share:.0%}" if release.mode == "canary" else "challenger, shadow"
+    return "previous" if version == release.previous else ""
+
+
 @app.command()
-def status(url: UrlOption = _URL) -> None:
+def status(url: UrlOption = URL) -> None:
     """Ask a running server which models it has and whether they are ready; exit 1 when one is not.
 
     Example:
@@ -235,7 +214,7 @@ def status(url: UrlOption = _URL) -> None:
     try:
         server = call(f"{url}/v2")
     except ServerError as error:
-        _print_error(error)
+        print_error(error)
         raise typer.Exit(1) from None
     ready = True
     for name in server["models"]:
@@ -257,7 +236,7 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="One or more texts; none: JSON from standard input.")
     ] = None,
-    url: UrlOption = _URL,
+    url: UrlOption = URL,
 ) -> None:
     """Ask a running server.
 
@@ -271,7 +250,7 @@ def predict(
     try:
         out.print_json(data=call(f"{url}/v2/models/{task}/predict", body))
     except ServerError as error:
-        _print_error(error)
+        print_error(error)
         raise typer.Exit(1) from None
 
 
@@ -289,7 +268,7 @@ def bench(
 
     script = Path(__file__).parent.parent / "loadtests" / "bench.py"
     if not script.is_file():
-        _print_error("the benchmark is part of the repository; run it from a clone.")
+        print_error("the benchmark is part of the repository; run it from a clone.")
         raise typer.Exit(1)
     raise typer.Exit(subprocess.call([sys.executable, str(script), *(args or [])]))
 

@@ -7,12 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from export.gpu import GpuOptions
 from export.session import Providers
+from models.curation.terms import Rules
 from models.task import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
+from models.thresholds import Thresholds
 
 DEFAULT_FILE = "flywheel.yaml"
 DEFAULT_TASKS: dict[str, dict[str, Any]] = {
@@ -34,6 +46,7 @@ class _Section(BaseModel):
 class ServerConfig(_Section):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
+    operator_token: SecretStr | None = None
 
 
 class Limits(_Section):
@@ -96,6 +109,56 @@ def _kind(replicas: object) -> str:
     return "range" if isinstance(replicas, dict | ReplicaRange) else "auto" if replicas == "auto" else "number"
 
 
+class PredictionLogConfig(_Section):
+    sample: float = Field(1.0, ge=0, le=1)
+    keep_days: float = Field(30.0, gt=0, le=3650)
+    buffer: int = Field(10_000, ge=0)
+
+
+class FeedbackConfig(_Section):
+    store: str | None = None
+    secret: SecretStr | None = None
+    items: int = Field(1000, ge=1, le=MOST_ITEMS)
+    log: PredictionLogConfig = PredictionLogConfig()
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+            raise ValueError("must begin with postgresql:// or sqlite:///")
+        return url
+
+    def store_url(self, home: Path) -> str:
+        return self.store or f"sqlite:///{(home / 'feedback.db').resolve()}"
+
+
+class LearningConfig(_Section):
+    """When a task is retrained by itself, and what it may learn from."""
+
+    automatic: bool = True
+    after: int = Field(200, ge=1)
+    every_hours: float | None = Field(None, gt=0)
+    on_drift: bool = True
+    most: int = Field(20_000, ge=1)
+    held_out: float = Field(0.2, ge=0, le=0.5)
+    attempts: int = Field(3, ge=1)
+    curation: Rules = Rules()
+
+
+class RolloutConfig(_Section):
+    """What happens to a version that passed the gate, and what is evidence enough to move it on."""
+
+    automatic: bool = True
+    start: Literal["promote", "canary", "shadow"] = "canary"
+    share: float = Field(0.1, gt=0, lt=1)
+    least_answers: int = Field(200, ge=1)
+    least_s: float = Field(60.0, ge=0)
+    most_errors: float = Field(0.01, ge=0, le=1)
+    most_latency_ratio: float = Field(1.5, gt=0)
+    most_disagreement: float = Field(0.5, ge=0, le=1)
+    least_feedback: int = Field(30, ge=1)
+
+
 class TaskConfig(_Section):
     replicas: Annotated[
         Annotated[int, Field(ge=1), Tag("number")]
@@ -104,6 +167,8 @@ class TaskConfig(_Section):
         Discriminator(_kind),
     ] = "auto"
     gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for each replica: a fraction, or whole ones")
+    new_labels: bool = Field(False, description="whether corrections may bring labels that the champion does not know")
+    gate: dict[str, Any] = {}
     options: dict[str, Any] = {}
 
     def replica_count(self, cores: int | None = None) -> int:
@@ -135,6 +200,9 @@ class Config(BaseSettings):
     cache: Cache = Cache()
     session: SessionConfig = SessionConfig()
     ray: RayConfig = RayConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+    learning: LearningConfig = LearningConfig()
+    rollout: RolloutConfig = RolloutConfig()
     tasks: dict[str, TaskConfig] = {name: TaskConfig(**settings) for name, settings in DEFAULT_TASKS.items()}
 
     @classmethod
@@ -152,6 +220,10 @@ class Config(BaseSettings):
     def task_options(self, task: str) -> TaskOptions:
         """The task's own options, validated by the task."""
         return get_task(task).Options.model_validate(self.tasks[task].options)
+
+    def thresholds(self, task: str) -> Thresholds:
+        """The task's own gate, with what the configuration changes of it."""
+        return Thresholds.model_validate({**get_task(task).gate.model_dump(), **self.tasks[task].gate})
 
 
 def load_config(file: str | Path | None = None) -> Config:
@@ -178,10 +250,11 @@ def load_config(file: str | Path | None = None) -> Config:
     try:
         config = Config(**content)
         for task in config.tasks:
-            try:
-                config.task_options(task)
-            except ValidationError as error:
-                raise ConfigError(f"{path}: tasks.{task}.options.{_sentence(error)}") from error
+            for part, check in (("options", config.task_options), ("gate", config.thresholds)):
+                try:
+                    check(task)
+                except ValidationError as error:
+                    raise ConfigError(f"{path}: tasks.{task}.{part}.{_sentence(error)}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error)}") from error
     except UnknownTaskError as error:

@@ -44,17 +44,31 @@ class TaskDeployment:
 @ray_serve.deployment(name="control", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
 @ray_serve.ingress()
 class ControlDeployment:
-    """Health, metadata, metrics and documentation."""
+    """Health, metadata, metrics and documentation; and the loop, of which there is one."""
 
-    def __init__(self, tasks: list[str], metrics_dir: str):
+    def __init__(self, config: Config, metrics_dir: str):
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        from serve import trainer
         from serve.control import build_control
+        from serve.loop import Loop
 
-        self._tasks = tasks
-        self._control = ingress.install(build_control(tasks, self._not_ready))
+        self._tasks = list(config.tasks)
+        self._control = ingress.install(build_control(self._tasks, self._not_ready))
+        self._loop = Loop(
+            config,
+            lambda plan: trainer.start_run(config, plan),
+            lambda task: trainer.start_drift(config, task),
+            trainer.poll,
+        )
+        self._loop.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._control
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve; an exception has the replica replaced, and the loop with it."""
+        if not self._loop.alive:
+            raise RuntimeError("the loop has died")
 
     def _not_ready(self) -> dict[str, str]:
         applications = ray_serve.status().applications

@@ -32,10 +32,28 @@ class NotFound(RequestError):
     status, code = 404, "not_found"
 
 
+class Gone(RequestError):
+    """Raise for what existed and was deleted on purpose, such as a prediction past its time."""
+
+    status, code = 410, "gone"
+
+
+class Forbidden(RequestError):
+    """Raise when an operator's endpoint is called without the operator's token."""
+
+    status, code = 403, "forbidden"
+
+
 class MethodNotAllowed(RequestError):
     """Raise when the path exists but not with this method."""
 
     status, code = 405, "method_not_allowed"
+
+
+class Conflict(RequestError):
+    """Raise when what is asked for contradicts what is so now, such as a rollback with nothing to go back to."""
+
+    status, code = 409, "conflict"
 
 
 class BodyTooLarge(RequestError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from importlib.util import find_spec
@@ -9,10 +10,16 @@ from pathlib import Path
 
 from serve import ingress
 
+LEAN = Path(__file__).parent / "lean"
 DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
 # Replicas listen on ports of these blocks, one block a server; below the range that outgoing connections take.
 _FIRST_PORT, _LAST_PORT, _BLOCK = 12_000, 32_000, 500
 _guards: list[socket.socket] = []
+
+
+def full_path() -> list[str]:
+    """PYTHONPATH as it was before `LEAN` was put first: what a process needs that trains."""
+    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(LEAN)]
 
 
 def has_haproxy() -> bool:
@@ -38,6 +45,7 @@ def flags_of_serve() -> dict[str, str]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress.CALLBACK,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join([str(LEAN), *full_path()]),
         # By default Serve's controller looks at every replica ten times a second: 6 % of a core, always.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         # Ray starts workers, HAProxy among them, at nice 15: whatever else runs on the machine would go first.

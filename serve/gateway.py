@@ -1,6 +1,7 @@
 """The ASGI application of one task: HTTP in, HTTP out, and nothing but HTTP. Runs under any ASGI server.
 
 A predict request: `predict` reads the body, `schemas` checks it, `routing` picks the version, `replica` answers.
+A correction: `feedback` checks it, `recorder` stores it, and only then it is confirmed.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
@@ -26,21 +28,23 @@ from serve.errors import (
     DeadlineExceeded,
     Internal,
     InvalidRequest,
-    MethodNotAllowed,
-    NotFound,
     NotReady,
     RequestError,
     UnsupportedMediaType,
 )
-from serve.replica import LoadedVersion, Replica
-from serve.schemas import parse_json, to_json, validate
+from serve.feedback import Feedback, FeedbackBatch, FeedbackDesk
+from serve.operators import operator_routes
+from serve.replica import Replica
+from serve.responses import Handler, error_response, json_response, on_http_exception, plain
+from serve.schemas import parse_json, validate
+from serve.version import LoadedVersion
 
 log = logging.getLogger("flywheel.gateway")
 
 _CLIENT_LEFT = 499  # nginx's number; nobody is there to read it, but the metrics are
 _TIMEOUT = "x-request-timeout-seconds"  # the name Ray Serve gave it
-Handler = Callable[[Request], Awaitable[Response]]
-Answer = Callable[[Request, LoadedVersion, bytes, float], Awaitable[Response]]
+_USER = "x-user-id"  # keeps a user with one version of a canary; stored as a keyed hash
+Answer = Callable[["Call", bytes], Awaitable[Response]]
 
 
 def build_gateway(replica: Replica) -> ASGIApp:
@@ -54,6 +58,9 @@ def build_gateway(replica: Replica) -> ASGIApp:
             Route(f"{version}/predict", gateway.handle("predict", gateway.predict), methods=["POST"]),
             Route(f"{base}/infer", gateway.handle("infer", gateway.infer), methods=["POST"]),
             Route(f"{version}/infer", gateway.handle("infer", gateway.infer), methods=["POST"]),
+            Route(f"{base}/feedback", gateway.handle("feedback", gateway.feedback), methods=["POST"]),
+            Route(f"{base}/feedback", plain(gateway.feedback_counts), methods=["GET"]),
+            *operator_routes(replica, base),
             Route(base, plain(gateway.metadata), methods=["GET"]),
             Route(version, plain(gateway.metadata), methods=["GET"]),
             Route(f"{base}/ready", plain(gateway.ready), methods=["GET"]),
@@ -82,9 +89,28 @@ def build_gateway(replica: Replica) -> ASGIApp:
     return straight
 
 
+@dataclass(slots=True)
+class Call:
+    """One POST on its way: who asks, until when, and which version answers."""
+
+    request: Request
+    version: LoadedVersion
+    deadline: float
+    pinned: str | None
+    user: str | None
+
+
 class _Gateway:
     def __init__(self, replica: Replica):
         self._replica = replica
+        settings = replica.config.feedback
+        self._desk = FeedbackDesk(
+            replica.task,
+            replica.recorder,
+            new_labels=replica.config.tasks[replica.task.name].new_labels,
+            keep_days=settings.log.keep_days,
+            most=settings.items,
+        )
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -97,13 +123,14 @@ class _Gateway:
 
         async def handler(request: Request) -> Response:
             started = time.perf_counter()
-            version = "none"
+            call = None
             try:
-                chosen = self._replica.choose(request.path_params.get("version"))
-                version = chosen.version
+                pinned, user = request.path_params.get("version"), request.headers.get(_USER)
+                chosen = self._replica.choose(pinned, user)
                 deadline = time.monotonic() + seconds_allowed(request, self._replica.longest_s)
+                call = Call(request, chosen, deadline, pinned, user)
                 body = await read_body(request, self._replica.body_limit, deadline)
-                response = await answer(request, chosen, body, deadline)
+                response = await answer(call, body)
             except RequestError as error:
                 response = error_response(error)
             except ClientDisconnect:
@@ -111,27 +138,55 @@ class _Gateway:
             except Exception:
                 log.exception("unforeseen error in %s", request.url.path)
                 response = error_response(Internal("an internal error; the server's log has the cause"))
+            version = call.version.version if call else "none"
             self._replica.metrics.request(version, endpoint, response.status_code, time.perf_counter() - started)
             return response
 
         return handler
 
-    async def predict(self, request: Request, version: LoadedVersion, body: bytes, deadline: float) -> Response:
-        require_json(request)
-        validated = validate(self._replica.task.Request, parse_json(body))
-        return json_response(await self._replica.answer(version, validated, deadline, while_connected(request)))
+    async def predict(self, call: Call, body: bytes) -> Response:
+        require_json(call.request)
+        return json_response(await self._answer(call, parse_json(body)))
 
-    async def infer(self, request: Request, version: LoadedVersion, body: bytes, deadline: float) -> Response:
-        header_length = request.headers.get(oip.HEADER_LENGTH)
-        require_json(request, binary=header_length is not None)
+    async def infer(self, call: Call, body: bytes) -> Response:
+        header_length = call.request.headers.get(oip.HEADER_LENGTH)
+        require_json(call.request, binary=header_length is not None)
         task = self._replica.task
         parsed = oip.parse_infer(task, body, header_length)
-        validated = validate(task.Request, parsed.request)
-        answer = await self._replica.answer(version, validated, deadline, while_connected(request))
+        answer = await self._answer(call, parsed.request)
         if parsed.id:
             answer["id"] = parsed.id
         content, headers = oip.write_infer(task, answer, parsed.wanted)
         return Response(content, headers=headers)
+
+    async def _answer(self, call: Call, value: Any) -> dict[str, Any]:
+        request = validate(self._replica.task.Request, value)
+        if call.user is None and (user := call.version.task.user(request)) is not None:
+            call.user = user
+            call.version = self._replica.choose(call.pinned, user)
+        watched = while_connected(call.request)
+        return await self._replica.answer(call.version, request, call.deadline, watched, call.user)
+
+    async def feedback(self, call: Call, body: bytes) -> Response:
+        """202 once it is durable: one correction, or `{"feedback": [...]}` with a result for each."""
+        require_json(call.request)
+        value = parse_json(body)
+        labels = call.version.task.labels
+        if isinstance(value, dict) and "feedback" in value:
+            results = await self._desk.take(validate(FeedbackBatch, value).feedback, labels)
+        else:
+            results = [await self._desk.take_one(validate(Feedback, value), labels)]
+        for result in results:
+            self._replica.metrics.feedback(result.get("status") or result["code"])
+        taken = sum("status" in result for result in results)
+        if isinstance(value, dict) and "feedback" not in value:
+            return json_response(results[0], 202)
+        if not taken:
+            raise InvalidRequest("feedback: not one of the items could be taken", results=results)
+        return json_response({"taken": taken, "results": results}, 202)
+
+    async def feedback_counts(self, request: Request) -> Response:
+        return json_response(await self._desk.counts())
 
     async def metadata(self, request: Request) -> Response:
         pinned = request.path_params.get("version")
@@ -212,44 +267,6 @@ def require_json(request: Request, *, binary: bool = False) -> None:
     if binary and declared == "application/octet-stream":
         return
     raise UnsupportedMediaType(f"content-type {declared!r} is not supported; send application/json")
-
-
-def plain(handler: Handler) -> Handler:
-    """Turns the errors of an uncounted endpoint into responses."""
-
-    async def wrapped(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RequestError as error:
-            return error_response(error)
-        except Exception:
-            log.exception("unforeseen error in %s", request.url.path)
-            return error_response(Internal("an internal error; the server's log has the cause"))
-
-    return wrapped
-
-
-def json_response(value: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(to_json(value), status, media_type="application/json")
-
-
-def error_response(error: RequestError) -> Response:
-    """The contract's error: `{"error", "code", ...}`, with Retry-After where there is one."""
-    response = json_response(error.body(), error.status)
-    if error.retry_after is not None:
-        response.headers["retry-after"] = str(error.retry_after)
-    return response
-
-
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405 in the shape of the contract."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        response = error_response(MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
-        response.headers["allow"] = allowed
-        return response
-    return error_response(NotFound(f"there is nothing at {request.url.path}"))
 
 
 def mount_at_root(app: ASGIApp) -> ASGIApp:

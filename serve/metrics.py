@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -57,6 +60,15 @@ class Metrics:
             "Texts by where their output came from: known (hit), being computed (joined), or the model (miss).",
             ["task", "version", "result"],
         )
+        self._unlogged = Counter(
+            "flywheel_unlogged_predictions", "Answers missing in the prediction log, and why.", ["task", "reason"]
+        )
+        self._feedback = Counter("flywheel_feedback", "Corrections by what became of them.", ["task", "status"])
+        self._shadow = Counter(
+            "flywheel_shadow_texts",
+            "Answers of a challenger in shadow against the champion's: agree, differ, or not compared (busy, failed).",
+            ["task", "version", "result"],
+        )
         self._waiting = Gauge(
             "flywheel_waiting_texts", "Texts waiting for the model now.", ["task"], multiprocess_mode="livesum"
         ).labels(task)
@@ -96,14 +108,34 @@ class Metrics:
     def dropped(self, reason: str, texts: int = 1) -> None:
         self._child(self._dropped, reason).inc(texts)
 
+    def unlogged(self, reason: str, answers: int = 1) -> None:
+        self._child(self._unlogged, reason).inc(answers)
+
+    def feedback(self, status: str) -> None:
+        self._child(self._feedback, status).inc()
+
+    def shadow(self, version: str, result: str, texts: int = 1) -> None:
+        self._child(self._shadow, version, result).inc(texts)
+
     def waiting(self, texts: int, seconds: float) -> None:
         self._waiting.set(texts)
         self._backlog.set(seconds)
 
 
+def collect() -> list[Any]:
+    """The metric families of all processes on this machine, gauges of dead processes left out."""
+    return list(_registry().collect())
+
+
 def exposition() -> tuple[bytes, str]:
-    """The text of all processes' collectors and its content type, gauges of dead processes left out."""
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
+    """`collect` as Prometheus text, and its content type."""
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    return generate_latest(_registry()), CONTENT_TYPE_LATEST
+
+
+def _registry() -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry, multiprocess
 
     folder = os.environ[DIRECTORY_VARIABLE]
     for file in Path(folder).glob("gauge_live*_*.db"):
@@ -112,4 +144,4 @@ def exposition() -> tuple[bytes, str]:
             multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    return registry

@@ -9,11 +9,16 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from models.task import Task, get_task
+from serve.feedback import Feedback, FeedbackBatch
 from serve.oip import InferRequest
+from serve.operators import Challenge, Erasure, Move, Promotion
 
 _ERRORS = {
     "400": "The body is not JSON.",
-    "404": "There is no such model or version.",
+    "403": "This is for operators.",
+    "404": "There is no such model, version or prediction.",
+    "409": "Not possible as things are now.",
+    "410": "The prediction was deleted, as all are after some days.",
     "413": "The body is larger than the limit.",
     "415": "The body is not declared as JSON.",
     "422": "The JSON has not the right shape; `fields` says where and why.",
@@ -25,7 +30,8 @@ _ERRORS = {
 def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
     """The description of a server that serves `tasks`."""
     classes = [get_task(name) for name in tasks]
-    models: list[type[BaseModel]] = [InferRequest, *dict.fromkeys(task.Request for task in classes)]
+    loop: list[type[BaseModel]] = [Feedback, FeedbackBatch, *(model for model, _ in _MOVES.values())]
+    models: list[type[BaseModel]] = [InferRequest, *loop, *dict.fromkeys(task.Request for task in classes)]
     references, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )
@@ -47,6 +53,16 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             paths[f"{path}/infer"] = {
                 "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
             }
+        correction = {"anyOf": [references[(model, "validation")] for model in (Feedback, FeedbackBatch)]}
+        taken = _write("Correct an answer; 202 once it is durable", correction, _correction(task), ok="202")
+        paths[f"{base}/feedback"] = {
+            "get": {**_read("Corrections by state", ["503"]), "tags": [task.name]},
+            "post": {**taken, "tags": [task.name]},
+        }
+        for name, (model, summary) in _MOVES.items():
+            move = _write(summary, references[(model, "validation")], {"why": "why"}, ok=_MOVED.get(name, "200"))
+            paths[f"{base}/{name}"] = {"post": {**move, "tags": [task.name]}}
+        paths[f"{base}/audit"] = {"get": {**_read("Moves and retrainings, newest first", ["403"]), "tags": [task.name]}}
     schemas = {**definitions.get("$defs", {}), "Error": _ERROR}
     return {
         "openapi": "3.1.0",
@@ -60,6 +76,14 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
     }
 
 
+_MOVES: dict[str, tuple[type[BaseModel], str]] = {
+    "promote": (Promotion, "Make a version, or the challenger, the champion"),
+    "challenge": (Challenge, "Try a version in shadow or as a canary"),
+    "rollback": (Move, "Withdraw the challenger, or return to the champion before"),
+    "retrain": (Move, "Learn from the waiting corrections now"),
+    "erase": (Erasure, "Delete all that is kept of a user"),
+}
+_MOVED = {"retrain": "202"}
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 _ERROR = {
     "type": "object",
@@ -75,15 +99,20 @@ def _read(summary: str, errors: Sequence[str] = (), content: str = "application/
     }
 
 
-def _write(summary: str, schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+def _write(summary: str, schema: dict[str, Any], example: dict[str, Any], ok: str = "200") -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
-    ok = {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
-    return {"summary": summary, "requestBody": body, "responses": {"200": ok, **_errors(list(_ERRORS))}}
+    done = {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"summary": summary, "requestBody": body, "responses": {ok: done, **_errors(list(_ERRORS))}}
 
 
 def _errors(codes: Sequence[str]) -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {code: {"description": _ERRORS[code], "content": content} for code in codes}
+
+
+def _correction(task: type[Task]) -> dict[str, Any]:
+    what = {"label": "a label"} if task.kind == "classifier" else {"item_id": "an item", "event": "click"}
+    return {"id": "the id of a prediction", **what, "source": "support-desk", "consent": True}
 
 
 def _infer_example(task: type[Task]) -> dict[str, Any]:

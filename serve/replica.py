@@ -15,39 +15,22 @@ from typing import Any
 from export.bundle import Bundle, BundleError
 from export.session import OnnxSession
 from models.releases import Release, ReleaseError, read_release, release_path
-from models.task import Task, get_task
+from models.samples import LoggedPrediction
+from models.task import Prediction, get_task
+from models.users import UserHasher
 from serve.batcher import Batcher
 from serve.config import Config
 from serve.encoding import RememberingEncoder
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
 from serve.metrics import Metrics
+from serve.recorder import Recorder, now
 from serve.routing import Router
+from serve.shadow import Shadow
+from serve.version import LoadedVersion
 
 log = logging.getLogger("flywheel.replica")
 
 _FOLLOW_EVERY_S = 1.0
-
-
-class LoadedVersion:
-    """A bundle ready to answer: its session, its task, its encoder and its batcher."""
-
-    def __init__(
-        self,
-        version: str,
-        path: str,
-        bundle: Bundle,
-        task: Task,
-        session: OnnxSession,
-        encoder: RememberingEncoder,
-        batcher: Batcher,
-    ):
-        self.version = version
-        self.path = path
-        self.bundle = bundle
-        self.task = task
-        self.session = session
-        self.encoder = encoder
-        self.batcher = batcher
 
 
 class Replica:
@@ -57,23 +40,27 @@ class Replica:
         self.task = get_task(task)
         self._config = config
         self._options = config.task_options(task)
+        self._logged = [tensor.name for tensor in self.task.outputs]  # of each prediction
         self.metrics = Metrics(task)
         # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._release = read_release(config.home, task)
-        self._router = self._load(self._release, {})
+        self.recorder = self._recorder()
+        self._router = self._load(read_release(config.home, task), {})
+        self._shadow = Shadow(self.metrics, self._logged[0], config.limits.deadline_s)
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         for version in self._router.versions.values():
             version.batcher.start()
         self._follower = asyncio.create_task(self._follow(), name="follower")
+        self.recorder.start()
 
     async def stop(self) -> None:
         if self._follower is not None:
             self._follower.cancel()
         await asyncio.gather(*(version.batcher.stop() for version in self._router.versions.values()))
         self._executor.shutdown(wait=False)
+        await asyncio.to_thread(self.recorder.stop)
 
     @property
     def body_limit(self) -> int:
@@ -84,9 +71,18 @@ class Replica:
         """False when a batcher's worker has died: the replica must then be replaced."""
         return all(version.batcher.alive for version in self._router.versions.values())
 
-    def choose(self, pinned: str | None) -> LoadedVersion:
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def release(self) -> Release:
+        """The release that is served now."""
+        return self._router.release
+
+    def choose(self, pinned: str | None, user: str | None = None) -> LoadedVersion:
         """Raises NotFound for a version that is not loaded."""
-        return self._router.choose(pinned)
+        return self._router.choose(pinned, user)
 
     @property
     def longest_s(self) -> float:
@@ -104,11 +100,12 @@ class Replica:
         request: Any,
         deadline: float,
         while_waiting: AbstractAsyncContextManager[None] | None = None,
+        user: str | None = None,
     ) -> dict[str, Any]:
         """The predict answer to a validated request. Raises a RequestError the client can act on.
 
         `deadline` is on the clock of time.monotonic. `while_waiting` is entered only where the model has to be waited
-        for.
+        for. `user` is who asks, for the log.
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
@@ -118,12 +115,33 @@ class Replica:
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         output = await version.batcher.submit([row.ids for row in encoded], deadline, while_waiting)
+        predictions = version.task.decode(request, output, [row.truncated for row in encoded])
+        id_ = new_id()
+        self._log(id_, version, request, texts, predictions, user)
+        if (challenger := self._router.shadow) is not None and version is not challenger:
+            self._shadow.compare(challenger, request, texts, predictions, busy=self.backlog_s > 0)
         return {
-            "id": os.urandom(16).hex(),
+            "id": id_,
             "model_name": self.task.name,
             "model_version": version.version,
-            "predictions": version.task.decode(request, output, [row.truncated for row in encoded]),
+            "predictions": predictions,
         }
+
+    def _log(
+        self,
+        id_: str,
+        version: LoadedVersion,
+        request: Any,
+        texts: Sequence[str],
+        predictions: Sequence[Prediction],
+        user: str | None,
+    ) -> None:
+        if not self._config.feedback.log.sample:
+            return
+        kept = [{name: prediction[name] for name in self._logged} for prediction in predictions]
+        input_ = list(texts) if self.task.kind == "classifier" else request.model_dump(mode="json")
+        topic = getattr(request, "topic", None)
+        self.recorder.log(LoggedPrediction(id_, self.task.name, version.version, input_, kept, now(), topic, user))
 
     def _admit(self, texts: Sequence[str], version: LoadedVersion, deadline: float) -> None:
         """Turn away, before any work is done for it, what would be answered too late."""
@@ -148,6 +166,12 @@ class Replica:
                 retry_after=math.ceil(min(wait - longest, limits.deadline_s)),
             )
 
+    def _recorder(self) -> Recorder:
+        settings = self._config.feedback
+        secret = settings.secret.get_secret_value() if settings.secret else None
+        hasher = UserHasher.open(self._config.home, secret)
+        return Recorder(settings.store_url(self._config.home), hasher, settings, self.metrics)
+
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
         """OIP model metadata; `version_details` adds what this project knows of each loaded version."""
         versions = [version] if version else list(self._router.versions.values())
@@ -162,11 +186,10 @@ class Replica:
 
     def _details(self, version: LoadedVersion) -> dict[str, Any]:
         manifest = version.bundle.manifest
-        champion = version.version == self._router.champion
         return {
             "version": version.version,
-            "alias": "champion" if champion else None,
-            "traffic": 1.0 if champion else 0.0,
+            "alias": self._router.alias(version.version),
+            "traffic": self._router.traffic(version.version),
             "provider": version.session.provider,
             "precision": manifest.precision,
             "max_length": manifest.max_length,
@@ -182,7 +205,7 @@ class Replica:
         for name, path in release.versions.items():
             known = loaded.get(name)
             versions[name] = known if known and known.path == path else self._load_version(name, path)
-        return Router(release.champion, versions)
+        return Router(release, versions)
 
     def _load_version(self, name: str, path: str) -> LoadedVersion:
         bundle = Bundle.open(self._config.home / path)
@@ -220,7 +243,7 @@ class Replica:
                 seen = changed
                 await self._take_up(read_release(self._config.home, self.task.name))
             except (ReleaseError, BundleError, OSError, ValueError) as error:
-                log.error("%s keeps serving %s: %s", self.task.name, self._router.champion, error)
+                log.error("%s keeps serving %s: %s", self.task.name, self.release.champion, error)
 
     async def _take_up(self, release: Release) -> None:
         old = self._router
@@ -228,9 +251,14 @@ class Replica:
         for name, version in new.versions.items():
             if version is not old.versions.get(name):
                 version.batcher.start()
-        self._router, self._release = new, release
+        self._router = new
         log.warning("%s now serves version %s", self.task.name, release.champion)
         await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
+
+
+def new_id() -> str:
+    """32 hexadecimal digits: 12 of the time in milliseconds, so that ids sort by it, and 20 at random."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 async def _retire(version: LoadedVersion) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from export.gpu import CPU
 from export.session import choose_provider
 from models.releases import ReleaseError, read_release
+from models.retrain import Result
+from models.store import Store
 from models.train import Job, build_in_parallel, register_candidate
 from serve.config import Config
 
@@ -71,6 +74,27 @@ def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:
             if champion != version:
                 out.print(f"  version {champion} keeps serving; to serve this one: "
                           f"flywheel promote {candidate.task} {version}")  # fmt: skip
+
+
+def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result:
+    """One retraining in this process, with its progress."""
+    from models.retrain import retrain
+    from serve.loop import plan_of
+
+    columns = (
+        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=out, refresh_per_second=2) as progress:
+        bar = progress.add_task(f"{task}: waiting", total=None)
+        plain = _PlainProgress(out) if not out.is_terminal else None
+
+        def report(stage: str, done: int, total: int) -> None:
+            progress.update(bar, description=f"{task}: {stage}", completed=done, total=total or None)
+            if plain:
+                plain.report(task, stage, done, total)
+
+        return retrain(plan_of(config, task), config.home, store, getpass.getuser(), report)
 
 
 class _PlainProgress:

@@ -1,0 +1,259 @@
+"""From waiting corrections to a version that serves: the table of contents of the loop.
+
+lease -> curate -> fine-tune with replay -> export -> parity -> gate -> register -> release. Whatever interrupts it, the
+champion serves on and the corrections go to the next attempt: leases and the lock expire by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from models.curation.terms import Rules
+from models.dataset import Example, load_corpus
+from models.releases import read_release
+from models.rollout import Rollout
+from models.samples import Sample
+from models.store import Store, StoreError
+from models.task import get_task
+from models.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from models.curate import Curated
+    from models.gate import Verdict
+    from models.train import Candidate, Stage
+
+log = logging.getLogger("flywheel.retrain")
+
+_LEASE_S = 120.0
+_RENEW_S = 20.0
+_LEAST_HELD_OUT = 20  # fewer have no say in the gate, and are better learned from
+
+Outcome = Literal["released", "refused", "too_few", "busy", "failed"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one task is retrained."""
+
+    task: str
+    rules: Rules = field(default_factory=Rules)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    new_labels: bool = False
+    least: int = 1
+    """fewer corrections that survive curation are left for a later run"""
+    most: int = 20_000
+    held_out: float = 0.2
+    """the newest share of them that judges the candidate and is not learned from yet"""
+    attempts: int = 3
+    start: Literal["promote", "canary", "shadow"] = "canary"
+    share: float = 0.1
+    recipe: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run, in a word and in a sentence; `version` is the new one, if there is one."""
+
+    outcome: Outcome
+    sentence: str
+    version: str | None = None
+
+
+def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Result:
+    """One run. Every way it can end is a Result and an entry in the audit log; only interruption raises."""
+    owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    lock = f"retrain-{plan.task}"
+    if not store.acquire(lock, owner, _LEASE_S):
+        return Result("busy", f"{plan.task} is being retrained already.")
+    try:
+        with _held(store, lock, owner):
+            result = _run(plan, home, store, owner, who, report)
+    except Exception as error:
+        log.exception("retraining %s failed", plan.task)
+        result = Result("failed", f"{type(error).__name__}: {error}")
+        _quietly(lambda: store.give_back(owner, most_attempts=plan.attempts, reason=result.sentence[:500]))
+    finally:
+        _quietly(lambda: store.release_lock(lock, owner))
+    _quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
+    return result
+
+
+def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
+    champion = read_release(home, plan.task).champion
+    if get_task(plan.task).kind != "classifier":
+        return Result("too_few", "Only classifiers learn from corrections yet; train a ranker on behaviour rows.")
+    report("curating", 0, 0)
+    samples = store.lease(plan.task, owner, plan.most, _LEASE_S)
+    curated = _curated(plan, home, champion, store, samples)
+    store.settle(owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
+    store.settle(owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
+    learn, judge = _split(curated.kept, plan.held_out)
+    if len(learn) < plan.least:
+        store.give_back(owner, most_attempts=10**6, reason="too few corrections for a run")
+        return Result("too_few", f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from.")
+
+    candidate = _built(plan, home, champion, store, learn, report)
+    try:
+        report("judging", 0, 0)
+        verdict = _judged(plan, home, champion, candidate, judge)
+        pages = _pages(plan, champion, curated, verdict, candidate)
+        if not verdict.accepted:
+            _refuse(plan, home, store, owner, candidate, verdict, pages, [sample.id for sample in learn])
+            return Result("refused", verdict.sentence)
+        report("registering", 0, 0)
+        version = _registered(home, store, candidate, [sample.id for sample in learn], pages)
+    finally:
+        shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
+    store.settle(owner, {sample.id: ("used", None) for sample in learn})
+    store.give_back(owner, most_attempts=10**6, reason="judged a candidate; to be learned in a later run")
+    _release(plan, home, store, version, who, verdict.sentence)
+    return Result("released", verdict.sentence, version)
+
+
+def _curated(plan: Plan, home: Path, champion: str, store: Store, samples: Sequence[Sample]) -> Curated:
+    from export.bundle import Bundle
+    from models.curate import Context, curate
+    from models.curation.embedding import base_encoder
+    from models.redact import redact
+
+    manifest = Bundle.open(home / "bundles" / plan.task / champion).manifest
+    corpus = load_corpus(home, plan.task, manifest.data)
+    context = Context(
+        labels=frozenset(manifest.labels),
+        training=[*corpus.train, *_learned(store, plan.task)],
+        holdout=[example.text for example in corpus.holdout],
+        embed=base_encoder(max_length=manifest.max_length),
+        redact=redact,
+        new_labels=plan.new_labels,
+    )
+    return curate(samples, context, plan.rules)
+
+
+def _learned(store: Store, task: str) -> list[Example]:
+    return [Example(sample.text, sample.label) for sample in store.used(task)]
+
+
+def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
+    """What to learn from, and the newest `share`, which judges. What is told later may be of another kind."""
+    in_time = sorted(kept, key=lambda sample: (sample.at, sample.id))
+    count = int(len(in_time) * share)
+    if count < _LEAST_HELD_OUT:
+        return in_time, []
+    return in_time[:-count], in_time[-count:]
+
+
+def _built(plan: Plan, home: Path, champion: str, store: Store, learn: Sequence[Sample], report: Stage) -> Candidate:
+    from models.train import Job, build_candidate
+
+    examples = tuple(Example(sample.text, sample.label) for sample in learn)
+    learned = tuple(_learned(store, plan.task))
+    return build_candidate(
+        Job(plan.task, recipe=plan.recipe, parent=champion, samples=examples, learned=learned), home, report
+    )
+
+
+def _judged(plan: Plan, home: Path, champion: str, candidate: Candidate, judge: Sequence[Sample]) -> Verdict:
+    from export.bundle import Bundle
+    from models.gate import gate_classifier
+
+    old = home / "bundles" / plan.task / champion
+    holdout = load_corpus(home, plan.task, Bundle.open(old).manifest.data).holdout
+    return gate_classifier(old, candidate.bundle, holdout, judge, plan.thresholds)
+
+
+def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candidate: Candidate) -> list[Path]:
+    """The verdict and the curation report as folders for MLflow. Feedback is in them by id, never by text."""
+    from models.verdict import write_verdict
+
+    judged, sorted_ = candidate.bundle.parent / "verdict", candidate.bundle.parent / "curation"
+    facts = {"task": plan.task, "champion": champion, "corrections learned": str(candidate.lineage.get("samples", ""))}
+    write_verdict(verdict, judged, title=f"{plan.task}: candidate against version {champion}", facts=facts)
+    sorted_.mkdir()
+    (sorted_ / "curation.md").write_text(curated.report.markdown(), encoding="utf-8")
+    (sorted_ / "curation.json").write_bytes(orjson.dumps(curated.report.to_dict(), option=orjson.OPT_INDENT_2))
+    return [judged, sorted_]
+
+
+def _refuse(
+    plan: Plan,
+    home: Path,
+    store: Store,
+    owner: str,
+    candidate: Candidate,
+    verdict: Verdict,
+    pages: Sequence[Path],
+    learned: Sequence[int],
+) -> None:
+    from models.registry import Registry
+
+    Registry(home).log_refused(
+        plan.task,
+        parameters={**candidate.parameters, **candidate.lineage},
+        metrics=candidate.metrics,
+        artifacts=pages,
+        why=verdict.sentence,
+    )
+    store.give_back(owner, most_attempts=plan.attempts, reason=f"a candidate that learned it was refused: "
+                    f"{verdict.sentence[:300]}")  # fmt: skip
+
+
+def _registered(home: Path, store: Store, candidate: Candidate, learned: Sequence[int], pages: Sequence[Path]) -> str:
+    from models.train import register_candidate
+
+    version = register_candidate(candidate, home, pages)
+    erased = store.trained_on(version, learned)
+    if erased:
+        for kind in ("bundles", "checkpoints"):
+            shutil.rmtree(home / kind / candidate.task / version, ignore_errors=True)
+        raise InterruptedError(f"{len(erased)} corrections were erased while version {version} learned from them")
+    return version
+
+
+def _release(plan: Plan, home: Path, store: Store, version: str, who: str, why: str) -> None:
+    from models.registry import Registry
+
+    rollout = Rollout(home, store, plan.task, who)
+    if plan.start == "promote":
+        rollout.promote(version, why)
+    else:
+        rollout.challenge(version, plan.start, plan.share, why)
+    Registry(home).follow(plan.task)
+
+
+@contextmanager
+def _held(store: Store, lock: str, owner: str) -> Iterator[None]:
+    """Renew the lock and the leases from a thread until the block ends."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(_RENEW_S):
+            _quietly(lambda: store.acquire(lock, owner, _LEASE_S))
+            _quietly(lambda: store.renew(owner, _LEASE_S))
+
+    thread = threading.Thread(target=renew, name="leases", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    """What a lease's expiry would do anyway must not hide what went wrong before."""
+    try:
+        action()
+    except StoreError as error:
+        log.warning("the feedback store: %s", error)

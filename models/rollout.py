@@ -1,0 +1,90 @@
+"""The moves of a version: shadow, canary, promotion, rollback. Each writes release file and audit log.
+
+Servers follow the file within seconds, the registry's aliases later (models.registry.Registry.follow): a move must
+not wait for MLflow, and must be possible without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.releases import Mode, Release, ReleaseError, make_release, one_move_at_a_time, read_release, write_release
+from models.store import Store, StoreUnavailable
+
+log = logging.getLogger("flywheel.rollout")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The moves of one task's versions, in the name of `who`. Safe from several processes at once."""
+
+    home: Path
+    store: Store
+    task: str
+    who: str
+
+    def challenge(self, version: str, mode: Mode, share: float, why: str) -> Release:
+        """Let `version` answer unseen (`shadow`), or `share` of the users (`canary`).
+
+        Raises ReleaseError when there is no such version here, or it is the champion.
+        """
+        with one_move_at_a_time(self.home, self.task):
+            now = read_release(self.home, self.task)
+            if version == now.champion:
+                raise ReleaseError(f"{self.task} version {version} is the champion already.")
+            if mode == "canary" and not 0 < share < 1:
+                raise ReleaseError(f"A canary needs a share between 0 and 1, not {share:g}.")
+            share = share if mode == "canary" else 0.0
+            release = make_release(
+                self.home, self.task, now.champion, challenger=version, mode=mode, share=share, previous=now.previous
+            )
+            return self._move(release, mode, version, why, {"champion": now.champion, "share": share})
+
+    def promote(self, version: str | None, why: str) -> Release:
+        """Make `version`, or the challenger, the champion.
+
+        Raises ReleaseError when there is no such version here, or no challenger to mean.
+        """
+        with one_move_at_a_time(self.home, self.task):
+            now = self._now()
+            version = version or (now.challenger if now else None)
+            if version is None:
+                raise ReleaseError(f"{self.task} has no challenger; say which version to promote.")
+            before = now.champion if now else None
+            previous = before if before != version or now is None else now.previous
+            release = make_release(self.home, self.task, version, previous=previous)
+            return self._move(release, "promote", version, why, {"before": before})
+
+    def rollback(self, why: str) -> Release:
+        """Take the challenger out; where there is none, return to the champion before this one.
+
+        Raises ReleaseError when there is neither.
+        """
+        with one_move_at_a_time(self.home, self.task):
+            now = read_release(self.home, self.task)
+            if now.challenger is not None:
+                release = make_release(self.home, self.task, now.champion, previous=now.previous)
+                return self._move(release, "rollback", now.champion, why, {"withdrawn": now.challenger})
+            if now.previous is None:
+                raise ReleaseError(f"{self.task} version {now.champion} is the first: there is nothing to go back to.")
+            release = make_release(self.home, self.task, now.previous)
+            return self._move(release, "rollback", now.previous, why, {"withdrawn": now.champion})
+
+    def _now(self) -> Release | None:
+        try:
+            return read_release(self.home, self.task)
+        except ReleaseError:  # missing or damaged: a promotion is what mends it
+            return None
+
+    def _move(self, release: Release, action: str, version: str, why: str, detail: dict[str, Any]) -> Release:
+        write_release(self.home, release)
+        log.warning("%s: %s of version %s by %s: %s", self.task, action, version, self.who, why)
+        try:
+            self.store.audit(self.task, action, version, self.who, why, detail)
+        except StoreUnavailable as error:
+            # A bad version is rolled back with or without a database; the line above is in the log.
+            log.error("%s: this %s is missing in the audit log: %s", self.task, action, error)
+        return release

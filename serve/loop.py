@@ -1,0 +1,194 @@
+"""What moves by itself: retraining when corrections have gathered, and versions on live evidence.
+
+One thread in the control application. It holds nothing that cannot be lost: the queue is in the store, the release in
+its file, and a retraining runs in a Ray worker of its own, at the lowest priority.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from models.releases import Release, ReleaseError, read_release
+from models.retrain import Plan
+from models.rollout import Rollout
+from models.store import Store, StoreError
+from models.store.database import utc_now
+from models.task import get_task
+from serve.config import Config
+from serve.evidence import Tally, Verdict, collected, decide
+from serve.metrics import collect
+from serve.operators import RETRAIN
+
+log = logging.getLogger("flywheel.loop")
+
+WHO = "the loop"
+_TURN_S = 2.0
+_AGAIN_S = 600.0  # after a run that failed
+_EXPIRE_EVERY_S = 3600.0
+_DRIFT_EVERY_S = 1800.0
+_LEAST_FOR_DRIFT = 50  # corrections: drift with nothing to learn from is for a person to look at
+
+
+@dataclass
+class _Watched:
+    """One task: its run, if there is one, and since when its challenger is looked at."""
+
+    run: Any = None
+    left_waiting: int = 0
+    """corrections that the last run left in the queue: those do not start another"""
+    not_before: float = 0.0
+    drift_at: float = 0.0
+    drift: Any = None
+    release: Release | None = None
+    began: float = 0.0
+    before: dict[str, Tally] = field(default_factory=dict)
+
+
+class Loop:
+    """`start_run(plan)` and `start_drift(task)` begin work elsewhere and return something that `poll` asks for its
+    result: None while it runs."""
+
+    def __init__(
+        self,
+        config: Config,
+        start_run: Callable[[Plan], Any],
+        start_drift: Callable[[str], Any],
+        poll: Callable[[Any], Any],
+    ):
+        self._config = config
+        self._store = Store(config.feedback.store_url(config.home), patience_s=2.0)
+        self._start_run, self._start_drift, self._poll = start_run, start_drift, poll
+        self._watched = {task: _Watched() for task in config.tasks}
+        self._migrated = False
+        self._expire_at = 0.0
+        self._thread = threading.Thread(target=self._work, name="loop", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                if not self._migrated:
+                    self._store.migrate()
+                    self._migrated = True
+                self._expire()
+            except StoreError as error:
+                log.warning("the loop waits: %s", error)
+            else:
+                for task in self._watched:
+                    try:
+                        self.turn(task)
+                    except (StoreError, ReleaseError) as error:
+                        log.warning("%s: the loop waits: %s", task, error)
+                    except Exception:
+                        log.exception("%s: the loop goes on", task)
+            time.sleep(_TURN_S)
+
+    def turn(self, task: str) -> None:
+        """Look at one task once."""
+        if get_task(task).kind == "classifier":
+            self._retrain(task, self._watched[task])
+        if self._config.rollout.automatic:
+            self._roll_out(task, self._watched[task])
+
+    def _retrain(self, task: str, watched: _Watched) -> None:
+        if watched.run is not None:
+            if (result := self._poll(watched.run)) is None:
+                return
+            watched.run = None
+            watched.left_waiting = self._store.counts(task)["waiting"]
+            watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome == "failed" else 0.0)
+            log.warning("%s: retraining: %s: %s", task, result.outcome, result.sentence)
+        if (why := self._reason(task, watched)) is not None:
+            self._store.audit(task, "retrain started", None, WHO, why)
+            watched.run = self._start_run(plan_of(self._config, task))
+
+    def _reason(self, task: str, watched: _Watched) -> str | None:
+        """Why to retrain now, if there is a reason."""
+        rules = self._config.learning
+        waiting = self._store.counts(task)["waiting"]
+        for entry in self._store.audits(task, 20):
+            if entry.action == "retrain started":
+                break
+            if entry.action == RETRAIN:
+                return f"asked for by {entry.who}: {entry.why}"
+        if not rules.automatic or time.monotonic() < watched.not_before:
+            return None
+        new = waiting - watched.left_waiting
+        if new >= rules.after:
+            return f"{waiting} corrections wait"
+        oldest = self._store.oldest_waiting(task) if rules.every_hours is not None and new > 0 else None
+        if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
+            return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
+        return self._drifted(task, watched) if rules.on_drift and new >= _LEAST_FOR_DRIFT else None
+
+    def _drifted(self, task: str, watched: _Watched) -> str | None:
+        if watched.drift is None:
+            if time.monotonic() >= watched.drift_at:
+                watched.drift, watched.drift_at = self._start_drift(task), time.monotonic() + _DRIFT_EVERY_S
+            return None
+        if (found := self._poll(watched.drift)) is None:
+            return None
+        watched.drift = None
+        return str(found) or None
+
+    def _roll_out(self, task: str, watched: _Watched) -> None:
+        release = read_release(self._config.home, task)
+        if release.challenger is None:
+            watched.release = None
+            return
+        samples = collected(collect())
+        tallies = {version: Tally.of(samples, task, version) for version in release.versions}
+        if watched.release != release:
+            watched.release, watched.began, watched.before = release, time.monotonic(), tallies
+            return
+        since = {version: tally.since(watched.before[version]) for version, tally in tallies.items()}
+        age = time.monotonic() - watched.began
+        accuracy = self._store.live_accuracy(task, utc_now() - timedelta(seconds=age))
+        verdict = decide(
+            release, since[release.challenger], since[release.champion], accuracy, age, self._config.rollout
+        )
+        self._move(Rollout(self._config.home, self._store, task, WHO), release, verdict)
+
+    def _move(self, rollout: Rollout, release: Release, verdict: Verdict) -> None:
+        assert release.challenger is not None
+        if verdict.step == "promote":
+            rollout.promote(release.challenger, verdict.why)
+        elif verdict.step == "canary":
+            rollout.challenge(release.challenger, "canary", self._config.rollout.share, verdict.why)
+        elif verdict.step == "rollback":
+            rollout.rollback(verdict.why)
+
+    def _expire(self) -> None:
+        if time.monotonic() >= self._expire_at:
+            self._store.expire(utc_now() - timedelta(days=self._config.feedback.log.keep_days))
+            self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
+
+
+def plan_of(config: Config, task: str) -> Plan:
+    """How the configuration has a task retrained."""
+    learning, rollout = config.learning, config.rollout
+    return Plan(
+        task,
+        rules=learning.curation,
+        thresholds=config.thresholds(task),
+        new_labels=config.tasks[task].new_labels,
+        most=learning.most,
+        held_out=learning.held_out,
+        attempts=learning.attempts,
+        start=rollout.start,
+        share=rollout.share,
+        recipe=(("threads", os.cpu_count() or 1),),  # Ray's workers are told to use one
+    )

@@ -1,0 +1,129 @@
+"""When the loop begins a retraining, and when it leaves well alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.retrain import Plan, Result
+from models.rollout import Rollout
+from models.samples import NewFeedback
+from models.store import Store
+from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
+from serve.loop import Loop
+from serve.operators import RETRAIN
+
+AFTER = 10
+
+
+class Runs:
+    """Stands where Ray's workers are: what was begun, and results as the test gives them."""
+
+    def __init__(self) -> None:
+        self.begun: list[Plan] = []
+        self.result: Any = None
+
+    def start(self, plan: Plan) -> Plan:
+        self.begun.append(plan)
+        return plan
+
+    def poll(self, _: Any) -> Any:
+        return self.result
+
+
+Made = Callable[..., tuple[Loop, Store, Runs]]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    def make(**learning: Any) -> tuple[Loop, Store, Runs]:
+        config = Config(
+            learning=LearningConfig(**{"after": AFTER, **learning}),
+            rollout=RolloutConfig(automatic=False),
+            tasks={"intent": TaskConfig(new_labels=True)},
+        ).model_copy(update={"home": tmp_path})  # the environment may name another
+        store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
+        return Loop(config, runs.start, lambda _: None, runs.poll), store, runs
+
+    return make
+
+
+def correct(store: Store, first: int, count: int, age: timedelta = timedelta()) -> None:
+    at = datetime.now(UTC) - age
+    items = [
+        NewFeedback("intent", "desk", True, at, "track_order", text=f"text {n}") for n in range(first, first + count)
+    ]
+    store.add_feedback(items, keep_days=30)
+
+
+def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER - 1)
+    loop.turn("intent")
+    assert runs.begun == []
+    correct(store, AFTER, 1)
+    loop.turn("intent")
+    loop.turn("intent")  # it is under way
+    assert len(runs.begun) == 1
+    assert runs.begun[0].new_labels
+    assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
+
+
+def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER)
+    loop.turn("intent")
+    runs.result = Result("too_few", "only a few may be learned from")
+    for _ in range(3):
+        loop.turn("intent")
+    assert len(runs.begun) == 1
+    correct(store, 100, AFTER)
+    loop.turn("intent")
+    assert len(runs.begun) == 2
+
+
+def test_after_a_failure_it_does_not_begin_again_at_once(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER)
+    loop.turn("intent")
+    runs.result = Result("failed", "its process ended")
+    loop.turn("intent")
+    correct(store, 100, AFTER)
+    loop.turn("intent")
+    assert len(runs.begun) == 1
+
+
+def test_it_begins_when_asked_however_few_there_are(made: Made) -> None:
+    loop, store, runs = made(automatic=False)
+    correct(store, 0, AFTER * 2)
+    loop.turn("intent")
+    assert runs.begun == []
+    store.audit("intent", RETRAIN, None, "ops", "before the sale")
+    loop.turn("intent")
+    assert len(runs.begun) == 1
+    assert store.audits("intent")[0].why == "asked for by ops: before the sale"
+    runs.result = Result("refused", "worse")
+    loop.turn("intent")
+    loop.turn("intent")  # the question was answered
+    assert len(runs.begun) == 1
+
+
+def test_it_begins_by_schedule(made: Made) -> None:
+    loop, store, runs = made(every_hours=24)
+    correct(store, 0, 1, timedelta(hours=23))
+    loop.turn("intent")
+    assert runs.begun == []
+    correct(store, 5, 1, timedelta(hours=25))
+    loop.turn("intent")
+    assert len(runs.begun) == 1
+
+
+def test_a_version_that_never_got_a_release_moves_nothing(made: Made, tmp_path: Path) -> None:
+    loop, store, runs = made()
+    loop.turn("intent")
+    assert runs.begun == []
+    assert Rollout(tmp_path, store, "intent", "a test").store.audits("intent") == []

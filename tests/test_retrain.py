@@ -1,0 +1,152 @@
+"""The loop without a server: corrections in, a version or a refusal out, and nothing lost in between."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from export.bundle import Bundle
+from export.session import OnnxSession
+from models.releases import read_release
+from models.retrain import Plan, Result, retrain
+from models.samples import NewFeedback
+from models.store import Store
+from models.thresholds import Thresholds
+from tests.conftest import ROOT
+
+NEW = "gift_wrapping"
+# A few lost texts of a small holdout are not what these tests are about.
+LENIENT = Thresholds(margin=6.0, margin_with_gain=6.0, most_loss=4.0, most_latency_ratio=10.0)
+OPENINGS = ("can you", "would you please", "is it possible to", "I need you to", "do you", "how much does it cost to")
+GIFTS = ("wrap the parcel as a birthday gift", "put a red ribbon around the box", "add gift paper for my mother",
+         "send it as a present with a card inside", "pack the toys in christmas paper",
+         "hide the price tag because it is a surprise", "enclose a greeting card for the wedding")  # fmt: skip
+UNSEEN = ("please wrap this as a present for my sister", "could it come with gift paper and a ribbon")
+
+
+@pytest.fixture
+def learner(home: Path, trained_home: Path) -> Iterator[tuple[Path, Store]]:
+    """A home with what a retraining continues from, and 42 corrections that bring a new label."""
+    shutil.copytree(trained_home / "checkpoints" / "intent", home / "checkpoints" / "intent")
+    if (trained_home / "corpora").is_dir():
+        shutil.copytree(trained_home / "corpora", home / "corpora")
+    store = Store.open(f"sqlite:///{home / 'feedback.db'}")
+    start = datetime.now(UTC) - timedelta(hours=1)
+    store.add_feedback(
+        [
+            NewFeedback("intent", "desk", True, start + timedelta(seconds=n), NEW, text=f"{one} {two}?", user=f"u{n}")
+            for n, (one, two) in enumerate(itertools.product(OPENINGS, GIFTS))
+        ],
+        keep_days=30,
+    )
+    yield home, store
+    store.close()
+
+
+def plan(**changes: object) -> Plan:
+    recipe = (("threads", 2), *dict(changes.pop("recipe", {})).items())  # type: ignore[call-overload]
+    return Plan("intent", thresholds=LENIENT, new_labels=True, recipe=recipe, **changes)  # type: ignore[arg-type]
+
+
+def run(home: Path, store: Store, **changes: object) -> Result:
+    return retrain(plan(**changes), home, store, "a test", lambda *_: None)
+
+
+def labels(home: Path, version: str, texts: tuple[str, ...]) -> list[str]:
+    bundle = Bundle.open(home / "bundles" / "intent" / version)
+    known = bundle.manifest.labels
+    return [known[i] for i in OnnxSession(bundle, providers="cpu").predict(list(texts)).argmax(1)]
+
+
+def artifacts(home: Path, run_id: str) -> set[str]:
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient()
+    return {file.path for folder in ("verdict", "curation") for file in client.list_artifacts(run_id, folder)}
+
+
+def test_a_new_label_is_learned_judged_and_tried(learner: tuple[Path, Store]) -> None:
+    home, store = learner
+    result = run(home, store)
+    assert result.outcome == "released", result.sentence
+    release = read_release(home, "intent")
+    assert (release.champion, release.challenger, release.mode) == ("1", result.version, "canary")
+    assert labels(home, str(result.version), UNSEEN) == [NEW, NEW]
+    counts = store.counts("intent")
+    assert counts["used"] > 0
+    assert counts["leased"] == 0
+    assert [entry.action for entry in reversed(store.audits("intent"))] == ["canary", "retrain released"]
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    version = mlflow.MlflowClient().get_model_version_by_alias("intent", "challenger")
+    assert version.version == result.version
+    assert {"verdict/verdict.html", "curation/curation.md"} <= artifacts(home, version.run_id)
+    # Nobody sees the text of a correction: not as a known question, and not in what MLflow keeps.
+    for file in [*(home / "mlartifacts").rglob("*.*"), *(home / "bundles" / "intent" / str(result.version)).rglob("*")]:
+        if file.is_file() and file.suffix != ".onnx":
+            assert b"birthday gift" not in file.read_bytes(), file
+    erased = store.erase("u0")
+    assert erased.feedback
+    assert erased.versions == {"intent": [result.version]}
+    assert not (home / "work").exists() or not list((home / "work").iterdir())
+
+
+def test_a_broken_candidate_is_refused_and_changes_nothing(learner: tuple[Path, Store]) -> None:
+    home, store = learner
+    before = read_release(home, "intent")
+    result = run(home, store, recipe={"learning_rate": 0.5, "epochs": 1}, attempts=1)
+    assert result.outcome == "refused", result.sentence
+    assert result.version is None
+    assert read_release(home, "intent") == before
+    assert [path.name for path in (home / "bundles" / "intent").iterdir()] == ["1"]
+    assert store.counts("intent")["dead"] > 0  # one attempt was all they had
+    assert "refused" in store.dead_letters("intent")[0].reason
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    found = mlflow.MlflowClient().search_runs(
+        [mlflow.get_experiment_by_name("intent").experiment_id], "tags.verdict = 'refused'"
+    )
+    assert "verdict/verdict.html" in artifacts(home, found[0].info.run_id)
+
+
+def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner: tuple[Path, Store]) -> None:
+    home, store = learner
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from models.retrain import Plan, retrain; from models.store import Store\n"
+        "home = Path(sys.argv[1])\n"
+        "report = lambda stage, done, total: print(stage, flush=True)\n"
+        "plan = Plan('intent', new_labels=True)\n"
+        "retrain(plan, home, Store.open(f\"sqlite:///{home / 'feedback.db'}\"), 'a test', report)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(home)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "training":
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert store.counts("intent")["leased"] > 0
+    assert run(home, store).outcome == "busy"  # its lock has not expired yet
+    later = Store(f"sqlite:///{home / 'feedback.db'}", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
+    assert later.acquire("retrain-intent", "another", 1)
+    assert len(later.lease("intent", "another", 100, 1)) >= 40
+    assert read_release(home, "intent").champion == "1"
+
+
+def test_too_few_corrections_are_left_in_the_queue(learner: tuple[Path, Store]) -> None:
+    home, store = learner
+    result = run(home, store, least=1000)
+    assert result.outcome == "too_few"
+    counts = store.counts("intent")
+    assert counts["waiting"] >= 40
+    assert counts["dead"] == counts["leased"] == 0

@@ -1,0 +1,185 @@
+"""Versions on the move: who gets which, what a move leaves behind, what evidence decides, and a server that follows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.releases import Release, ReleaseError, read_release, release_path
+from models.rollout import Rollout
+from models.store import Store
+from serve.config import RolloutConfig
+from serve.errors import NotFound
+from serve.evidence import Tally, Verdict, decide
+from serve.routing import Router
+from tests.conftest import start_server, stop_server
+from tests.test_lifecycle import eventually
+
+CANARY = Release(
+    task="intent", champion="1", versions={"1": "a", "2": "b"}, challenger="2", mode="canary", share=0.1, previous="0"
+)
+SHADOW = CANARY.model_copy(update={"mode": "shadow", "share": 0.0})
+LOADED = {"1": "first", "2": "second"}
+RULES = RolloutConfig(least_answers=100, least_s=10, least_feedback=20)
+
+
+def test_a_canary_gets_its_share_of_the_users_and_each_user_one_version() -> None:
+    router = Router(CANARY, LOADED)
+    users = [f"user {number}" for number in range(20_000)]
+    chosen = {user: router.choose(None, user) for user in users}
+    assert abs(sum(version == "second" for version in chosen.values()) / len(users) - 0.1) < 0.01
+    assert all(router.choose(None, user) == version for user, version in chosen.items())
+    strangers = [router.choose() for _ in range(20_000)]
+    assert abs(strangers.count("second") / len(strangers) - 0.1) < 0.01
+
+
+def test_each_challenger_is_tried_on_other_users() -> None:
+    other = Router(
+        CANARY.model_copy(update={"challenger": "3", "versions": {"1": "a", "3": "c"}}), {"1": "x", "3": "y"}
+    )
+    users = [f"user {number}" for number in range(5000)]
+    both = sum(Router(CANARY, LOADED).choose(None, u) == "second" and other.choose(None, u) == "y" for u in users)
+    assert both / len(users) < 0.02  # a tenth of a tenth
+
+
+def test_shadow_and_pinned_versions() -> None:
+    router = Router(SHADOW, LOADED)
+    assert {router.choose(None, f"user {number}") for number in range(100)} == {"first"}
+    assert router.shadow == "second"
+    assert router.choose("2") == "second"
+    with pytest.raises(NotFound):
+        router.choose("3")
+    assert (router.traffic("1"), router.traffic("2")) == (1.0, 0.0)
+    assert (Router(CANARY, LOADED).traffic("1"), Router(CANARY, LOADED).traffic("2")) == (0.9, 0.1)
+
+
+@pytest.fixture
+def rollout(tmp_path: Path) -> Rollout:
+    for version in ("1", "2", "3"):
+        (tmp_path / "bundles" / "intent" / version).mkdir(parents=True)
+    moves = Rollout(tmp_path, Store.open(f"sqlite:///{tmp_path / 'feedback.db'}"), "intent", "a test")
+    moves.promote("1", "the first")
+    return moves
+
+
+def test_moves_change_the_release_and_are_all_in_the_audit_log(rollout: Rollout) -> None:
+    assert rollout.challenge("2", "shadow", 0.0, "try").mode == "shadow"
+    canary = rollout.challenge("2", "canary", 0.2, "looks well")
+    assert (canary.champion, canary.challenger, canary.share) == ("1", "2", 0.2)
+    promoted = rollout.promote(None, "better")
+    assert (promoted.champion, promoted.challenger, promoted.previous) == ("2", None, "1")
+    back = rollout.rollback("worse after all")
+    assert (back.champion, back.previous) == ("1", None)
+    assert read_release(rollout.home, "intent") == back
+    entries = rollout.store.audits("intent")
+    assert [entry.action for entry in reversed(entries)] == ["promote", "shadow", "canary", "promote", "rollback"]
+    assert {entry.who for entry in entries} == {"a test"}
+    assert entries[0].why == "worse after all"
+    assert entries[0].detail == {"withdrawn": "2"}
+
+
+def test_a_rollback_withdraws_the_challenger_first(rollout: Rollout) -> None:
+    rollout.promote("2", "next")
+    rollout.challenge("3", "canary", 0.5, "try")
+    assert rollout.rollback("bad").champion == "2"
+    assert rollout.rollback("bad as well").champion == "1"
+    with pytest.raises(ReleaseError, match="nothing to go back to"):
+        rollout.rollback("once more")
+
+
+@pytest.mark.parametrize(
+    ("move", "sentence"),
+    [
+        (lambda r: r.promote("9", ""), "no version '9'"),
+        (lambda r: r.promote(None, ""), "no challenger"),
+        (lambda r: r.challenge("1", "canary", 0.1, ""), "champion already"),
+        (lambda r: r.challenge("2", "canary", 1.0, ""), "between 0 and 1"),
+        (lambda r: r.challenge("9", "shadow", 0.0, ""), "no version '9'"),
+    ],
+)
+def test_a_move_that_cannot_be_made_changes_nothing(
+    rollout: Rollout, move: Callable[[Rollout], Release], sentence: str
+) -> None:
+    before = read_release(rollout.home, "intent")
+    with pytest.raises(ReleaseError, match=sentence):
+        move(rollout)
+    assert read_release(rollout.home, "intent") == before
+
+
+def test_a_promotion_mends_a_damaged_release(rollout: Rollout) -> None:
+    release_path(rollout.home, "intent").write_text("{")
+    assert rollout.promote("2", "mend").champion == "2"
+
+
+def test_a_rollback_needs_no_database(rollout: Rollout, tmp_path: Path) -> None:
+    rollout.promote("2", "next")
+    unreachable = Store("postgresql://nobody@127.0.0.1:1/none", patience_s=0.2)
+    assert Rollout(rollout.home, unreachable, "intent", "ops").rollback("now").champion == "1"
+
+
+FINE = Tally(answers=500, seconds=5.0)
+
+
+@pytest.mark.parametrize(
+    ("release", "challenger", "champion", "accuracy", "age", "step"),
+    [
+        (CANARY, Tally(answers=50, seconds=0.5), FINE, {}, 60, "wait"),
+        (CANARY, FINE, FINE, {}, 5, "wait"),
+        (CANARY, FINE, FINE, {}, 60, "promote"),
+        (CANARY, Tally(answers=500, errors=20, seconds=5), FINE, {}, 60, "rollback"),
+        (CANARY, Tally(answers=500, errors=20, seconds=5), Tally(answers=500, errors=30, seconds=5), {}, 60, "promote"),
+        (CANARY, Tally(answers=30, errors=25, seconds=1), FINE, {}, 1, "rollback"),
+        (CANARY, Tally(answers=500, seconds=10), FINE, {}, 60, "rollback"),
+        (CANARY, FINE, FINE, {"1": (90, 100), "2": (60, 100)}, 60, "rollback"),
+        (CANARY, FINE, FINE, {"1": (90, 100), "2": (88, 100)}, 60, "promote"),
+        (CANARY, FINE, FINE, {"1": (9, 10), "2": (1, 10)}, 60, "promote"),
+        (SHADOW, Tally(agree=480, differ=20), FINE, {}, 60, "canary"),
+        (SHADOW, Tally(agree=100, differ=400), FINE, {}, 60, "rollback"),
+        (SHADOW, Tally(agree=450, failed=50), FINE, {}, 60, "rollback"),
+        (SHADOW, Tally(answers=500), FINE, {}, 60, "wait"),
+    ],
+)
+def test_what_evidence_decides(
+    release: Release, challenger: Tally, champion: Tally, accuracy: dict[str, tuple[int, int]], age: float, step: str
+) -> None:
+    verdict = decide(release, challenger, champion, accuracy, age, RULES)
+    assert isinstance(verdict, Verdict)
+    assert verdict.step == step, verdict.why
+    assert verdict.why
+
+
+def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
+    server = start_server(
+        home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_ROLLOUT__AUTOMATIC="false"
+    )
+    model = "/v2/models/intent"
+
+    def answers(count: int = 40) -> set[str]:
+        return {
+            server.post(f"{model}/predict", json={"text": "hi"}, headers={"x-user-id": f"u{n}"}).json()["model_version"]
+            for n in range(count)
+        }
+
+    def alias(version: str) -> str | None:
+        details = server.get(model).json()["version_details"]
+        return next((found["alias"] for found in details if found["version"] == version), None)
+
+    try:
+        assert server.post(f"{model}/challenge", json={"version": "2", "mode": "shadow"}).status_code == 200
+        eventually(lambda: alias("2") == "challenger", 10)
+        eventually(lambda: answers() == {"1"} and 'result="agree"' in server.get("/metrics").text, 10)
+        assert server.post(f"{model}/challenge", json={"version": "2", "mode": "canary", "share": 0.5}).is_success
+        eventually(lambda: answers() == {"1", "2"}, 10)
+        assert server.post(f"{model}/promote", json={"why": "test"}).json()["champion"] == "2"
+        eventually(lambda: answers() == {"2"} and alias("2") == "champion", 10)
+        assert server.post(f"{model}/rollback", json={"why": "test"}).json()["champion"] == "1"
+        eventually(lambda: answers() == {"1"}, 10)
+        assert server.post(f"{model}/rollback", json={}).status_code == 409
+        actions = [entry["action"] for entry in server.get(f"{model}/audit").json()["audit"]]
+        assert actions == ["rollback", "promote", "canary", "shadow"]
+    finally:
+        assert stop_server(server) == 0
