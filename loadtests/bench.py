@@ -28,7 +28,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from loadtests import drivers, limit, machine, open_loop, plot
 from loadtests.peers import PEERS, Peer, PeerError, prepare
 from loadtests.report import Round, print_report, summarize, within
-from loadtests.scenarios import NAMES, Scenario, Scenarios
 from loadtests.servers import (
     FLYWHEEL,
     FLYWHEEL_CACHE,
@@ -39,6 +38,7 @@ from loadtests.servers import (
     running,
 )
 from loadtests.texts import ROOT, load_texts
+from loadtests.workloads import NAMES, Scenario, Scenarios
 
 PLOT = ROOT / "docs" / "benchmark.svg"
 OURS = {FLYWHEEL.name, FLYWHEEL_CACHE.name}

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.peers import PEERS
-from loadtests.scenarios import ALONE, MANY, title
 from loadtests.servers import TITLES
+from loadtests.workloads import ALONE, MANY, title
 
 Round = dict[str, Any]
 STEADY = 1.3  # a round whose two limits differ by more than this says little

@@ -57,7 +57,7 @@ def champion_bundle() -> Path:
 @contextmanager
 def running(server: Peer, bundle: Path) -> Iterator[tuple[str, int]]:
     """The server's URL and process id; it ends with the block. Raises PeerError when it does not start."""
-    port = _free_port()
+    port = free_port()
     started = peers.running(server, bundle, port) if server.name in PEERS else _flywheel(server, port)
     with started as process:
         yield f"http://127.0.0.1:{port}", process.pid
@@ -93,7 +93,7 @@ def _is_ready(url: str) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

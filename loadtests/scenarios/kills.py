@@ -1,0 +1,120 @@
+"""5,000 corrections while replicas and the server are killed at random: what was confirmed is there, once.
+
+    python loadtests/scenarios/kills.py    some ten minutes; needs trained models (make serve trains them)
+
+Clients post one correction at a time and send it again until it is confirmed, as a client must. Twenty times a replica,
+or the whole server with all its processes, is ended by SIGKILL and, if it was the server, started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
+
+from loadtests.faults import replicas
+from loadtests.scenarios.world import Flywheel, Row, copy_of_models, serving_intent, show
+
+MODEL = "/v2/models/intent"
+CLIENTS = 8
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--posts", type=int, default=5000, help="corrections (default 5000)")
+    parser.add_argument("--kills", type=int, default=20, help="kills (default 20)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = copy_of_models(Path(folder) / "home")
+        quiet = {"FLYWHEEL_LEARNING__AUTOMATIC": "false"}
+        with serving_intent(home, **quiet) as server:
+            confirmed, tries, kills = _post_and_kill(server, options.posts, options.kills)
+        with sqlite3.connect(home / "feedback.db") as database:
+            stored = [row[0] for row in database.execute("SELECT text FROM feedback")]
+    return show([
+        Row("corrections confirmed", len(confirmed), ">=", options.posts),
+        Row("kills", kills, ">=", options.kills),
+        Row("tries that were not confirmed and were sent again", tries - len(confirmed), ">=", 0),
+        Row("confirmed and not in the store", len(confirmed - set(stored)), "<=", 0),
+        Row("in the store twice", len(stored) - len(set(stored)), "<=", 0),
+    ])  # fmt: skip
+
+
+def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], int, int]:
+    """The texts that were confirmed, how often any was sent, and how many kills there were."""
+    confirmed: set[str] = set()
+    lock, tries, next_ = threading.Lock(), [0], iter(range(posts))
+
+    def client() -> None:
+        connection = server.client()
+        while True:
+            with lock:
+                number = next(next_, None)
+            if number is None:
+                return
+            # A sequence in words, for the store takes numbers of this length for personal data, rightly.
+            text = "parcel " + " ".join(_WORDS[int(digit)] for digit in str(number))
+            while True:
+                body = {"text": text, "label": "track_order", "source": "kills", "consent": True}
+                status, _ = connection.ask(f"{MODEL}/feedback", body)
+                with lock:
+                    tries[0] += 1
+                    if status == 202:
+                        confirmed.add(text)
+                if status == 202:
+                    break
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=client, daemon=True) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    done, draw = 0, random.Random(5)
+    while done < kills:
+        # In step with the posts, so that each kill meets some.
+        while len(confirmed) < posts * (done + 1) / (kills + 1):
+            time.sleep(0.02)
+        if draw.random() < 0.75 and (found := replicas(server.process.pid)):
+            os.kill(draw.choice(found), signal.SIGKILL)
+        else:
+            _kill_all(server)
+            server.start()
+        done += 1
+        print(f"{time.strftime('%H:%M:%S')} kill {done}/{kills}, {len(confirmed)} confirmed", flush=True)
+    for thread in threads:
+        thread.join()
+    return confirmed, tries[0], done
+
+
+def _kill_all(server: Flywheel) -> None:
+    """The server's process and all its descendants, at once."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[int]] = {}
+    for line in listing.splitlines():
+        pid, parent = map(int, line.split())
+        children.setdefault(parent, []).append(pid)
+    victims, todo = [], [server.process.pid]
+    while todo:
+        victims.append(todo.pop())
+        todo += children.get(victims[-1], [])
+    for pid in victims:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    server.process.wait()
+
+
+_WORDS = ("nought", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

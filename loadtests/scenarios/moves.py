@@ -1,0 +1,86 @@
+"""Promotion, rollback and a canary while 32 connections ask without end.
+
+    python loadtests/scenarios/moves.py    about a minute; needs trained models (make serve trains them)
+
+The second version is a copy of the first under another number. Prints each figure beside its bound and exits 1 when one
+is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
+
+from loadtests.scenarios.world import Body, Flywheel, Row, Traffic, copy_of_models, eventually, serving_intent, show
+
+MODEL = "/v2/models/intent"
+CONNECTIONS, SHARE, REQUESTS, USERS = 32, 0.1, 5000, 2500
+WITHIN_S = 5.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = copy_of_models(Path(folder) / "home")
+        bundles = home / "bundles" / "intent"
+        shutil.copytree(bundles / "1", bundles / "2")
+        quiet = {"FLYWHEEL_LEARNING__AUTOMATIC": "false", "FLYWHEEL_ROLLOUT__AUTOMATIC": "false"}
+        with serving_intent(home, **quiet) as server:
+            return show([*_under_load(server), *_canary(server)])
+
+
+def _request(number: int) -> tuple[Body, dict[str, str]]:
+    return {"text": f"where is parcel {number % 400}"}, {}
+
+
+def _under_load(server: Flywheel) -> list[Row]:
+    rows = []
+    client = server.client()
+    with Traffic(server, f"{MODEL}/predict", _request, CONNECTIONS) as traffic:
+        time.sleep(2)
+        for action, body, version in (("promote", {"version": "2"}, "2"), ("rollback", {}, "1")):
+            began = time.monotonic()
+            client.must(f"{MODEL}/{action}", {**body, "who": "moves.py", "why": "the scenario"})
+            seconds = eventually(lambda v=version: _only(traffic, v), 30, every=0.1)  # type: ignore[misc]
+            rows.append(Row(f"{action}: seconds until every answer is of version {version}",
+                            time.monotonic() - began if seconds < 30 else 1e9, "<=", WITHIN_S))  # fmt: skip
+        time.sleep(1)
+    rows.append(Row(f"requests that failed, of {sum(traffic.statuses.values())}", traffic.failed, "<=", 0))
+    return rows
+
+
+def _only(traffic: Traffic, version: str) -> bool:
+    """Whether half a second of answers, at least a hundred, were of this version alone."""
+    before = Counter(traffic.versions)
+    time.sleep(0.5)
+    new = traffic.versions - before
+    return sum(new.values()) >= 20 and set(new) == {version}
+
+
+def _canary(server: Flywheel) -> list[Row]:
+    client = server.client()
+    client.must(f"{MODEL}/challenge", {"version": "2", "mode": "canary", "share": SHARE})
+    eventually(lambda: len(client.must(MODEL)["versions"]) == 2, 10)
+    time.sleep(2)  # every replica has it by then
+    of_user: dict[str, set[str]] = defaultdict(set)
+    for number in range(REQUESTS):
+        user = f"user {number % USERS}"
+        answer = client.must(f"{MODEL}/predict", {"text": "where is my parcel"}, {"x-user-id": user})
+        of_user[user].add(answer["model_version"])
+    share = sum("2" in versions for versions in of_user.values()) / len(of_user)
+    return [
+        Row(f"canary of {SHARE:.0%}: points off, over {REQUESTS} requests", 100 * abs(share - SHARE), "<=", 2),
+        Row("users that met both versions", sum(len(versions) > 1 for versions in of_user.values()), "<=", 0),
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

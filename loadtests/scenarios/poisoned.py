@@ -1,0 +1,79 @@
+"""A poisoned batch: one source sends corrections of which 30 % have a wrong label on purpose. Nothing may change.
+
+    python loadtests/scenarios/poisoned.py --home /tmp/story    with the champion of new_intents.py; some minutes
+
+Corrections for the ten new intents, all from one source, 30 % flipped among themselves. Prints each figure beside its
+bound and exits 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
+
+from loadtests.scenarios.new_intents import MODEL, NEW, champion, fresh, read, say, train_champion
+from loadtests.scenarios.world import Row, eventually, serving_intent, show
+from loadtests.texts import BANKING77
+
+FLIPPED = 0.3
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, required=True, help="where new_intents.py keeps its champion")
+    options = parser.parse_args()
+    if not BANKING77.is_file():
+        sys.exit(f"this needs Banking77 in {BANKING77.parent}")
+    train = read(BANKING77.with_name("train.csv"))
+    new = sorted(random.Random(7).sample(sorted({text.label for text in train}), NEW))
+    home = options.home.resolve()
+    train_champion(home, [text for text in train if text.label not in new])
+    draw = random.Random(2)
+    items = [
+        {
+            "text": text.text,
+            "label": draw.choice([other for other in new if other != text.label])
+            if draw.random() < FLIPPED
+            else text.label,
+            "source": "a-page",
+            "user": f"customer {number % 300}",
+            "consent": True,
+        }
+        for number, text in enumerate(text for text in train if text.label in new)
+    ]
+    draw.shuffle(items)
+    with serving_intent(fresh(home), new_labels=True, FLYWHEEL_LEARNING__AFTER=str(len(items) - 200)) as server:
+        client = server.client()
+        for start in range(0, len(items), 500):
+            client.must(f"{MODEL}/feedback", {"feedback": items[start : start + 500]})
+        say(f"{len(items)} corrections sent; waiting for the end of a retraining")
+
+        def ended() -> bool:
+            entries = client.must(f"{MODEL}/audit")["audit"]
+            return any(entry["action"].startswith("retrain ") and entry["action"] != "retrain started"
+                       for entry in entries)  # fmt: skip
+
+        took = eventually(ended, 15 * 60, every=1.0)
+        time.sleep(10)  # for a release that should not be
+        states = client.must(f"{MODEL}/feedback")["states"]
+        entries = client.must(f"{MODEL}/audit")["audit"]
+        for entry in reversed(entries):
+            say(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['why'][:200]}")
+        say(str(states))
+        versions = len(client.must(MODEL)["versions"])
+        return show([
+            Row("minutes until it was refused", took / 60, "<=", 15),
+            Row("the champion is another version", champion(client) != "1", "<=", 0),
+            Row("versions that answer", versions, "<=", 1),
+            Row("corrections quarantined", states["quarantined"], ">=", 1),
+            Row("corrections learned from", states["used"], "<=", 0),
+        ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
