@@ -109,11 +109,12 @@ class Registry:
         """Let the aliases say what the task's release file says. What serves is the file; MLflow may be behind it."""
         release = read_release(self.home, task)
         name = self._registered(task)
+        there = self._client.get_registered_model(name).aliases
         for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
             try:
                 if version is not None:
                     self._client.set_registered_model_alias(name, alias, version)
-                else:
+                elif alias in there:
                     self._client.delete_registered_model_alias(name, alias)
             except self._mlflow.MlflowException as error:
                 # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.

@@ -69,6 +69,8 @@ class Result:
     outcome: Outcome
     sentence: str
     version: str | None = None
+    left: int = 0
+    """corrections that it put back into the queue: by themselves they are no reason for another run"""
 
 
 def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Result:
@@ -101,8 +103,9 @@ def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Sta
     store.settle(owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
     learn, judge = _split(curated.kept, plan.held_out)
     if len(learn) < plan.least:
-        store.give_back(owner, most_attempts=10**6, reason="too few corrections for a run")
-        return Result("too_few", f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from.")
+        left = store.give_back(owner, most_attempts=10**6, reason="too few corrections for a run")["waiting"]
+        sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
+        return Result("too_few", sentence, left=left)
 
     candidate = _built(plan, home, champion, store, learn, report)
     try:
@@ -110,16 +113,17 @@ def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Sta
         verdict = _judged(plan, home, champion, candidate, judge)
         pages = _pages(plan, champion, curated, verdict, candidate)
         if not verdict.accepted:
-            _refuse(plan, home, store, owner, candidate, verdict, pages, [sample.id for sample in learn])
-            return Result("refused", verdict.sentence)
+            left = _refuse(plan, home, store, owner, candidate, verdict, pages)
+            return Result("refused", verdict.sentence, left=left)
         report("registering", 0, 0)
         version = _registered(home, store, candidate, [sample.id for sample in learn], pages)
     finally:
         shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
     store.settle(owner, {sample.id: ("used", None) for sample in learn})
-    store.give_back(owner, most_attempts=10**6, reason="judged a candidate; to be learned in a later run")
+    why = "judged a candidate; to be learned in a later run"
+    left = store.give_back(owner, most_attempts=10**6, reason=why)["waiting"]
     _release(plan, home, store, version, who, verdict.sentence)
-    return Result("released", verdict.sentence, version)
+    return Result("released", verdict.sentence, version, left)
 
 
 def _curated(plan: Plan, home: Path, champion: str, store: Store, samples: Sequence[Sample]) -> Curated:
@@ -194,8 +198,8 @@ def _refuse(
     candidate: Candidate,
     verdict: Verdict,
     pages: Sequence[Path],
-    learned: Sequence[int],
-) -> None:
+) -> int:
+    """Log the run and give its corrections back; how many wait again."""
     from models.registry import Registry
 
     Registry(home).log_refused(
@@ -205,8 +209,8 @@ def _refuse(
         artifacts=pages,
         why=verdict.sentence,
     )
-    store.give_back(owner, most_attempts=plan.attempts, reason=f"a candidate that learned it was refused: "
-                    f"{verdict.sentence[:300]}")  # fmt: skip
+    why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
+    return store.give_back(owner, most_attempts=plan.attempts, reason=why)["waiting"]
 
 
 def _registered(home: Path, store: Store, candidate: Candidate, learned: Sequence[int], pages: Sequence[Path]) -> str:

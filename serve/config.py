@@ -154,7 +154,7 @@ class RolloutConfig(_Section):
     least_answers: int = Field(200, ge=1)
     least_s: float = Field(60.0, ge=0)
     most_errors: float = Field(0.01, ge=0, le=1)
-    most_latency_ratio: float = Field(1.5, gt=0)
+    most_latency_ratio: float = Field(2.0, gt=0)
     most_disagreement: float = Field(0.5, ge=0, le=1)
     least_feedback: int = Field(30, ge=1)
 

@@ -22,7 +22,10 @@ class Tally:
 
     answers: float = 0.0
     errors: float = 0.0
+    texts: float = 0.0
+    """that went through the model, not those that were known"""
     seconds: float = 0.0
+    """of the model, for these texts: the time of an answer depends on what the cache knows of which version"""
     agree: float = 0.0
     differ: float = 0.0
     failed: float = 0.0
@@ -32,7 +35,8 @@ class Tally:
 
     @property
     def mean_s(self) -> float:
-        return self.seconds / self.answers if self.answers else 0.0
+        """Seconds of the model a text."""
+        return self.seconds / self.texts if self.texts else 0.0
 
     @property
     def error_rate(self) -> float:
@@ -50,7 +54,9 @@ class Tally:
                 totals["answers"] += value
                 # What a busy or starting server refuses says nothing about a version.
                 totals["errors"] += value if label["status"] in ("500", "504") else 0.0
-            elif name == "flywheel_request_latency_seconds_sum" and label["endpoint"] in ("predict", "infer"):
+            elif name == "flywheel_texts_total":
+                totals["texts"] += value
+            elif name == "flywheel_stage_seconds_sum" and label["stage"] == "infer":
                 totals["seconds"] += value
             elif name == "flywheel_shadow_texts_total" and label["result"] in totals:
                 totals[label["result"]] += value
@@ -93,8 +99,10 @@ def decide(
         return Verdict("canary", f"{share:.1%} of {seen:.0f} unseen answers differ, {rate:.1%} failed")
     ratio = challenger.mean_s / champion.mean_s if champion.mean_s else 1.0
     if ratio > rules.most_latency_ratio:
-        return Verdict("rollback", f"its mean latency is {ratio:.2f} times the champion's")
-    return Verdict("promote", f"{rate:.1%} of {seen:.0f} answers failed, mean latency {ratio:.2f} times the champion's")
+        return Verdict("rollback", f"a text takes it {ratio:.2f} times as long as the champion")
+    return Verdict(
+        "promote", f"{rate:.1%} of {seen:.0f} answers failed, a text takes it {ratio:.2f} times as long as the champion"
+    )
 
 
 def _less_accurate(release: Release, accuracy: Mapping[str, tuple[int, int]], least: int) -> str | None:

@@ -108,7 +108,7 @@ class Loop:
             if (result := self._poll(watched.run)) is None:
                 return
             watched.run = None
-            watched.left_waiting = self._store.counts(task)["waiting"]
+            watched.left_waiting = result.left
             watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome == "failed" else 0.0)
             log.warning("%s: retraining: %s: %s", task, result.outcome, result.sentence)
         if (why := self._reason(task, watched)) is not None:

@@ -60,7 +60,12 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             "post": {**taken, "tags": [task.name]},
         }
         for name, (model, summary) in _MOVES.items():
-            move = _write(summary, references[(model, "validation")], {"why": "why"}, ok=_MOVED.get(name, "200"))
+            move = _write(
+                summary,
+                references[(model, "validation")],
+                _EXAMPLES.get(name, {"why": "why"}),
+                ok=_MOVED.get(name, "200"),
+            )
             paths[f"{base}/{name}"] = {"post": {**move, "tags": [task.name]}}
         paths[f"{base}/audit"] = {"get": {**_read("Moves and retrainings, newest first", ["403"]), "tags": [task.name]}}
     schemas = {**definitions.get("$defs", {}), "Error": _ERROR}
@@ -84,6 +89,10 @@ _MOVES: dict[str, tuple[type[BaseModel], str]] = {
     "erase": (Erasure, "Delete all that is kept of a user"),
 }
 _MOVED = {"retrain": "202"}
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "challenge": {"version": "2", "mode": "canary", "share": 0.1, "why": "why"},
+    "erase": {"user": "customer-7", "why": "asked by mail"},
+}
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 _ERROR = {
     "type": "object",

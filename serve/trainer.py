@@ -43,7 +43,9 @@ def poll(reference: Any) -> Any:
 # corrections of one that was killed come back when its leases expire.
 _OF_A_RUN: dict[str, Any] = {
     "num_cpus": 0, "max_calls": 1, "max_retries": 0,
-    "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(full_path())}},
+    "runtime_env": {
+        "env_vars": {"PYTHONPATH": os.pathsep.join(full_path()), "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    },
 }  # fmt: skip
 
 

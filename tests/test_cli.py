@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,10 @@ from models.registry import Registry
 from models.releases import read_release
 from tests.conftest import flywheel, free_port
 
-COMMANDS = ("up", "train", "export", "promote", "releases", "status", "predict", "bench")
+COMMANDS = (
+    "up", "train", "export", "releases", "status", "predict", "bench",
+    "feedback", "retrain", "challenge", "promote", "rollback", "erase",
+)  # fmt: skip
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -68,6 +72,9 @@ def test_a_bad_file_is_named_with_its_line(content: str, sentence: str, tmp_path
         (("train", "recommendation", "--data", "pyproject.toml"), "give a .csv or .jsonl file, not .toml"),
         (("train", "intent", "--config", "nowhere.yaml"), "There is no configuration file nowhere.yaml"),
         (("promote", "nope", "1"), "There is no task 'nope'"),
+        (("rollback", "intent"), "intent has no released version yet"),
+        (("feedback", "intent", "nowhere.jsonl"), "nowhere.jsonl: cannot be read: No such file"),
+        (("feedback", "intent", "pyproject.toml"), "pyproject.toml: not JSONL"),
         (("export", "intent", "9", "out"), "intent/9 is not a Flywheel checkpoint"),
     ],
 )
@@ -102,6 +109,17 @@ def test_a_version_is_promoted_though_the_registry_was_lost(home: Path) -> None:
     done = flywheel("promote", "intent", "1", home=home)
     assert done.returncode == 0, done.stderr
     assert "intent: version 1 is the champion" in done.stdout
+
+
+def test_a_challenger_is_tried_promoted_and_rolled_back(home: Path) -> None:
+    shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
+    assert flywheel("challenge", "intent", "2", "--share", "0.2", home=home).returncode == 0
+    assert "challenger, canary 20%" in flywheel("releases", home=home).stdout
+    done = flywheel("promote", "intent", "--why", "better", home=home)
+    assert "intent: version 2 is the champion" in done.stdout, done.stderr
+    done = flywheel("rollback", "intent", "--why", "worse", home=home)
+    assert "intent: version 1 is the champion" in done.stdout, done.stderr
+    assert "nothing to go back to" in refused(flywheel("rollback", "intent", home=home))
 
 
 def test_releases_lists_versions_and_what_else_lies_there_is_no_matter(home: Path) -> None:

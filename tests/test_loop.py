@@ -77,11 +77,21 @@ def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None
     loop, store, runs = made()
     correct(store, 0, AFTER)
     loop.turn("intent")
-    runs.result = Result("too_few", "only a few may be learned from")
+    runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
     for _ in range(3):
         loop.turn("intent")
     assert len(runs.begun) == 1
     correct(store, 100, AFTER)
+    loop.turn("intent")
+    assert len(runs.begun) == 2
+
+
+def test_what_arrived_while_it_ran_starts_the_next(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER)
+    loop.turn("intent")
+    correct(store, 100, AFTER)
+    runs.result = Result("refused", "worse", left=AFTER)
     loop.turn("intent")
     assert len(runs.begun) == 2
 

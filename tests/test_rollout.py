@@ -120,7 +120,7 @@ def test_a_rollback_needs_no_database(rollout: Rollout, tmp_path: Path) -> None:
     assert Rollout(rollout.home, unreachable, "intent", "ops").rollback("now").champion == "1"
 
 
-FINE = Tally(answers=500, seconds=5.0)
+FINE = Tally(answers=500, texts=400, seconds=4.0)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ FINE = Tally(answers=500, seconds=5.0)
         (CANARY, Tally(answers=500, errors=20, seconds=5), FINE, {}, 60, "rollback"),
         (CANARY, Tally(answers=500, errors=20, seconds=5), Tally(answers=500, errors=30, seconds=5), {}, 60, "promote"),
         (CANARY, Tally(answers=30, errors=25, seconds=1), FINE, {}, 1, "rollback"),
-        (CANARY, Tally(answers=500, seconds=10), FINE, {}, 60, "rollback"),
+        (CANARY, Tally(answers=500, texts=100, seconds=4), FINE, {}, 60, "rollback"),
         (CANARY, FINE, FINE, {"1": (90, 100), "2": (60, 100)}, 60, "rollback"),
         (CANARY, FINE, FINE, {"1": (90, 100), "2": (88, 100)}, 60, "promote"),
         (CANARY, FINE, FINE, {"1": (9, 10), "2": (1, 10)}, 60, "promote"),
