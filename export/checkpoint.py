@@ -98,6 +98,7 @@ def save_checkpoint(folder: Path, model: TextModel, tokenizer: PreTrainedTokeniz
 
 def checkpoint_labels(folder: Path) -> list[str]:
     """The labels of a classifier's checkpoint, in the order of its head. Raises CheckpointError when it has none."""
+    _check(folder)
     try:
         names = orjson.loads((folder / "config.json").read_bytes())["id2label"]
         return [names[str(i)] for i in range(len(names))]
@@ -105,10 +106,14 @@ def checkpoint_labels(folder: Path) -> list[str]:
         raise CheckpointError(f"{folder} is not a classifier's checkpoint: its config.json has no labels.") from error
 
 
-def load_checkpoint(folder: Path, *, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
-    """The model, in evaluation mode, and its tokenizer. Raises CheckpointError when `folder` is not a checkpoint."""
+def _check(folder: Path) -> None:
     if not (folder / _HEAD_FILE).is_file():
         raise CheckpointError(f"{folder} is not a Flywheel checkpoint: it has no {_HEAD_FILE}.")
+
+
+def load_checkpoint(folder: Path, *, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+    """The model, in evaluation mode, and its tokenizer. Raises CheckpointError when `folder` is not a checkpoint."""
+    _check(folder)
     encoder, tokenizer = load_base(str(folder))
     head = load_file(folder / _HEAD_FILE)
     model = TextModel(encoder, head["weight"].shape[0], normalize=normalize)

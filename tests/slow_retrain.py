@@ -1,4 +1,7 @@
-"""The loop without a server: corrections in, a version or a refusal out, and nothing lost in between."""
+"""The loop without a server: corrections in, a version or a refusal out, and nothing lost in between.
+
+Not collected by `make test`, for it trains for minutes: pytest tests/slow_retrain.py
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,9 @@ from models.samples import NewFeedback
 from models.store import Store
 from models.thresholds import Thresholds
 from tests.conftest import ROOT
+
+# MLflow reads its database with a loader that SQLAlchemy has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NEW = "gift_wrapping"
 # A few lost texts of a small holdout are not what these tests are about.
