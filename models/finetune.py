@@ -94,30 +94,29 @@ def finetune_classifier(
         logits = model(inputs["input_ids"], inputs["attention_mask"]) + shift
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
-    before = {name: value.clone() for name, value in model.state_dict().items()} if recipe.blend < 1.0 else {}
     losses = _run(model, data, collate, loss, recipe, progress)
-    _merge_adapters(model)
-    if start and before:
-        known = set(checkpoint_labels(start))
-        _blend(model, before, recipe.blend, [i for label, i in index.items() if label not in known])
+    merge_adapters(model)
+    if start and recipe.blend < 1.0:
+        blend(model, lesson.labels, start, recipe.blend)
     save(model, tokenizer, lesson.labels, out)
     return losses
 
 
 @torch.no_grad()
-def _blend(model: TextModel, before: dict[str, Tensor], share: float, new: Sequence[int]) -> None:
-    """Move the weights back towards `before`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
+def blend(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
+    """Move the weights back towards `start`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
 
-    The head's rows of `new` labels stay as they were trained: there is nothing to move them back to.
+    `share` of them stays as trained. So do the head's rows of labels that `start` does not know: there is nothing to
+    move them back to.
     """
-    rows = torch.zeros(model.head.out_features, dtype=torch.bool)
-    rows[list(new)] = True
-    for name, value in model.state_dict().items():
-        if name in before and value.is_floating_point():
-            mixed = share * value + (1 - share) * before[name]
-            if name.startswith("head."):
-                mixed[rows] = value[rows]
-            value.copy_(mixed)
+    before, _ = load_checkpoint(start, normalize=False)
+    old = before.encoder.state_dict()
+    for name, value in model.encoder.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(old[name], 1 - share)
+    rows = [labels.index(label) for label in checkpoint_labels(start)]
+    for grown, known in ((model.head.weight, before.head.weight), (model.head.bias, before.head.bias)):
+        grown[rows] = torch.lerp(grown[rows], known, 1 - share)
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -258,10 +257,11 @@ def _optimizer(model: TextModel, recipe: Recipe) -> torch.optim.Optimizer:
 
 def save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str], out: Path) -> None:
     """Write the checkpoint, adapters merged into the weights they adapt."""
-    _merge_adapters(model)
+    merge_adapters(model)
     save_checkpoint(out, model, tokenizer, labels)
 
 
-def _merge_adapters(model: TextModel) -> None:
+def merge_adapters(model: TextModel) -> None:
+    """Make LoRA's adapters part of the weights they adapt; nothing where there are none."""
     if hasattr(model.encoder, "merge_and_unload"):
         model.encoder = model.encoder.merge_and_unload()

@@ -40,6 +40,8 @@ _LEASE_S = 120.0
 _RENEW_S = 20.0
 _LEAST_HELD_OUT = 20  # fewer have no say in the gate, and are better learned from
 
+NOT_YET = "Only classifiers learn from corrections yet; train a ranker on behaviour rows (flywheel train --help)."
+
 Outcome = Literal["released", "refused", "too_few", "busy", "failed"]
 
 
@@ -75,6 +77,8 @@ class Result:
 
 def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Result:
     """One run. Every way it can end is a Result and an entry in the audit log; only interruption raises."""
+    if get_task(plan.task).kind != "classifier":
+        return Result("failed", NOT_YET)
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     lock = f"retrain-{plan.task}"
     if not store.acquire(lock, owner, _LEASE_S):
@@ -94,8 +98,6 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
 
 def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
     champion = read_release(home, plan.task).champion
-    if get_task(plan.task).kind != "classifier":
-        return Result("too_few", "Only classifiers learn from corrections yet; train a ranker on behaviour rows.")
     report("curating", 0, 0)
     samples = store.lease(plan.task, owner, plan.most, _LEASE_S)
     curated = _curated(plan, home, champion, store, samples)

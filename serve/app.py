@@ -119,8 +119,10 @@ def _join_ray(config: Config, flags: dict[str, str]) -> None:
         if address != "auto":  # Ray itself would try for a minute
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-        # Serve's actors inherit the runtime environment of who starts them, so the nodes need not know our flags.
-        ray.init(address=address, runtime_env={"env_vars": flags}, log_to_driver=False, logging_level="ERROR")
+        # Serve's actors inherit the runtime environment of who starts them, so the nodes need not know our flags. Where
+        # their Python finds its modules is theirs to say.
+        named = {name: value for name, value in flags.items() if name != "PYTHONPATH"}
+        ray.init(address=address, runtime_env={"env_vars": named}, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise StartError(f"Cannot join the Ray cluster at ray.address {address!r}: {error}") from error
     server = config.server

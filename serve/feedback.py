@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from models.samples import NewFeedback, Receipt
-from models.store.joining import made_at
+from models.store import made_at
 from models.task import MOST_ITEMS, Strict, Task, not_blank
 from serve.errors import Gone, InvalidRequest, NotFound, RequestError
 from serve.recorder import FLUSH_S, Recorder, now

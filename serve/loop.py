@@ -142,7 +142,10 @@ class Loop:
         if (found := self._poll(watched.drift)) is None:
             return None
         watched.drift = None
-        return str(found) or None
+        if not isinstance(found, str):
+            log.warning("%s: the test for drift did not end: %s", task, found)
+            return None
+        return found or None
 
     def _roll_out(self, task: str, watched: _Watched) -> None:
         release = read_release(self._config.home, task)

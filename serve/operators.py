@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from models.releases import Mode, Release, ReleaseError
+from models.retrain import NOT_YET
 from models.rollout import Rollout
 from models.store import Store
 from models.task import Strict
@@ -84,6 +85,8 @@ class _Operators:
     async def retrain(self, request: Request) -> Response:
         """202: the loop starts it within seconds, and the audit log says what came of it."""
         asked = await self._asked(request, Move)
+        if self._replica.task.kind != "classifier":
+            raise Conflict(NOT_YET)
         await self._with_store(lambda store: store.audit(self._task, RETRAIN, None, asked.who, asked.why))
         return json_response({"status": "asked"}, 202)
 
@@ -118,7 +121,7 @@ class _Operators:
             return move(Rollout(home, store, self._task, asked.who))
 
         try:
-            release = await asyncio.to_thread(self._replica.recorder.with_store, run)
+            release = await asyncio.to_thread(run, self._replica.recorder.store)
         except ReleaseError as error:
             raise Conflict(str(error)) from None
         return json_response(release.model_dump(mode="json", exclude={"versions"}))

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from models.redact import prepare, redact, redact_json
 from models.samples import LoggedPrediction, NewFeedback, Receipt
 from models.store import Store, StoreUnavailable
@@ -61,11 +63,12 @@ class Recorder:
     """The store's writer in one process. `log` and `feedback` are for the event loop, the rest for any thread."""
 
     def __init__(self, url: str, hasher: UserHasher, settings: FeedbackConfig, metrics: Metrics):
-        self._url = url
+        self.store = Store(url, patience_s=_PATIENCE_S)
+        """connects when it is asked; whoever uses it from here must expect it to be unreachable"""
         self._hasher = hasher
         self._settings = settings
         self._metrics = metrics
-        self._store: Store | None = None
+        self._migrated = False
         self._answers: deque[LoggedPrediction] = deque()
         self._asked: deque[_Asked] = deque()
         self._waiting = 0
@@ -82,11 +85,13 @@ class Recorder:
             self._stopping = True
             self._changed.notify()
         self._thread.join(2 * _PATIENCE_S + FLUSH_S)
-        if self._store is not None:
-            self._store.close()
+        self.store.close()
 
     def log(self, prediction: LoggedPrediction) -> None:
-        """Keep an answer for the next flush. Never blocks: a full buffer drops it, and counts it."""
+        """Keep an answer for the next flush. Never blocks: a full buffer drops it, and counts it.
+
+        Its input may be a pydantic model: that becomes JSON here, later.
+        """
         sample = self._settings.log.sample
         if sample < 1.0 and random.random() >= sample:
             return
@@ -115,24 +120,21 @@ class Recorder:
 
     async def ask(self, question: Callable[[Store], T]) -> T:
         """Let `question` read the store, off the event loop. Raises NotReady when the store does not answer."""
-
         try:
             return await asyncio.to_thread(lambda: question(self._opened()))
         except StoreUnavailable as error:
             raise _unavailable(error) from error
-
-    def with_store(self, work: Callable[[Store], T]) -> T:
-        """Let `work` use the store, which it may find unreachable; blocking."""
-        return work(self._store or Store(self._url, patience_s=_PATIENCE_S))
 
     async def flush(self) -> None:
         """Return when all that was logged before is in the store, or has been tried."""
         await self.feedback([])
 
     def _opened(self) -> Store:
-        if self._store is None:
-            self._store = Store.open(self._url, patience_s=_PATIENCE_S)
-        return self._store
+        """The store with its tables made. Raises StoreUnavailable."""
+        if not self._migrated:
+            self.store.migrate()
+            self._migrated = True
+        return self.store
 
     def _work(self) -> None:
         try:
@@ -200,11 +202,15 @@ class Recorder:
     def _clean(self, row: LoggedPrediction) -> LoggedPrediction:
         return replace(
             row,
-            input=redact_json(_cut(row.input)),
+            input=redact_json(_cut(_plain(row.input))),
             output=redact_json(row.output),
             topic=row.topic and redact(row.topic),
             user=self.hashed(row.user),
         )
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def _cut(value: Any) -> Any:

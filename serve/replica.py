@@ -139,7 +139,7 @@ class Replica:
         if not self._config.feedback.log.sample:
             return
         kept = [{name: prediction[name] for name in self._logged} for prediction in predictions]
-        input_ = list(texts) if self.task.kind == "classifier" else request.model_dump(mode="json")
+        input_ = list(texts) if self.task.kind == "classifier" else request
         topic = getattr(request, "topic", None)
         self.recorder.log(LoggedPrediction(id_, self.task.name, version.version, input_, kept, now(), topic, user))
 

@@ -25,6 +25,7 @@ class Runs:
 
     def __init__(self) -> None:
         self.begun: list[Plan] = []
+        self.drift: Any = None
         self.result: Any = None
 
     def start(self, plan: Plan) -> Plan:
@@ -47,7 +48,7 @@ def made(tmp_path: Path) -> Made:
             tasks={"intent": TaskConfig(new_labels=True)},
         ).model_copy(update={"home": tmp_path})  # the environment may name another
         store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
-        return Loop(config, runs.start, lambda _: None, runs.poll), store, runs
+        return Loop(config, runs.start, lambda _: runs.drift, runs.poll), store, runs
 
     return make
 
@@ -130,6 +131,26 @@ def test_it_begins_by_schedule(made: Made) -> None:
     correct(store, 5, 1, timedelta(hours=25))
     loop.turn("intent")
     assert len(runs.begun) == 1
+
+
+def drifting(made: Made, found: Any) -> list[Plan]:
+    """What begins when the test for drift has ended with `found`."""
+    loop, store, runs = made(on_drift=True, after=1000)
+    runs.drift = "the test"
+    correct(store, 0, 60)
+    loop.turn("intent")
+    runs.result = found
+    loop.turn("intent")
+    return runs.begun
+
+
+def test_it_begins_when_the_inputs_have_drifted(made: Made) -> None:
+    assert len(drifting(made, "texts are twice as long")) == 1
+
+
+@pytest.mark.parametrize("found", ["", Result("failed", "its process ended: WorkerCrashedError")])
+def test_it_does_not_begin_without_drift_nor_when_the_test_died(made: Made, found: Any) -> None:
+    assert drifting(made, found) == []
 
 
 def test_a_version_that_never_got_a_release_moves_nothing(made: Made, tmp_path: Path) -> None:

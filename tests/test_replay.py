@@ -236,6 +236,32 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
         assert (after[:, [0, 2]] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft reads it of transformers
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(method: str, parent: Path) -> None:
+    import torch
+
+    from export.checkpoint import load_checkpoint
+    from models.finetune import Recipe, blend, merge_adapters, pad_rows, resume
+
+    start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
+    model, tokenizer = load_checkpoint(start, normalize=False)
+    inputs = pad_rows(tokenizer([text for text, _ in OWN[:8]])["input_ids"])
+    moved, _ = resume(Recipe(method=method), start, labels)
+    with torch.no_grad():
+        for weights in moved.parameters():
+            if weights.requires_grad:
+                weights.add_(0.01 * torch.randn_like(weights))
+        merge_adapters(moved)
+        learned = moved.head.weight[[0, 2]].clone()
+        trained = moved.eval()(*inputs)[:, [1, 3]]
+        before = model.eval()(*inputs)
+        assert not torch.allclose(trained, before, atol=1e-3)
+        blend(moved, labels, start, 0.0)
+        torch.testing.assert_close(moved(*inputs)[:, [1, 3]], before)
+        torch.testing.assert_close(moved.head.weight[[0, 2]], learned)
+
+
 def test_a_start_must_be_a_classifier_whose_labels_all_stay(parent: Path, trained_home: Path) -> None:
     from export.checkpoint import CheckpointError
     from models.finetune import Recipe, resume
