@@ -22,6 +22,7 @@ import orjson
 
 from models.curation.terms import Rules
 from models.dataset import Example, load_corpus
+from models.progress import ProgressFile
 from models.releases import read_release
 from models.rollout import Rollout
 from models.samples import Sample
@@ -80,12 +81,18 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
     if get_task(plan.task).kind != "classifier":
         return Result("failed", NOT_YET)
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    lock = f"retrain-{plan.task}"
+    lock = lock_of(plan.task)
     if not store.acquire(lock, owner, _LEASE_S):
         return Result("busy", f"{plan.task} is being retrained already.")
+    progress = ProgressFile(home, plan.task)
+
+    def told(stage: str, done: int, total: int) -> None:
+        progress(stage, done, total)
+        report(stage, done, total)
+
     try:
         with _held(store, lock, owner):
-            result = _run(plan, home, store, owner, who, report)
+            result = _run(plan, home, store, owner, who, told)
     except Exception as error:
         log.exception("retraining %s failed", plan.task)
         result = Result("failed", f"{type(error).__name__}: {error}")
@@ -93,7 +100,13 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
     finally:
         _quietly(lambda: store.release_lock(lock, owner))
     _quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
+    progress.end(result.outcome, result.sentence, result.version)
     return result
+
+
+def lock_of(task: str) -> str:
+    """The name of the lock that whoever retrains the task holds."""
+    return f"retrain-{task}"
 
 
 def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:

@@ -51,11 +51,13 @@ class ControlDeployment:
         from serve import trainer
         from serve.control import build_control
         from serve.loop import Loop
+        from serve.metrics import LoopMetrics
 
         self._tasks = list(config.tasks)
         self._control = ingress.install(build_control(self._tasks, self._not_ready))
         self._loop = Loop(
             config,
+            LoopMetrics(),
             lambda plan: trainer.start_run(config, plan),
             lambda task: trainer.start_drift(config, task),
             trainer.poll,

@@ -23,7 +23,7 @@ from models.store.database import utc_now
 from models.task import get_task
 from serve.config import Config
 from serve.evidence import Tally, Verdict, collected, decide
-from serve.metrics import collect
+from serve.metrics import LoopMetrics, collect
 from serve.operators import RETRAIN
 
 log = logging.getLogger("flywheel.loop")
@@ -58,11 +58,13 @@ class Loop:
     def __init__(
         self,
         config: Config,
+        metrics: LoopMetrics,
         start_run: Callable[[Plan], Any],
         start_drift: Callable[[str], Any],
         poll: Callable[[Any], Any],
     ):
         self._config = config
+        self._metrics = metrics
         self._store = Store(config.feedback.store_url(config.home), patience_s=2.0)
         self._start_run, self._start_drift, self._poll = start_run, start_drift, poll
         self._watched = {task: _Watched() for task in config.tasks}
@@ -98,27 +100,29 @@ class Loop:
 
     def turn(self, task: str) -> None:
         """Look at one task once."""
+        counts = self._store.counts(task)
+        self._metrics.corrections(task, counts)
         if get_task(task).kind == "classifier":
-            self._retrain(task, self._watched[task])
+            self._retrain(task, self._watched[task], counts["waiting"])
         if self._config.rollout.automatic:
             self._roll_out(task, self._watched[task])
 
-    def _retrain(self, task: str, watched: _Watched) -> None:
+    def _retrain(self, task: str, watched: _Watched, waiting: int) -> None:
         if watched.run is not None:
             if (result := self._poll(watched.run)) is None:
                 return
             watched.run = None
             watched.left_waiting = result.left
             watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome == "failed" else 0.0)
+            self._metrics.retraining(task, result.outcome)
             log.warning("%s: retraining: %s: %s", task, result.outcome, result.sentence)
-        if (why := self._reason(task, watched)) is not None:
+        if (why := self._reason(task, watched, waiting)) is not None:
             self._store.audit(task, "retrain started", None, WHO, why)
             watched.run = self._start_run(plan_of(self._config, task))
 
-    def _reason(self, task: str, watched: _Watched) -> str | None:
+    def _reason(self, task: str, watched: _Watched, waiting: int) -> str | None:
         """Why to retrain now, if there is a reason."""
         rules = self._config.learning
-        waiting = self._store.counts(task)["waiting"]
         for entry in self._store.audits(task, 20):
             if entry.action == "retrain started":
                 break
@@ -167,6 +171,8 @@ class Loop:
 
     def _move(self, rollout: Rollout, release: Release, verdict: Verdict) -> None:
         assert release.challenger is not None
+        if verdict.step != "wait":
+            self._metrics.move(release.task, verdict.step)
         if verdict.step == "promote":
             rollout.promote(release.challenger, verdict.why)
         elif verdict.step == "canary":

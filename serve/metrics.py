@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from models.samples import State
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -120,6 +123,41 @@ class Metrics:
     def waiting(self, texts: int, seconds: float) -> None:
         self._waiting.set(texts)
         self._backlog.set(seconds)
+
+
+class LoopMetrics:
+    """The collectors of the loop, of which a server has one. `registry` is for tests; the default is the process's."""
+
+    def __init__(self, registry: CollectorRegistry | None = None):
+        from prometheus_client import REGISTRY, Counter, Gauge
+
+        registry = registry or REGISTRY
+        self._retrains = Counter(
+            "flywheel_retrainings", "Retrainings by how they ended.", ["task", "outcome"], registry=registry
+        )
+        self._moves = Counter(
+            "flywheel_moves",
+            "Challengers that the loop promoted, made a canary, or rolled back.",
+            ["task", "step"],
+            registry=registry,
+        )
+        self._corrections = Gauge(
+            "flywheel_corrections",
+            "Corrections in the store, by state.",
+            ["task", "state"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
+
+    def retraining(self, task: str, outcome: str) -> None:
+        self._retrains.labels(task, outcome).inc()
+
+    def move(self, task: str, step: str) -> None:
+        self._moves.labels(task, step).inc()
+
+    def corrections(self, task: str, counts: Mapping[State, int]) -> None:
+        for state, count in counts.items():
+            self._corrections.labels(task, state).set(count)
 
 
 def collect() -> list[Any]:

@@ -67,6 +67,8 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
                 ok=_MOVED.get(name, "200"),
             )
             paths[f"{base}/{name}"] = {"post": {**move, "tags": [task.name]}}
+        progress = _read("How far a retraining is, or how the last one ended", ["403"])
+        paths[f"{base}/retrain"]["get"] = {**progress, "tags": [task.name]}
         paths[f"{base}/audit"] = {"get": {**_read("Moves and retrainings, newest first", ["403"]), "tags": [task.name]}}
     schemas = {**definitions.get("$defs", {}), "Error": _ERROR}
     return {

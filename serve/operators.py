@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from models.progress import read_progress
 from models.releases import Mode, Release, ReleaseError
-from models.retrain import NOT_YET
+from models.retrain import NOT_YET, lock_of
 from models.rollout import Rollout
 from models.store import Store
 from models.task import Strict
@@ -58,6 +59,7 @@ def operator_routes(replica: Replica, base: str) -> list[Route]:
         Route(f"{base}/challenge", plain(desk.challenge), methods=["POST"]),
         Route(f"{base}/rollback", plain(desk.rollback), methods=["POST"]),
         Route(f"{base}/retrain", plain(desk.retrain), methods=["POST"]),
+        Route(f"{base}/retrain", plain(desk.retraining), methods=["GET"]),
         Route(f"{base}/erase", plain(desk.erase), methods=["POST"]),
         Route(f"{base}/audit", plain(desk.audit), methods=["GET"]),
     ]
@@ -83,12 +85,18 @@ class _Operators:
         return await self._move(asked, lambda rollout: rollout.rollback(asked.why))
 
     async def retrain(self, request: Request) -> Response:
-        """202: the loop starts it within seconds, and the audit log says what came of it."""
+        """202: the loop starts it within seconds; `retraining` says how far it is, the audit log what came of it."""
         asked = await self._asked(request, Move)
         if self._replica.task.kind != "classifier":
             raise Conflict(NOT_YET)
         await self._with_store(lambda store: store.audit(self._task, RETRAIN, None, asked.who, asked.why))
         return json_response({"status": "asked"}, 202)
+
+    async def retraining(self, request: Request) -> Response:
+        self._authorize(request)
+        running = await self._with_store(lambda store: store.is_locked(lock_of(self._task)))
+        home = self._replica.config.home
+        return json_response(await asyncio.to_thread(read_progress, home, self._task, running=running))
 
     async def erase(self, request: Request) -> Response:
         asked = await self._asked(request, Erasure)

@@ -204,7 +204,8 @@ def test_operators_need_a_token_where_there_is_one(home: Path, tmp_path: Path) -
     try:
         for path in ("promote", "challenge", "rollback", "retrain", "erase"):
             refused(server.post(f"{MODEL}/{path}", json={}), 403, "forbidden")
-        refused(server.get(f"{MODEL}/audit"), 403, "forbidden")
+        for path in ("audit", "retrain"):
+            refused(server.get(f"{MODEL}/{path}"), 403, "forbidden")
         wrong = httpx.get(f"{server.url}{MODEL}/audit", headers={"authorization": "Bearer guess"}, timeout=30)
         refused(wrong, 403, "forbidden")
         right = httpx.get(f"{server.url}{MODEL}/audit", headers={"authorization": "Bearer s3cret-token"}, timeout=30)
@@ -213,7 +214,18 @@ def test_operators_need_a_token_where_there_is_one(home: Path, tmp_path: Path) -
         stop_server(server)
 
 
+def test_a_retraining_that_never_was_has_no_progress(desk: Server) -> None:
+    assert desk.get(f"{MODEL}/retrain").json() == {"state": "never"}
+
+
+def test_a_ranker_cannot_be_asked_to_learn(desk: Server) -> None:
+    answer = refused(desk.post("/v2/models/recommendation/retrain", json={}), 409, "conflict")
+    assert "flywheel train" in answer["error"]
+
+
 def test_metrics_count_what_became_of_corrections(desk: Server) -> None:
     desk.post(FEEDBACK, json={**GOOD, "text": "for the metrics"})
     pattern = r'^flywheel_feedback_total\{status="accepted",task="intent"\} (\S+)$'
     eventually(lambda: sum(map(float, re.findall(pattern, desk.get("/metrics").text, re.MULTILINE))) >= 1, 10)
+    waiting = 'flywheel_corrections{state="waiting",task="intent"} '
+    eventually(lambda: f"{waiting}{float(states(desk)['waiting'])}" in desk.get("/metrics").text, 10)

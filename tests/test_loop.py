@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from models.retrain import Plan, Result
 from models.rollout import Rollout
@@ -15,6 +16,7 @@ from models.samples import NewFeedback
 from models.store import Store
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
 from serve.loop import Loop
+from serve.metrics import LoopMetrics
 from serve.operators import RETRAIN
 
 AFTER = 10
@@ -48,7 +50,7 @@ def made(tmp_path: Path) -> Made:
             tasks={"intent": TaskConfig(new_labels=True)},
         ).model_copy(update={"home": tmp_path})  # the environment may name another
         store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
-        return Loop(config, runs.start, lambda _: runs.drift, runs.poll), store, runs
+        return Loop(config, LoopMetrics(CollectorRegistry()), runs.start, lambda _: runs.drift, runs.poll), store, runs
 
     return make
 

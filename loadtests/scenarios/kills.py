@@ -44,7 +44,7 @@ def main() -> int:
     return show([
         Row("corrections confirmed", len(confirmed), ">=", options.posts),
         Row("kills", kills, ">=", options.kills),
-        Row("tries that were not confirmed and were sent again", tries - len(confirmed), ">=", 0),
+        Row("tries that a kill met, and were sent again", tries - len(confirmed), ">=", 1),
         Row("confirmed and not in the store", len(confirmed - set(stored)), "<=", 0),
         Row("in the store twice", len(stored) - len(set(stored)), "<=", 0),
     ])  # fmt: skip
@@ -54,6 +54,7 @@ def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], 
     """The texts that were confirmed, how often any was sent, and how many kills there were."""
     confirmed: set[str] = set()
     lock, tries, next_ = threading.Lock(), [0], iter(range(posts))
+    done, draw = 0, random.Random(5)
 
     def client() -> None:
         connection = server.client()
@@ -64,6 +65,8 @@ def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], 
                 return
             # A sequence in words, for the store takes numbers of this length for personal data, rightly.
             text = "parcel " + " ".join(_WORDS[int(digit)] for digit in str(number))
+            while number >= posts * (done + 2) / (kills + 1) and done < kills:
+                time.sleep(0.01)  # so that every kill, to the last, meets posts on their way
             while True:
                 body = {"text": text, "label": "track_order", "source": "kills", "consent": True}
                 status, _ = connection.ask(f"{MODEL}/feedback", body)
@@ -78,9 +81,7 @@ def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], 
     threads = [threading.Thread(target=client, daemon=True) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
-    done, draw = 0, random.Random(5)
     while done < kills:
-        # In step with the posts, so that each kill meets some.
         while len(confirmed) < posts * (done + 1) / (kills + 1):
             time.sleep(0.02)
         if draw.random() < 0.75 and (found := replicas(server.process.pid)):

@@ -85,6 +85,12 @@ class Ledger(Database):
         )
         return self.write(lambda connection: connection.execute(statement).first() is not None)
 
+    def is_locked(self, name: str) -> bool:
+        """Whether someone holds the lock, and its time is not over."""
+        query = select(locks.c.name).where(locks.c.name == name, locks.c.until >= self.clock())
+        with self.read() as connection:
+            return connection.execute(query).first() is not None
+
     def release_lock(self, name: str, owner: str) -> bool:
         """Let go of the lock; False if `owner` no longer had it."""
         statement = delete(locks).where(locks.c.name == name, locks.c.owner == owner)
