@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from loadtests.faults import replicas
 from tests.conftest import Server, start_server, stop_server
+from tests.postgres import PostgresMissing, postgres_server
 from tests.test_http import assert_error
 from tests.test_lifecycle import eventually
 
@@ -178,25 +182,71 @@ def test_a_confirmed_correction_survives_the_death_of_every_process(home: Path, 
     assert rows(server, "SELECT count(*) FROM feedback WHERE text = 'the last words'") == [(1,)]
 
 
-def test_a_locked_store_refuses_feedback_and_not_predictions(home: Path, tmp_path: Path) -> None:
+def while_out(server: Server) -> str:
+    """Feedback is refused with a time to come again, predictions go on; the id of one that was made meanwhile."""
+    response = server.post(FEEDBACK, json={**GOOD, "text": "while it is out"})
+    assert "store" in refused(response, 503, "not_ready")["error"]
+    assert int(response.headers["retry-after"]) > 0
+    answer = predict(server, text="asked while it is out")
+    assert answer["predictions"]
+    return str(answer["id"])
+
+
+def afterwards(server: Server, id_: str) -> None:
+    """Feedback is taken again, for what was answered meanwhile too: nothing of that was lost."""
+    eventually(lambda: server.post(FEEDBACK, json=GOOD).status_code == 202, 30)
+    correction = {"id": id_, "label": "track_order", "source": "desk", "consent": True}
+    eventually(lambda: server.post(FEEDBACK, json=correction).status_code == 202, 30)
+
+
+def test_a_locked_or_full_store_refuses_feedback_and_not_predictions(home: Path, tmp_path: Path) -> None:
     server = start_server(home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false")
     try:
         assert server.post(FEEDBACK, json=GOOD).status_code == 202
         database = sqlite3.connect(home / "feedback.db", isolation_level=None)
         database.execute("BEGIN IMMEDIATE")
-        response = server.post(FEEDBACK, json={**GOOD, "text": "while it is locked"})
-        error = refused(response, 503, "not_ready")
-        assert int(response.headers["retry-after"]) > 0
-        assert "store" in error["error"]
-        answer = predict(server, text="asked while it is locked")
-        assert answer["predictions"]
+        locked = while_out(server)
         database.execute("ROLLBACK")
         database.close()
-        assert server.post(FEEDBACK, json={**GOOD, "text": "when it is free"}).status_code == 202
-        logged = f"SELECT count(*) FROM predictions WHERE id = '{answer['id']}'"
-        eventually(lambda: rows(server, logged) == [(1,)], 10)  # the answer of meanwhile is there as well
+        afterwards(server, locked)
+        with small_files(server, (home / "feedback.db").stat().st_size):
+            full = while_out(server)
+        afterwards(server, full)
     finally:
         stop_server(server)
+
+
+@contextmanager
+def small_files(server: Server, size: int) -> Iterator[None]:
+    """The kernel lets no replica write further than `size` bytes into a file, as if the disk were full."""
+    pids = replicas(server.process.pid)
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids}
+    for pid, (_, hard) in before.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+    yield
+    for pid, limits in before.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
+def test_predictions_go_on_while_postgresql_is_away(home: Path, tmp_path: Path) -> None:
+    try:
+        with postgres_server() as postgres:
+            url = postgres.new_database()
+            server = start_server(
+                home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_FEEDBACK__STORE=url
+            )
+            try:
+                assert server.post(FEEDBACK, json=GOOD).status_code == 202
+                postgres.stop()
+                id_ = while_out(server)
+                moved = server.post(f"{MODEL}/challenge", json={"version": "1", "mode": "shadow"})
+                refused(moved, 409, "conflict")  # for what it asks, not for the store
+                postgres.start()
+                afterwards(server, id_)
+            finally:
+                stop_server(server)
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
 
 
 def test_operators_need_a_token_where_there_is_one(home: Path, tmp_path: Path) -> None:
