@@ -39,7 +39,8 @@ log = logging.getLogger("flywheel.retrain")
 
 _LEASE_S = 120.0
 _RENEW_S = 20.0
-_LEAST_HELD_OUT = 20  # fewer have no say in the gate, and are better learned from
+# Fewer have no say in the gate, and more make it little sharper: both are better learned from.
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
 
 NOT_YET = "Only classifiers learn from corrections yet; train a ranker on behaviour rows (flywheel train --help)."
 
@@ -58,11 +59,12 @@ class Plan:
     """fewer corrections that survive curation are left for a later run"""
     most: int = 20_000
     held_out: float = 0.2
-    """the newest share of them that judges the candidate and is not learned from yet"""
+    """the newest share of them, and at most a hundred, that judge the candidate and are not learned from yet"""
     attempts: int = 3
     start: Literal["promote", "canary", "shadow"] = "canary"
     share: float = 0.1
     recipe: tuple[tuple[str, Any], ...] = ()
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,9 @@ def _learned(store: Store, task: str) -> list[Example]:
 
 
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
-    """What to learn from, and the newest `share`, which judges. What is told later may be of another kind."""
+    """What to learn from, and the newest, which judge. What is told later may be of another kind."""
     in_time = sorted(kept, key=lambda sample: (sample.at, sample.id))
-    count = int(len(in_time) * share)
+    count = min(int(len(in_time) * share), _MOST_HELD_OUT)
     if count < _LEAST_HELD_OUT:
         return in_time, []
     return in_time[:-count], in_time[-count:]
@@ -179,7 +181,16 @@ def _built(plan: Plan, home: Path, champion: str, store: Store, learn: Sequence[
     examples = tuple(Example(sample.text, sample.label) for sample in learn)
     learned = tuple(_learned(store, plan.task))
     return build_candidate(
-        Job(plan.task, recipe=plan.recipe, parent=champion, samples=examples, learned=learned), home, report
+        Job(
+            plan.task,
+            recipe=plan.recipe,
+            parent=champion,
+            samples=examples,
+            learned=learned,
+            workers=plan.workers,
+        ),
+        home,
+        report,
     )
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ class Job:
     """corrections to learn; their labels may be new"""
     learned: tuple[Example, ...] = ()
     """corrections that the parent or a version before it has learned: they are not in its corpus, and are replayed"""
+    workers: int = 1
+    """of Ray Train, when there are more than one; else it is trained in this process"""
 
     def __post_init__(self) -> None:
         if self.parent is None and (self.samples or self.learned):
@@ -131,7 +134,12 @@ def _classifier(job: Job, home: Path, folder: Path, report: Stage) -> Candidate:
         recipe = replace(recipe, **dict(job.recipe))
         lesson = Lesson.of_corrections(corpus, str(job.parent), manifest.labels, job.samples, job.learned, recipe)
     checkpoint = folder / "checkpoint"
-    losses = finetune_classifier(lesson, recipe, checkpoint, lambda done, total: report("training", done, total), start)
+    finetune = finetune_classifier
+    if job.workers > 1:
+        from models.workers import finetune_on_workers
+
+        finetune = partial(finetune_on_workers, job.workers)
+    losses = finetune(lesson, recipe, checkpoint, lambda done, total: report("training", done, total), start)
     report("exporting", 0, 0)
     bundle, predicted = _export_classifier(job, lesson, recipe, checkpoint, folder / "bundle")
     save_corpus(corpus, folder / _CORPUS)

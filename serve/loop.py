@@ -200,4 +200,5 @@ def plan_of(config: Config, task: str) -> Plan:
         start=rollout.start,
         share=rollout.share,
         recipe=(("threads", os.cpu_count() or 1),),  # Ray's workers are told to use one
+        workers=learning.workers,
     )

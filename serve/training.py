@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -94,7 +95,8 @@ def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result
             if plain:
                 plain.report(task, stage, done, total)
 
-        return retrain(plan_of(config, task), config.home, store, getpass.getuser(), report)
+        plan = replace(plan_of(config, task), workers=1)  # this process: there may be no cluster here
+        return retrain(plan, config.home, store, getpass.getuser(), report)
 
 
 class _PlainProgress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,6 +217,35 @@ def test_a_third_generation_replays_what_the_second_learned(parent: Path, tmp_pa
     assert (third.lineage["parent"], third.lineage["samples"], third.lineage["learned_samples"]) == ("2", 3, 30)
     cooking = [example.text for example in CORRECTIONS]
     assert predicted(third.bundle, cooking).count("cooking") >= 28
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # Ray's
+def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(parent, home)
+    steps = tmp_path / "steps"
+
+    def report(stage: str, done: int, total: int) -> None:  # called in another process
+        if stage == "training":
+            with steps.open("a") as file:
+                file.write(f"{done} {total}\n")
+
+    job = Job("intent", parent="1", samples=CORRECTIONS, recipe=(("epochs", 2),), workers=2)
+    candidate = build_candidate(job, home, report)
+    cooking = [example.text for example in CORRECTIONS]
+    assert predicted(candidate.bundle, cooking).count("cooking") >= 28
+    done, total = map(int, steps.read_text().splitlines()[-1].split())
+    assert done == total  # by one of the two
+    assert [folder.name for folder in candidate.bundle.parent.iterdir() if folder.name.startswith("ray")] == []
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft reads it of transformers
