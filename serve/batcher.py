@@ -93,8 +93,9 @@ class Batcher:
         return self._waiting.seconds
 
     def wait_s(self, tokens: int) -> float:
-        """Seconds of work in the queue that would go before a request of `tokens` that came now."""
-        return self._waiting.seconds_before(tokens)
+        """Seconds of work that goes before a request of `tokens` that comes now: it runs, waits, or will overtake."""
+        left = self._running_since + self._waiting.seconds_of(self._running) - time.monotonic()
+        return max(0.0, left) + self._waiting.seconds_before(tokens) + self._waiting.overtaken_s(tokens)
 
     async def submit(
         self,

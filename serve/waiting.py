@@ -12,6 +12,7 @@ import bisect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from operator import attrgetter
 
 import numpy as np
@@ -26,7 +27,8 @@ Ids = tuple[int, ...]
 # the shortest goes first, and nobody waits for ever.
 _PATIENCE = 8.0
 _LONGEST_S = 0.5
-_LEARNING_RATE = 0.05
+_LATE_S = 0.3  # a queue this long behind is served by age
+_LEARNING_RATE = 0.1
 _MOST_SURPRISE = 10.0
 
 
@@ -88,6 +90,8 @@ class WaitingTexts:
         self._entries: list[Entry] = []  # by length
         self._tokens = 0
         self._seconds_a_token = seconds_a_token  # a moving average
+        self._deviation = 0.0  # and that of the distance from it
+        self._before: tuple[list[float], list[int]] | None = None  # turns in order, and the tokens before each
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -95,9 +99,10 @@ class WaitingTexts:
     def add(self, job: Job, texts: Sequence[tuple[Ids, list[int]]]) -> list[Entry]:
         """Queue what `job` still lacks: token ids, and the places their output has in the job."""
         tokens = sum(len(ids) for ids, _ in texts)
-        turn = job.since + self._handicap(tokens)
+        turn = job.since + self.overtaken_s(tokens)
         entries = [Entry(ids, len(ids), turn, [(job, index) for index in indexes]) for ids, indexes in texts]
         self._tokens += tokens
+        self._before = None
         for entry in entries:
             bisect.insort(self._entries, entry, key=_length)
         return entries
@@ -105,7 +110,8 @@ class WaitingTexts:
     def join(self, job: Job, entry: Entry, index: int) -> None:
         """Let `job` have the output of a text that waits or runs already."""
         entry.places.append((job, index))
-        entry.turn = min(entry.turn, job.since + self._handicap(entry.length))
+        self._before = None
+        entry.turn = min(entry.turn, job.since + self.overtaken_s(entry.length))
 
     @property
     def seconds(self) -> float:
@@ -113,9 +119,21 @@ class WaitingTexts:
         return self._seconds_a_token * self._tokens
 
     def seconds_before(self, tokens: int) -> float:
-        """How long the model needs for what would go before a job of `tokens` that arrived now."""
-        turn = time.monotonic() + self._handicap(tokens)
-        return self._seconds_a_token * sum(entry.length for entry in self._entries if entry.turn <= turn)
+        """How long the model needs for what would go before a job of `tokens` that arrived now, rather more than less.
+
+        The mean and one mean deviation, as TCP guesses when an answer is late (RFC 6298): of a bound on the mean alone
+        half of those who wait see the other side.
+        """
+        if self._before is None:  # refusing takes most of an overloaded server's requests, and changes nothing here
+            in_turn = sorted(self._entries, key=_turn)
+            self._before = [e.turn for e in in_turn], [0, *accumulate(e.length for e in in_turn)]
+        turns, lengths = self._before
+        turn = time.monotonic() + self.overtaken_s(tokens)
+        return (self._seconds_a_token + self._deviation) * lengths[bisect.bisect_right(turns, turn)]
+
+    def seconds_of(self, batch: Sequence[Entry]) -> float:
+        """How long the model needs for a batch that was taken."""
+        return self._seconds_a_token * len(batch) * batch[-1].length if batch else 0.0
 
     def ran(self, tokens: int, seconds: float) -> None:
         """Learn from a batch of `tokens`, padding included."""
@@ -126,6 +144,7 @@ class WaitingTexts:
         # One batch that met a stall of the machine says little of the next; a machine that became slow says it again.
         seen = min(seconds / tokens, known * _MOST_SURPRISE)
         self._seconds_a_token = known + (seen - known) * _LEARNING_RATE
+        self._deviation += (abs(seen - known) - self._deviation) * _LEARNING_RATE
 
     def drop(self) -> list[Entry]:
         """Take out what nobody waits for any more, or what is past its deadline."""
@@ -135,14 +154,26 @@ class WaitingTexts:
             gone = set(map(id, dead))
             self._entries = [e for e in self._entries if id(e) not in gone]
             self._tokens -= sum(e.length for e in dead)
+            self._before = None
         return dead
 
     def take(self) -> list[Entry]:
-        """The text whose turn it is and those nearest to it in length, shortest first; empty when nothing waits."""
-        entries = self._entries
-        if not entries:
+        """The text whose turn it is and others of like length, shortest first; empty when nothing waits.
+
+        Those nearest to it in length, for the least padding. But where texts have waited for long already, those that
+        have waited longest: a rare length would otherwise be overtaken by every batch of a common one.
+        """
+        if not self._entries:
             return []
-        chosen = min(entries, key=_turn)
+        chosen = min(self._entries, key=_turn)
+        late = time.monotonic() - chosen.turn > _LATE_S
+        batch = self._oldest_like(chosen) if late else self._nearest_to(chosen)
+        self._tokens -= sum(entry.length for entry in batch)
+        self._before = None
+        return batch
+
+    def _nearest_to(self, chosen: Entry) -> list[Entry]:
+        entries = self._entries
         low = entries.index(chosen, bisect.bisect_left(entries, chosen.length, key=_length))
         high = low + 1
         while high - low < self._most_texts:
@@ -156,18 +187,36 @@ class WaitingTexts:
                 high += 1
         batch = entries[low:high]
         del entries[low:high]
-        self._tokens -= sum(entry.length for entry in batch)
         return batch
 
+    def _oldest_like(self, chosen: Entry) -> list[Entry]:
+        entries, length = self._entries, chosen.length
+        first = bisect.bisect_left(entries, int(length / self._growth), key=_length)
+        last = bisect.bisect_right(entries, length * self._growth + 1, key=_length)
+        batch, shortest, longest = [chosen], length, length
+        for entry in sorted(entries[first:last], key=_turn):
+            if entry is chosen:
+                continue
+            low, high = min(shortest, entry.length), max(longest, entry.length)
+            if len(batch) < self._most_texts and self._fits(low, high, len(batch) + 1):
+                batch.append(entry)
+                shortest, longest = low, high
+        gone = set(map(id, batch))
+        entries[first:last] = [entry for entry in entries[first:last] if id(entry) not in gone]
+        return sorted(batch, key=_length)
+
     def clear(self) -> list[Entry]:
-        entries, self._entries, self._tokens = self._entries, [], 0
+        entries, self._entries, self._tokens, self._before = self._entries, [], 0, None
         return entries
 
     def _widened(self, low: int, high: int) -> int | None:
         """How far apart in length the texts from `low` to `high` are; None when they make no batch."""
         shortest, longest = self._entries[low].length, self._entries[high - 1].length
-        fits = longest <= shortest * self._growth + 1 and (high - low) * longest <= self._most_tokens
-        return longest - shortest if fits else None
+        return longest - shortest if self._fits(shortest, longest, high - low) else None
 
-    def _handicap(self, tokens: int) -> float:
+    def _fits(self, shortest: int, longest: int, texts: int) -> bool:
+        return longest <= shortest * self._growth + 1 and texts * longest <= self._most_tokens
+
+    def overtaken_s(self, tokens: int) -> float:
+        """For how long later arrivals may go before a job of `tokens`; a busy model gets that much work meanwhile."""
         return min(_PATIENCE * tokens * self._seconds_a_token, _LONGEST_S)

@@ -187,6 +187,29 @@ def test_a_short_text_overtakes_a_long_one_for_a_bounded_time() -> None:
     assert queue((0.0, 1000), (0.55, 1)) == [0, 1]
 
 
+@pytest.mark.parametrize(("age", "expected"), [(0.1, [10, 10]), (1.0, [10, 12])])
+def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[int]) -> None:
+    waiting = WaitingTexts(Batching(tokens=24))
+    loop = asyncio.new_event_loop()
+    for length, since in ((10, age), (12, age - 0.01), (10, 0.0), (10, 0.0)):
+        job = Job(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - since)
+        waiting.add(job, [(tuple(text(1, length)), [0])])
+    assert [entry.length for entry in waiting.take()] == expected
+    assert len(waiting) == 2
+    assert waiting.seconds == 0.0
+    loop.close()
+
+
+def test_a_text_longer_than_a_batch_goes_alone_however_late() -> None:
+    waiting = WaitingTexts(Batching(tokens=24))
+    loop = asyncio.new_event_loop()
+    for _ in range(2):
+        job = Job(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - 5)
+        waiting.add(job, [(tuple(text(1, 100)), [0])])
+    assert [len(waiting.take()) for _ in range(3)] == [1, 1, 0]
+    loop.close()
+
+
 def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
     waiting = WaitingTexts(Batching())
     loop = asyncio.new_event_loop()
@@ -197,6 +220,8 @@ def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
     assert waiting.seconds == pytest.approx(0.21)
     assert waiting.seconds_before(20) == pytest.approx(0.01)
     assert waiting.seconds_before(200) == pytest.approx(0.21)
+    waiting.take()  # the one of 10
+    assert waiting.seconds_before(200) == pytest.approx(0.2)
     loop.close()
 
 
