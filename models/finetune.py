@@ -58,12 +58,15 @@ class Recipe:
     head_rate: float = 5.0  # the head starts from noise, the encoder from a good place: it learns this much faster
     replay: int = 120  # old texts of each label that a continued training sees again: models/replay.py
     repeats: int = 3  # how often it sees each new text
-    blend: float = 1.0  # share of the trained weights in what is saved, the rest is of the checkpoint continued from
+    # Shares of the trained weights in what is saved, the rest is of the checkpoint that is continued from: of the
+    # encoder, and of the head's rows of the labels that it knew.
+    blend: float = 1.0
+    head_blend: float = 1.0
     seed: int = 7
     threads: int = 0  # torch threads; 0 leaves torch's choice
 
 
-CONTINUED = Recipe(epochs=1, learning_rate=4e-4, blend=0.75)
+CONTINUED = Recipe(epochs=1, learning_rate=4e-4, blend=0.75, head_blend=0.5)
 """The recipe that continues from a checkpoint of ours, on corrections and replayed texts: decision 0015."""
 
 
@@ -96,27 +99,27 @@ def finetune_classifier(
 
     losses = _run(model, data, collate, loss, recipe, progress)
     merge_adapters(model)
-    if start and recipe.blend < 1.0:
-        blend(model, lesson.labels, start, recipe.blend)
+    if start and (recipe.blend, recipe.head_blend) != (1.0, 1.0):
+        blend(model, lesson.labels, start, recipe.blend, recipe.head_blend)
     save(model, tokenizer, lesson.labels, out)
     return losses
 
 
 @torch.no_grad()
-def blend(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
+def blend(model: TextModel, labels: Sequence[str], start: Path, encoder: float, head: float) -> None:
     """Move the weights back towards `start`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
 
-    `share` of them stays as trained. So do the head's rows of labels that `start` does not know: there is nothing to
-    move them back to.
+    The shares say how much stays as trained. All does of the head's rows of labels that `start` does not know: there is
+    nothing to move them back to.
     """
     before, _ = load_checkpoint(start, normalize=False)
     old = before.encoder.state_dict()
     for name, value in model.encoder.state_dict().items():
         if value.is_floating_point():
-            value.lerp_(old[name], 1 - share)
+            value.lerp_(old[name], 1 - encoder)
     rows = [labels.index(label) for label in checkpoint_labels(start)]
     for grown, known in ((model.head.weight, before.head.weight), (model.head.bias, before.head.bias)):
-        grown[rows] = torch.lerp(grown[rows], known, 1 - share)
+        grown[rows] = torch.lerp(grown[rows], known, 1 - head)
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -142,6 +142,7 @@ class LearningConfig(_Section):
     most: int = Field(20_000, ge=1)
     held_out: float = Field(0.2, ge=0, le=0.5)
     attempts: int = Field(3, ge=1)
+    method: Literal["full", "lora"] = "full"
     workers: int = Field(1, ge=1, description="that train together on Ray Train, each on a CPU or a GPU of the cluster")
     curation: Rules = Rules()
 

@@ -199,6 +199,6 @@ def plan_of(config: Config, task: str) -> Plan:
         attempts=learning.attempts,
         start=rollout.start,
         share=rollout.share,
-        recipe=(("threads", os.cpu_count() or 1),),  # Ray's workers are told to use one
+        recipe=(("method", learning.method), ("threads", os.cpu_count() or 1)),  # Ray's workers are told to use one
         workers=learning.workers,
     )

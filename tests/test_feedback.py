@@ -249,21 +249,6 @@ def test_predictions_go_on_while_postgresql_is_away(home: Path, tmp_path: Path) 
         pytest.skip(str(missing))
 
 
-def test_operators_need_a_token_where_there_is_one(home: Path, tmp_path: Path) -> None:
-    server = start_server(home, tmp_path / "log", FLYWHEEL_SERVER__OPERATOR_TOKEN="s3cret-token")
-    try:
-        for path in ("promote", "challenge", "rollback", "retrain", "erase"):
-            refused(server.post(f"{MODEL}/{path}", json={}), 403, "forbidden")
-        for path in ("audit", "retrain"):
-            refused(server.get(f"{MODEL}/{path}"), 403, "forbidden")
-        wrong = httpx.get(f"{server.url}{MODEL}/audit", headers={"authorization": "Bearer guess"}, timeout=30)
-        refused(wrong, 403, "forbidden")
-        right = httpx.get(f"{server.url}{MODEL}/audit", headers={"authorization": "Bearer s3cret-token"}, timeout=30)
-        assert right.status_code == 200
-    finally:
-        stop_server(server)
-
-
 def test_a_retraining_that_never_was_has_no_progress(desk: Server) -> None:
     assert desk.get(f"{MODEL}/retrain").json() == {"state": "never"}
 

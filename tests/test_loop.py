@@ -64,7 +64,7 @@ def correct(store: Store, first: int, count: int, age: timedelta = timedelta()) 
 
 
 def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> None:
-    loop, store, runs = made()
+    loop, store, runs = made(method="lora")
     correct(store, 0, AFTER - 1)
     loop.turn("intent")
     assert runs.begun == []
@@ -73,6 +73,7 @@ def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> Non
     loop.turn("intent")  # it is under way
     assert len(runs.begun) == 1
     assert runs.begun[0].new_labels
+    assert dict(runs.begun[0].recipe)["method"] == "lora"
     assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
 
 

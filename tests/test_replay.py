@@ -287,7 +287,7 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
         trained = moved.eval()(*inputs)[:, [1, 3]]
         before = model.eval()(*inputs)
         assert not torch.allclose(trained, before, atol=1e-3)
-        blend(moved, labels, start, 0.0)
+        blend(moved, labels, start, 0.0, 0.0)
         torch.testing.assert_close(moved(*inputs)[:, [1, 3]], before)
         torch.testing.assert_close(moved.head.weight[[0, 2]], learned)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from models.releases import Release, ReleaseError, read_release, release_path
@@ -16,6 +18,7 @@ from serve.errors import NotFound
 from serve.evidence import Tally, Verdict, decide
 from serve.routing import Router
 from tests.conftest import start_server, stop_server
+from tests.test_http import assert_error
 from tests.test_lifecycle import eventually
 
 CANARY = Release(
@@ -154,9 +157,17 @@ def test_what_evidence_decides(
 def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
     server = start_server(
-        home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_ROLLOUT__AUTOMATIC="false"
+        home,
+        tmp_path / "log",
+        FLYWHEEL_LEARNING__AUTOMATIC="false",
+        FLYWHEEL_ROLLOUT__AUTOMATIC="false",
+        FLYWHEEL_SERVER__OPERATOR_TOKEN="s3cret-token",
     )
     model = "/v2/models/intent"
+    operator = {"authorization": "Bearer s3cret-token"}
+
+    def move(name: str, **body: Any) -> httpx.Response:
+        return server.post(f"{model}/{name}", json=body, headers=operator)
 
     def answers(count: int = 40) -> set[str]:
         return {
@@ -169,17 +180,23 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         return next((found["alias"] for found in details if found["version"] == version), None)
 
     try:
-        assert server.post(f"{model}/challenge", json={"version": "2", "mode": "shadow"}).status_code == 200
+        for path in ("promote", "challenge", "rollback", "retrain", "erase"):
+            assert_error(server.post(f"{model}/{path}", json={}), 403)
+        for path in ("audit", "retrain"):
+            wrong = httpx.get(f"{server.url}{model}/{path}", headers={"authorization": "Bearer guess"}, timeout=30)
+            assert_error(wrong, 403)
+        assert move("challenge", version="2", mode="shadow").status_code == 200
         eventually(lambda: alias("2") == "challenger", 10)
         eventually(lambda: answers() == {"1"} and 'result="agree"' in server.get("/metrics").text, 10)
-        assert server.post(f"{model}/challenge", json={"version": "2", "mode": "canary", "share": 0.5}).is_success
+        assert move("challenge", version="2", mode="canary", share=0.5).is_success
         eventually(lambda: answers() == {"1", "2"}, 10)
-        assert server.post(f"{model}/promote", json={"why": "test"}).json()["champion"] == "2"
+        assert move("promote", why="test").json()["champion"] == "2"
         eventually(lambda: answers() == {"2"} and alias("2") == "champion", 10)
-        assert server.post(f"{model}/rollback", json={"why": "test"}).json()["champion"] == "1"
+        assert move("rollback", why="test").json()["champion"] == "1"
         eventually(lambda: answers() == {"1"}, 10)
-        assert server.post(f"{model}/rollback", json={}).status_code == 409
-        actions = [entry["action"] for entry in server.get(f"{model}/audit").json()["audit"]]
+        assert move("rollback").status_code == 409
+        audit = httpx.get(f"{server.url}{model}/audit", headers=operator, timeout=30).json()["audit"]
+        actions = [entry["action"] for entry in audit]
         assert actions == ["rollback", "promote", "canary", "shadow"]
     finally:
         assert stop_server(server) == 0
