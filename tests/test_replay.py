@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -204,11 +205,12 @@ def test_the_order_of_the_corrections_is_not_part_of_their_fingerprint(recipe: R
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
-def test_a_third_generation_replays_what_the_second_learned(parent: Path, tmp_path: Path) -> None:
+def test_a_third_generation_replays_what_the_second_learned(parent: Path, candidate: Candidate, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(parent, home)
-    second = build_candidate(Job("intent", parent="1", samples=CORRECTIONS, recipe=(("epochs", 2),)), home, quiet)
-    assert register_candidate(second, home) == "2"
+    folder = home / "work" / "second"
+    shutil.copytree(candidate.bundle.parent, folder, dirs_exist_ok=True)
+    assert register_candidate(replace(candidate, bundle=folder / candidate.bundle.name), home) == "2"
     assert read_release(home, "intent").champion == "1"
     sports = tuple(Example(f"who won the {sport} match yesterday", "sports") for sport in ("tennis", "chess", "rugby"))
     job = Job("intent", parent="2", samples=sports, learned=CORRECTIONS, recipe=(("epochs", 2),))
@@ -230,22 +232,32 @@ def cluster() -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # Ray's
 def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(parent, home)
+    import torch
+
+    from export.checkpoint import checkpoint_labels, load_checkpoint
+    from models.finetune import CONTINUED, pad_rows
+    from models.lesson import Lesson
+    from models.workers import finetune_on_workers
+
     steps = tmp_path / "steps"
 
-    def report(stage: str, done: int, total: int) -> None:  # called in another process
-        if stage == "training":
-            with steps.open("a") as file:
-                file.write(f"{done} {total}\n")
+    def report(done: int, total: int) -> None:  # called in another process
+        with steps.open("a") as file:
+            file.write(f"{done} {total}\n")
 
-    job = Job("intent", parent="1", samples=CORRECTIONS, recipe=(("epochs", 2),), workers=2)
-    candidate = build_candidate(job, home, report)
-    cooking = [example.text for example in CORRECTIONS]
-    assert predicted(candidate.bundle, cooking).count("cooking") >= 28
+    corpus, start = load_dataset("intent", parent / "own.csv"), parent / "checkpoints" / "intent" / "1"
+    recipe = replace(CONTINUED, epochs=3)
+    lesson = Lesson.of_corrections(corpus, "1", corpus.labels, CORRECTIONS, (), recipe)
+    losses = finetune_on_workers(2, lesson, recipe, tmp_path / "out", report, start)
     done, total = map(int, steps.read_text().splitlines()[-1].split())
-    assert done == total  # by one of the two
-    assert [folder.name for folder in candidate.bundle.parent.iterdir() if folder.name.startswith("ray")] == []
+    assert done == total == 2 * 3 * math.ceil(len(lesson.examples) / recipe.batch)  # each took half of every batch
+    assert losses[-1][1] < losses[0][1]
+    model, tokenizer = load_checkpoint(tmp_path / "out", normalize=False)
+    with torch.no_grad():
+        logits = model.eval()(*pad_rows(tokenizer([example.text for example in CORRECTIONS])["input_ids"]))
+    labels = checkpoint_labels(tmp_path / "out")
+    assert [labels[i] for i in logits.argmax(1)].count("cooking") >= 28
+    assert not list(tmp_path.glob("ray-train-*"))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft reads it of transformers
@@ -268,28 +280,32 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft reads it of transformers
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(method: str, parent: Path) -> None:
+def test_weights_are_averaged_and_blended_whatever_the_method(method: str, parent: Path) -> None:
     import torch
 
     from export.checkpoint import load_checkpoint
-    from models.finetune import Recipe, blend, merge_adapters, pad_rows, resume
+    from models.finetune import Recipe, average, blend, merge_adapters, resume
 
     start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
-    model, tokenizer = load_checkpoint(start, normalize=False)
-    inputs = pad_rows(tokenizer([text for text, _ in OWN[:8]])["input_ids"])
-    moved, _ = resume(Recipe(method=method), start, labels)
-    with torch.no_grad():
-        for weights in moved.parameters():
-            if weights.requires_grad:
-                weights.add_(0.01 * torch.randn_like(weights))
-        merge_adapters(moved)
-        learned = moved.head.weight[[0, 2]].clone()
-        trained = moved.eval()(*inputs)[:, [1, 3]]
-        before = model.eval()(*inputs)
-        assert not torch.allclose(trained, before, atol=1e-3)
-        blend(moved, labels, start, 0.0, 0.0)
-        torch.testing.assert_close(moved(*inputs)[:, [1, 3]], before)
-        torch.testing.assert_close(moved.head.weight[[0, 2]], learned)
+    soup = []
+    for step in (0.01, 0.03):
+        model, _ = resume(Recipe(method=method), start, labels)
+        with torch.no_grad():
+            for name, weights in model.named_parameters():
+                if weights.requires_grad and "lora_B" not in name:  # those are zero: all that adapters add is theirs
+                    weights.add_(step)
+        merge_adapters(model)
+        soup.append(model)
+    once, twice = ({name: value.clone() for name, value in model.state_dict().items()} for model in soup)
+    mixed = average(soup)
+    for name, value in mixed.state_dict().items():
+        torch.testing.assert_close(value, (once[name] + twice[name]) / 2)
+    before = load_checkpoint(start, normalize=False)[0].encoder.state_dict()
+    head = mixed.head.weight.clone()
+    blend(mixed, start, 0.0)
+    for name, value in mixed.encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    torch.testing.assert_close(mixed.head.weight, head)
 
 
 def test_a_start_must_be_a_classifier_whose_labels_all_stay(parent: Path, trained_home: Path) -> None:
