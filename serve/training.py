@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from export.gpu import CPU
 from export.session import choose_provider
+from models.parallel import build_in_parallel
 from models.releases import ReleaseError, read_release
 from models.retrain import Result
 from models.store import Store
-from models.train import Job, build_in_parallel, register_candidate
+from models.train import Job, register_candidate
 from serve.config import Config
 
 

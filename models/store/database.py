@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Table, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from models.store.reasons import DEADLOCKS, LOCKED, reason_of, sqlstate
 from models.store.schema import HEAD
 
 T = TypeVar("T")
@@ -25,28 +26,6 @@ _MIGRATING, _ERASING = 0x666C7901, 0x666C7902
 _MOST_TRIES = 5
 _BUSY_S = 0.001
 _CHUNK = 500
-
-_SQLITE_REASONS = {
-    sqlite3.SQLITE_BUSY: "it was locked for too long",
-    sqlite3.SQLITE_LOCKED: "it was locked for too long",
-    sqlite3.SQLITE_FULL: "its disk is full",
-    sqlite3.SQLITE_READONLY: "it is read-only",
-    sqlite3.SQLITE_PERM: "its file may not be opened",
-    sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",
-    sqlite3.SQLITE_IOERR: "its disk fails",
-    sqlite3.SQLITE_PROTOCOL: "it was locked for too long",
-    sqlite3.SQLITE_CORRUPT: "its file is damaged",
-    sqlite3.SQLITE_NOTADB: "its file is not a database",
-}
-_POSTGRES_REASONS = {
-    "53100": "its disk is full",
-    "25006": "it is read-only",
-    "55P03": "it was locked for too long",
-    "57014": "it was locked for too long",
-    "40P01": "it was locked for too long",
-    "42P01": "it has no tables; `Store.open` makes them",
-}
-_DEADLOCKS = {"40001", "40P01"}
 
 
 class StoreError(Exception):
@@ -159,7 +138,7 @@ class Database:
                     with connection.begin():
                         return work(connection)
             except StoreUnavailable as error:
-                if not left or _sqlstate(error.__cause__) not in _DEADLOCKS:
+                if not left or sqlstate(error.__cause__) not in DEADLOCKS:
                     raise
         raise AssertionError("unreachable")
 
@@ -212,7 +191,7 @@ class Database:
                     driver.execute("BEGIN IMMEDIATE")
                     return
                 except sqlite3.OperationalError as error:
-                    if _reason(error) != _SQLITE_REASONS[sqlite3.SQLITE_BUSY] or time.monotonic() > deadline:
+                    if reason_of(error) != LOCKED or time.monotonic() > deadline:
                         raise
                     time.sleep(_BUSY_S)
         finally:
@@ -242,7 +221,7 @@ class Database:
         try:
             yield
         except (DBAPIError, PoolTimeout, OSError, sqlite3.Error) as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             if reason is None:
                 raise
             raise StoreUnavailable(f"The feedback store is not available: {reason}.") from error
@@ -257,7 +236,7 @@ class Database:
                 self._outside_transaction("PRAGMA journal_mode = WAL")
                 return
             except (OperationalError, sqlite3.OperationalError) as error:
-                if _reason(error) != _SQLITE_REASONS[sqlite3.SQLITE_BUSY] or time.monotonic() > deadline:
+                if reason_of(error) != LOCKED or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
 
@@ -291,24 +270,3 @@ def _prepare_postgres(driver: Any, _: object) -> None:
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )
     driver.commit()
-
-
-def _sqlstate(error: BaseException | None) -> str | None:
-    return getattr(getattr(error, "orig", None), "sqlstate", None)
-
-
-def _reason(error: BaseException) -> str | None:
-    """Why the database cannot serve now, or None if the fault is in the program."""
-    if isinstance(error, PoolTimeout):
-        return "all its connections are busy"
-    if isinstance(error, OSError):
-        return f"{error.strerror or error}"
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", None)
-        if str(cause).startswith("no such table"):
-            return _POSTGRES_REASONS["42P01"]
-        return _SQLITE_REASONS.get(code & 0xFF) if code is not None else None
-    if (state := _sqlstate(error)) in _POSTGRES_REASONS:
-        return _POSTGRES_REASONS[state]
-    return "it cannot be reached" if isinstance(error, (OperationalError, InterfaceError, InternalError)) else None
