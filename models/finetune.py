@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,13 +58,12 @@ class Recipe:
     head_rate: float = 5.0  # the head starts from noise, the encoder from a good place: it learns this much faster
     replay: int = 120  # old texts of each label that a continued training sees again: models/replay.py
     repeats: int = 3  # how often it sees each new text
-    soup: int = 1  # trainings, each in another order of the data, whose weights are averaged
-    blend: float = 1.0  # share of the trained encoder in what is saved, the rest is of the one continued from
+    blend: float = 1.0  # share of the trained weights in what is saved, the rest is of the checkpoint continued from
     seed: int = 7
     threads: int = 0  # torch threads; 0 leaves torch's choice
 
 
-CONTINUED = Recipe(epochs=1, learning_rate=4e-4, soup=2, blend=0.75)
+CONTINUED = Recipe(epochs=1, learning_rate=2e-4, blend=0.75)
 """The recipe that continues from a checkpoint of ours, on corrections and replayed texts: decision 0015."""
 
 
@@ -78,31 +77,10 @@ def finetune_classifier(
     has it (logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314).
     Raises CheckpointError for an unknown base or an unfit start.
     """
-    trained: list[TextModel] = []
-    losses: list[tuple[int, float]] = []
-    for number in range(recipe.soup):
-
-        def told(done: int, total: int, before: int = number) -> None:
-            progress(before * total + done, recipe.soup * total)
-
-        one = replace(recipe, seed=recipe.seed + number)
-        model, tokenizer = (
-            resume(one, start, lesson.labels) if start else prepare(one, outputs=len(lesson.labels), normalize=False)
-        )
-        last = losses[-1][0] if losses else 0
-        losses += [(last + step, loss) for step, loss in _learn(model, tokenizer, lesson, one, told)]
-        merge_adapters(model)
-        trained.append(model)
-    model = average(trained)
-    if start and recipe.blend < 1.0:
-        blend(model, start, recipe.blend)
-    save(model, tokenizer, lesson.labels, out)
-    return losses
-
-
-def _learn(
-    model: TextModel, tokenizer: PreTrainedTokenizerBase, lesson: Lesson, recipe: Recipe, progress: Progress
-) -> list[tuple[int, float]]:
+    outputs = len(lesson.labels)
+    model, tokenizer = (
+        resume(recipe, start, lesson.labels) if start else prepare(recipe, outputs=outputs, normalize=False)
+    )
     index = {label: i for i, label in enumerate(lesson.labels)}
     rows = tokenizer([e.text for e in lesson.examples], truncation=True, max_length=recipe.max_length)["input_ids"]
     data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, lesson.examples, strict=True)]
@@ -116,29 +94,29 @@ def _learn(
         logits = model(inputs["input_ids"], inputs["attention_mask"]) + shift
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
-    return _run(model, data, collate, loss, recipe, progress)
+    losses = _run(model, data, collate, loss, recipe, progress)
+    merge_adapters(model)
+    if start and recipe.blend < 1.0:
+        blend(model, lesson.labels, start, recipe.blend)
+    save(model, tokenizer, lesson.labels, out)
+    return losses
 
 
 @torch.no_grad()
-def average(models: Sequence[TextModel]) -> TextModel:
-    """The first model with the mean of all their weights (model soups, https://arxiv.org/abs/2203.05482)."""
-    states = [model.state_dict() for model in models]
-    for name, value in states[0].items():
-        if value.is_floating_point():
-            value.copy_(torch.stack([state[name] for state in states]).mean(0))
-    return models[0]
+def blend(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
+    """Move the weights back towards `start`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
 
-
-@torch.no_grad()
-def blend(model: TextModel, start: Path, share: float) -> None:
-    """Move the encoder back towards `start`, where old answers were right; `share` of it stays as trained.
-
-    WiSE-FT, https://arxiv.org/abs/2109.01903.
+    `share` of them stays as trained. So do the head's rows of labels that `start` does not know: there is nothing to
+    move them back to.
     """
-    before = load_checkpoint(start, normalize=False)[0].encoder.state_dict()
+    before, _ = load_checkpoint(start, normalize=False)
+    old = before.encoder.state_dict()
     for name, value in model.encoder.state_dict().items():
         if value.is_floating_point():
-            value.lerp_(before[name], 1 - share)
+            value.lerp_(old[name], 1 - share)
+    rows = [labels.index(label) for label in checkpoint_labels(start)]
+    for grown, known in ((model.head.weight, before.head.weight), (model.head.bias, before.head.bias)):
+        grown[rows] = torch.lerp(grown[rows], known, 1 - share)
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
