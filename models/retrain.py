@@ -93,17 +93,24 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
         report(stage, done, total)
 
     try:
-        with _held(store, lock, owner):
-            result = _run(plan, home, store, owner, who, told)
+        result = _ended(plan, home, store, owner, who, told)
+        # While the lock is held: without it, a progress that has not ended means that the run was killed.
+        progress.end(result.outcome, result.sentence, result.version)
+    finally:
+        _quietly(lambda: store.release_lock(lock, owner))
+    _quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
+    return result
+
+
+def _ended(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
+    try:
+        with _held(store, lock_of(plan.task), owner):
+            return _run(plan, home, store, owner, who, report)
     except Exception as error:
         log.exception("retraining %s failed", plan.task)
         result = Result("failed", f"{type(error).__name__}: {error}")
         _quietly(lambda: store.give_back(owner, most_attempts=plan.attempts, reason=result.sentence[:500]))
-    finally:
-        _quietly(lambda: store.release_lock(lock, owner))
-    _quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
-    progress.end(result.outcome, result.sentence, result.version)
-    return result
+        return result
 
 
 def lock_of(task: str) -> str:
