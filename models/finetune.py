@@ -36,9 +36,9 @@ from export.checkpoint import (
     save_checkpoint,
 )
 from models.lesson import Lesson
-
-Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
+from models.pooling import pad_rows, pooled
+from models.probe import probe
+from models.progress import Stage
 
 _LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
 
@@ -63,16 +63,17 @@ class Recipe:
     threads: int = 0  # torch threads; 0 leaves torch's choice
 
 
-CONTINUED = Recipe(epochs=1, learning_rate=2e-4, blend=0.75)
+CONTINUED = Recipe(epochs=1, learning_rate=2e-4, blend=0.5)
 """The recipe that continues from a checkpoint of ours, on corrections and replayed texts: decision 0015."""
 
 
 def finetune_classifier(
-    lesson: Lesson, recipe: Recipe, out: Path, progress: Progress, start: Path | None = None
+    lesson: Lesson, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
 ) -> list[tuple[int, float]]:
     """Train on the lesson's examples and write the checkpoint to `out`; (step, loss) as it went.
 
-    `start` is a checkpoint of ours to continue from, instead of the recipe's base. Logits are shifted by the
+    `start` is a checkpoint of ours to continue from, instead of the recipe's base; labels that it does not know are
+    fitted to its encoder before, and again after (models/probe.py). Logits are shifted by the
     logarithm of each label's excess while training, so that the model does not give a label more often than the data
     has it (logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314).
     Raises CheckpointError for an unknown base or an unfit start.
@@ -94,10 +95,20 @@ def finetune_classifier(
         logits = model(inputs["input_ids"], inputs["attention_mask"]) + shift
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
-    losses = _run(model, data, collate, loss, recipe, progress)
+    truth = torch.tensor([row["label"] for row in data])
+    fresh = [index[label] for label in sorted(set(lesson.labels) - set(checkpoint_labels(start)))] if start else []
+
+    def fit_fresh(smoothing: float) -> None:
+        if fresh:
+            features = pooled(model.encoder, rows, lambda done, total: report("probing", done, total))
+            probe(model.head, features, truth, fresh, shift, smoothing)
+
+    fit_fresh(recipe.label_smoothing)  # so that training starts where its loss is least
+    losses = _run(model, data, collate, loss, recipe, lambda done, total: report("training", done, total))
     merge_adapters(model)
     if start and recipe.blend < 1.0:
         blend(model, lesson.labels, start, recipe.blend)
+    fit_fresh(0.0)  # the encoder has moved since, forth and back
     save(model, tokenizer, lesson.labels, out)
     return losses
 
@@ -117,17 +128,6 @@ def blend(model: TextModel, labels: Sequence[str], start: Path, share: float) ->
     rows = [labels.index(label) for label in checkpoint_labels(start)]
     for grown, known in ((model.head.weight, before.head.weight), (model.head.bias, before.head.bias)):
         grown[rows] = torch.lerp(grown[rows], known, 1 - share)
-
-
-def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids to padded `input_ids` and `attention_mask`, both (rows, longest)."""
-    longest = max(map(len, rows))
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
 
 
 def prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
@@ -155,7 +155,7 @@ def resume(recipe: Recipe, start: Path, labels: Sequence[str]) -> tuple[TextMode
 def _grown(head: nn.Linear, known: Sequence[str], labels: Sequence[str]) -> nn.Linear:
     """The head with a row for each of `labels`: the known ones keep theirs, a new one starts at zero.
 
-    A zero row gives every text the logit 0, far under that of the label it has: old answers stay until the row learns.
+    A zero row gives every text the logit 0, far under that of the label it has: old answers stay until it is fitted.
     """
     grown = nn.Linear(head.in_features, len(labels))
     nn.init.zeros_(grown.weight)
@@ -194,7 +194,7 @@ def _freeze(encoder: nn.Module, layers: int) -> None:
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Callable[[int, int], None]):
         self._progress = progress
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -207,7 +207,7 @@ def _run(
     collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
     loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
     recipe: Recipe,
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> list[tuple[int, float]]:
     class _Trainer(Trainer):  # type: ignore[misc]
         def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:

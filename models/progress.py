@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import orjson
 
 _EVERY_S = 1.0
+
+Stage = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
 
 
 class ProgressFile:

@@ -33,7 +33,8 @@ from models.thresholds import Thresholds
 if TYPE_CHECKING:
     from models.curate import Curated
     from models.gate import Verdict
-    from models.train import Candidate, Stage
+    from models.progress import Stage
+    from models.train import Candidate
 
 log = logging.getLogger("flywheel.retrain")
 

@@ -7,7 +7,7 @@ long and ranked worse than not training at all (docs/decisions/0006-recommendati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.finetune import Progress, Recipe, pad_rows, prepare, save
+from models.finetune import Recipe, prepare, save
+from models.pooling import pooled
+from models.progress import Stage
 
 DIMENSIONS = 128
 _STEPS = 100
@@ -30,7 +32,7 @@ def fit_tower(
     chosen: NDArray[np.float32],
     recipe: Recipe,
     out: Path,
-    progress: Progress,
+    report: Stage,
 ) -> list[tuple[int, float]]:
     """Learn the projection and write the checkpoint to `out`; (step, loss) as it went.
 
@@ -40,8 +42,8 @@ def fit_tower(
     """
     model, tokenizer = prepare(recipe, outputs=DIMENSIONS, normalize=True)
     rows = tokenizer(list(texts), truncation=True, max_length=recipe.max_length)["input_ids"]
-    pooled = _pool(model.encoder, rows, lambda done: progress(done, len(rows) + _STEPS))
-    _start_from_principal_axes(model.head, pooled)
+    features = pooled(model.encoder, rows, lambda done, total: report("training", done, total + _STEPS))
+    _start_from_principal_axes(model.head, features)
     losses = []
     users, items = torch.from_numpy(chosen), torch.from_numpy(shown)
     others = (users.sum(1, keepdim=True) - users).clamp(min=1)
@@ -54,7 +56,7 @@ def fit_tower(
         ]
     )
     for step in range(1, _STEPS + 1):
-        vectors = nn.functional.normalize(model.head(nn.functional.dropout(pooled, _DROPOUT)), dim=-1)
+        vectors = nn.functional.normalize(model.head(nn.functional.dropout(features, _DROPOUT)), dim=-1)
         cosines = (users @ (vectors @ vectors.T) - users) / others  # a choice does not vote for itself
         logits = scale * cosines + popularity + bias
         loss = nn.functional.binary_cross_entropy_with_logits(logits, users, weight=items, reduction="sum")
@@ -64,34 +66,17 @@ def fit_tower(
         optimizer.step()
         if step % 10 == 0:
             losses.append((step, loss.item()))
-        progress(len(rows) + step, len(rows) + _STEPS)
+        report("training", len(rows) + step, len(rows) + _STEPS)
     save(model, tokenizer, [], out)
     return losses
 
 
-def _pool(encoder: nn.Module, rows: Sequence[Sequence[int]], progress: Callable[[int], None]) -> Tensor:
-    """Mean-pooled encoder output of every row, (rows, hidden), computed shortest first."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    parts = []
-    encoder.eval()
-    with torch.no_grad():
-        for at in range(0, len(order), 32):
-            ids, mask = pad_rows([rows[i] for i in order[at : at + 32]])
-            hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            weight = mask.unsqueeze(-1)
-            parts.append((hidden * weight).sum(1) / weight.sum(1))
-            progress(min(at + 32, len(order)))
-    pooled = torch.empty(len(rows), parts[0].shape[1])
-    pooled[order] = torch.cat(parts)
-    return pooled
-
-
-def _start_from_principal_axes(head: nn.Linear, pooled: Tensor) -> None:
+def _start_from_principal_axes(head: nn.Linear, features: Tensor) -> None:
     """So that training begins with what the encoder already knows of likeness, and not with noise.
 
     The mean is left in: without it the vectors would be all difference, and int8's rounding would turn them.
     """
-    axes = torch.linalg.svd(pooled, full_matrices=False).Vh[: head.out_features]
+    axes = torch.linalg.svd(features, full_matrices=False).Vh[: head.out_features]
     with torch.no_grad():
         head.weight.zero_()
         head.weight[: len(axes)] = axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from export.bundle import Bundle, Precision
 from export.session import OnnxSession
 from models.dataset import DatasetError, Example, corpus_file, load_corpus, load_dataset, save_corpus
 from models.lesson import Lesson
+from models.progress import Stage
 from models.task import ClassifierTask, get_task, softmax
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 _CALIBRATION_TEXTS = 256
 _CORPUS = "corpus.jsonl"
-
-Stage = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _classifier(job: Job, home: Path, folder: Path, report: Stage) -> Candidate:
         from models.workers import finetune_on_workers
 
         finetune = partial(finetune_on_workers, job.workers)
-    losses = finetune(lesson, recipe, checkpoint, lambda done, total: report("training", done, total), start)
+    losses = finetune(lesson, recipe, checkpoint, report, start)
     report("exporting", 0, 0)
     bundle, predicted = _export_classifier(job, lesson, recipe, checkpoint, folder / "bundle")
     save_corpus(corpus, folder / _CORPUS)
@@ -158,7 +156,7 @@ def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
     checkpoint = folder / "checkpoint"
     texts = [item.text for item in behaviour.items.values()]
     shown, chosen = tower_matrices(behaviour)
-    losses = fit_tower(texts, shown, chosen, recipe, checkpoint, lambda done, total: report("training", done, total))
+    losses = fit_tower(texts, shown, chosen, recipe, checkpoint, report)
     report("exporting", 0, 0)
     bundle = _export_ranker(job, behaviour, recipe, checkpoint, folder / "bundle")
     return _candidate(job, bundle, recipe, losses, behaviour.lineage(), None)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from models.finetune import Progress, Recipe, finetune_classifier
+from models.finetune import Recipe, finetune_classifier
 from models.lesson import Lesson
+from models.progress import Stage
 
 
 class WorkersError(Exception):
@@ -20,7 +20,7 @@ class WorkersError(Exception):
 
 
 def finetune_on_workers(
-    workers: int, lesson: Lesson, recipe: Recipe, out: Path, progress: Progress, start: Path | None = None
+    workers: int, lesson: Lesson, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
 ) -> list[tuple[int, float]]:
     """`finetune_classifier` with each batch divided among `workers`, whose gradients are averaged (DDP).
 
@@ -38,7 +38,7 @@ def finetune_on_workers(
         "lesson": lesson,
         "recipe": replace(recipe, batch=max(1, recipe.batch // workers), threads=1),
         "out": out,
-        "progress": progress,
+        "report": report,
         "start": start,
         "nice": os.nice(0),
     }
@@ -65,7 +65,7 @@ def _train(given: dict[str, Any]) -> None:
     first = train.get_context().get_world_rank() == 0
     with tempfile.TemporaryDirectory() as scratch:
         out = given["out"] if first else Path(scratch) / "checkpoint"
-        progress: Callable[[int, int], None] = given["progress"] if first else lambda *_: None
-        losses = finetune_classifier(given["lesson"], given["recipe"], out, progress, given["start"])
+        report: Stage = given["report"] if first else lambda *_: None
+        losses = finetune_classifier(given["lesson"], given["recipe"], out, report, given["start"])
     if first:
         given["losses"].write_bytes(orjson.dumps(losses))

@@ -140,16 +140,17 @@ def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner:
         [sys.executable, "-c", program, str(home)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert process.stdout is not None
-    while process.stdout.readline().strip() != "training":
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert store.counts("intent")["leased"] > 0
+    with process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "training":
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    leased = store.counts("intent")["leased"]
+    assert leased >= 30
     assert run(home, store).outcome == "busy"  # its lock has not expired yet
     later = Store(f"sqlite:///{home / 'feedback.db'}", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
     assert later.acquire("retrain-intent", "another", 1)
-    assert len(later.lease("intent", "another", 100, 1)) >= 40
+    assert len(later.lease("intent", "another", 100, 1)) == leased
     assert read_release(home, "intent").champion == "1"
 
 
@@ -158,5 +159,6 @@ def test_too_few_corrections_are_left_in_the_queue(learner: tuple[Path, Store]) 
     result = run(home, store, least=1000)
     assert result.outcome == "too_few"
     counts = store.counts("intent")
-    assert counts["waiting"] >= 40
-    assert counts["dead"] == counts["leased"] == 0
+    assert counts["waiting"] >= 30
+    assert counts["waiting"] + counts["dropped"] == 42  # a few are the same but for a word
+    assert counts["dead"] == counts["leased"] == counts["quarantined"] == 0

@@ -235,22 +235,26 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
     import torch
 
     from export.checkpoint import checkpoint_labels, load_checkpoint
-    from models.finetune import CONTINUED, pad_rows
+    from models.finetune import CONTINUED
     from models.lesson import Lesson
+    from models.pooling import pad_rows
     from models.workers import finetune_on_workers
 
     steps = tmp_path / "steps"
 
-    def report(done: int, total: int) -> None:  # called in another process
+    def report(stage: str, done: int, total: int) -> None:  # called in another process
         with steps.open("a") as file:
-            file.write(f"{done} {total}\n")
+            file.write(f"{stage} {done} {total}\n")
 
     corpus, start = load_dataset("intent", parent / "own.csv"), parent / "checkpoints" / "intent" / "1"
     recipe = replace(CONTINUED, epochs=3, learning_rate=5e-4, blend=1.0)
     lesson = Lesson.of_corrections(corpus, "1", corpus.labels, CORRECTIONS, (), recipe)
     losses = finetune_on_workers(2, lesson, recipe, tmp_path / "out", report, start)
-    done, total = map(int, steps.read_text().splitlines()[-1].split())
-    assert done == total == 3 * math.ceil(len(lesson.examples) / recipe.batch)  # each took half of every batch
+    stage, done, total = steps.read_text().splitlines()[-1].split()
+    assert stage == "training"
+    assert (
+        int(done) == int(total) == 3 * math.ceil(len(lesson.examples) / recipe.batch)
+    )  # each took half of every batch
     assert losses
     model, tokenizer = load_checkpoint(tmp_path / "out", normalize=False)
     with torch.no_grad():
@@ -265,7 +269,8 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
     import torch
 
     from export.checkpoint import load_checkpoint
-    from models.finetune import Recipe, pad_rows, resume
+    from models.finetune import Recipe, resume
+    from models.pooling import pad_rows
 
     start = parent / "checkpoints" / "intent" / "1"
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -278,13 +283,34 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
         assert (after[:, [0, 2]] == 0).all()
 
 
+def test_a_new_label_is_found_on_the_encoder_as_it_is_and_the_old_rows_stay() -> None:
+    import torch
+
+    from models.probe import probe
+
+    draw = torch.Generator().manual_seed(0)
+    centres = 4 * torch.eye(3, 16)
+    truth = torch.arange(3).repeat(40)
+    features = centres[truth] + torch.randn(120, 16, generator=draw)
+    head = torch.nn.Linear(16, 3)
+    with torch.no_grad():  # knows the first and the last, and was never shown the one between them
+        head.weight.copy_(centres)
+        head.weight[1] = 0
+        head.bias.copy_(torch.tensor([-8.0, 0.0, -8.0]))
+    before = head.weight[[0, 2]].clone()
+    probe(head, features, truth, [1], torch.zeros(3), 0.0)
+    assert (head(features).argmax(1) == truth).float().mean() > 0.98
+    assert torch.equal(head.weight[[0, 2]], before)
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft reads it of transformers
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(method: str, parent: Path) -> None:
     import torch
 
     from export.checkpoint import load_checkpoint
-    from models.finetune import Recipe, blend, merge_adapters, pad_rows, resume
+    from models.finetune import Recipe, blend, merge_adapters, resume
+    from models.pooling import pad_rows
 
     start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -314,7 +340,7 @@ def test_a_start_must_be_a_classifier_whose_labels_all_stay(parent: Path, traine
         resume(Recipe(), trained_home / "checkpoints" / "recommendation" / "1", ["a", "b"])
 
 
-@pytest.mark.parametrize("stage", ["loading", "training", "exporting"])
+@pytest.mark.parametrize("stage", ["loading", "probing", "training", "exporting"])
 def test_an_interrupted_training_leaves_nothing(stage: str, parent: Path, tmp_path: Path) -> None:
     def interrupt(now: str, done: int, total: int) -> None:
         if now == stage:
