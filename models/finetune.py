@@ -63,7 +63,7 @@ class Recipe:
     threads: int = 0  # torch threads; 0 leaves torch's choice
 
 
-CONTINUED = Recipe(epochs=1, learning_rate=2e-4, blend=0.5)
+CONTINUED = Recipe(epochs=1, learning_rate=1e-4, blend=0.75)
 """The recipe that continues from a checkpoint of ours, on corrections and replayed texts: decision 0015."""
 
 

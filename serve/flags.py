@@ -38,6 +38,8 @@ def flags_of_serve() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "2",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
+        # A datagram a request, to a syslog that nobody has asked for. The rest of the line would be Serve's own level.
+        "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 local0 err #",
     }
     return {
         **(proxy if has_haproxy() else {}),
