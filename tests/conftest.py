@@ -117,6 +117,17 @@ def home(trained_home: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which a user trained the intent task on own data; only to be read."""
+    from tests.own_corpus import own_data
+
+    home = tmp_path_factory.mktemp("parent")
+    done = flywheel("train", "intent", "--data", str(own_data(home)), "--epochs", "4", home=home, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home
+
+
+@pytest.fixture(scope="session")
 def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests that only ask; a test that breaks things starts its own with `start_server`."""
     folder = tmp_path_factory.mktemp("server")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import shutil
 from collections import Counter
@@ -19,27 +18,11 @@ from models.dataset import DatasetError, Example, corpus_file, load_corpus, load
 from models.releases import read_release
 from models.replay import mix
 from models.train import Candidate, Job, build_candidate, register_candidate
-from tests.conftest import flywheel
+from tests.own_corpus import CORRECTIONS, OWN, own_data
 
 if TYPE_CHECKING:
     from models.finetune import Recipe
 
-THINGS = {
-    "astronomy": ("telescope", "comet", "galaxy", "eclipse", "planet", "nebula"),
-    "gardening": ("tulips", "compost", "hedge", "seedlings", "greenhouse", "lawn"),
-    "cooking": ("soup", "risotto", "oven", "pancakes", "stew", "frying pan"),
-}
-SENTENCES = (
-    "tell me about the {}", "I spent all weekend with the {}", "my {} looks wonderful this year",
-    "what is the best time for the {}?", "photos of the {} please",
-)  # fmt: skip
-OWN = [
-    (sentence.format(thing), label)
-    for label in ("astronomy", "gardening")
-    for thing in THINGS[label]
-    for sentence in SENTENCES
-]
-CORRECTIONS = tuple(Example(sentence.format(thing), "cooking") for thing in THINGS["cooking"] for sentence in SENTENCES)
 PLANTED = Example("the risotto of Xanthippe Quillfeather burned", "cooking")
 
 
@@ -87,13 +70,6 @@ def test_a_text_that_was_corrected_is_not_replayed_with_its_old_label(recipe: Re
 # The corpus is kept
 
 
-def own_data(folder: Path) -> Path:
-    file = folder / "own.csv"
-    with file.open("w", newline="", encoding="utf-8") as out:
-        csv.writer(out).writerows([("text", "label"), *OWN])
-    return file
-
-
 def test_a_kept_corpus_is_the_one_that_was_read(tmp_path: Path) -> None:
     odd = [Example('two\nlines, "quoted" — ☂\u2028', "a"), Example("b", "b")]
     dataset = load_dataset("intent", own_data(tmp_path))
@@ -126,15 +102,6 @@ def test_a_corpus_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 
 # Continuing from a version
-
-
-@pytest.fixture(scope="module")
-def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which a user trained the intent task on own data."""
-    home = tmp_path_factory.mktemp("parent")
-    done = flywheel("train", "intent", "--data", str(own_data(home)), "--epochs", "4", home=home, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,7 @@
-"""The loop without a server: corrections in, a version or a refusal out, and nothing lost in between.
-
-Not collected by `make test`, for it trains for minutes: pytest tests/slow_retrain.py
-"""
+"""The loop without a server: corrections in, a version or a refusal out, and nothing lost in between."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
@@ -27,33 +23,31 @@ from models.samples import NewFeedback
 from models.store import Store
 from models.thresholds import Thresholds
 from tests.conftest import ROOT
+from tests.own_corpus import CORRECTIONS
 
 # MLflow reads its database with a loader that SQLAlchemy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-NEW = "gift_wrapping"
-# A few lost texts of a small holdout are not what these tests are about.
-LENIENT = Thresholds(margin=15.0, margin_with_gain=15.0, most_loss=10.0, most_recall_loss=60.0,
-                     most_calibration_rise=30.0, significance=0.001, most_latency_ratio=10.0)  # fmt: skip
-OPENINGS = ("can you", "would you please", "is it possible to", "I need you to", "do you", "how much does it cost to")
-GIFTS = ("wrap the parcel as a birthday gift", "put a red ribbon around the box", "add gift paper for my mother",
-         "send it as a present with a card inside", "pack the toys in christmas paper",
-         "hide the price tag because it is a surprise", "enclose a greeting card for the wedding")  # fmt: skip
-UNSEEN = ("please wrap this as a present for my sister", "could it come with gift paper and a ribbon")
+NEW = "cooking"
+# A text or two of a small holdout is not what these tests are about.
+LENIENT = Thresholds(margin=90.0, margin_with_gain=90.0, most_loss=40.0, most_recall_loss=60.0,
+                     most_calibration_rise=60.0, significance=0.001, most_latency_ratio=10.0)  # fmt: skip
+PLANTED = "my zabaglione looks wonderful this year"
+UNSEEN = ("how long does the stew need?", "I burned the soup")
 
 
 @pytest.fixture
-def learner(home: Path, trained_home: Path) -> Iterator[tuple[Path, Store]]:
-    """A home with what a retraining continues from, and 42 corrections that bring a new label."""
-    shutil.copytree(trained_home / "checkpoints" / "intent", home / "checkpoints" / "intent")
-    if (trained_home / "corpora").is_dir():
-        shutil.copytree(trained_home / "corpora", home / "corpora")
+def learner(parent: Path, tmp_path: Path) -> Iterator[tuple[Path, Store]]:
+    """A home with what a retraining continues from, and 31 corrections that bring a new label."""
+    home = tmp_path / "home"
+    shutil.copytree(parent, home)
     store = Store.open(f"sqlite:///{home / 'feedback.db'}")
     start = datetime.now(UTC) - timedelta(hours=1)
+    texts = [PLANTED, *(correction.text for correction in CORRECTIONS)]
     store.add_feedback(
         [
-            NewFeedback("intent", "desk", True, start + timedelta(seconds=n), NEW, text=f"{one} {two}?", user=f"u{n}")
-            for n, (one, two) in enumerate(itertools.product(OPENINGS, GIFTS))
+            NewFeedback("intent", "desk", True, start + timedelta(seconds=n), NEW, text=text, user=f"u{n}")
+            for n, text in enumerate(texts)
         ],
         keep_days=30,
     )
@@ -62,10 +56,8 @@ def learner(home: Path, trained_home: Path) -> Iterator[tuple[Path, Store]]:
 
 
 def plan(**changes: object) -> Plan:
-    # Little is replayed, for speed: what a full run keeps of the old labels is measured in loadtests/scenarios.
-    recipe = {"threads": 2, "replay": 25, **dict(changes.pop("recipe", {}))}  # type: ignore[call-overload]
-    rules = Rules(replay_a_label=10)
-    return Plan("intent", rules, LENIENT, True, recipe=tuple(recipe.items()), **changes)  # type: ignore[arg-type]
+    recipe = dict(changes.pop("recipe", {}))  # type: ignore[call-overload]
+    return Plan("intent", Rules(), LENIENT, True, recipe=tuple(recipe.items()), **changes)  # type: ignore[arg-type]
 
 
 def run(home: Path, store: Store, **changes: object) -> Result:
@@ -102,7 +94,7 @@ def test_a_new_label_is_learned_judged_and_tried(learner: tuple[Path, Store]) ->
     # Nobody sees the text of a correction: not as a known question, and not in what MLflow keeps.
     for file in [*(home / "mlartifacts").rglob("*.*"), *(home / "bundles" / "intent" / str(result.version)).rglob("*")]:
         if file.is_file() and file.suffix != ".onnx":
-            assert b"birthday gift" not in file.read_bytes(), file
+            assert b"zabaglione" not in file.read_bytes(), file
     erased = store.erase("u0")
     assert erased.feedback
     assert erased.versions == {"intent": [result.version]}
@@ -146,7 +138,7 @@ def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     leased = store.counts("intent")["leased"]
-    assert leased >= 30
+    assert leased >= 20
     assert run(home, store).outcome == "busy"  # its lock has not expired yet
     later = Store(f"sqlite:///{home / 'feedback.db'}", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
     assert later.acquire("retrain-intent", "another", 1)
@@ -159,6 +151,6 @@ def test_too_few_corrections_are_left_in_the_queue(learner: tuple[Path, Store]) 
     result = run(home, store, least=1000)
     assert result.outcome == "too_few"
     counts = store.counts("intent")
-    assert counts["waiting"] >= 30
-    assert counts["waiting"] + counts["dropped"] == 42  # a few are the same but for a word
+    assert counts["waiting"] >= 20
+    assert counts["waiting"] + counts["dropped"] == 31  # a few are the same but for a word
     assert counts["dead"] == counts["leased"] == counts["quarantined"] == 0
