@@ -127,6 +127,10 @@ class Task(ABC):
         """Who is asking, where the request says so."""
         return None
 
+    def topic(self, request: Any) -> str | None:
+        """What the request is about, where it says so: kept with the answer."""
+        return None
+
     @classmethod
     def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
         """Predictions to the columns named in `outputs`, one row a prediction."""
@@ -169,9 +173,10 @@ class ClassifierTask(Task):
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Row-wise softmax of (n, labels)."""
-    exponent = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = exponent / exponent.sum(axis=-1, keepdims=True)
-    return probabilities
+    # The ufuncs themselves: their methods on arrays go through Python first, which costs more than so few numbers do.
+    exponent: NDArray[np.float32] = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
+    exponent /= np.add.reduce(exponent, axis=-1, keepdims=True)
+    return exponent
 
 
 def rounded(score: Any) -> float:

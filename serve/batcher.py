@@ -109,7 +109,8 @@ class Batcher:
         the model raised for one of the texts. When the caller is cancelled its texts leave the queue; `while_waiting`
         is entered for as long as this waits, so that it may do so.
         """
-        job = Job(deadline, asyncio.get_running_loop().create_future(), [None] * len(rows), len(rows))
+        loop = asyncio.get_running_loop()
+        job = Job(deadline, loop.create_future(), [None] * len(rows), len(rows))
         missing = [(ids, [i]) for i, ids in enumerate(rows)] if self._known is None else self._unknown(job, rows)
         if missing:
             entries = self._waiting.add(job, missing)
@@ -118,11 +119,12 @@ class Batcher:
             self._arrived.set()
         if job.future.done():
             return _stacked(job.future.result())
+        late = loop.call_later(deadline - time.monotonic(), job.fail, DeadlineExceeded(_TOO_LATE))
         try:
-            async with while_waiting or nullcontext(), asyncio.timeout(deadline - time.monotonic()):
+            async with while_waiting or nullcontext():
                 return _stacked(await job.future)
-        except TimeoutError:
-            raise DeadlineExceeded(_TOO_LATE) from None
+        finally:
+            late.cancel()
 
     def _unknown(self, job: Job, texts: Sequence[Ids]) -> list[tuple[Ids, list[int]]]:
         """Answer what is known, join what waits or runs already, and return the rest, each text once."""

@@ -1,14 +1,12 @@
 """The ASGI application of one task: HTTP in, HTTP out, and nothing but HTTP. Runs under any ASGI server.
 
-A predict request: `predict` reads the body, `schemas` checks it, `routing` picks the version, `replica` answers.
+A predict request: `incoming` reads the body, `schemas` checks it, `routing` picks the version, `replica` answers.
 A correction: `feedback` checks it, `recorder` stores it, and only then it is confirmed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,15 +22,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve import oip
 from serve.errors import (
-    BodyTooLarge,
-    DeadlineExceeded,
     Internal,
     InvalidRequest,
     NotReady,
     RequestError,
-    UnsupportedMediaType,
 )
 from serve.feedback import Feedback, FeedbackBatch, FeedbackDesk
+from serve.incoming import Incoming, WhileConnected, read_body, require_json, seconds_allowed
 from serve.operators import operator_routes
 from serve.replica import Replica
 from serve.responses import Handler, error_response, json_response, on_http_exception, plain
@@ -42,7 +38,6 @@ from serve.version import LoadedVersion
 log = logging.getLogger("flywheel.gateway")
 
 _CLIENT_LEFT = 499  # nginx's number; nobody is there to read it, but the metrics are
-_TIMEOUT = "x-request-timeout-seconds"  # the name Ray Serve gave it
 _USER = "x-user-id"  # keeps a user with one version of a canary; stored as a keyed hash
 Answer = Callable[["Call", bytes], Awaitable[Response]]
 
@@ -82,7 +77,7 @@ def build_gateway(replica: Replica) -> ASGIApp:
         if handler is None or scope["method"] != "POST":
             await rest(scope, receive, send)
         else:
-            response = await handler(Request(scope, receive))
+            response = await handler(Incoming(scope, receive))
             await response(scope, receive, send)
 
     rest = mount_at_root(app)
@@ -164,7 +159,7 @@ class _Gateway:
         if call.user is None and (user := call.version.task.user(request)) is not None:
             call.user = user
             call.version = self._replica.choose(call.pinned, user)
-        watched = while_connected(call.request)
+        watched = WhileConnected(call.request)
         return await self._replica.answer(call.version, request, call.deadline, watched, call.user)
 
     async def feedback(self, call: Call, body: bytes) -> Response:
@@ -197,76 +192,6 @@ class _Gateway:
         if not version.batcher.alive:
             raise NotReady(f"{self._replica.task.name} is not ready: its worker has died", retry_after=5)
         return json_response({"name": self._replica.task.name, "ready": True})
-
-
-async def read_body(request: Request, limit: int, deadline: float) -> bytes:
-    """The body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, DeadlineExceeded if it stalls."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise BodyTooLarge(f"the body has {declared} bytes; at most {limit} are allowed", limit=limit)
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > limit:
-                    raise BodyTooLarge(f"the body has more than {limit} bytes, which is the most allowed", limit=limit)
-    except TimeoutError:
-        raise DeadlineExceeded("the deadline passed before the body had arrived") from None
-    return b"".join(parts)
-
-
-def seconds_allowed(request: Request, longest: float) -> float:
-    """What the client's header allows, and no more than `longest`. Raises InvalidRequest when it is no such number."""
-    asked = request.headers.get(_TIMEOUT)
-    if asked is None:
-        return longest
-    try:
-        seconds = float(asked)
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        raise InvalidRequest(f"{_TIMEOUT}: {asked[:20]!r} is not a number of seconds above 0")
-    return min(seconds, longest)
-
-
-@asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Ends the block, with ClientDisconnect, when the client hangs up. The body must have been read before."""
-    working = asyncio.current_task()
-    assert working is not None
-    inside = True
-
-    def on_message(watched: asyncio.Future[Any]) -> None:
-        if inside and not watched.cancelled():
-            working.cancel()
-
-    watching = asyncio.ensure_future(request.receive())
-    watching.add_done_callback(on_message)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if watching.done():
-            working.uncancel()
-            raise ClientDisconnect from None
-        raise
-    finally:
-        inside = False
-        watching.cancel()
-
-
-def require_json(request: Request, *, binary: bool = False) -> None:
-    """Raises UnsupportedMediaType unless the body is declared as JSON (or as nothing, or as tensors)."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise UnsupportedMediaType(f"content-encoding {encoding!r} is not supported; send the body as it is")
-    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if declared in ("", "application/json") or declared.endswith("+json"):
-        return
-    if binary and declared == "application/octet-stream":
-        return
-    raise UnsupportedMediaType(f"content-type {declared!r} is not supported; send application/json")
 
 
 def mount_at_root(app: ASGIApp) -> ASGIApp:

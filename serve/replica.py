@@ -142,7 +142,7 @@ class Replica:
             return
         kept = [{name: prediction[name] for name in self._logged} for prediction in predictions]
         input_ = list(texts) if self.task.kind == "classifier" else request
-        topic = getattr(request, "topic", None)
+        topic = version.task.topic(request)
         self.recorder.log(LoggedPrediction(id_, self.task.name, version.version, input_, kept, now(), topic, user))
 
     def _admit(self, texts: Sequence[str], version: LoadedVersion, deadline: float) -> None:

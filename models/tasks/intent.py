@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -46,10 +47,11 @@ class Intent(ClassifierTask):
         self._answers: dict[str, str] = bundle.asset("answers") or {}
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
-        self._known = _unit(np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1))
+        logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1)
+        self._known = logits / np.maximum(np.linalg.norm(logits, axis=-1, keepdims=True), 1e-9)
 
     def prediction(self, request: TextRequest, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
-        ranked = np.argsort(-scores, kind="stable")[: max(self.options.top_k, 2)].tolist()
+        ranked = (-scores).argsort(kind="stable")[: max(self.options.top_k, 2)].tolist()
         best = ranked[0]
         if best == self._out_of_scope and scores[best] < 0.5 and len(ranked) > 1:
             best = ranked[1]
@@ -71,11 +73,12 @@ class Intent(ClassifierTask):
         """The known question whose logits point most nearly the same way, if any is near enough."""
         if not self._known_texts:
             return None
-        cosines = self._known @ _unit(logits)
-        best = int(cosines.argmax())
-        if cosines[best] < self.options.nearest_above:
+        products = self._known @ logits
+        best = int(products.argmax())
+        cosine = float(products[best]) / max(math.sqrt(logits @ logits), 1e-9)
+        if cosine < self.options.nearest_above:
             return None
-        return {"question": self._known_texts[best], "similarity": rounded(cosines[best])}
+        return {"question": self._known_texts[best], "similarity": rounded(cosine)}
 
     @classmethod
     def assets(cls, session: OnnxSession, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -95,8 +98,3 @@ class Intent(ClassifierTask):
                 "logits": [[round(float(value), 3) for value in logits[i]] for i in kept],
             },
         }
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
-    return unit

@@ -28,9 +28,12 @@ class Sentiment(ClassifierTask):
     Request = SentimentRequest
     example = {"text": "Airline warns on profit as fuel costs bite", "topic": "airlines"}
 
+    def topic(self, request: TextRequest) -> str | None:
+        return request.topic if isinstance(request, SentimentRequest) else None
+
     def prediction(self, request: TextRequest, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
         answer: dict[str, Any] = super().prediction(request, scores, logits)
         answer["scores"] = {label: rounded(score) for label, score in zip(self.labels, scores, strict=True)}
-        if isinstance(request, SentimentRequest) and request.topic is not None:
-            answer["topic"] = request.topic
+        if (topic := self.topic(request)) is not None:
+            answer["topic"] = topic
         return answer
