@@ -105,7 +105,7 @@ def finetune_classifier(
 
     fit_fresh(recipe.label_smoothing)  # so that training starts where its loss is least
     losses = _run(model, data, collate, loss, recipe, lambda done, total: report("training", done, total))
-    merge_adapters(model)
+    merge_adapters(model.cpu())  # what follows is quick, and partly with weights that never were on a GPU
     if start and recipe.blend < 1.0:
         blend(model, lesson.labels, start, recipe.blend)
     fit_fresh(0.0)  # the encoder has moved since, forth and back
