@@ -159,6 +159,7 @@ class RolloutConfig(_Section):
     most_latency_ratio: float = Field(2.0, gt=0)
     most_disagreement: float = Field(0.5, ge=0, le=1)
     least_feedback: int = Field(30, ge=1)
+    watch_s: float = Field(3600.0, ge=0, description="so long after a promotion it is taken back if answers fail")
 
 
 class TaskConfig(_Section):

@@ -22,6 +22,9 @@ class Tally:
 
     answers: float = 0.0
     errors: float = 0.0
+    """500 and 504"""
+    faults: float = 0.0
+    """500 alone: a deadline that passes may be the load's fault"""
     texts: float = 0.0
     """that went through the model, not those that were known"""
     seconds: float = 0.0
@@ -54,6 +57,7 @@ class Tally:
                 totals["answers"] += value
                 # What a busy or starting server refuses says nothing about a version.
                 totals["errors"] += value if label["status"] in ("500", "504") else 0.0
+                totals["faults"] += value if label["status"] == "500" else 0.0
             elif name == "flywheel_texts_total":
                 totals["texts"] += value
             elif name == "flywheel_stage_seconds_sum" and label["stage"] == "infer":
@@ -103,6 +107,19 @@ def decide(
     return Verdict(
         "promote", f"{rate:.1%} of {seen:.0f} answers failed, a text takes it {ratio:.2f} times as long as the champion"
     )
+
+
+def watch(champion: Tally, before: Tally, rules: RolloutConfig) -> Verdict:
+    """What to do with a champion that was promoted a while ago; `before` is the version that it replaced.
+
+    Only its own failures count. What users say of one version and later of another differs with what they ask; that is
+    compared while both answer, in a canary.
+    """
+    share, usual = (tally.faults / tally.answers if tally.answers else 0.0 for tally in (champion, before))
+    many = champion.faults >= _EARLY_ERRORS and share > 0.5
+    if many or (champion.answers >= rules.least_answers and share > rules.most_errors and share > usual):
+        return Verdict("rollback", f"{share:.1%} of {champion.answers:.0f} answers failed, and {usual:.1%} before it")
+    return Verdict("wait", f"{share:.1%} of {champion.answers:.0f} answers failed")
 
 
 def _less_accurate(release: Release, accuracy: Mapping[str, tuple[int, int]], least: int) -> str | None:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from models.releases import Release, ReleaseError, read_release
+from models.releases import Release, ReleaseError, read_release, release_path
 from models.retrain import Plan
 from models.rollout import Rollout
 from models.store import Store, StoreError
 from models.store.database import utc_now
 from models.task import get_task
 from serve.config import Config
-from serve.evidence import Tally, Verdict, collected, decide
+from serve.evidence import Tally, Verdict, collected, decide, watch
 from serve.metrics import LoopMetrics, collect
 from serve.operators import RETRAIN
 
@@ -152,31 +152,39 @@ class Loop:
         return found or None
 
     def _roll_out(self, task: str, watched: _Watched) -> None:
-        release = read_release(self._config.home, task)
-        if release.challenger is None:
+        home = self._config.home
+        release = read_release(home, task)
+        # By the file, which a restart leaves as it is: a champion of long ago is not watched again.
+        moved_s = time.time() - release_path(home, task).stat().st_mtime
+        if release.challenger is None and (release.previous is None or moved_s > self._config.rollout.watch_s):
             watched.release = None
             return
         samples = collected(collect())
-        tallies = {version: Tally.of(samples, task, version) for version in release.versions}
+        versions = [*release.versions, *([release.previous] if release.previous else [])]
+        tallies = {version: Tally.of(samples, task, version) for version in versions}
         if watched.release != release:
             watched.release, watched.began, watched.before = release, time.monotonic(), tallies
             return
         since = {version: tally.since(watched.before[version]) for version, tally in tallies.items()}
+        if release.challenger is None:
+            before = watched.before[str(release.previous)]
+            verdict = watch(since[release.champion], before, self._config.rollout)
+            self._move(Rollout(home, self._store, task, WHO), release, verdict)
+            return
         age = time.monotonic() - watched.began
         accuracy = self._store.live_accuracy(task, utc_now() - timedelta(seconds=age))
         verdict = decide(
             release, since[release.challenger], since[release.champion], accuracy, age, self._config.rollout
         )
-        self._move(Rollout(self._config.home, self._store, task, WHO), release, verdict)
+        self._move(Rollout(home, self._store, task, WHO), release, verdict)
 
     def _move(self, rollout: Rollout, release: Release, verdict: Verdict) -> None:
-        assert release.challenger is not None
         if verdict.step != "wait":
             self._metrics.move(release.task, verdict.step)
         if verdict.step == "promote":
             rollout.promote(release.challenger, verdict.why)
         elif verdict.step == "canary":
-            rollout.challenge(release.challenger, "canary", self._config.rollout.share, verdict.why)
+            rollout.challenge(str(release.challenger), "canary", self._config.rollout.share, verdict.why)
         elif verdict.step == "rollback":
             rollout.rollback(verdict.why)
 

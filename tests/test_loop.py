@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
+from models.releases import read_release, release_path
 from models.retrain import Plan, Result
 from models.rollout import Rollout
 from models.samples import NewFeedback
@@ -161,3 +163,38 @@ def test_a_version_that_never_got_a_release_moves_nothing(made: Made, tmp_path: 
     loop.turn("intent")
     assert runs.begun == []
     assert Rollout(tmp_path, store, "intent", "a test").store.audits("intent") == []
+
+
+def test_a_promotion_is_taken_back_when_its_answers_fail_and_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    requests = Counter("flywheel_requests", "", ["task", "version", "endpoint", "status"], registry=registry)
+    monkeypatch.setattr("serve.loop.collect", lambda: list(registry.collect()))  # of this process, not of a server's
+    config = Config(learning=LearningConfig(automatic=False), rollout=RolloutConfig(watch_s=60)).model_copy(
+        update={"home": tmp_path}
+    )
+    store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
+    loop = Loop(config, LoopMetrics(CollectorRegistry()), runs.start, lambda _: None, runs.poll)
+    for version in ("1", "2"):
+        (tmp_path / "bundles" / "intent" / version).mkdir(parents=True)
+        Rollout(tmp_path, store, "intent", "ops").promote(version, "a test")
+
+    def turn(fails: int) -> str:
+        loop.turn("intent")
+        requests.labels("intent", "2", "predict", "500").inc(fails)
+        requests.labels("intent", "2", "predict", "200").inc(400)
+        loop.turn("intent")
+        return read_release(tmp_path, "intent").champion
+
+    assert turn(fails=0) == "2"
+    promoted = release_path(tmp_path, "intent")
+    long_ago = promoted.stat().st_mtime - 61
+    os.utime(promoted, (long_ago, long_ago))
+    assert turn(fails=100) == "2"
+    os.utime(promoted)
+    assert turn(fails=100) == "1"
+    last = store.audits("intent")[0]
+    assert (last.action, last.version, last.who) == ("rollback", "1", "the loop")
+    assert last.why == "20.0% of 500 answers failed, and 0.0% before it"
+    assert turn(fails=100) == "1"

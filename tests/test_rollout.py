@@ -15,7 +15,7 @@ from models.rollout import Rollout
 from models.store import Store
 from serve.config import RolloutConfig
 from serve.errors import NotFound
-from serve.evidence import Tally, Verdict, decide
+from serve.evidence import Tally, Verdict, decide, watch
 from serve.routing import Router
 from tests.conftest import start_server, stop_server
 from tests.test_http import assert_error
@@ -152,6 +152,22 @@ def test_what_evidence_decides(
     assert isinstance(verdict, Verdict)
     assert verdict.step == step, verdict.why
     assert verdict.why
+
+
+@pytest.mark.parametrize(
+    ("champion", "before", "step"),
+    [
+        (Tally(answers=500, errors=100, faults=3), Tally(), "wait"),  # deadlines passed, which the load may have done
+        (Tally(answers=500, faults=20), Tally(answers=500), "rollback"),
+        (Tally(answers=500, faults=20), Tally(answers=500, faults=25), "wait"),  # so it was before
+        (Tally(answers=50, faults=20), Tally(), "wait"),
+        (Tally(answers=30, faults=25), Tally(), "rollback"),
+        (Tally(), Tally(), "wait"),
+    ],
+)
+def test_what_becomes_of_a_promoted_version_that_fails(champion: Tally, before: Tally, step: str) -> None:
+    verdict = watch(champion, before, RULES)
+    assert verdict.step == step, verdict.why
 
 
 def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_path: Path) -> None:
