@@ -89,7 +89,7 @@ def test_a_new_label_is_learned_judged_and_tried(learner: tuple[Path, Store]) ->
     assert [entry.action for entry in reversed(store.audits("intent"))] == ["canary", "retrain released"]
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     version = mlflow.MlflowClient().get_model_version_by_alias("intent", "challenger")
-    assert version.version == result.version
+    assert str(version.version) == result.version
     assert {"verdict/verdict.html", "curation/curation.md"} <= artifacts(home, version.run_id)
     # Nobody sees the text of a correction: not as a known question, and not in what MLflow keeps.
     for file in [*(home / "mlartifacts").rglob("*.*"), *(home / "bundles" / "intent" / str(result.version)).rglob("*")]:
