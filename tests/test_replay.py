@@ -219,8 +219,7 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
     losses = finetune_on_workers(2, lesson, recipe, tmp_path / "out", report, start)
     told = [line.split() for line in steps.read_text().splitlines()]
     done, total = next((int(done), int(total)) for stage, done, total in reversed(told) if stage == "training")
-    assert done == total == 3 * math.ceil(len(lesson.examples) / recipe.batch)
-    )  # each took half of every batch
+    assert done == total == 3 * math.ceil(len(lesson.examples) / recipe.batch)  # each took half of every batch
     assert losses
     model, tokenizer = load_checkpoint(tmp_path / "out", normalize=False)
     with torch.no_grad():
