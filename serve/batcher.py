@@ -93,9 +93,9 @@ class Batcher:
         return self._waiting.seconds
 
     def wait_s(self, tokens: int) -> float:
-        """Seconds of work that goes before a request of `tokens` that comes now: it runs, waits, or will overtake."""
+        """Seconds of work that goes before a request of `tokens` that comes now: it runs, or waits."""
         left = self._running_since + self._waiting.seconds_of(self._running) - time.monotonic()
-        return max(0.0, left) + self._waiting.seconds_before(tokens) + self._waiting.overtaken_s(tokens)
+        return max(0.0, left) + self._waiting.seconds_before(tokens)
 
     async def submit(
         self,

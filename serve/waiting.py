@@ -90,7 +90,6 @@ class WaitingTexts:
         self._entries: list[Entry] = []  # by length
         self._tokens = 0
         self._seconds_a_token = seconds_a_token  # a moving average
-        self._deviation = 0.0  # and that of the distance from it
         self._before: tuple[list[float], list[int]] | None = None  # turns in order, and the tokens before each
 
     def __len__(self) -> int:
@@ -119,17 +118,13 @@ class WaitingTexts:
         return self._seconds_a_token * self._tokens
 
     def seconds_before(self, tokens: int) -> float:
-        """How long the model needs for what would go before a job of `tokens` that arrived now, rather more than less.
-
-        The mean and one mean deviation, as TCP guesses when an answer is late (RFC 6298): of a bound on the mean alone
-        half of those who wait see the other side.
-        """
+        """How long the model needs for what would go before a job of `tokens` that arrived now."""
         if self._before is None:  # refusing takes most of an overloaded server's requests, and changes nothing here
             in_turn = sorted(self._entries, key=_turn)
             self._before = [e.turn for e in in_turn], [0, *accumulate(e.length for e in in_turn)]
         turns, lengths = self._before
         turn = time.monotonic() + self.overtaken_s(tokens)
-        return (self._seconds_a_token + self._deviation) * lengths[bisect.bisect_right(turns, turn)]
+        return self._seconds_a_token * lengths[bisect.bisect_right(turns, turn)]
 
     def seconds_of(self, batch: Sequence[Entry]) -> float:
         """How long the model needs for a batch that was taken."""
@@ -144,7 +139,6 @@ class WaitingTexts:
         # One batch that met a stall of the machine says little of the next; a machine that became slow says it again.
         seen = min(seconds / tokens, known * _MOST_SURPRISE)
         self._seconds_a_token = known + (seen - known) * _LEARNING_RATE
-        self._deviation += (abs(seen - known) - self._deviation) * _LEARNING_RATE
 
     def drop(self) -> list[Entry]:
         """Take out what nobody waits for any more, or what is past its deadline."""
