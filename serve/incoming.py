@@ -75,7 +75,7 @@ def seconds_allowed(request: Request, longest: float) -> float:
 class WhileConnected:
     """Ends its block, with ClientDisconnect, when the client hangs up. The body must have been read before."""
 
-    # A class, for a generator with contextlib around it takes three times as long, in each request.
+    # A class, for a generator with contextlib around it takes four times as long (5 us), in each request.
     def __init__(self, request: Request):
         self._request = request
 

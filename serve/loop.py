@@ -154,7 +154,8 @@ class Loop:
     def _roll_out(self, task: str, watched: _Watched) -> None:
         home = self._config.home
         release = read_release(home, task)
-        # By the file, which a restart leaves as it is: a champion of long ago is not watched again.
+        # By the file, which a restart leaves as it is. A challenger that was withdrawn rewrites it, and its champion is
+        # then watched once more.
         moved_s = time.time() - release_path(home, task).stat().st_mtime
         if release.challenger is None and (release.previous is None or moved_s > self._config.rollout.watch_s):
             watched.release = None
