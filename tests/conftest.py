@@ -124,6 +124,9 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("parent")
     done = flywheel("train", "intent", "--data", str(own_data(home)), "--epochs", "4", home=home, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any((home / "work").iterdir())
+    (home / "version1.txt").write_text(done.stdout)
     return home
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from models.dataset import load_dataset
 from models.registry import Registry
 from models.releases import read_release
 from tests.conftest import flywheel, free_port
+from tests.own_corpus import OWN
 
 COMMANDS = (
     "up", "train", "export", "releases", "status", "predict", "bench",
@@ -131,21 +131,6 @@ def test_releases_lists_versions_and_what_else_lies_there_is_no_matter(home: Pat
     assert done.stdout.count("champion") == 3
 
 
-THINGS = {
-    "astronomy": ("telescope", "comet", "galaxy", "eclipse", "planet", "nebula"),
-    "gardening": ("tulips", "compost", "hedge", "seedlings", "greenhouse", "lawn"),
-}
-OWN = [
-    (sentence.format(thing), label)
-    for label, things in THINGS.items()
-    for thing in things
-    for sentence in (
-        "tell me about the {}", "I spent all weekend with the {}", "my {} looks wonderful this year",
-        "what is the best time for the {}?", "photos of the {} please",
-    )
-]  # fmt: skip
-
-
 def mlflow_client(home: Path) -> Any:
     Registry(home)  # names its store to MLflow, and keeps MLflow from calling home
     import mlflow
@@ -154,49 +139,48 @@ def mlflow_client(home: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which a user has trained the sentiment task twice on own data: a CSV, then a JSONL with LoRA."""
-    home = tmp_path_factory.mktemp("own")
-    as_csv, as_jsonl = home / "own.csv", home / "own.jsonl"
-    with as_csv.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("text", "label"), *OWN])
-    as_jsonl.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in OWN))
-    for arguments in ((str(as_csv), "--epochs", "1"), (str(as_jsonl), "--method", "lora", "--epochs", "2")):
-        done = flywheel("train", "sentiment", "--data", *arguments, home=home, timeout=600)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        (home / f"version{len(list((home / 'bundles' / 'sentiment').iterdir()))}.txt").write_text(done.stdout)
+def trained(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which a user has trained the intent task twice on own data: a CSV, then a JSONL with LoRA."""
+    home = tmp_path_factory.mktemp("own") / "home"
+    shutil.copytree(parent, home)
+    file = home / "own.jsonl"
+    file.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in OWN))
+    arguments = ("--data", str(file), "--method", "lora", "--epochs", "2")
+    done = flywheel("train", "intent", *arguments, home=home, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (home / "version2.txt").write_text(done.stdout)
     return home
 
 
 def test_the_first_version_serves_and_the_next_waits_for_its_promotion(trained: Path) -> None:
-    assert read_release(trained, "sentiment").champion == "1"
-    assert "sentiment version 1: accuracy " in (trained / "version1.txt").read_text()
+    assert read_release(trained, "intent").champion == "1"
+    assert "intent version 1: accuracy " in (trained / "version1.txt").read_text()
     second = (trained / "version2.txt").read_text()
-    assert "version 1 keeps serving; to serve this one: flywheel promote sentiment 2" in second
+    assert "version 1 keeps serving; to serve this one: flywheel promote intent 2" in second
     for version, champion in (("2", "2"), ("1", "1")):
-        done = flywheel("promote", "sentiment", version, home=trained)
+        done = flywheel("promote", "intent", version, home=trained)
         assert done.returncode == 0, done.stderr
-        assert read_release(trained, "sentiment").champion == champion
+        assert read_release(trained, "intent").champion == champion
         assert "Traceback" not in done.stderr
 
 
 def test_both_versions_are_whole_bundles_of_the_user_s_labels(trained: Path) -> None:
-    dataset = load_dataset("sentiment", trained / "own.csv")
+    dataset = load_dataset("intent", trained / "own.csv")
     for version in ("1", "2"):
-        manifest = Bundle.open(trained / "bundles" / "sentiment" / version).manifest
+        manifest = Bundle.open(trained / "bundles" / "intent" / version).manifest
         assert manifest.labels == ("astronomy", "gardening")
         assert manifest.data == dataset.lineage()
-        assert (trained / "checkpoints" / "sentiment" / version).is_dir()
+        assert (trained / "checkpoints" / "intent" / version).is_dir()
     assert not any((trained / "work").iterdir())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
 def test_mlflow_has_the_runs_and_the_registered_versions(trained: Path) -> None:
     client = mlflow_client(trained)
-    dataset = load_dataset("sentiment", trained / "own.csv")
-    for version, method, epochs in (("1", "full", "1"), ("2", "lora", "2")):
-        registered = client.get_model_version("sentiment", version)
+    dataset = load_dataset("intent", trained / "own.csv")
+    for version, method, epochs in (("1", "full", "4"), ("2", "lora", "2")):
+        registered = client.get_model_version("intent", version)
         assert registered.tags["data.fingerprint"] == dataset.fingerprint
         assert registered.tags["data.name"] == "own"
         run = client.get_run(registered.run_id)
@@ -214,13 +198,13 @@ def test_mlflow_has_the_runs_and_the_registered_versions(trained: Path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
 def test_the_aliases_of_mlflow_follow_the_release(trained: Path) -> None:
     def aliases() -> dict[str, str]:
-        found = mlflow_client(trained).get_registered_model("sentiment").aliases
+        found = mlflow_client(trained).get_registered_model("intent").aliases
         return {alias: str(version) for alias, version in found.items()}
 
-    champion = read_release(trained, "sentiment").champion
+    champion = read_release(trained, "intent").champion
     other = "2" if champion == "1" else "1"
     assert aliases() == {"champion": champion}
-    assert flywheel("challenge", "sentiment", other, "--share", "0.1", home=trained).returncode == 0
+    assert flywheel("challenge", "intent", other, "--share", "0.1", home=trained).returncode == 0
     assert aliases() == {"champion": champion, "challenger": other}
-    assert flywheel("rollback", "sentiment", home=trained).returncode == 0
+    assert flywheel("rollback", "intent", home=trained).returncode == 0
     assert aliases() == {"champion": champion}

@@ -105,9 +105,11 @@ def test_a_corpus_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def candidate(parent: Path) -> Candidate:
+def candidate(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+    home = tmp_path_factory.mktemp("candidate") / "home"
+    shutil.copytree(parent, home)
     job = Job("intent", parent="1", samples=(*CORRECTIONS[:-4], PLANTED), recipe=(("epochs", 4),))
-    return build_candidate(job, parent, quiet)
+    return build_candidate(job, home, quiet)
 
 
 def predicted(bundle: Path, texts: list[str]) -> list[str]:
