@@ -27,11 +27,13 @@ _TOO_LATE = "the deadline passed before the model answered"
 _HUNG_S = 60.0
 
 Run = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
+Waited = Callable[[float, float], None]
 
 
 class Batcher:
     """Feeds `run` from a queue, on `executor`, one batch at a time.
 
+    `waited` hears for how many seconds each request was in the queue when the model begins with it, and when that is.
     `remember` is the number of texts whose outputs are kept; their keys are token ids, all that the model sees of a
     text. `inline` runs a batch on the event loop when nothing else waits: two thread switches less.
     `seconds_a_token` is a first guess of what the model costs.
@@ -45,6 +47,7 @@ class Batcher:
         metrics: Metrics,
         version: str,
         *,
+        waited: Waited = lambda seconds, now: None,
         remember: int = 0,
         inline: bool = False,
         seconds_a_token: float = 0.0,
@@ -54,6 +57,7 @@ class Batcher:
         self._inline = inline
         self._metrics = metrics
         self._version = version
+        self._waited = waited
         self._waiting = WaitingTexts(settings, seconds_a_token)
         self._known: LRUCache[Ids, Row] | None = LRUCache(remember) if remember else None
         self._under_way: dict[Ids, Entry] = {}  # waiting or running, where outputs are remembered
@@ -153,6 +157,7 @@ class Batcher:
                     self._arrived.clear()
                 if batch:
                     self._running, self._running_since = batch, time.monotonic()
+                    self._tell_waits(batch)
                     await self._answer(batch)
                     self._running = ()
         finally:
@@ -166,6 +171,13 @@ class Batcher:
             expired = any(job.deadline <= time.monotonic() for job, _ in entry.places)
             self._metrics.dropped("deadline" if expired else "client_left")
             entry.fail(DeadlineExceeded(_TOO_LATE))
+
+    def _tell_waits(self, batch: Sequence[Entry]) -> None:
+        for entry in batch:
+            for job, _ in entry.places:
+                if not job.begun:
+                    job.begun = True
+                    self._waited(self._running_since - job.since, self._running_since)
 
     async def _answer(self, batch: Sequence[Entry]) -> None:
         started = time.monotonic()
@@ -189,7 +201,7 @@ class Batcher:
         if len(output) != len(batch):
             raise RuntimeError(f"the model gave {len(output)} outputs for {len(batch)} texts")
         ended = time.monotonic()
-        self._waiting.ran(len(batch) * batch[-1].length, ended - (self._free_since or started))
+        self._waiting.ran(sum(entry.length for entry in batch), ended - (self._free_since or started))
         self._free_since = ended if self._waiting else None
         self._metrics.batch(self._version, len(batch), ended - started)
         for entry, row in zip(batch, output, strict=True):

@@ -20,6 +20,7 @@ from models.releases import Release, ReleaseError, read_release, release_path
 from models.samples import LoggedPrediction
 from models.task import Prediction, get_task
 from models.users import UserHasher
+from serve.admission import Admission
 from serve.batcher import Batcher
 from serve.config import Config
 from serve.encoding import RememberingEncoder
@@ -46,6 +47,7 @@ class Replica:
         self.metrics = Metrics(task)
         # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_step_back)
+        self._admission = Admission(config.limits.wait_s)
         self.recorder = self._recorder()
         self._router = self._load(read_release(config.home, task), {})
         self._shadow = Shadow(self.metrics, self._logged[0], config.limits.deadline_s)
@@ -156,7 +158,7 @@ class Replica:
         if left <= 0:
             self.metrics.dropped("deadline", len(texts))
             raise DeadlineExceeded("the deadline passed before the request was read")
-        longest = min(limits.wait_s, left)
+        longest = min(self._admission.bound_s, left)
         if self.backlog_s <= longest / 2:  # a batch that runs is far shorter than the other half
             return
         tokens = version.encoder.estimated_tokens(texts)
@@ -225,6 +227,7 @@ class Replica:
             batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
             self.metrics,
             name,
+            waited=self._admission.waited,
             remember=remember,
             inline=not session.on_gpu,
             seconds_a_token=seconds_a_token,

@@ -28,7 +28,7 @@ Ids = tuple[int, ...]
 _PATIENCE = 8.0
 _LONGEST_S = 0.5
 _LATE_S = 0.3  # a queue this long behind is served by age
-_LEARNING_RATE = 0.1
+_FORGOTTEN = 0.1  # of what a token costs, with each batch
 _MOST_SURPRISE = 10.0
 
 
@@ -41,6 +41,8 @@ class Job:
     outputs: list[Row | None]
     missing: int
     since: float = field(default_factory=time.monotonic)
+    begun: bool = False
+    """whether the model has taken one of its texts"""
 
     def answer(self, index: int, row: Row) -> None:
         self.outputs[index] = row
@@ -89,7 +91,10 @@ class WaitingTexts:
         self._growth = settings.growth
         self._entries: list[Entry] = []  # by length
         self._tokens = 0
-        self._seconds_a_token = seconds_a_token  # a moving average
+        # What ran lately, older batches with less weight. Sums, not the mean of each batch's cost: a batch of one short
+        # text costs twice as much a token, and there are many of those in a queue that is soon served.
+        self._ran_tokens = float(self._most_tokens)
+        self._ran_seconds = seconds_a_token * self._ran_tokens
         self._before: tuple[list[float], list[int]] | None = None  # turns in order, and the tokens before each
 
     def __len__(self) -> int:
@@ -128,17 +133,21 @@ class WaitingTexts:
 
     def seconds_of(self, batch: Sequence[Entry]) -> float:
         """How long the model needs for a batch that was taken."""
-        return self._seconds_a_token * len(batch) * batch[-1].length if batch else 0.0
+        return self._seconds_a_token * sum(entry.length for entry in batch)
+
+    @property
+    def _seconds_a_token(self) -> float:
+        return self._ran_seconds / self._ran_tokens
 
     def ran(self, tokens: int, seconds: float) -> None:
-        """Learn from a batch of `tokens`, padding included."""
-        known = self._seconds_a_token
-        if not known:
-            self._seconds_a_token = seconds / tokens
+        """Learn from a batch of `tokens`, padding not included: what waits is counted without it too."""
+        if not self._ran_seconds:
+            self._ran_tokens, self._ran_seconds = float(tokens), seconds
             return
         # One batch that met a stall of the machine says little of the next; a machine that became slow says it again.
-        seen = min(seconds / tokens, known * _MOST_SURPRISE)
-        self._seconds_a_token = known + (seen - known) * _LEARNING_RATE
+        seen = min(seconds, self._seconds_a_token * tokens * _MOST_SURPRISE)
+        self._ran_tokens += tokens - self._ran_tokens * _FORGOTTEN
+        self._ran_seconds += seen - self._ran_seconds * _FORGOTTEN
 
     def drop(self) -> list[Entry]:
         """Take out what nobody waits for any more, or what is past its deadline."""

@@ -79,7 +79,7 @@ def model() -> Model:
 @asynccontextmanager
 async def batching(metrics: Metrics, run: Any, **settings: Any) -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as executor:
-        options = {key: settings.pop(key) for key in ("remember", "inline") if key in settings}
+        options = {key: settings.pop(key) for key in ("remember", "inline", "waited") if key in settings}
         batcher = Batcher(run, executor, Batching(**settings), metrics, "1", **options)
         batcher.start()
         try:
@@ -423,3 +423,42 @@ async def test_alive_is_false_before_the_start_and_once_the_worker_has_died(metr
             assert isinstance(error, NotReady)
         assert not batcher.alive
         await batcher.stop()
+
+
+def test_what_a_token_costs_is_not_the_mean_of_large_and_small_batches() -> None:
+    waiting = WaitingTexts(Batching(), seconds_a_token=1.0)
+    loop = asyncio.new_event_loop()
+    for _ in range(200):
+        waiting.ran(10, 0.02)
+        waiting.ran(100, 0.1)
+    job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
+    waiting.add(job, [(tuple(text(1, 110)), [0])])
+    assert waiting.seconds == pytest.approx(0.12, rel=0.05)  # the mean of both costs would make it 0.165
+    loop.close()
+
+
+def test_one_stall_of_the_machine_is_not_taken_for_its_speed() -> None:
+    waiting = WaitingTexts(Batching(), seconds_a_token=0.001)
+    loop = asyncio.new_event_loop()
+    for _ in range(50):
+        waiting.ran(100, 0.1)
+    waiting.ran(100, 60.0)
+    job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
+    waiting.add(job, [(tuple(text(1, 100)), [0])])
+    assert 0.1 < waiting.seconds < 0.25
+    loop.close()
+
+
+@in_loop
+async def test_each_request_tells_once_how_long_it_waited(metrics: Metrics, model: Model) -> None:
+    told: list[tuple[float, float]] = []
+    async with busy(metrics, model, texts=4, waited=lambda *wait: told.append(wait)) as batcher:
+        arrived = time.monotonic()
+        requests = [asyncio.create_task(batcher.submit([text(n, 4)] * 3, soon())) for n in (2, 3)]
+        await asyncio.sleep(0.2)
+        model.gate.set()
+        await asyncio.gather(*requests)
+    assert len(told) == 3  # with the one that was busy
+    assert told[0][0] < 0.1
+    for seconds, now in told[1:]:
+        assert 0.19 < seconds <= now - arrived

@@ -1,0 +1,34 @@
+"""How long a wait is let in, from the waits that were seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from serve.admission import Admission
+
+
+def test_all_of_the_target_while_waits_are_as_guessed() -> None:
+    admission = Admission(2.0)
+    for second in range(100):
+        admission.waited(2.4, float(second))  # the mean was guessed, so some wait longer
+    assert admission.bound_s == 2.0
+
+
+def test_late_requests_lower_it_at_once_and_it_comes_back_in_seconds() -> None:
+    admission = Admission(2.0)
+    admission.waited(2.6, 100.0)
+    assert admission.bound_s == pytest.approx(1.8)
+    for _ in range(20):  # one batch of them is one sign, not twenty
+        admission.waited(2.6, 100.01)
+    assert admission.bound_s == pytest.approx(1.8, rel=0.01)
+    admission.waited(1.0, 101.0)
+    assert 1.8 < admission.bound_s < 1.9
+    admission.waited(1.0, 120.0)
+    assert admission.bound_s == 2.0
+
+
+def test_however_late_they_are_some_are_let_in() -> None:
+    admission = Admission(2.0)
+    for step in range(1000):
+        admission.waited(60.0, step * 0.2)
+    assert 0.5 <= admission.bound_s < 0.6
