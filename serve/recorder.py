@@ -199,18 +199,24 @@ class Recorder:
                 one.answer(receipts[at : at + len(one.items)])
                 at += len(one.items)
 
+    def _plain(self, value: Any) -> Any:
+        """A request as JSON. One that names its user does so in `user.id`, as a ranking does."""
+        if not isinstance(value, BaseModel):
+            return value
+        plain = value.model_dump(mode="json")
+        user = plain.get("user")
+        if isinstance(user, dict) and user.get("id") is not None:
+            user["id"] = self._hasher.hashed(user["id"])
+        return plain
+
     def _clean(self, row: LoggedPrediction) -> LoggedPrediction:
         return replace(
             row,
-            input=redact_json(_cut(_plain(row.input))),
+            input=redact_json(_cut(self._plain(row.input))),
             output=redact_json(row.output),
             topic=row.topic and redact(row.topic),
             user=self.hashed(row.user),
         )
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def _cut(value: Any) -> Any:

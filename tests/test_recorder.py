@@ -1,0 +1,45 @@
+"""What of a request is kept: under the user's hash, wherever the request names the user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from models.samples import LoggedPrediction
+from models.tasks.recommendation import Recommendation
+from models.users import UserHasher
+from serve.config import FeedbackConfig
+from serve.metrics import Metrics
+from serve.recorder import Recorder
+
+USER = "customer-4711"
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    before = set(REGISTRY._names_to_collectors.values())
+    hasher = UserHasher(b"a secret of this test")
+    running = Recorder(f"sqlite:///{tmp_path / 'feedback.db'}", hasher, FeedbackConfig(), Metrics("recommendation"))
+    running.start()
+    yield running
+    running.stop()
+    for collector in set(REGISTRY._names_to_collectors.values()) - before:
+        REGISTRY.unregister(collector)
+
+
+def test_a_ranking_is_kept_without_the_name_of_its_user(recorder: Recorder, tmp_path: Path) -> None:
+    asked = {**Recommendation.example, "user": {"id": USER, "history": ["mug"]}}
+    request = Recommendation.Request.model_validate(asked)
+    now = datetime.now(UTC)
+    recorder.log(LoggedPrediction("1" * 32, "recommendation", "1", request, [{"id": "a"}], now, user=USER))
+    asyncio.run(recorder.flush())
+    recorder.stop()
+    (kept,) = recorder.store.latest_predictions("recommendation", now - timedelta(seconds=1), 10)
+    assert kept.user == kept.input["user"]["id"] == UserHasher(b"a secret of this test").hashed(USER)
+    assert kept.input["user"]["history"] == ["mug"]
+    assert not any(USER.encode() in file.read_bytes() for file in tmp_path.glob("feedback.db*"))
