@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 
-from models.dataset import SEED, DatasetError, read_rows
+from models.dataset import SEED, DatasetError, corpus_file, read_rows
 
 CHOSEN = frozenset({"click", "buy", "like"})
 SHOWN = frozenset({"view"})
+EVENTS = CHOSEN | SHOWN
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
 _HOLDOUT_SHARE = 0.2
+_SEED_FILE = SEED / "behaviour.csv"
 
 
 class Impression(NamedTuple):
@@ -29,6 +32,8 @@ class Impression(NamedTuple):
     chosen: bool
     time: float
     holdout: bool
+    before: bool = False
+    """chosen before anything was recorded: it tells who the user is, and not what was preferred to what"""
 
 
 class CatalogueItem(NamedTuple):
@@ -44,6 +49,8 @@ class Behaviour(NamedTuple):
     items: dict[str, CatalogueItem]
     numbers: list[str]
     fingerprint: str
+    added: Mapping[str, Any] = MappingProxyType({})
+    """what the lineage says of impressions that the file did not have"""
 
     def by_user(self) -> dict[str, list[Impression]]:
         users: dict[str, list[Impression]] = {}
@@ -56,10 +63,11 @@ class Behaviour(NamedTuple):
         held_out = sum(impression.holdout for impression in self.impressions)
         return {
             "name": self.name,
-            "train_rows": len(self.impressions) - held_out,
+            "train_rows": sum(not impression.before for impression in self.impressions) - held_out,
             "holdout_rows": held_out,
             "items": len(self.items),
             "fingerprint": self.fingerprint,
+            **self.added,
         }
 
 
@@ -68,17 +76,16 @@ def load_behaviour(file: Path | None = None) -> Behaviour:
 
     Raises DatasetError, with the line number, on anything that would train a wrong model.
     """
-    path = file or SEED / "behaviour.csv"
-    rows = read_rows(path, required=_REQUIRED, numbers=("time",)) if file else _seed_rows(path)
+    path = file or _SEED_FILE
     impressions: list[Impression] = []
     items: dict[str, CatalogueItem] = {}
     digest = hashlib.sha256()
     explicit = False
-    for line, row in rows:
+    for line, row in _rows(file):
         digest.update(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
         event, split = row["event"], row.get("split") or ""
-        if event not in CHOSEN | SHOWN:
-            allowed = ", ".join(sorted(CHOSEN | SHOWN))
+        if event not in EVENTS:
+            allowed = ", ".join(sorted(EVENTS))
             raise DatasetError(f"{path}, line {line}: the event is {event!r}; it must be one of: {allowed}.")
         if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
             raise DatasetError(f"{path}, line {line}: user_id, item_id and text must not be empty.")
@@ -100,6 +107,37 @@ def load_behaviour(file: Path | None = None) -> Behaviour:
     behaviour = Behaviour(path.stem, impressions, items, names, digest.hexdigest())
     _check(path, behaviour)
     return behaviour
+
+
+def keep_behaviour(file: Path | None, kept: Path) -> None:
+    """Write the rows of `file`, or of the seed shop, as JSONL; load_behaviour reads it to the same fingerprint."""
+    with kept.open("wb") as out:
+        for _, row in _rows(file):
+            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def load_kept_behaviour(home: Path, task: str, lineage: Mapping[str, Any]) -> Behaviour:
+    """The behaviour that a bundle's `manifest.data` speaks of, with the very holdout of that version.
+
+    Raises DatasetError when it was not kept, or is not what it was.
+    """
+    name, kept = str(lineage["name"]), corpus_file(home, task, lineage)
+    if kept.is_file():
+        behaviour = load_behaviour(kept)._replace(name=name)
+        if behaviour.fingerprint != lineage["fingerprint"]:
+            raise DatasetError(f"{kept} is damaged: its fingerprint is {behaviour.fingerprint}. Copy it again.")
+        return behaviour
+    # Homes of before behaviour was kept: all of ours were trained on the seed shop.
+    if (seed := load_behaviour()).fingerprint == lineage["fingerprint"]:
+        return seed
+    raise DatasetError(
+        f"The behaviour {name!r} that {task} was trained on is not in {kept.parent}. Copy {kept.name} from where it "
+        f"was trained, or train a new version on it: flywheel train {task} --data FILE"
+    )
+
+
+def _rows(file: Path | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    return _seed_rows(_SEED_FILE) if file is None else read_rows(file, required=_REQUIRED, numbers=("time",))
 
 
 def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

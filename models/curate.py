@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from models.curation.contradictions import nearly_same_text, same_text
+from models.curation.rankings import without_ranking
 from models.curation.repeats import (
     duplicates,
     empty,
@@ -47,6 +48,8 @@ STEPS: tuple[Step, ...] = (
     shares,
     rare_new_labels,
 )
+# Of a ranking the event stands for the label. Nothing is merged: each answer was seen by its user alone.
+RANKING_STEPS: tuple[Step, ...] = (unknown_labels, without_ranking, shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Curated:
     report: Report
 
 
-def curate(samples: Sequence[Sample], context: Context, rules: Rules) -> Curated:
+def curate(samples: Sequence[Sample], context: Context, rules: Rules, steps: Sequence[Step] = STEPS) -> Curated:
     """Sort the samples into kept, dropped, quarantined and deferred. The same input gives the same result.
 
     Consent is the store's to see to. Raises ValueError when two samples have the same id.
@@ -73,7 +76,7 @@ def curate(samples: Sequence[Sample], context: Context, rules: Rules) -> Curated
     clean, leaks = _without_personal_data(samples, context)
     groups = [Group(sample) for sample in clean]
     fates: dict[int, Fate] = {}
-    for step in STEPS:
+    for step in steps:
         groups, gone = step(groups, context, rules)
         fates |= {fate.sample: fate for fate in gone}
     kept_ids = {group.lead.id for group in groups}

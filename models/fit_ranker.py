@@ -16,7 +16,7 @@ from models.dataset import DatasetError
 from models.evaluate import ranker_metrics
 from models.ranking import Item, Ranker
 
-Phase = Literal["tower", "ranker", "holdout"]
+Phase = Literal["before", "tower", "ranker", "holdout"]
 HISTORY = 10  # newest chosen items that describe a user, in training as in serving
 _TOWER_SHARE = 0.75  # of a user's training impressions, the oldest
 _PRIOR = 10.0  # impressions' worth of belief that an item is as popular as the average one
@@ -25,14 +25,19 @@ _PRIOR = 10.0  # impressions' worth of belief that an item is as popular as the 
 def phases(impressions: Sequence[Impression]) -> list[Phase]:
     """What each of one user's impressions, oldest first, is for: the tower, the ranker's weights, or the holdout.
 
+    What was chosen before is for none of them: it is only the history of the others.
+
     The weights are fitted on impressions that the tower has not seen. On those it has seen its cosines look better
     than they are, and a weight that believed them ranked worse than popularity alone.
     """
-    training = sum(not impression.holdout for impression in impressions)
+    training = sum(not (impression.holdout or impression.before) for impression in impressions)
     found: list[Phase] = []
     for impression in impressions:
-        older = sum(phase != "holdout" for phase in found) < training * _TOWER_SHARE
-        found.append("holdout" if impression.holdout else "tower" if older else "ranker")
+        older = sum(phase in ("tower", "ranker") for phase in found) < training * _TOWER_SHARE
+        if impression.before:
+            found.append("before")
+        else:
+            found.append("holdout" if impression.holdout else "tower" if older else "ranker")
     return found
 
 
@@ -58,9 +63,11 @@ def tower_matrices(behaviour: Behaviour) -> tuple[NDArray[np.float32], NDArray[n
     chosen = np.zeros_like(shown)
     for row, impressions in enumerate(users.values()):
         for impression, phase in zip(impressions, phases(impressions), strict=True):
+            at = row, column[impression.item]
             if phase == "tower":
-                shown[row, column[impression.item]] = 1.0
-                chosen[row, column[impression.item]] = max(chosen[row, column[impression.item]], impression.chosen)
+                shown[at] = 1.0
+            if phase in ("tower", "before"):
+                chosen[at] = max(chosen[at], impression.chosen)
     return shown, chosen
 
 
@@ -94,7 +101,7 @@ def _popularity(behaviour: Behaviour) -> tuple[dict[str, float], Counter[str]]:
     """Share of training impressions in which an item was chosen, smoothed to the mean; how often it was shown."""
     shown, chosen = Counter[str](), Counter[str]()
     for impression in behaviour.impressions:
-        if not impression.holdout:
+        if not (impression.holdout or impression.before):
             shown[impression.item] += 1
             chosen[impression.item] += impression.chosen
     mean = sum(chosen.values()) / sum(shown.values())
@@ -109,11 +116,13 @@ def _design(
     shown: Counter[str],
 ) -> tuple[Any, Any, Any, list[str]]:
     """Features, outcome and phase of every impression, with the history as it stood at that moment."""
-    rows, chosen, phase, users = [], [], [], []
+    rows, chosen, phase, users = [], [], list[Phase](), []
     for user, impressions in behaviour.by_user().items():
         history: list[Impression] = []
-        phase += phases(impressions)
-        for impression in impressions:
+        for impression, its_phase in zip(impressions, phases(impressions), strict=True):
+            if impression.before:
+                history.append(impression)
+                continue
             past = [Item(i.item, behaviour.items[i.item].numbers) for i in history[-HISTORY:]]
             past_vectors = np.array([vector_of[i.item] for i in history[-HISTORY:]])
             item = Item(impression.item, behaviour.items[impression.item].numbers)
@@ -123,6 +132,7 @@ def _design(
                 total = shown[impression.item] + _PRIOR
                 rows[-1][4] = (popularity[impression.item] * total - impression.chosen) / (total - 1)
             chosen.append(impression.chosen)
+            phase.append(its_phase)
             users.append(user)
             if impression.chosen:
                 history.append(impression)

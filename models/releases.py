@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
@@ -38,6 +39,8 @@ class Release(BaseModel):
     share: float = Field(0.0, ge=0, le=1)
     previous: str | None = None
     """the champion before this one: what a rollback returns to"""
+    promoted: datetime | None = None
+    """when the champion became it, where it has replaced another"""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -81,6 +84,7 @@ def make_release(
     mode: Mode | None = None,
     share: float = 0.0,
     previous: str | None = None,
+    promoted: datetime | None = None,
 ) -> Release:
     """A release of versions that are here. Raises ReleaseError when a bundle is not."""
     known = local_versions(home, task)
@@ -96,6 +100,7 @@ def make_release(
         mode=mode,
         share=share,
         previous=previous,
+        promoted=promoted,
     )
 
 

@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from models.curation.terms import Rules
-from models.dataset import Example, load_corpus
+from models.learners import learner_of
 from models.progress import ProgressFile
 from models.releases import read_release
 from models.rollout import Rollout
 from models.samples import Sample
 from models.store import Store, StoreError
-from models.task import get_task
 from models.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ _LEASE_S = 120.0
 _RENEW_S = 20.0
 # Fewer have no say in the gate, and more make it little sharper: both are better learned from.
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
-
-NOT_YET = "Only classifiers learn from corrections yet; train a ranker on behaviour rows (flywheel train --help)."
 
 Outcome = Literal["released", "refused", "too_few", "busy", "failed"]
 
@@ -81,8 +78,6 @@ class Result:
 
 def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Result:
     """One run. Every way it can end is a Result and an entry in the audit log; only interruption raises."""
-    if get_task(plan.task).kind != "classifier":
-        return Result("failed", NOT_YET)
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     lock = lock_of(plan.task)
     if not store.acquire(lock, owner, _LEASE_S):
@@ -123,7 +118,8 @@ def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Sta
     champion = read_release(home, plan.task).champion
     report("curating", 0, 0)
     samples = store.lease(plan.task, owner, plan.most, _LEASE_S)
-    curated = _curated(plan, home, champion, store, samples)
+    learner = learner_of(plan, home, champion, store)
+    curated = learner.curate(samples)
     store.settle(owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
     store.settle(owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
     learn, judge = _split(curated.kept, plan.held_out)
@@ -132,10 +128,10 @@ def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Sta
         sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
         return Result("too_few", sentence, left=left)
 
-    candidate = _built(plan, home, champion, store, learn, report)
+    candidate = learner.build(learn, report)
     try:
         report("judging", 0, 0)
-        verdict = _judged(plan, home, champion, candidate, judge)
+        verdict = learner.judge(candidate, learn, judge)
         pages = _pages(plan, champion, curated, verdict, candidate)
         if not verdict.accepted:
             left = _refuse(plan, home, store, owner, candidate, verdict, pages)
@@ -151,64 +147,17 @@ def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Sta
     return Result("released", verdict.sentence, version, left)
 
 
-def _curated(plan: Plan, home: Path, champion: str, store: Store, samples: Sequence[Sample]) -> Curated:
-    from export.bundle import Bundle
-    from models.curate import Context, curate
-    from models.curation.embedding import base_encoder
-    from models.redact import redact
-
-    manifest = Bundle.open(home / "bundles" / plan.task / champion).manifest
-    corpus = load_corpus(home, plan.task, manifest.data)
-    context = Context(
-        labels=frozenset(manifest.labels),
-        training=[*corpus.train, *_learned(store, plan.task)],
-        holdout=[example.text for example in corpus.holdout],
-        embed=base_encoder(max_length=manifest.max_length),
-        redact=redact,
-        new_labels=plan.new_labels,
-    )
-    return curate(samples, context, plan.rules)
-
-
-def _learned(store: Store, task: str) -> list[Example]:
-    return [Example(sample.text, sample.label) for sample in store.used(task)]
-
-
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
     """What to learn from, and the newest, which judge. What is told later may be of another kind."""
     in_time = sorted(kept, key=lambda sample: (sample.at, sample.id))
     count = min(int(len(in_time) * share), _MOST_HELD_OUT)
     if count < _LEAST_HELD_OUT:
         return in_time, []
-    return in_time[:-count], in_time[-count:]
-
-
-def _built(plan: Plan, home: Path, champion: str, store: Store, learn: Sequence[Sample], report: Stage) -> Candidate:
-    from models.train import Job, build_candidate
-
-    examples = tuple(Example(sample.text, sample.label) for sample in learn)
-    learned = tuple(_learned(store, plan.task))
-    return build_candidate(
-        Job(
-            plan.task,
-            recipe=plan.recipe,
-            parent=champion,
-            samples=examples,
-            learned=learned,
-            workers=plan.workers,
-        ),
-        home,
-        report,
-    )
-
-
-def _judged(plan: Plan, home: Path, champion: str, candidate: Candidate, judge: Sequence[Sample]) -> Verdict:
-    from export.bundle import Bundle
-    from models.gate import gate_classifier
-
-    old = home / "bundles" / plan.task / champion
-    holdout = load_corpus(home, plan.task, Bundle.open(old).manifest.data).holdout
-    return gate_classifier(old, candidate.bundle, holdout, judge, plan.thresholds)
+    # What was told of one answer stays together: half of it would say the rest was not chosen.
+    answers = {sample.prediction_id for sample in in_time[-count:]} - {None}
+    judge = [s for i, s in enumerate(in_time) if i >= len(in_time) - count or s.prediction_id in answers]
+    held = {sample.id for sample in judge}
+    return [sample for sample in in_time if sample.id not in held], judge
 
 
 def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candidate: Candidate) -> list[Path]:

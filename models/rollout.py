@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,14 @@ class Rollout:
                 raise ReleaseError(f"A canary needs a share between 0 and 1, not {share:g}.")
             share = share if mode == "canary" else 0.0
             release = make_release(
-                self.home, self.task, now.champion, challenger=version, mode=mode, share=share, previous=now.previous
+                self.home,
+                self.task,
+                now.champion,
+                challenger=version,
+                mode=mode,
+                share=share,
+                previous=now.previous,
+                promoted=now.promoted,
             )
             return self._move(release, mode, version, why, {"champion": now.champion, "share": share})
 
@@ -54,8 +62,10 @@ class Rollout:
             if version is None:
                 raise ReleaseError(f"{self.task} has no challenger; say which version to promote.")
             before = now.champion if now else None
-            previous = before if before != version or now is None else now.previous
-            release = make_release(self.home, self.task, version, previous=previous)
+            if now is not None and before == version:  # nothing but a challenger's end
+                release = make_release(self.home, self.task, version, previous=now.previous, promoted=now.promoted)
+            else:
+                release = make_release(self.home, self.task, version, previous=before, promoted=datetime.now(UTC))
             return self._move(release, "promote", version, why, {"before": before})
 
     def rollback(self, why: str) -> Release:
@@ -66,7 +76,7 @@ class Rollout:
         with one_move_at_a_time(self.home, self.task):
             now = read_release(self.home, self.task)
             if now.challenger is not None:
-                release = make_release(self.home, self.task, now.champion, previous=now.previous)
+                release = make_release(self.home, self.task, now.champion, previous=now.previous, promoted=now.promoted)
                 return self._move(release, "rollback", now.champion, why, {"withdrawn": now.challenger})
             if now.previous is None:
                 raise ReleaseError(f"{self.task} version {now.champion} is the first: there is nothing to go back to.")

@@ -36,7 +36,8 @@ def fit_tower(
 ) -> list[tuple[int, float]]:
     """Learn the projection and write the checkpoint to `out`; (step, loss) as it went.
 
-    `texts` are the items'; `shown` and `chosen` are (users, items), 1 where the user was shown or chose the item.
+    `texts` are the items'; `shown` and `chosen` are (users, items), 1 where the user was shown or chose the item. What
+    was chosen and not shown is known of the user and teaches nothing by itself.
     The loss is the log loss of every impression, from the mean cosine of the item with the user's other choices and
     the item's popularity. Raises CheckpointError for an unknown base.
     """
@@ -47,7 +48,7 @@ def fit_tower(
     losses = []
     users, items = torch.from_numpy(chosen), torch.from_numpy(shown)
     others = (users.sum(1, keepdim=True) - users).clamp(min=1)
-    popularity = torch.logit((users.sum(0) + 1) / (items.sum(0) + 4)).nan_to_num(0.0, 0.0, 0.0)
+    popularity = torch.logit(((users * items).sum(0) + 1) / (items.sum(0) + 4)).nan_to_num(0.0, 0.0, 0.0)
     scale, bias = nn.Parameter(torch.tensor(3.0)), nn.Parameter(torch.tensor(0.0))
     optimizer = torch.optim.AdamW(
         [

@@ -45,13 +45,16 @@ class Job:
     """corrections to learn; their labels may be new"""
     learned: tuple[Example, ...] = ()
     """corrections that the parent or a version before it has learned: they are not in its corpus, and are replayed"""
+    behaviour: Behaviour | None = None
+    """of a ranker that continues: its parent's, with what was recorded since"""
     workers: int = 1
     """of Ray Train, when there are more than one; else it is trained in this process"""
 
     def __post_init__(self) -> None:
-        if self.parent is None and (self.samples or self.learned):
+        new = self.samples or self.behaviour
+        if self.parent is None and (new or self.learned):
             raise ValueError("corrections need a parent to continue from")
-        if self.parent is not None and (self.data is not None or not self.samples):
+        if self.parent is not None and (self.data is not None or not new):
             raise ValueError("a training that continues takes its parent's corpus, and needs corrections")
 
 
@@ -142,11 +145,11 @@ def _classifier(job: Job, home: Path, folder: Path, report: Stage) -> Candidate:
 
 
 def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
-    from models.behaviour import load_behaviour
+    from models.behaviour import keep_behaviour, load_behaviour
 
-    if job.parent:
-        raise DatasetError(f"Only classifiers continue from a version; train {job.task} again with --data FILE.")
-    behaviour = load_behaviour(job.data)
+    if job.parent and job.behaviour is None:
+        raise DatasetError(f"{job.task} is a ranker: it continues with behaviour, not with labels.")
+    behaviour = job.behaviour or load_behaviour(job.data)
     report("loading", 0, 0)
     from models.finetune import Recipe
     from models.fit_ranker import tower_matrices
@@ -159,7 +162,9 @@ def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
     losses = fit_tower(texts, shown, chosen, recipe, checkpoint, report)
     report("exporting", 0, 0)
     bundle = _export_ranker(job, behaviour, recipe, checkpoint, folder / "bundle")
-    return _candidate(job, bundle, recipe, losses, behaviour.lineage(), None)
+    if job.parent is None:
+        keep_behaviour(job.data, folder / _CORPUS)
+    return _candidate(job, bundle, recipe, losses, _lineage(job, behaviour), None)
 
 
 def export_checkpoint(job: Job, checkpoint: Path, out: Path) -> Bundle:
@@ -228,10 +233,14 @@ def _export_ranker(job: Job, behaviour: Behaviour, recipe: Recipe, checkpoint: P
         return metrics, {"ranker": ranker.to_asset()}
 
     calibration = _sample(texts, recipe.seed)
-    fields = _fields(job, recipe, [], behaviour.lineage())
+    fields = _fields(job, recipe, [], _lineage(job, behaviour))
     return export_bundle(
         checkpoint, out, fields=fields, calibration=calibration, holdout=texts, finish=finish, precision=job.precision
     )
+
+
+def _lineage(job: Job, behaviour: Behaviour) -> dict[str, Any]:
+    return behaviour.lineage() | ({"parent": job.parent} if job.parent else {})
 
 
 def _sample(texts: Sequence[str], seed: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from models.behaviour import EVENTS
 from models.samples import NewFeedback, Receipt
 from models.store import made_at
 from models.task import MOST_ITEMS, Strict, Task, not_blank
@@ -32,7 +33,7 @@ class Feedback(Strict):
     text: Annotated[str, StringConstraints(strict=True, max_length=_MOST_CHARACTERS)] | None = None
     label: _Name | None = None
     item_id: _Name | None = None
-    event: _Name | None = None
+    event: _Name | None = Field(None, description="what became of the item: view, click, like or buy")
     source: _Name = Field("unknown", description="who says so: a desk, an annotator, a page")
     consent: Annotated[bool, Field(strict=True)] = False
     user: _Name | None = Field(None, description="whose correction it is; stored as a keyed hash")
@@ -127,6 +128,8 @@ class FeedbackDesk:
         if self._task.kind == "ranker":
             if item.id is None or item.item_id is None or item.event is None:
                 return InvalidRequest("body: a correction of a ranking needs 'id', 'item_id' and 'event'")
+            if item.event not in EVENTS:
+                return InvalidRequest(f"event: {item.event!r} is not one of {', '.join(sorted(EVENTS))}")
             return None if item.label is None else InvalidRequest("label: a ranking has none; give an 'event'")
         if item.label is None:
             return InvalidRequest("label: the right label is needed")

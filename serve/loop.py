@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from models.releases import Release, ReleaseError, read_release, release_path
+from models.releases import Release, ReleaseError, read_release
 from models.retrain import Plan
 from models.rollout import Rollout
 from models.store import Store, StoreError
@@ -102,8 +102,7 @@ class Loop:
         """Look at one task once."""
         counts = self._store.counts(task)
         self._metrics.corrections(task, counts)
-        if get_task(task).kind == "classifier":
-            self._retrain(task, self._watched[task], counts["waiting"])
+        self._retrain(task, self._watched[task], counts["waiting"])
         if self._config.rollout.automatic:
             self._roll_out(task, self._watched[task])
 
@@ -136,7 +135,9 @@ class Loop:
         oldest = self._store.oldest_waiting(task) if rules.every_hours is not None and new > 0 else None
         if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
             return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
-        return self._drifted(task, watched) if rules.on_drift and new >= _LEAST_FOR_DRIFT else None
+        # A ranking reads a history and candidates: what their drift would be, the test does not know.
+        tested = rules.on_drift and get_task(task).kind == "classifier"
+        return self._drifted(task, watched) if tested and new >= _LEAST_FOR_DRIFT else None
 
     def _drifted(self, task: str, watched: _Watched) -> str | None:
         if watched.drift is None:
@@ -154,10 +155,9 @@ class Loop:
     def _roll_out(self, task: str, watched: _Watched) -> None:
         home = self._config.home
         release = read_release(home, task)
-        # By the file, which a restart leaves as it is. A challenger that was withdrawn rewrites it, and its champion is
-        # then watched once more.
-        moved_s = time.time() - release_path(home, task).stat().st_mtime
-        if release.challenger is None and (release.previous is None or moved_s > self._config.rollout.watch_s):
+        watch_until = release.promoted and release.promoted + timedelta(seconds=self._config.rollout.watch_s)
+        is_watched = release.previous is not None and watch_until is not None and utc_now() < watch_until
+        if release.challenger is None and not is_watched:
             watched.release = None
             return
         samples = collected(collect())

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from models.progress import read_progress
 from models.releases import Mode, Release, ReleaseError
-from models.retrain import NOT_YET, lock_of
+from models.retrain import lock_of
 from models.rollout import Rollout
 from models.store import Store
 from models.task import Strict
@@ -87,8 +87,6 @@ class _Operators:
     async def retrain(self, request: Request) -> Response:
         """202: the loop starts it within seconds; `retraining` says how far it is, the audit log what came of it."""
         asked = await self._asked(request, Move)
-        if self._replica.task.kind != "classifier":
-            raise Conflict(NOT_YET)
         await self._with_store(lambda store: store.audit(self._task, RETRAIN, None, asked.who, asked.why))
         return json_response({"status": "asked"}, 202)
 

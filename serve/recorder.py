@@ -181,7 +181,7 @@ class Recorder:
 
     def _write_feedback(self, asked: Sequence[_Asked]) -> None:
         try:
-            items = [replace(item, text=item.text and redact(item.text)) for one in asked for item in one.items]
+            items = [_redacted(item) for one in asked for item in one.items]
             receipts = self._opened().add_feedback(items, keep_days=self._settings.log.keep_days)
         except StoreUnavailable as error:
             for one in asked:
@@ -217,6 +217,11 @@ class Recorder:
             topic=row.topic and redact(row.topic),
             user=self.hashed(row.user),
         )
+
+
+def _redacted(item: NewFeedback) -> NewFeedback:
+    """An item's id as well, or one that looks like a card would not be found in the ranking that was logged."""
+    return replace(item, text=item.text and redact(item.text), item_id=item.item_id and redact(item.item_id))
 
 
 def _cut(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from models.releases import read_release, release_path
+from models.releases import read_release, write_release
 from models.retrain import Plan, Result
 from models.rollout import Rollout
 from models.samples import NewFeedback
@@ -188,11 +187,14 @@ def test_a_promotion_is_taken_back_when_its_answers_fail_and_for_a_while_only(
         return read_release(tmp_path, "intent").champion
 
     assert turn(fails=0) == "2"
-    promoted = release_path(tmp_path, "intent")
-    long_ago = promoted.stat().st_mtime - 61
-    os.utime(promoted, (long_ago, long_ago))
+    now = read_release(tmp_path, "intent")
+    assert now.promoted is not None
+    write_release(tmp_path, now.model_copy(update={"promoted": now.promoted - timedelta(seconds=61)}))
+    rollout = Rollout(tmp_path, store, "intent", "ops")
+    rollout.challenge("1", "shadow", 0.0, "a test")
+    rollout.rollback("a test")  # an end of a trial is no promotion
     assert turn(fails=100) == "2"
-    os.utime(promoted)
+    write_release(tmp_path, now)
     assert turn(fails=100) == "1"
     last = store.audits("intent")[0]
     assert (last.action, last.version, last.who) == ("rollback", "1", "the loop")

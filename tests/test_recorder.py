@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from models.samples import LoggedPrediction
+from models.samples import LoggedPrediction, NewFeedback
 from models.tasks.recommendation import Recommendation
 from models.users import UserHasher
 from serve.config import FeedbackConfig
@@ -43,3 +43,19 @@ def test_a_ranking_is_kept_without_the_name_of_its_user(recorder: Recorder, tmp_
     assert kept.user == kept.input["user"]["id"] == UserHasher(b"a secret of this test").hashed(USER)
     assert kept.input["user"]["history"] == ["mug"]
     assert not any(USER.encode() in file.read_bytes() for file in tmp_path.glob("feedback.db*"))
+
+
+def test_an_item_whose_number_looks_like_a_card_is_found_in_its_ranking(recorder: Recorder) -> None:
+    article = "5901234123457"  # an EAN that passes the check of card numbers
+    request = Recommendation.Request.model_validate({"candidates": [{"id": article, "text": "a mug"}]})
+    now = datetime.now(UTC)
+    recorder.log(LoggedPrediction("2" * 32, "recommendation", "1", request, [{"id": article}], now))
+
+    async def click() -> str:
+        feedback = NewFeedback(
+            "recommendation", "shop", True, now, prediction_id="2" * 32, item_id=article, event="buy"
+        )
+        await recorder.flush()
+        return (await recorder.feedback([feedback]))[0].outcome
+
+    assert asyncio.run(click()) == "accepted"

@@ -321,8 +321,8 @@ def test_an_interrupted_training_leaves_nothing(stage: str, parent: Path, tmp_pa
     assert sorted(home.rglob("*")) == before
 
 
-def test_a_ranker_says_that_it_does_not_continue(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="Only classifiers continue from a version"):
+def test_a_ranker_does_not_continue_with_labels(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="continues with behaviour, not with labels"):
         build_candidate(Job("recommendation", parent="1", samples=CORRECTIONS), tmp_path, quiet)
 
 

@@ -47,7 +47,7 @@ class Context:
     """What is known when feedback is curated."""
 
     labels: frozenset[str]
-    """the champion's"""
+    """the champion's; for rankings the events there are"""
     training: Sequence[Example]
     """all that versions were trained on so far"""
     holdout: Sequence[str]

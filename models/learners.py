@@ -1,0 +1,136 @@
+"""What is a kind of task's own in a retraining: what may be learned, how it is learned, and what judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.bundle import Bundle
+from models.behaviour import EVENTS, Behaviour, load_kept_behaviour
+from models.dataset import Example, load_corpus
+from models.impressions import with_rankings
+from models.samples import Sample
+from models.store import Store
+from models.task import get_task
+from models.train import Candidate, Job, build_candidate
+
+if TYPE_CHECKING:
+    from models.curate import Curated
+    from models.gate import Verdict
+    from models.progress import Stage
+    from models.retrain import Plan
+
+
+class Learner(Protocol):
+    """The three steps of a run that differ. Each may take minutes."""
+
+    def curate(self, samples: Sequence[Sample]) -> Curated:
+        """What of the leased samples may be learned from."""
+
+    def build(self, learn: Sequence[Sample], report: Stage) -> Candidate:
+        """A candidate that has learned them and not forgotten the rest."""
+
+    def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
+        """The candidate against the champion, on the frozen holdout and on the newest samples, `judge`."""
+
+
+def learner_of(plan: Plan, home: Path, champion: str, store: Store) -> Learner:
+    kind = TextLearner if get_task(plan.task).kind == "classifier" else RankingLearner
+    return kind(plan, home, champion, store)
+
+
+@dataclass(frozen=True)
+class _Champion:
+    plan: Plan
+    home: Path
+    champion: str
+    store: Store
+
+    @property
+    def bundle(self) -> Bundle:
+        return Bundle.open(self.home / "bundles" / self.plan.task / self.champion)
+
+
+class TextLearner(_Champion):
+    """Labelled texts: curated against the corpus, fine-tuned with replay, judged on the corpus's holdout."""
+
+    def curate(self, samples: Sequence[Sample]) -> Curated:
+        from models.curate import Context, curate
+        from models.curation.embedding import base_encoder
+        from models.redact import redact
+
+        manifest = self.bundle.manifest
+        corpus = load_corpus(self.home, self.plan.task, manifest.data)
+        context = Context(
+            labels=frozenset(manifest.labels),
+            training=[*corpus.train, *self._learned()],
+            holdout=[example.text for example in corpus.holdout],
+            embed=base_encoder(max_length=manifest.max_length),
+            redact=redact,
+            new_labels=self.plan.new_labels,
+        )
+        return curate(samples, context, self.plan.rules)
+
+    def build(self, learn: Sequence[Sample], report: Stage) -> Candidate:
+        job = Job(
+            self.plan.task,
+            recipe=self.plan.recipe,
+            parent=self.champion,
+            samples=tuple(Example(sample.text, sample.label) for sample in learn),
+            learned=tuple(self._learned()),
+            workers=self.plan.workers,
+        )
+        return build_candidate(job, self.home, report)
+
+    def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
+        from models.gate import gate_classifier
+
+        champion = self.bundle
+        holdout = load_corpus(self.home, self.plan.task, champion.manifest.data).holdout
+        return gate_classifier(champion.path, candidate.bundle, holdout, judge, self.plan.thresholds)
+
+    def _learned(self) -> list[Example]:
+        return [Example(sample.text, sample.label) for sample in self.store.used(self.plan.task)]
+
+
+class RankingLearner(_Champion):
+    """What users did with the rankings they got, added to the behaviour that the champion was trained on.
+
+    What earlier runs learned is read again from the store, and so for as long as the prediction log keeps the rankings
+    it belongs to (`feedback.log.keep_days`): behaviour is not kept longer than that, and old behaviour says little.
+    """
+
+    def curate(self, samples: Sequence[Sample]) -> Curated:
+        from models.curate import RANKING_STEPS, Context, curate
+        from models.redact import redact
+
+        context = Context(labels=EVENTS, training=(), holdout=(), embed=_nothing, redact=redact)
+        return curate(samples, context, self.plan.rules, RANKING_STEPS)
+
+    def build(self, learn: Sequence[Sample], report: Stage) -> Candidate:
+        recipe = (("base", self.bundle.manifest.base_model), ("max_length", self.bundle.manifest.max_length))
+        behaviour = with_rankings(self._behaviour(), self._learned(), learn)
+        job = Job(self.plan.task, recipe=recipe, parent=self.champion, behaviour=behaviour)
+        return build_candidate(job, self.home, report)
+
+    def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
+        from models.gate import gate_ranker
+
+        behaviour = with_rankings(self._behaviour(), self._learned(), learned, judge)
+        return gate_ranker(self.bundle.path, candidate.bundle, behaviour, self.plan.thresholds)
+
+    def _behaviour(self) -> Behaviour:
+        return load_kept_behaviour(self.home, self.plan.task, self.bundle.manifest.data)
+
+    def _learned(self) -> list[Sample]:
+        return self.store.used(self.plan.task)
+
+
+def _nothing(texts: Sequence[str]) -> NDArray[np.float32]:
+    """For steps that compare no texts."""
+    return np.zeros((len(texts), 0), np.float32)

@@ -1,0 +1,186 @@
+"""What users do with rankings becomes behaviour, and behaviour a better ranking."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.bundle import Bundle
+from export.session import OnnxSession
+from models.behaviour import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
+from models.dataset import SEED, DatasetError, corpus_file
+from models.fit_ranker import phases, tower_matrices
+from models.impressions import unusable, with_rankings
+from models.releases import read_release
+from models.retrain import Plan, retrain
+from models.samples import LoggedPrediction, NewFeedback, Sample
+from models.store import Store
+from models.task import get_task
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def event(
+    item: str, what: str = "click", answer: str = "1", ranked: str = "abcde", user: str | None = "ann",
+    history: Sequence[Any] = (), minute: int = 0, number: int = 0,
+) -> Sample:  # fmt: skip
+    """What somebody did with an item of the answer that ranked the candidates a to f as in `ranked`."""
+    request = {
+        "user": {"id": user, "history": list(history)},
+        "candidates": [{"id": name, "text": f"item {name}", "features": {"price": 2.0}} for name in "abcdef"],
+    }
+    extra = {"item_id": item, "event": what, "input": request, "output": [{"id": name} for name in ranked]}
+    at = NOON + timedelta(minutes=minute)
+    return Sample(number, "recommendation", f"item {item}", what, "shop", at, None, answer, "1", extra=extra)
+
+
+EMPTY = Behaviour("file", [], {}, [], "0" * 64)
+
+
+def seen(behaviour: Behaviour) -> list[tuple[str, bool]]:
+    return [(impression.item, impression.chosen) for impression in behaviour.impressions if not impression.before]
+
+
+def test_seen_is_what_stood_above_the_last_click_and_one_below() -> None:
+    assert seen(with_rankings(EMPTY, [], [event("b", ranked="abcde")])) == [("a", False), ("c", False), ("b", True)]
+    assert seen(with_rankings(EMPTY, [], [event("e", ranked="abcde")]))[-1] == ("e", True)
+    both = with_rankings(EMPTY, [], [event("a"), event("b", "buy")])
+    assert seen(both) == [("c", False), ("a", True), ("b", True)]
+
+
+def test_what_was_only_viewed_was_seen_and_not_chosen() -> None:
+    assert seen(with_rankings(EMPTY, [], [event("b", "view")])) == [("a", False), ("b", False), ("c", False)]
+
+
+def test_each_answer_is_read_by_itself_in_order_of_time() -> None:
+    later, earlier = event("a", answer="1", minute=5), event("b", answer="2", ranked="bc")
+    behaviour = with_rankings(EMPTY, [], [later, earlier])
+    assert seen(behaviour) == [("c", False), ("b", True), ("b", False), ("a", True)]
+    assert {impression.user for impression in behaviour.impressions} == {"ann"}
+
+
+def test_who_is_not_named_is_somebody_else_in_each_answer() -> None:
+    behaviour = with_rankings(EMPTY, [], [event("a", answer="1", user=None), event("a", answer="2", user=None)])
+    assert {impression.user for impression in behaviour.impressions} == {"1", "2"}
+
+
+def test_history_tells_who_the_user_is_once_and_is_not_a_choice_that_is_learned() -> None:
+    history = ["a kettle", {"id": "f", "text": "item f", "features": {}}, {"text": "a spoon"}]
+    first, again = event("b", history=history), event("c", answer="2", history=[*history, "a bowl"], minute=1)
+    behaviour = with_rankings(EMPTY, [], [first, again])
+    before = [impression for impression in behaviour.impressions if impression.before]
+    assert [impression.item for impression in before] == ["a kettle", "f", "a spoon", "a bowl"]
+    assert all(impression.chosen for impression in before)
+    assert phases(behaviour.impressions).count("before") == 4
+    assert behaviour.lineage()["train_rows"] == len(behaviour.impressions) - 4
+    assert behaviour.items["a kettle"].text == "a kettle"
+    assert behaviour.items["b"].numbers == {"price": 2.0}
+
+
+def test_what_a_user_had_chosen_is_in_the_tower_s_choices_and_not_in_what_was_shown() -> None:
+    events = [event("b", answer=str(n), history=["a kettle"], minute=n) for n in range(6)]
+    behaviour = with_rankings(EMPTY, [], events)
+    shown, chosen = tower_matrices(behaviour)
+    kettle = list(behaviour.items).index("a kettle")
+    assert (shown[0, kettle], chosen[0, kettle]) == (0.0, 1.0)
+    assert shown.sum() > 0
+
+
+def test_held_out_are_those_that_judge() -> None:
+    behaviour = with_rankings(EMPTY, [event("a", answer="1")], [event("b", answer="2")], [event("c", answer="3")])
+    assert sum(impression.holdout for impression in behaviour.impressions) == 4
+    assert behaviour.added["samples"] == behaviour.added["learned_samples"] == 1
+
+
+def test_a_ranking_that_the_log_no_longer_has_says_nothing() -> None:
+    gone = replace(event("a"), extra={"item_id": "a", "event": "click", "input": None, "output": None})
+    assert unusable(gone) == "its ranking is no longer in the log"
+    assert unusable(event("f")) == "its item was not in the answer"
+    assert unusable(event("a")) is None
+    assert with_rankings(EMPTY, [gone], [gone, event("f")]).impressions == []
+
+
+def test_behaviour_is_kept_as_it_was_read(tmp_path: Path) -> None:
+    seed = load_behaviour()
+    kept = corpus_file(tmp_path, "recommendation", seed.lineage())
+    assert load_kept_behaviour(tmp_path, "recommendation", seed.lineage()) == seed  # we ship it
+    kept.parent.mkdir(parents=True)
+    keep_behaviour(None, kept)
+    assert load_kept_behaviour(tmp_path, "recommendation", seed.lineage()) == seed
+    kept.write_bytes(kept.read_bytes().replace(b"u001", b"u002", 1))
+    with pytest.raises(DatasetError, match="is damaged"):
+        load_kept_behaviour(tmp_path, "recommendation", seed.lineage())
+    with pytest.raises(DatasetError, match="flywheel train recommendation --data"):
+        load_kept_behaviour(tmp_path, "recommendation", {"name": "lost", "fingerprint": "1" * 64})
+
+
+# A run, from rankings in the log to a version
+
+STAR = {"id": "new-1", "text": "Everglow lantern. A lamp that never needs charging.", "features": {"price": 19.0}}
+
+
+@pytest.fixture
+def shop(home: Path) -> Iterator[tuple[Path, Store]]:
+    """A home whose recommendation champion was asked by 60 users, who all bought what it did not know."""
+    store = Store.open(f"sqlite:///{home / 'feedback.db'}")
+    rng = random.Random(7)
+    with (SEED / "catalogue.csv").open(encoding="utf-8") as file:
+        catalogue = list(csv.DictReader(file))
+    start = datetime.now(UTC) - timedelta(hours=2)
+    rows, events = [], []
+    for number in range(120):
+        at = start + timedelta(seconds=number)
+        category = rng.choice(sorted({item["category"] for item in catalogue}))
+        own = rng.sample([item for item in catalogue if item["category"] == category], 4)
+        others = rng.sample([item for item in catalogue if item["category"] != category], 4)
+        told = [
+            {"id": item["id"], "text": f"{item['title']}. {item['description']}",
+             "features": {"price": float(item["price"])}}
+            for item in (*own, *others)
+        ]  # fmt: skip
+        shown = rng.sample([*told[3:], STAR], 6)
+        id_ = f"{int(at.timestamp() * 1000):012x}{number:020x}"
+        request = {"user": {"id": f"hash{number % 60}", "history": told[:3]}, "candidates": shown, "top_k": None}
+        answer = [{"id": item["id"], "score": 0.5} for item in shown]
+        rows.append(LoggedPrediction(id_, "recommendation", "1", request, answer, at, user=f"hash{number % 60}"))
+        events += [
+            NewFeedback("recommendation", "shop", True, at, prediction_id=id_, item_id=item, event="buy")
+            for item in (STAR["id"], told[3]["id"])
+        ]
+    store.log_predictions(rows)
+    assert {receipt.outcome for receipt in store.add_feedback(events, keep_days=30)} <= {"accepted", "needs_index"}
+    yield home, store
+    store.close()
+
+
+def score_of_star(home: Path, version: str) -> float:
+    bundle = Bundle.open(home / "bundles" / "recommendation" / version)
+    task = get_task("recommendation")(bundle)
+    request = task.Request.model_validate({"candidates": [STAR]})
+    output = OnnxSession(bundle, providers="cpu").predict(task.texts(request))
+    return float(task.decode(request, output, [False])[0]["score"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
+def test_what_users_chose_is_ranked_higher_by_the_next_version(shop: tuple[Path, Store]) -> None:
+    home, store = shop
+    result = retrain(Plan("recommendation"), home, store, "a test", lambda *_: None)
+    assert result.outcome == "released", result.sentence
+    release = read_release(home, "recommendation")
+    assert (release.champion, release.challenger, release.mode) == ("1", result.version, "canary")
+    assert score_of_star(home, str(result.version)) > score_of_star(home, "1")
+    counts = store.counts("recommendation")
+    assert counts["used"] > 100
+    assert counts["waiting"] == result.left >= 20  # these judged, and are learned in the next run
+    data = Bundle.open(home / "bundles" / "recommendation" / str(result.version)).manifest.data
+    assert (data["parent"], data["samples"]) == ("1", counts["used"])
+    assert data["fingerprint"] == load_behaviour().fingerprint
+    erased = store.erase("hash0")
+    assert erased.versions == {"recommendation": [result.version]}
