@@ -9,22 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+from export.providers import CPU, CUDA, TENSORRT, GpuOptions
 
 ProviderList = list[tuple[str, dict[str, str]]]
-
-
-class GpuOptions(BaseModel):
-    """How a session uses its GPU; on a CPU nothing of it is read. docs/gpu.md says what each setting does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device_id: int = Field(0, ge=0)
-    memory_mb: int | None = Field(None, ge=64)
-    tf32: bool = True
-    cuda_graph: bool = False
 
 
 def provider_list(provider: str, options: GpuOptions, engines: Path) -> ProviderList:

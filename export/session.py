@@ -6,27 +6,22 @@ import functools
 import logging
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
-from export.gpu import CPU, CUDA, TENSORRT, BoundRun, GpuOptions, provider_list
+from export.gpu import BoundRun, provider_list
+from export.providers import CPU, CUDA, TENSORRT, GpuOptions, ProviderError, Providers
 from export.tokenizer import TextEncoder, pad
 
 log = logging.getLogger("flywheel.session")
 
-Providers = Literal["auto", "cpu", "cuda", "tensorrt"]
 # On a CPU one SkipLayerNormalization takes longer than the Add and LayerNormalization it replaces
 # (docs/decisions/0008-graph.md).
 SLOW_ON_CPU = ["SkipLayerNormFusion"]
 _ENGINES = ".engines"  # beside the bundles of a task, which never change themselves
-
-
-class ProviderError(Exception):
-    """Raised when the configuration asks for a provider that this build or this machine does not have."""
 
 
 def choose_provider(wanted: Providers) -> str:

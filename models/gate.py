@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.session import OnnxSession, Providers
+from export.providers import Providers
+from export.session import OnnxSession
 from models import checks
 from models.behaviour import Behaviour
 from models.checks import Check, Paired

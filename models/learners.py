@@ -17,13 +17,13 @@ from models.impressions import with_rankings
 from models.samples import Sample
 from models.store import Store
 from models.task import get_task
-from models.train import Candidate, Job, build_candidate
 
 if TYPE_CHECKING:
     from models.curate import Curated
     from models.gate import Verdict
     from models.progress import Stage
     from models.retrain import Plan
+    from models.train import Candidate
 
 
 class Learner(Protocol):
@@ -77,6 +77,8 @@ class TextLearner(_Champion):
         return curate(samples, context, self.plan.rules)
 
     def build(self, learn: Sequence[Sample], report: Stage) -> Candidate:
+        from models.train import Job, build_candidate
+
         job = Job(
             self.plan.task,
             recipe=self.plan.recipe,
@@ -113,6 +115,8 @@ class RankingLearner(_Champion):
         return curate(samples, context, self.plan.rules, RANKING_STEPS)
 
     def build(self, learn: Sequence[Sample], report: Stage) -> Candidate:
+        from models.train import Job, build_candidate
+
         recipe = (("base", self.bundle.manifest.base_model), ("max_length", self.bundle.manifest.max_length))
         behaviour = with_rankings(self._behaviour(), self._learned(), learn)
         job = Job(self.plan.task, recipe=recipe, parent=self.champion, behaviour=behaviour)

@@ -42,6 +42,9 @@ _RENEW_S = 20.0
 # Fewer have no say in the gate, and more make it little sharper: both are better learned from.
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
 
+ASKED = "retrain asked"
+"""the entry in the audit log by which somebody asks for a run"""
+
 Outcome = Literal["released", "refused", "too_few", "busy", "failed"]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
-from export.session import OnnxSession, Providers
+from export.providers import Providers
+from export.session import OnnxSession
 from models.behaviour import Behaviour
 from models.fit_ranker import HISTORY
 from models.ranking import Item, Ranker

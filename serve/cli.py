@@ -14,7 +14,7 @@ import orjson
 import typer
 
 from export.bundle import BundleError
-from export.session import ProviderError
+from export.providers import ProviderError
 from models.dataset import DatasetError
 from models.releases import Release, ReleaseError, local_versions, read_release
 from models.task import UnknownTaskError, get_task

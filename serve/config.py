@@ -20,8 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from export.gpu import GpuOptions
-from export.session import Providers
+from export.providers import GpuOptions, Providers
 from models.curation.terms import Rules
 from models.task import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.thresholds import Thresholds

@@ -16,10 +16,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serve.errors import NotFound, NotReady
-from serve.gateway import mount_at_root
 from serve.metrics import exposition
 from serve.openapi import openapi
-from serve.responses import json_response, on_http_exception, plain
+from serve.responses import json_response, mount_at_root, on_http_exception, plain
 
 Status = Callable[[], dict[str, str]]
 """Blocking; what is not ready: task -> its state. Empty when everything is."""

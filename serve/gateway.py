@@ -31,7 +31,7 @@ from serve.feedback import Feedback, FeedbackBatch, FeedbackDesk
 from serve.incoming import Incoming, WhileConnected, read_body, require_json, seconds_allowed
 from serve.operators import operator_routes
 from serve.replica import Replica
-from serve.responses import Handler, error_response, json_response, on_http_exception, plain
+from serve.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
 from serve.schemas import parse_json, validate
 from serve.version import LoadedVersion
 
@@ -192,14 +192,3 @@ class _Gateway:
         if not version.batcher.alive:
             raise NotReady(f"{self._replica.task.name} is not ready: its worker has died", retry_after=5)
         return json_response({"name": self._replica.task.name, "ready": True})
-
-
-def mount_at_root(app: ASGIApp) -> ASGIApp:
-    """Ray Serve names the route prefix as root_path; our routes carry the whole path, so drop it again."""
-
-    async def at_root(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["root_path"] = ""
-        await app(scope, receive, send)
-
-    return at_root

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from models.releases import Release, ReleaseError, read_release
-from models.retrain import Plan
+from models.retrain import ASKED, Plan
 from models.rollout import Rollout
 from models.store import Store, StoreError
 from models.store.database import utc_now
@@ -24,7 +24,6 @@ from models.task import get_task
 from serve.config import Config
 from serve.evidence import Tally, Verdict, collected, decide, watch
 from serve.metrics import LoopMetrics, collect
-from serve.operators import RETRAIN
 
 log = logging.getLogger("flywheel.loop")
 
@@ -125,7 +124,7 @@ class Loop:
         for entry in self._store.audits(task, 20):
             if entry.action == "retrain started":
                 break
-            if entry.action == RETRAIN:
+            if entry.action == ASKED:
                 return f"asked for by {entry.who}: {entry.why}"
         if not rules.automatic or time.monotonic() < watched.not_before:
             return None

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
@@ -15,17 +15,18 @@ from starlette.routing import Route
 
 from models.progress import read_progress
 from models.releases import Mode, Release, ReleaseError
-from models.retrain import lock_of
+from models.retrain import ASKED, lock_of
 from models.rollout import Rollout
 from models.store import Store
 from models.task import Strict
 from serve.config import ServerConfig
 from serve.errors import Conflict, Forbidden
-from serve.replica import Replica
 from serve.responses import json_response, plain
 from serve.schemas import Model, parse_json, validate
 
-RETRAIN = "retrain asked"
+if TYPE_CHECKING:
+    from serve.replica import Replica
+
 _Line = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=500)]
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class _Operators:
     async def retrain(self, request: Request) -> Response:
         """202: the loop starts it within seconds; `retraining` says how far it is, the audit log what came of it."""
         asked = await self._asked(request, Move)
-        await self._with_store(lambda store: store.audit(self._task, RETRAIN, None, asked.who, asked.why))
+        await self._with_store(lambda store: store.audit(self._task, ASKED, None, asked.who, asked.why))
         return json_response({"status": "asked"}, 202)
 
     async def retraining(self, request: Request) -> Response:

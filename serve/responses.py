@@ -9,6 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.errors import Internal, MethodNotAllowed, NotFound, RequestError
 from serve.schemas import to_json
@@ -54,3 +55,14 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         response.headers["allow"] = allowed
         return response
     return error_response(NotFound(f"there is nothing at {request.url.path}"))
+
+
+def mount_at_root(app: ASGIApp) -> ASGIApp:
+    """Ray Serve names the route prefix as root_path; our routes carry the whole path, so drop it again."""
+
+    async def at_root(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["root_path"] = ""
+        await app(scope, receive, send)
+
+    return at_root

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from export.gpu import CPU
+from export.providers import CPU
 from export.session import choose_provider
 from models.parallel import build_in_parallel
 from models.releases import ReleaseError, read_release

@@ -26,6 +26,15 @@ LONGER = {
 
 @pytest.mark.parametrize("modules", [SERVING, "serve.cli"])
 def test_serving_needs_no_training_library(modules: str) -> None:
+    assert loaded_by(modules).isdisjoint(TRAINING_ONLY)
+
+
+def test_only_replicas_load_what_runs_models() -> None:
+    """Twenty megabytes for each process that does not."""
+    assert loaded_by("serve.cli, serve.app, serve.control, serve.loop, serve.trainer").isdisjoint({"onnxruntime"})
+
+
+def loaded_by(modules: str) -> set[str]:
     program = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
@@ -33,7 +42,7 @@ def test_serving_needs_no_training_library(modules: str) -> None:
     )  # fmt: skip
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "serve" in loaded
-    assert loaded.isdisjoint(TRAINING_ONLY)
+    return loaded
 
 
 def sources() -> list[Path]:

@@ -11,14 +11,13 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from models.releases import read_release, write_release
-from models.retrain import Plan, Result
+from models.retrain import ASKED, Plan, Result
 from models.rollout import Rollout
 from models.samples import NewFeedback
 from models.store import Store
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
 from serve.loop import Loop
 from serve.metrics import LoopMetrics
-from serve.operators import RETRAIN
 
 AFTER = 10
 
@@ -117,7 +116,7 @@ def test_it_begins_when_asked_however_few_there_are(made: Made) -> None:
     correct(store, 0, AFTER * 2)
     loop.turn("intent")
     assert runs.begun == []
-    store.audit("intent", RETRAIN, None, "ops", "before the sale")
+    store.audit("intent", ASKED, None, "ops", "before the sale")
     loop.turn("intent")
     assert len(runs.begun) == 1
     assert store.audits("intent")[0].why == "asked for by ops: before the sale"

@@ -19,8 +19,9 @@ from pydantic import ValidationError
 
 from export import session as session_module
 from export.bundle import Bundle, write_bundle
-from export.gpu import CPU, CUDA, TENSORRT, BoundRun, GpuOptions, bucket, provider_list
-from export.session import OnnxSession, ProviderError, choose_provider
+from export.gpu import BoundRun, bucket, provider_list
+from export.providers import CPU, CUDA, TENSORRT, GpuOptions, ProviderError
+from export.session import OnnxSession, choose_provider
 from export.tokenizer import pad
 from serve.config import ConfigError, SessionConfig, load_config
 

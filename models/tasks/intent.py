@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from export.bundle import Bundle
-from export.session import OnnxSession
 from models.task import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
+
+if TYPE_CHECKING:
+    from export.session import OnnxSession
 
 OUT_OF_SCOPE = "out_of_scope"
 # Known questions kept a label: enough to cover its wordings, few enough to compare with on each unsure request.

@@ -1,0 +1,26 @@
+"""What a session may be asked to run on. Loads no onnxruntime: the processes that only pass it on need none."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+Providers = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+
+class ProviderError(Exception):
+    """Raised when the configuration asks for a provider that this build or this machine does not have."""
+
+
+class GpuOptions(BaseModel):
+    """How a session uses its GPU; on a CPU nothing of it is read. docs/gpu.md says what each setting does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device_id: int = Field(0, ge=0)
+    memory_mb: int | None = Field(None, ge=64)
+    tf32: bool = True
+    cuda_graph: bool = False
