@@ -1,5 +1,5 @@
 # make serve   set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
-# make test    set up and run the tests against real servers, in two halves; ARGS="tests/test_http.py" runs some of them
+# make test    set up and run the tests against real servers
 # make lint    formatter, linter, types, import order
 # make bench   this machine's limit, the server and its peers, in one run (20 minutes); ARGS="--help" lists options
 
@@ -23,7 +23,7 @@ serve: $(VENV)/.serve
 	$(if $(HOST),HOST=$(HOST)) $(if $(PORT),PORT=$(PORT)) exec $(BIN)/flywheel up
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadgroup)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -15,17 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 180
-# `make test` runs these beside the others: they train, and share the parent below; the others share servers.
-TRAINING = {"test_cli", "test_gate", "test_rankings", "test_replay", "test_retrain"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("training" if item.path.stem in TRAINING else "serving"))
 
 
 @dataclass
@@ -99,12 +91,10 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = Path(os.environ.get("FLYWHEEL_HOME", ROOT / "var")).resolve()
     script = tmp_path_factory.mktemp("prepare") / "prepare.py"  # a file: its worker processes import it again
     script.write_text(_PREPARE)
-    tasks = ("intent", "sentiment", "recommendation")
-    with FileLock(tmp_path_factory.getbasetemp().parent / "models.lock"):  # the other half of the tests wants them too
-        if not all((home / "releases" / f"{task}.json").exists() for task in tasks):
-            subprocess.run(
-                [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "FLYWHEEL_HOME": str(home)}, check=True
-            )
+    if not all((home / "releases" / f"{task}.json").exists() for task in ("intent", "sentiment", "recommendation")):
+        subprocess.run(
+            [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "FLYWHEEL_HOME": str(home)}, check=True
+        )
     return home
 
 
