@@ -45,10 +45,14 @@ class TextModel(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask of shape (batch, length) to an output of shape (batch, labels or dimensions)."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
-        out: Tensor = self.head(self.dropout(pooled))
+        out: Tensor = self.head(self.dropout(mean_pooled(hidden, attention_mask)))
         return nn.functional.normalize(out, dim=-1) if self.normalize else out
+
+
+def mean_pooled(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The mean over each text's tokens: (batch, length, hidden) and a mask of (batch, length) to (batch, hidden)."""
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
 
 
 def resolve_base(name: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from export.checkpoint import mean_pooled
+
 _BATCH = 32
 
 
@@ -33,8 +35,7 @@ def pooled(encoder: nn.Module, rows: Sequence[Sequence[int]], progress: Callable
     for at in range(0, len(order), _BATCH):
         ids, mask = pad_rows([rows[i] for i in order[at : at + _BATCH]])
         hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        weight = mask.unsqueeze(-1)
-        parts.append((hidden * weight).sum(1) / weight.sum(1))
+        parts.append(mean_pooled(hidden, mask))
         progress(min(at + _BATCH, len(order)), len(order))
     found = torch.empty(len(rows), parts[0].shape[1])
     found[order] = torch.cat(parts)
