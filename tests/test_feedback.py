@@ -253,12 +253,6 @@ def test_a_retraining_that_never_was_has_no_progress(desk: Server) -> None:
     assert desk.get(f"{MODEL}/retrain").json() == {"state": "never"}
 
 
-def test_a_ranker_can_be_asked_to_learn(desk: Server) -> None:
-    ranker = "/v2/models/recommendation"
-    assert desk.post(f"{ranker}/retrain", json={}).status_code == 202
-    eventually(lambda: desk.get(f"{ranker}/retrain").json()["state"] == "too_few", 180)
-
-
 def test_metrics_count_what_became_of_corrections(desk: Server) -> None:
     desk.post(FEEDBACK, json={**GOOD, "text": "for the metrics"})
     pattern = r'^flywheel_feedback_total\{status="accepted",task="intent"\} (\S+)$'

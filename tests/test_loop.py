@@ -47,7 +47,7 @@ def made(tmp_path: Path) -> Made:
         config = Config(
             learning=LearningConfig(**{"after": AFTER, **learning}),
             rollout=RolloutConfig(automatic=False),
-            tasks={"intent": TaskConfig(new_labels=True)},
+            tasks={"intent": TaskConfig(new_labels=True), "recommendation": TaskConfig()},
         ).model_copy(update={"home": tmp_path})  # the environment may name another
         store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
         return Loop(config, LoopMetrics(CollectorRegistry()), runs.start, lambda _: runs.drift, runs.poll), store, runs
@@ -109,6 +109,13 @@ def test_after_a_failure_it_does_not_begin_again_at_once(made: Made) -> None:
     correct(store, 100, AFTER)
     loop.turn("intent")
     assert len(runs.begun) == 1
+
+
+def test_a_ranker_learns_like_the_others(made: Made) -> None:
+    loop, store, runs = made(automatic=False)
+    store.audit("recommendation", ASKED, None, "ops", "a new season")
+    loop.turn("recommendation")
+    assert [plan.task for plan in runs.begun] == ["recommendation"]
 
 
 def test_it_begins_when_asked_however_few_there_are(made: Made) -> None:
