@@ -132,7 +132,7 @@ class RankingLearner(_Champion):
         return load_kept_behaviour(self.home, self.plan.task, self.bundle.manifest.data)
 
     def _learned(self) -> list[Sample]:
-        return self.store.used(self.plan.task)
+        return self.store.used(self.plan.task, self.plan.most)  # each with the whole ranking that it belongs to
 
 
 def _nothing(texts: Sequence[str]) -> NDArray[np.float32]:

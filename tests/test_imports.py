@@ -30,7 +30,7 @@ def test_serving_needs_no_training_library(modules: str) -> None:
 
 
 def test_only_replicas_load_what_runs_models() -> None:
-    """Twenty megabytes for each process that does not."""
+    """The others only pass its settings on."""
     assert loaded_by("serve.cli, serve.app, serve.control, serve.loop, serve.trainer").isdisjoint({"onnxruntime"})
 
 

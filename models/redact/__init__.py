@@ -7,7 +7,6 @@ Every pattern takes time linear in the text: no repetition within a repetition o
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -76,10 +75,6 @@ def redact_json(value: Any) -> Any:
     return _redact_json(value, 0)
 
 
-# The same few in every row that is logged.
-_redact_key = functools.lru_cache(maxsize=1024)(redact)
-
-
 def _redact_json(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return redact(value)
@@ -92,7 +87,7 @@ def _redact_json(value: Any, depth: int) -> Any:
     if isinstance(value, dict):
         out: dict[str, Any] = {}
         for key, inner in value.items():
-            name = plain = _redact_key(str(key))
+            name = plain = redact(str(key))
             number = 1
             while name in out:
                 number += 1
