@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from models.dataset import SEED, DatasetError, corpus_file, read_rows
+from models.dataset import SEED, DatasetError, load_kept, read_rows
 
 CHOSEN = frozenset({"click", "buy", "like"})
 SHOWN = frozenset({"view"})
@@ -121,19 +121,8 @@ def load_kept_behaviour(home: Path, task: str, lineage: Mapping[str, Any]) -> Be
 
     Raises DatasetError when it was not kept, or is not what it was.
     """
-    name, kept = str(lineage["name"]), corpus_file(home, task, lineage)
-    if kept.is_file():
-        behaviour = load_behaviour(kept)._replace(name=name)
-        if behaviour.fingerprint != lineage["fingerprint"]:
-            raise DatasetError(f"{kept} is damaged: its fingerprint is {behaviour.fingerprint}. Copy it again.")
-        return behaviour
-    # Homes of before behaviour was kept: all of ours were trained on the seed shop.
-    if (seed := load_behaviour()).fingerprint == lineage["fingerprint"]:
-        return seed
-    raise DatasetError(
-        f"The behaviour {name!r} that {task} was trained on is not in {kept.parent}. Copy {kept.name} from where it "
-        f"was trained, or train a new version on it: flywheel train {task} --data FILE"
-    )
+    behaviour = load_kept(home, task, lineage, load_behaviour, load_behaviour)
+    return behaviour._replace(name=str(lineage["name"]))
 
 
 def _rows(file: Path | None) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,9 +10,10 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
@@ -25,6 +26,14 @@ _SPLITS = ("train", "holdout")
 
 class DatasetError(Exception):
     """Raised when a training file cannot be used; the text names the file, the line and the remedy."""
+
+
+class _Fingerprinted(Protocol):
+    @property
+    def fingerprint(self) -> str: ...
+
+
+_Read = TypeVar("_Read", bound=_Fingerprinted)
 
 
 class Example(NamedTuple):
@@ -107,18 +116,34 @@ def load_corpus(home: Path, task: str, lineage: Mapping[str, Any]) -> Dataset:
 
     Raises DatasetError when it was not kept, or is not what it was.
     """
-    name, file = str(lineage["name"]), corpus_file(home, task, lineage)
+    seed = partial(load_dataset, task) if (SEED / f"{task}.csv").is_file() else None
+    corpus = load_kept(home, task, lineage, partial(load_dataset, task), seed)
+    return corpus._replace(name=str(lineage["name"]))
+
+
+def load_kept(
+    home: Path,
+    task: str,
+    lineage: Mapping[str, Any],
+    load: Callable[[Path], _Read],
+    seed: Callable[[], _Read] | None,
+) -> _Read:
+    """What was kept of the training that `lineage` speaks of, or our own `seed` where it is that.
+
+    Raises DatasetError when it is neither, or is not what it was.
+    """
+    file = corpus_file(home, task, lineage)
     if file.is_file():
-        dataset = load_dataset(task, file)._replace(name=name)
-        if dataset.fingerprint != lineage["fingerprint"]:
-            raise DatasetError(f"{file} is damaged: its fingerprint is {dataset.fingerprint}. Copy it again.")
-        return dataset
-    # Homes of before corpora were kept: all of ours were trained on the seed corpus.
-    if (SEED / f"{task}.csv").is_file() and (seed := load_dataset(task)).fingerprint == lineage["fingerprint"]:
-        return seed
+        found = load(file)
+        if found.fingerprint != lineage["fingerprint"]:
+            raise DatasetError(f"{file} is damaged: its fingerprint is {found.fingerprint}. Copy it again.")
+        return found
+    # Homes of before anything was kept: all of ours were trained on the seed.
+    if seed is not None and (shipped := seed()).fingerprint == lineage["fingerprint"]:
+        return shipped
     raise DatasetError(
-        f"The corpus {name!r} that {task} was trained on is not in {file.parent}. Copy {file.name} from where it was "
-        f"trained, or train a new version on it: flywheel train {task} --data FILE"
+        f"The data {str(lineage['name'])!r} that {task} was trained on is not in {file.parent}. Copy {file.name} from "
+        f"where it was trained, or train a new version on it: flywheel train {task} --data FILE"
     )
 
 

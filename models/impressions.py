@@ -35,6 +35,8 @@ def with_rankings(
     """
     impressions, items = list(behaviour.impressions), dict(behaviour.items)
     told = {(i.user, i.item) for i in impressions if i.chosen}
+    known = {sample.prediction_id for sample in (*learned, *learn)}
+    judge = [sample for sample in judge if sample.prediction_id not in known]  # half an answer would judge wrongly
     for samples, held_out in (([*learned, *learn], False), (judge, True)):
         for ranking in _rankings(samples):
             for name, item in (*ranking.history.items(), *ranking.shown.items()):

@@ -107,7 +107,10 @@ def retrain(task: TaskArgument, config: ConfigOption = None) -> None:
 @commands.command()
 def feedback(
     task: TaskArgument,
-    file: Annotated[Path | None, typer.Argument(help="JSONL of corrections to send; none: counts by state.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="JSONL of corrections, or of events on ranked items, to send; none: counts by state."),
+    ] = None,
     url: UrlOption = URL,
 ) -> None:
     """Send corrections to a running server, or ask it what became of them.

@@ -425,28 +425,24 @@ async def test_alive_is_false_before_the_start_and_once_the_worker_has_died(metr
         await batcher.stop()
 
 
-def test_what_a_token_costs_is_not_the_mean_of_large_and_small_batches() -> None:
+def guessed(batches: Sequence[tuple[int, float]], tokens: int) -> float:
+    """Seconds that `tokens` are guessed to take after batches of (tokens, seconds) ran."""
     waiting = WaitingTexts(Batching(), seconds_a_token=1.0)
+    for batch in batches:
+        waiting.ran(*batch)
     loop = asyncio.new_event_loop()
-    for _ in range(200):
-        waiting.ran(10, 0.02)
-        waiting.ran(100, 0.1)
-    job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
-    waiting.add(job, [(tuple(text(1, 110)), [0])])
-    assert waiting.seconds == pytest.approx(0.12, rel=0.05)  # the mean of both costs would make it 0.165
+    waiting.add(Job(time.monotonic() + 100, loop.create_future(), [None], 1), [(text(1, tokens), [0])])
     loop.close()
+    return waiting.seconds
+
+
+def test_what_a_token_costs_is_not_the_mean_of_large_and_small_batches() -> None:
+    # The mean of both costs would make it 0.165.
+    assert guessed([(10, 0.02), (100, 0.1)] * 200, 110) == pytest.approx(0.12, rel=0.05)
 
 
 def test_one_stall_of_the_machine_is_not_taken_for_its_speed() -> None:
-    waiting = WaitingTexts(Batching(), seconds_a_token=0.001)
-    loop = asyncio.new_event_loop()
-    for _ in range(50):
-        waiting.ran(100, 0.1)
-    waiting.ran(100, 60.0)
-    job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
-    waiting.add(job, [(tuple(text(1, 100)), [0])])
-    assert 0.1 < waiting.seconds < 0.25
-    loop.close()
+    assert 0.1 < guessed([*[(100, 0.1)] * 200, (100, 60.0)], 100) < 0.25
 
 
 @in_loop

@@ -19,7 +19,7 @@ from models.dataset import SEED, DatasetError, corpus_file
 from models.fit_ranker import phases, tower_matrices
 from models.impressions import unusable, with_rankings
 from models.releases import read_release
-from models.retrain import Plan, retrain
+from models.retrain import Plan, _split, retrain
 from models.samples import LoggedPrediction, NewFeedback, Sample
 from models.store import Store
 from models.task import get_task
@@ -97,6 +97,19 @@ def test_held_out_are_those_that_judge() -> None:
     behaviour = with_rankings(EMPTY, [event("a", answer="1")], [event("b", answer="2")], [event("c", answer="3")])
     assert sum(impression.holdout for impression in behaviour.impressions) == 4
     assert behaviour.added["samples"] == behaviour.added["learned_samples"] == 1
+
+
+def test_an_answer_that_was_learned_from_does_not_judge() -> None:
+    behaviour = with_rankings(EMPTY, [event("a", answer="1")], [], [event("b", answer="1"), event("b", answer="2")])
+    assert [impression.holdout for impression in behaviour.impressions].count(True) == 3
+
+
+def test_what_was_told_of_one_answer_is_not_divided() -> None:
+    events = [event("a", answer=str(n % 60), minute=n, number=n) for n in range(120)]
+    learn, judge = _split(events, 0.2)
+    assert {sample.prediction_id for sample in learn}.isdisjoint({sample.prediction_id for sample in judge})
+    assert len(learn) + len(judge) == 120
+    assert max(sample.at for sample in events) == judge[-1].at
 
 
 def test_a_ranking_that_the_log_no_longer_has_says_nothing() -> None:
