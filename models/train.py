@@ -150,6 +150,8 @@ def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
     if job.parent and job.behaviour is None:
         raise DatasetError(f"{job.task} is a ranker: it continues with behaviour, not with labels.")
     behaviour = job.behaviour or load_behaviour(job.data)
+    if job.behaviour is None:  # at once, or it might be another file by then
+        keep_behaviour(job.data, folder / _CORPUS)
     report("loading", 0, 0)
     from models.finetune import Recipe
     from models.fit_ranker import tower_matrices
@@ -162,8 +164,6 @@ def _ranker(job: Job, folder: Path, report: Stage) -> Candidate:
     losses = fit_tower(texts, shown, chosen, recipe, checkpoint, report)
     report("exporting", 0, 0)
     bundle = _export_ranker(job, behaviour, recipe, checkpoint, folder / "bundle")
-    if job.parent is None:
-        keep_behaviour(job.data, folder / _CORPUS)
     return _candidate(job, bundle, recipe, losses, _lineage(job, behaviour), None)
 
 
