@@ -15,10 +15,13 @@ from tokenizers import Tokenizer
 _CHARACTERS_A_TOKEN = 40
 
 
+Ids = tuple[int, ...]
+
+
 class Encoded(NamedTuple):
     """One text: its token ids, special ones included, and whether the text was cut to `max_length`."""
 
-    ids: tuple[int, ...]
+    ids: Ids
     truncated: bool
 
 

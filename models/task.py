@@ -114,9 +114,14 @@ class Task(ABC):
     def texts(self, request: Any) -> list[str]:
         """The texts the model must read to answer this request, in the order `decode` expects their outputs."""
 
+    @staticmethod
+    def activate(output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The model's output for a batch, (texts, labels or dimensions), as `decode` wants it: once for many texts."""
+        return output
+
     @abstractmethod
     def decode(self, request: Any, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
-        """The answer. `output` is (len(texts), labels or dimensions); `truncated` says which texts were cut."""
+        """The answer. `output` is what `activate` gave for `texts`; `truncated` says which of them were cut."""
 
     @classmethod
     @abstractmethod
@@ -148,16 +153,19 @@ class ClassifierTask(Task):
     def texts(self, request: TextRequest) -> list[str]:
         return request.all_texts()
 
+    @staticmethod
+    def activate(output: NDArray[np.float32]) -> NDArray[np.float32]:
+        return softmax(output)
+
     def decode(self, request: TextRequest, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
-        probabilities = softmax(output)
-        predictions = [self.prediction(request, row, logits) for row, logits in zip(probabilities, output, strict=True)]
+        predictions = [self.prediction(request, scores) for scores in output]
         for prediction, cut in zip(predictions, truncated, strict=True):
             if cut:
                 prediction["truncated"] = True
         return predictions
 
-    def prediction(self, request: TextRequest, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
-        """One text's answer from its probabilities and logits, both of shape (labels,)."""
+    def prediction(self, request: TextRequest, scores: NDArray[np.float32]) -> Prediction:
+        """One text's answer from its probabilities, of shape (labels,)."""
         best = int(scores.argmax())
         return {"label": self.labels[best], "score": rounded(scores[best])}
 
@@ -173,7 +181,7 @@ class ClassifierTask(Task):
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Row-wise softmax of (n, labels)."""
-    # The ufuncs themselves: their methods on arrays go through Python first, which costs more than so few numbers do.
+    # The ufuncs themselves: their methods on arrays go through Python first.
     exponent: NDArray[np.float32] = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
     exponent /= np.add.reduce(exponent, axis=-1, keepdims=True)
     return exponent

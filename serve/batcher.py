@@ -11,16 +11,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from export.tokenizer import Ids
 from serve.config import Batching
-from serve.errors import DeadlineExceeded, NotReady
+from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
-from serve.waiting import Entry, Ids, Job, Row, WaitingTexts
+from serve.waiting import Entry, Job, Row, WaitingTexts
 
 _TOO_LATE = "the deadline passed before the model answered"
 # A batch is bounded to some milliseconds of work: one that still runs after this hangs.
@@ -67,10 +67,12 @@ class Batcher:
         # wait as much as the model does, and belongs into the estimate of a wait.
         self._free_since: float | None = None
         self._arrived = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._worker = asyncio.create_task(self._work(), name=f"batcher-{self._version}")
+        self._loop = asyncio.get_running_loop()  # kept: asking for it is a system call
+        self._worker = self._loop.create_task(self._work(), name=f"batcher-{self._version}")
 
     async def stop(self) -> None:
         """Finish what waits and what runs, then end the worker."""
@@ -101,20 +103,20 @@ class Batcher:
         left = self._running_since + self._waiting.seconds_of(self._running) - time.monotonic()
         return max(0.0, left) + self._waiting.seconds_before(tokens)
 
+    def knows(self, ids: Ids) -> bool:
+        """Whether a text costs the model nothing more: its output is remembered, or on its way."""
+        return self._known is not None and (ids in self._known or ids in self._under_way)
+
     async def submit(
-        self,
-        rows: Sequence[Ids],
-        deadline: float,
-        while_waiting: AbstractAsyncContextManager[None] | None = None,
+        self, rows: Sequence[Ids], deadline: float, left: Callable[[], bool] = bool
     ) -> NDArray[np.float32]:
         """Outputs of `rows` (token ids), (len(rows), labels or dimensions), in order.
 
-        `deadline` is on the clock of time.monotonic. Raises DeadlineExceeded when it passes first, and whatever
-        the model raised for one of the texts. When the caller is cancelled its texts leave the queue; `while_waiting`
-        is entered for as long as this waits, so that it may do so.
+        `deadline` is on the clock of time.monotonic. Raises DeadlineExceeded when it passes first, ClientLeft when
+        `left()` turns true before the model has begun, and whatever the model raised for one of the texts. When the
+        caller is cancelled its texts leave the queue.
         """
-        loop = asyncio.get_running_loop()
-        job = Job(deadline, loop.create_future(), [None] * len(rows), len(rows))
+        job = Job(deadline, self._loop.create_future(), [None] * len(rows), len(rows), left=left)
         missing = [(ids, [i]) for i, ids in enumerate(rows)] if self._known is None else self._unknown(job, rows)
         if missing:
             entries = self._waiting.add(job, missing)
@@ -123,10 +125,9 @@ class Batcher:
             self._arrived.set()
         if job.future.done():
             return _stacked(job.future.result())
-        late = loop.call_later(deadline - time.monotonic(), job.fail, DeadlineExceeded(_TOO_LATE))
+        late = self._loop.call_later(deadline - time.monotonic(), job.fail, DeadlineExceeded(_TOO_LATE))
         try:
-            async with while_waiting or nullcontext():
-                return _stacked(await job.future)
+            return _stacked(await job.future)
         finally:
             late.cancel()
 
@@ -160,6 +161,8 @@ class Batcher:
                     self._tell_waits(batch)
                     await self._answer(batch)
                     self._running = ()
+                else:
+                    self._free_since = None  # all that waited was dropped: the model was not kept from anything
         finally:
             # Whoever waits hears of it at once; the replica reports that it is unhealthy and is replaced.
             for entry in [*self._running, *self._waiting.clear()]:
@@ -170,7 +173,7 @@ class Batcher:
             self._under_way.pop(entry.ids, None)
             expired = any(job.deadline <= time.monotonic() for job, _ in entry.places)
             self._metrics.dropped("deadline" if expired else "client_left")
-            entry.fail(DeadlineExceeded(_TOO_LATE))
+            entry.fail(DeadlineExceeded(_TOO_LATE) if expired else ClientLeft("the client left while its texts waited"))
 
     def _tell_waits(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
@@ -186,9 +189,9 @@ class Batcher:
         try:
             if self._inline and not self._waiting:
                 await asyncio.sleep(0)  # what has arrived in the same turn of the loop is read first
-                output = self._run(rows)
+                output, seconds = self._timed(rows)
             else:
-                output = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, rows)
+                output, seconds = await self._loop.run_in_executor(self._executor, self._timed, rows)
         except Exception as error:
             if len(batch) == 1:
                 self._under_way.pop(batch[0].ids, None)
@@ -203,12 +206,18 @@ class Batcher:
         ended = time.monotonic()
         self._waiting.ran(sum(entry.length for entry in batch), ended - (self._free_since or started))
         self._free_since = ended if self._waiting else None
-        self._metrics.batch(self._version, len(batch), ended - started)
+        self._metrics.batch(self._version, len(batch), seconds)
         for entry, row in zip(batch, output, strict=True):
             if self._known is not None:
                 self._under_way.pop(entry.ids, None)
                 self._known[entry.ids] = row.copy()  # or the row would keep its whole batch in memory
             entry.answer(row)
+
+    def _timed(self, rows: Sequence[Ids]) -> tuple[NDArray[np.float32], float]:
+        """The output, and the seconds the model itself took: another version's batch may have the thread before."""
+        began = time.monotonic()
+        output = self._run(rows)
+        return output, time.monotonic() - began
 
 
 def _stacked(rows: Sequence[Row]) -> NDArray[np.float32]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cachetools import LRUCache
 
-from export.tokenizer import Encoded, TextEncoder
+from export.tokenizer import Encoded, Ids, TextEncoder
 
 _MOST_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would hold up everybody else for tens of milliseconds
 _MOST_KEPT = 1_000  # characters of a text that is remembered: the bound on the memory this takes
@@ -22,10 +22,16 @@ class RememberingEncoder:
         self._max_length = max_length
         self._known: LRUCache[str, Encoded] = LRUCache(remember)
 
-    def estimated_tokens(self, texts: Sequence[str]) -> int:
-        """Roughly the tokens of those texts that were not seen before, cheaply."""
-        most, known = self._max_length, self._known
-        return sum(min(len(text) // _CHARACTERS_A_TOKEN + 2, most) for text in texts if text not in known)
+    def estimated_tokens(self, texts: Sequence[str], answered: Callable[[Ids], bool]) -> int:
+        """Roughly the tokens of those texts that are not `answered`, which is asked of token ids, cheaply."""
+        most, tokens = self._max_length, 0
+        for text in texts:
+            encoded = self._known.get(text)
+            if encoded is None:
+                tokens += min(len(text) // _CHARACTERS_A_TOKEN + 2, most)
+            elif not answered(encoded.ids):  # whoever asked before left, or was too late
+                tokens += len(encoded.ids)
+        return tokens
 
     async def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One `Encoded` a text, in order. Much text that is new is tokenized off the event loop."""

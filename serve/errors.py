@@ -99,6 +99,12 @@ class DeadlineExceeded(RequestError):
     status, code = 504, "deadline_exceeded"
 
 
+class ClientLeft(RequestError):
+    """Raise when nobody waits for the answer any more; nginx's number, which nobody reads but the metrics."""
+
+    status, code = 499, "client_left"
+
+
 class Internal(RequestError):
     """Raise in place of any unforeseen exception; the cause goes to the log, never to the client."""
 

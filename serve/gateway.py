@@ -15,7 +15,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,7 +28,7 @@ from serve.errors import (
     RequestError,
 )
 from serve.feedback import Feedback, FeedbackBatch, FeedbackDesk
-from serve.incoming import Incoming, WhileConnected, read_body, require_json, seconds_allowed
+from serve.incoming import Incoming, leaving, read_body, require_json, seconds_allowed
 from serve.operators import operator_routes
 from serve.replica import Replica
 from serve.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
@@ -37,7 +37,6 @@ from serve.version import LoadedVersion
 
 log = logging.getLogger("flywheel.gateway")
 
-_CLIENT_LEFT = 499  # nginx's number; nobody is there to read it, but the metrics are
 _USER = "x-user-id"  # keeps a user with one version of a canary; stored as a keyed hash
 Answer = Callable[["Call", bytes], Awaitable[Response]]
 
@@ -128,8 +127,6 @@ class _Gateway:
                 response = await answer(call, body)
             except RequestError as error:
                 response = error_response(error)
-            except ClientDisconnect:
-                response = Response(status_code=_CLIENT_LEFT)
             except Exception:
                 log.exception("unforeseen error in %s", request.url.path)
                 response = error_response(Internal("an internal error; the server's log has the cause"))
@@ -156,11 +153,11 @@ class _Gateway:
 
     async def _answer(self, call: Call, value: Any) -> dict[str, Any]:
         request = validate(self._replica.task.Request, value)
-        if call.user is None and (user := call.version.task.user(request)) is not None:
-            call.user = user
-            call.version = self._replica.choose(call.pinned, user)
-        watched = WhileConnected(call.request)
-        return await self._replica.answer(call.version, request, call.deadline, watched, call.user)
+        if call.user is None:
+            call.user = call.version.task.user(request)
+        # Once more: while a slow body came in, a release may have retired the version that was chosen by its headers.
+        call.version = self._replica.choose(call.pinned, call.user)
+        return await self._replica.answer(call.version, request, call.deadline, leaving(call.request), call.user)
 
     async def feedback(self, call: Call, body: bytes) -> Response:
         """202 once it is durable: one correction, or `{"feedback": [...]}` with a result for each."""

@@ -9,9 +9,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from export.bundle import Bundle, BundleError
@@ -103,13 +102,13 @@ class Replica:
         version: LoadedVersion,
         request: Any,
         deadline: float,
-        while_waiting: AbstractAsyncContextManager[None] | None = None,
+        left: Callable[[], bool] = bool,
         user: str | None = None,
     ) -> dict[str, Any]:
         """The predict answer to a validated request. Raises a RequestError the client can act on.
 
-        `deadline` is on the clock of time.monotonic. `while_waiting` is entered only where the model has to be waited
-        for. `user` is who asks, for the log.
+        `deadline` is on the clock of time.monotonic. `left` tells whether the client is gone: it is asked before its
+        texts run. `user` is who asks, for the log.
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
@@ -118,7 +117,7 @@ class Replica:
         started = time.perf_counter()
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
-        output = await version.batcher.submit([row.ids for row in encoded], deadline, while_waiting)
+        output = await version.batcher.submit([row.ids for row in encoded], deadline, left)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
         id_ = new_id()
         self._log(id_, version, request, texts, predictions, user)
@@ -161,7 +160,7 @@ class Replica:
         longest = min(self._admission.bound_s, left)
         if self.backlog_s <= longest / 2:  # a batch that runs is far shorter than the other half
             return
-        tokens = version.encoder.estimated_tokens(texts)
+        tokens = version.encoder.estimated_tokens(texts, version.batcher.knows)
         wait = version.batcher.wait_s(tokens)
         if tokens and wait > longest:
             self.metrics.dropped("overloaded", len(texts))
@@ -222,7 +221,7 @@ class Replica:
         batching, remember = self._config.batching, self._config.cache.texts
         encoder = RememberingEncoder(session.encoder, bundle.manifest.max_length, remember)
         batcher = Batcher(
-            session.run,
+            lambda rows: task.activate(session.run(rows)),
             self._executor,
             batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
             self.metrics,
@@ -263,7 +262,17 @@ class Replica:
 
 def new_id() -> str:
     """32 hexadecimal digits: 12 of the time in milliseconds, so that ids sort by it, and 20 at random."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return f"{time.time_ns() // 1_000_000:012x}{next(_random)}"
+
+
+def _random_digits() -> Iterator[str]:
+    """20 random digits at a time, of the system's own randomness: who can guess an id can correct its answer."""
+    while True:
+        digits = os.urandom(10 * 256).hex()  # a system call for many
+        yield from (digits[at : at + 20] for at in range(0, len(digits), 20))
+
+
+_random = _random_digits()
 
 
 def _step_back() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
@@ -18,10 +18,10 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from export.tokenizer import Ids
 from serve.config import Batching
 
 Row = NDArray[np.float32]
-Ids = tuple[int, ...]
 
 # A job is overtaken by what arrives within this many times its own running time, and no longer than _LONGEST_S:
 # the shortest goes first, and nobody waits for ever.
@@ -41,8 +41,14 @@ class Job:
     outputs: list[Row | None]
     missing: int
     since: float = field(default_factory=time.monotonic)
+    left: Callable[[], bool] = bool
+    """whether its client has hung up"""
     begun: bool = False
     """whether the model has taken one of its texts"""
+
+    def over(self, now: float) -> bool:
+        """Nobody waits for it any more."""
+        return self.future.done() or self.deadline <= now or self.left()
 
     def answer(self, index: int, row: Row) -> None:
         self.outputs[index] = row
@@ -150,9 +156,9 @@ class WaitingTexts:
         self._ran_seconds += seen - self._ran_seconds * _FORGOTTEN
 
     def drop(self) -> list[Entry]:
-        """Take out what nobody waits for any more, or what is past its deadline."""
+        """Take out what nobody waits for any more."""
         now = time.monotonic()
-        dead = [e for e in self._entries if all(job.future.done() or job.deadline <= now for job, _ in e.places)]
+        dead = [e for e in self._entries if all(job.over(now) for job, _ in e.places)]
         if dead:
             gone = set(map(id, dead))
             self._entries = [e for e in self._entries if id(e) not in gone]

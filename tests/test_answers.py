@@ -138,7 +138,8 @@ def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_
 
 def served_labels(task: str, bundle: Bundle, texts: Sequence[str], output: Floats) -> list[str]:
     request = TextRequest(texts=list(texts))
-    return [answer["label"] for answer in get_task(task)(bundle).decode(request, output, [False] * len(texts))]
+    task_ = get_task(task)(bundle)
+    return [answer["label"] for answer in task_.decode(request, task_.activate(output), [False] * len(texts))]
 
 
 def test_intent_is_right_about_what_is_in_scope(bundle_of: Callable[[str], Path]) -> None:

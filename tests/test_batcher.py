@@ -19,9 +19,9 @@ from prometheus_client import REGISTRY
 
 from serve.batcher import Batcher
 from serve.config import Batching
-from serve.errors import DeadlineExceeded, NotReady
+from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
-from serve.waiting import Job, WaitingTexts
+from serve.waiting import Entry, Job, WaitingTexts
 
 BAD = -1
 Rows = list[list[int]]
@@ -345,6 +345,77 @@ async def test_the_texts_of_a_caller_who_left_are_dropped(metrics: Metrics, mode
 
     assert model.seen == {0, 3}
     assert dropped("client_left") - before == 2
+
+
+@in_loop
+async def test_the_texts_of_a_client_that_hung_up_are_dropped_when_their_turn_comes(
+    metrics: Metrics, model: Model
+) -> None:
+    before = dropped("client_left")
+    hung_up: list[bool] = []
+
+    async with busy(metrics, model) as batcher:
+        gone = asyncio.create_task(batcher.submit([text(1, 5), text(2, 5)], soon(), lambda: bool(hung_up)))
+        stays = asyncio.create_task(batcher.submit([text(3, 5)], soon(), lambda: False))
+        await settle()
+        hung_up.append(True)
+        model.gate.set()
+        with pytest.raises(ClientLeft):
+            await gone
+        assert (await stays)[0, 0] == 3
+
+    assert model.seen == {0, 3}
+    assert dropped("client_left") - before == 2
+
+
+@in_loop
+async def test_only_an_output_that_is_there_or_on_its_way_makes_a_text_known(metrics: Metrics, model: Model) -> None:
+    async with busy(metrics, model, remember=10) as batcher:
+        gone = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
+        await settle()
+        assert batcher.knows(text(1, 5)), "it waits"
+        gone.cancel()
+        model.gate.set()
+        await batcher.submit([text(2, 5)], soon())
+        assert not batcher.knows(text(1, 5)), "it was dropped, and would have to run"
+        assert batcher.knows(text(2, 5))
+
+
+@in_loop
+async def test_idle_time_after_a_queue_that_was_dropped_is_not_taken_for_the_models(metrics: Metrics) -> None:
+    opened = threading.Event()
+
+    def run(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        assert opened.wait(20)
+        return np.array([[row[0]] for row in rows], np.float32)
+
+    async with batching(metrics, run) as batcher:
+        first = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
+        await settle()
+        gone = asyncio.create_task(batcher.submit([text(2, 50)], soon()))
+        await settle()
+        opened.set()
+        gone.cancel()
+        await first
+        before = batcher._waiting.seconds_of([Entry(text(4, 100), 100, 0.0, [])])
+        await asyncio.sleep(10 * before)
+        await batcher.submit([text(3, 5)], soon())
+        assert batcher._waiting.seconds_of([Entry(text(4, 100), 100, 0.0, [])]) <= before
+
+
+@in_loop
+async def test_the_time_of_a_batch_is_the_models_alone(metrics: Metrics, model: Model) -> None:
+    """Two versions share one thread: what one waits for the other says nothing of its own speed."""
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(model, executor, Batching(), metrics, "waits")
+        batcher.start()
+        executor.submit(time.sleep, 0.5)
+        await batcher.submit([text(1, 5)], soon())
+        await batcher.stop()
+    labels = {"task": "test", "version": "waits", "stage": "infer"}
+    seconds = REGISTRY.get_sample_value("flywheel_stage_seconds_sum", labels)
+    assert seconds is not None
+    assert seconds < 0.25
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.05])

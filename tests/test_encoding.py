@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.bundle import Bundle
-from export.tokenizer import Encoded, TextEncoder
+from export.tokenizer import Encoded, Ids, TextEncoder
 from serve.encoding import RememberingEncoder
 
 MAX_LENGTH = 16
@@ -25,6 +25,10 @@ class Counting(TextEncoder):
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         self.asked = [*getattr(self, "asked", []), *texts]
         return super().encode(texts)
+
+
+def never(ids: Ids) -> bool:
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +48,17 @@ def test_a_text_is_tokenized_once_and_comes_back_in_its_place(tokenizer_json: Pa
     assert not again[2].truncated
 
 
-def test_only_new_texts_count_in_the_estimate(tokenizer_json: Path) -> None:
+def test_only_texts_without_an_answer_count_in_the_estimate(tokenizer_json: Path) -> None:
     encoder = RememberingEncoder(TextEncoder(tokenizer_json, MAX_LENGTH), MAX_LENGTH, 10)
-    before = encoder.estimated_tokens(["where is it", "hello"])
-    asyncio.run(encoder.encode(["where is it"]))
-    assert 0 < encoder.estimated_tokens(["where is it", "hello"]) < before
-    assert encoder.estimated_tokens(["where is it"]) == 0
+    before = encoder.estimated_tokens(["where is it", "hello"], never)
+    (known,) = asyncio.run(encoder.encode(["where is it"]))
+    assert encoder.estimated_tokens(["where is it"], never) == len(known.ids), "it was tokenized, and never answered"
+
+    def answered(ids: Ids) -> bool:
+        return ids == known.ids
+
+    assert 0 < encoder.estimated_tokens(["where is it", "hello"], answered) < before
+    assert encoder.estimated_tokens(["where is it"], answered) == 0
 
 
 def test_it_forgets_the_least_recently_used_and_never_keeps_a_very_long_text(tokenizer_json: Path) -> None:
@@ -67,7 +76,7 @@ def test_with_nothing_to_remember_it_asks_every_time(tokenizer_json: Path) -> No
     asyncio.run(encoder.encode(["a", "a"]))
     asyncio.run(encoder.encode(["a"]))
     assert counting.asked == ["a", "a", "a"]
-    assert encoder.estimated_tokens(["a"]) > 0
+    assert encoder.estimated_tokens(["a"], never) > 0
 
 
 @settings(deadline=None, max_examples=50)

@@ -178,7 +178,7 @@ def score_of_star(home: Path, version: str) -> float:
     task = get_task("recommendation")(bundle)
     request = task.Request.model_validate({"candidates": [STAR]})
     output = OnnxSession(bundle, providers="cpu").predict(task.texts(request))
-    return float(task.decode(request, output, [False])[0]["score"])
+    return float(task.decode(request, task.activate(output), [False])[0]["score"])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 from models.redact.found import KINDS, Found, Kind
@@ -46,6 +47,9 @@ def redact(text: str) -> str:
         text = _replace(text, found)
     # What a placeholder leaves beside itself may be a find of its own, once or twice. Only a text made for it goes on.
     return "[redacted]" if find(text) else text
+
+
+_redact_key = lru_cache(1024)(redact)  # of the same few, in every answer
 
 
 def prepare() -> None:
@@ -87,7 +91,7 @@ def _redact_json(value: Any, depth: int) -> Any:
     if isinstance(value, dict):
         out: dict[str, Any] = {}
         for key, inner in value.items():
-            name = plain = redact(str(key))
+            name = plain = _redact_key(str(key))
             number = 1
             while name in out:
                 number += 1

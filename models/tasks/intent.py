@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
 OUT_OF_SCOPE = "out_of_scope"
 # Known questions kept a label: enough to cover its wordings, few enough to compare with on each unsure request.
 _QUESTIONS_A_LABEL = 20
+
+
+_LEAST_SCORE = 1e-30  # of what has none: its logarithm would be infinite
 
 
 class IntentOptions(TaskOptions):
@@ -49,35 +51,35 @@ class Intent(ClassifierTask):
         self._answers: dict[str, str] = bundle.asset("answers") or {}
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
-        logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1)
-        self._known = logits / np.maximum(np.linalg.norm(logits, axis=-1, keepdims=True), 1e-9)
+        self._known = _directions(np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1))
 
-    def prediction(self, request: TextRequest, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
-        ranked = (-scores).argsort(kind="stable")[: max(self.options.top_k, 2)].tolist()
+    def prediction(self, request: TextRequest, scores: NDArray[np.float32]) -> Prediction:
+        shares = scores.tolist()  # so few numbers are ranked sooner than numpy has begun
+        ranked = sorted(range(len(shares)), key=shares.__getitem__, reverse=True)
         best = ranked[0]
-        if best == self._out_of_scope and scores[best] < 0.5 and len(ranked) > 1:
+        if best == self._out_of_scope and shares[best] < 0.5 and len(ranked) > 1:
             best = ranked[1]
-        label, score = self.labels[best], float(scores[best])
+        label, score = self.labels[best], shares[best]
         handoff = best == self._out_of_scope or score < self.options.handoff_below
         answer: Prediction = {
             "label": label,
             "score": rounded(score),
             "handoff": handoff,
-            "top_k": [{"label": self.labels[i], "score": rounded(scores[i])} for i in ranked[: self.options.top_k]],
+            "top_k": [{"label": self.labels[i], "score": rounded(shares[i])} for i in ranked[: self.options.top_k]],
         }
         if not handoff and label in self._answers:
             answer["answer"] = self._answers[label]
-        if handoff and best != self._out_of_scope and (nearest := self._nearest(logits)):
+        if handoff and best != self._out_of_scope and (nearest := self._nearest(scores)):
             answer["nearest"] = nearest
         return answer
 
-    def _nearest(self, logits: NDArray[np.float32]) -> dict[str, Any] | None:
-        """The known question whose logits point most nearly the same way, if any is near enough."""
+    def _nearest(self, scores: NDArray[np.float32]) -> dict[str, Any] | None:
+        """The known question that the model sees most nearly like this text, if any is near enough."""
         if not self._known_texts:
             return None
-        products = self._known @ logits
-        best = int(products.argmax())
-        cosine = float(products[best]) / max(math.sqrt(logits @ logits), 1e-9)
+        cosines = self._known @ _directions(np.log(np.maximum(scores, _LEAST_SCORE)))
+        best = int(cosines.argmax())
+        cosine = float(cosines[best])
         if cosine < self.options.nearest_above:
             return None
         return {"question": self._known_texts[best], "similarity": rounded(cosine)}
@@ -100,3 +102,10 @@ class Intent(ClassifierTask):
                 "logits": [[round(float(value), 3) for value in logits[i]] for i in kept],
             },
         }
+
+
+def _directions(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where each row points, whatever its length and offset: logits and the logarithms of their softmax point alike."""
+    centred: NDArray[np.float32] = logits - logits.mean(axis=-1, keepdims=True)
+    centred /= np.maximum(np.sqrt(np.square(centred).sum(axis=-1, keepdims=True)), 1e-9)
+    return centred

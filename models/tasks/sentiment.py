@@ -31,8 +31,8 @@ class Sentiment(ClassifierTask):
     def topic(self, request: TextRequest) -> str | None:
         return request.topic if isinstance(request, SentimentRequest) else None
 
-    def prediction(self, request: TextRequest, scores: NDArray[np.float32], logits: NDArray[np.float32]) -> Prediction:
-        answer: dict[str, Any] = super().prediction(request, scores, logits)
+    def prediction(self, request: TextRequest, scores: NDArray[np.float32]) -> Prediction:
+        answer: dict[str, Any] = super().prediction(request, scores)
         answer["scores"] = {label: rounded(score) for label, score in zip(self.labels, scores, strict=True)}
         if (topic := self.topic(request)) is not None:
             answer["topic"] = topic
