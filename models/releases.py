@@ -23,6 +23,10 @@ class ReleaseError(Exception):
     """Raised when a release file is missing or unreadable, or a move is asked for that cannot be made."""
 
 
+class ReleaseChanged(ReleaseError):
+    """Raised instead of a move when the release is no longer the one that the mover had looked at."""
+
+
 class Release(BaseModel):
     """`versions` maps each loaded version to its bundle, relative to the home directory.
 

@@ -70,14 +70,25 @@ def challenge(
 
 
 @commands.command()
-def rollback(task: TaskArgument, why: WhyOption = "no reason given", config: ConfigOption = None) -> None:
+def rollback(
+    task: TaskArgument,
+    version: Annotated[
+        str | None, typer.Argument(help="The version to take out; default: the challenger, or the champion.")
+    ] = None,
+    why: WhyOption = "no reason given",
+    config: ConfigOption = None,
+) -> None:
     """Withdraw TASK's challenger; where there is none, return to the champion before this one.
 
-    Example:
+    Name the version, and the command does nothing if another has taken it out already.
+
+    Examples:
 
         flywheel rollback intent --why "complaints about refunds"
+
+        flywheel rollback intent 3
     """
-    release = _rollout(task, config).rollback(why)
+    release = _rollout(task, config).rollback(why, version)
     _follow(task, config)
     out.print(f"{task}: version {release.champion} is the champion")
 

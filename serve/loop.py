@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from models.releases import Release, ReleaseError, read_release
+from models.releases import Release, ReleaseChanged, ReleaseError, read_release
 from models.retrain import ASKED, Plan
 from models.rollout import Rollout
 from models.store import Store, StoreError
@@ -179,14 +179,19 @@ class Loop:
         self._move(Rollout(home, self._store, task, WHO), release, verdict)
 
     def _move(self, rollout: Rollout, release: Release, verdict: Verdict) -> None:
-        if verdict.step != "wait":
+        if verdict.step == "wait":
+            return
+        try:
+            if verdict.step == "promote":
+                rollout.promote(release.challenger, verdict.why, release)
+            elif verdict.step == "canary":
+                rollout.challenge(str(release.challenger), "canary", self._config.rollout.share, verdict.why, release)
+            else:
+                rollout.rollback(verdict.why, expected=release)
+        except ReleaseChanged:  # by an operator, a moment ago: the next turn looks at what there is then
+            log.warning("%s: no %s: the release was moved meanwhile", release.task, verdict.step)
+        else:
             self._metrics.move(release.task, verdict.step)
-        if verdict.step == "promote":
-            rollout.promote(release.challenger, verdict.why)
-        elif verdict.step == "canary":
-            rollout.challenge(str(release.challenger), "canary", self._config.rollout.share, verdict.why)
-        elif verdict.step == "rollback":
-            rollout.rollback(verdict.why)
 
     def _expire(self) -> None:
         if time.monotonic() >= self._expire_at:

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from models.task import Task, get_task
 from serve.feedback import Feedback, FeedbackBatch
 from serve.oip import InferRequest
-from serve.operators import Challenge, Erasure, Move, Promotion
+from serve.operators import Challenge, Erasure, Move, Promotion, Rollback
 
 _ERRORS = {
     "400": "The body is not JSON.",
@@ -86,7 +86,7 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
 _MOVES: dict[str, tuple[type[BaseModel], str]] = {
     "promote": (Promotion, "Make a version, or the challenger, the champion"),
     "challenge": (Challenge, "Try a version in shadow or as a canary"),
-    "rollback": (Move, "Withdraw the challenger, or return to the champion before"),
+    "rollback": (Rollback, "Withdraw the challenger, or return to the champion before"),
     "retrain": (Move, "Learn from the waiting corrections now"),
     "erase": (Erasure, "Delete all that is kept of a user"),
 }

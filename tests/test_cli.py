@@ -117,7 +117,8 @@ def test_a_challenger_is_tried_promoted_and_rolled_back(home: Path) -> None:
     assert "challenger, canary 20%" in flywheel("releases", home=home).stdout
     done = flywheel("promote", "intent", "--why", "better", home=home)
     assert "intent: version 2 is the champion" in done.stdout, done.stderr
-    done = flywheel("rollback", "intent", "--why", "worse", home=home)
+    assert "neither the champion" in refused(flywheel("rollback", "intent", "9", home=home))
+    done = flywheel("rollback", "intent", "2", "--why", "worse", home=home)
     assert "intent: version 1 is the champion" in done.stdout, done.stderr
     assert "nothing to go back to" in refused(flywheel("rollback", "intent", home=home))
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.releases import Release, ReleaseError, read_release, release_path
+from models.releases import Release, ReleaseChanged, ReleaseError, read_release, release_path
 from models.rollout import Rollout
 from models.store import Store
 from serve.config import RolloutConfig
@@ -91,6 +91,38 @@ def test_a_rollback_withdraws_the_challenger_first(rollout: Rollout) -> None:
     assert rollout.rollback("bad as well").champion == "1"
     with pytest.raises(ReleaseError, match="nothing to go back to"):
         rollout.rollback("once more")
+
+
+def test_a_rollback_that_names_its_version_is_harmless_when_repeated(rollout: Rollout) -> None:
+    rollout.promote("2", "next")
+    rollout.challenge("3", "canary", 0.5, "try")
+    assert rollout.rollback("bad", "3").champion == "2"
+    with pytest.raises(ReleaseChanged, match="neither the champion nor the challenger"):
+        rollout.rollback("bad", "3")
+    assert read_release(rollout.home, "intent").champion == "2"
+    rollout.challenge("3", "canary", 0.5, "try again")
+    back = rollout.rollback("the champion is what is bad", "2")
+    assert (back.champion, back.challenger) == ("1", None)
+    assert rollout.store.audits("intent")[0].detail == {"withdrawn": "2"}
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda r, seen: r.promote("3", "", seen),
+        lambda r, seen: r.challenge("3", "canary", 0.2, "", seen),
+        lambda r, seen: r.rollback("", expected=seen),
+    ],
+)
+def test_a_move_decided_on_a_release_that_has_changed_is_not_made(
+    rollout: Rollout, move: Callable[[Rollout, Release], Release]
+) -> None:
+    seen = rollout.promote("2", "next")
+    now = rollout.challenge("3", "canary", 0.5, "somebody else")
+    with pytest.raises(ReleaseChanged, match="changed meanwhile"):
+        move(rollout, seen)
+    assert read_release(rollout.home, "intent") == now
+    move(rollout, now)
 
 
 @pytest.mark.parametrize(
@@ -208,8 +240,9 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         eventually(lambda: answers() == {"1", "2"}, 10)
         assert move("promote", why="test").json()["champion"] == "2"
         eventually(lambda: answers() == {"2"} and alias("2") == "champion", 10)
-        assert move("rollback", why="test").json()["champion"] == "1"
+        assert move("rollback", version="2", why="test").json()["champion"] == "1"
         eventually(lambda: answers() == {"1"}, 10)
+        assert_error(move("rollback", version="2"), 409)
         assert move("rollback").status_code == 409
         audit = httpx.get(f"{server.url}{model}/audit", headers=operator, timeout=30).json()["audit"]
         actions = [entry["action"] for entry in audit]
