@@ -34,7 +34,7 @@ class TaskDeployment:
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced."""
         if not self._replica.alive:
-            raise RuntimeError("the batching worker has died")
+            raise RuntimeError("the batching worker or the follower of releases has died")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray Serve where the number of replicas follows the load."""
