@@ -80,30 +80,46 @@ class Loop:
 
     def _work(self) -> None:
         while True:
-            try:
-                if not self._migrated:
-                    self._store.migrate()
-                    self._migrated = True
-                self._expire()
-            except StoreError as error:
-                log.warning("the loop waits: %s", error)
-            else:
-                for task in self._watched:
-                    try:
-                        self.turn(task)
-                    except (StoreError, ReleaseError) as error:
-                        log.warning("%s: the loop waits: %s", task, error)
-                    except Exception:
-                        log.exception("%s: the loop goes on", task)
+            self.turns()
             time.sleep(_TURN_S)
 
+    def turns(self) -> None:
+        """Look at each task once."""
+        self._go_on("old predictions", self._expire)
+        for task in self._watched:
+            self.turn(task)
+
     def turn(self, task: str) -> None:
-        """Look at one task once."""
-        counts = self._store.counts(task)
-        self._metrics.corrections(task, counts)
-        self._retrain(task, self._watched[task], counts["waiting"])
+        """Look at one task once. A version that fails is taken back whether the store answers or not."""
+        watched = self._watched[task]
         if self._config.rollout.automatic:
-            self._roll_out(task, self._watched[task])
+            self._go_on(task, lambda: self._roll_out(task, watched))
+        self._go_on(task, lambda: self._learn(task, watched))
+
+    def _go_on(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (StoreError, ReleaseError) as error:
+            log.warning("%s: the loop waits: %s", what, error)
+        except Exception:
+            log.exception("%s: the loop goes on", what)
+
+    def _opened(self) -> Store:
+        """The store with its tables made. Raises StoreError."""
+        if not self._migrated:
+            self._store.migrate()
+            self._migrated = True
+        return self._store
+
+    def _expire(self) -> None:
+        if time.monotonic() >= self._expire_at:
+            self._opened().expire(utc_now() - timedelta(days=self._config.feedback.log.keep_days))
+            self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
+
+    def _learn(self, task: str, watched: _Watched) -> None:
+        counts = self._opened().counts(task)
+        self._metrics.corrections(task, counts)
+        self._retrain(task, watched, counts["waiting"])
 
     def _retrain(self, task: str, watched: _Watched, waiting: int) -> None:
         if watched.run is not None:
@@ -172,11 +188,21 @@ class Loop:
             self._move(Rollout(home, self._store, task, WHO), release, verdict)
             return
         age = time.monotonic() - watched.began
-        accuracy = self._store.live_accuracy(task, utc_now() - timedelta(seconds=age))
+        accuracy = self._accuracy(task, age)
         verdict = decide(
-            release, since[release.challenger], since[release.champion], accuracy, age, self._config.rollout
+            release, since[release.challenger], since[release.champion], accuracy or {}, age, self._config.rollout
         )
+        if accuracy is None and verdict.step != "rollback":
+            return  # it goes no further before it is known what users said of it
         self._move(Rollout(home, self._store, task, WHO), release, verdict)
+
+    def _accuracy(self, task: str, age_s: float) -> dict[str, tuple[int, int]] | None:
+        """What users said in the last seconds; None when the store does not answer."""
+        try:
+            return self._opened().live_accuracy(task, utc_now() - timedelta(seconds=age_s))
+        except StoreError as error:
+            log.warning("%s: nothing is known of the live accuracy: %s", task, error)
+            return None
 
     def _move(self, rollout: Rollout, release: Release, verdict: Verdict) -> None:
         if verdict.step == "wait":
@@ -192,11 +218,6 @@ class Loop:
             log.warning("%s: no %s: the release was moved meanwhile", release.task, verdict.step)
         else:
             self._metrics.move(release.task, verdict.step)
-
-    def _expire(self) -> None:
-        if time.monotonic() >= self._expire_at:
-            self._store.expire(utc_now() - timedelta(days=self._config.feedback.log.keep_days))
-            self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
 
 
 def plan_of(config: Config, task: str) -> Plan:

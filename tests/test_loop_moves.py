@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 from models.releases import Release, read_release, write_release
 from models.rollout import Rollout
 from models.store import Store
-from serve.config import Config, LearningConfig, RolloutConfig
+from serve.config import Config, FeedbackConfig, LearningConfig, RolloutConfig
 from serve.loop import Loop
 from serve.metrics import LoopMetrics
 from tests.test_loop import Runs
@@ -21,11 +21,13 @@ from tests.test_loop import Runs
 class World:
     """A loop that rolls out, an operator beside it, and the collectors of a server's answers."""
 
-    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch):
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, store: str | None = None):
         self.home = home
         rules = RolloutConfig(watch_s=60, least_s=0)
-        self._config = Config(learning=LearningConfig(automatic=False), rollout=rules).model_copy(update={"home": home})
-        self.store = Store.open(self._config.feedback.store_url(home))
+        self._config = Config(
+            learning=LearningConfig(automatic=False), rollout=rules, feedback=FeedbackConfig(store=store)
+        ).model_copy(update={"home": home})
+        self.store = Store(self._config.feedback.store_url(home), patience_s=0.2)
         self.operator = Rollout(home, self.store, "intent", "ops")
         registry = CollectorRegistry()
         self._requests = Counter("flywheel_requests", "", ["task", "version", "endpoint", "status"], registry=registry)
@@ -41,6 +43,8 @@ class World:
         self.loop = Loop(self._config, LoopMetrics(CollectorRegistry()), runs.start, lambda _: None, runs.poll)
         for version in ("1", "2", "3"):
             (home / "bundles" / "intent" / version).mkdir(parents=True)
+        for version in ("1", "2"):
+            self.operator.promote(version, "a test")
 
     @property
     def release(self) -> Release:
@@ -53,10 +57,14 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(tmp_path, monkeypatch)
-    for version in ("1", "2"):
-        made.operator.promote(version, "a test")
-    return made
+    Store.open(f"sqlite:///{tmp_path / 'feedback.db'}").close()
+    return World(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def lonely_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Its database is away."""
+    return World(tmp_path, monkeypatch, store="postgresql://nobody@127.0.0.1:1/none")
 
 
 def test_a_promotion_is_taken_back_when_its_answers_fail_and_for_a_while_only(world: World) -> None:
@@ -104,3 +112,23 @@ def test_the_loop_does_not_return_to_a_version_that_an_operator_has_just_replace
     world.while_it_looks = lambda: world.release.champion == "3" and world.operator.promote("2", "3 fails")
     world.loop.turn("intent")
     assert world.release.champion == "2"
+
+
+@pytest.mark.parametrize(("fails", "challenger"), [(0, "3"), (300, None)])
+def test_without_a_database_a_challenger_that_fails_is_taken_out_and_none_is_promoted(
+    lonely_world: World, fails: int, challenger: str | None
+) -> None:
+    world = lonely_world
+    world.operator.challenge("3", "canary", 0.1, "a test")
+    world.loop.turns()
+    world.answer("3", 300, fails)
+    world.answer("2", 300)
+    world.loop.turns()
+    assert (world.release.champion, world.release.challenger) == ("2", challenger)
+
+
+def test_without_a_database_a_promotion_that_fails_is_taken_back(lonely_world: World) -> None:
+    lonely_world.loop.turns()
+    lonely_world.answer("2", 300, 300)
+    lonely_world.loop.turns()
+    assert lonely_world.release.champion == "1"
