@@ -42,8 +42,8 @@ def promote(
         flywheel promote intent --why "better on refunds"
     """
     release = _rollout(task, config).promote(version, why)
-    _follow(task, config)
     out.print(f"{task}: version {release.champion} is the champion")
+    _follow(task, config)
 
 
 @commands.command()
@@ -64,9 +64,9 @@ def challenge(
         flywheel challenge intent 3 --share 0.05
     """
     release = _rollout(task, config).challenge(version, mode, share, why)
-    _follow(task, config)
     whom = f"answers {release.share:.0%} of the users" if mode == "canary" else "answers unseen"
     out.print(f"{task}: version {version} {whom} beside champion {release.champion}")
+    _follow(task, config)
 
 
 @commands.command()
@@ -89,8 +89,8 @@ def rollback(
         flywheel rollback intent 3
     """
     release = _rollout(task, config).rollback(why, version)
-    _follow(task, config)
     out.print(f"{task}: version {release.champion} is the champion")
+    _follow(task, config)
 
 
 @commands.command()
@@ -196,7 +196,8 @@ def _follow(task: str, config: Path | None) -> None:
         from models.registry import Registry
     except ImportError:
         return  # an installation that only serves
-    Registry(load_config(config).home).follow(task)
+    if not Registry(load_config(config).home).follow(task):
+        err.print("MLflow's aliases are behind; a running server brings them after.", highlight=False)
 
 
 def _who() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from ray import serve as ray_serve
 from starlette.types import ASGIApp
@@ -60,6 +61,7 @@ class ControlDeployment:
             LoopMetrics(),
             lambda plan: trainer.start_run(config, plan),
             lambda task: trainer.start_drift(config, task),
+            (lambda task: trainer.start_follow(config, task)) if find_spec("mlflow") else None,
             trainer.poll,
         )
         self._loop.start()

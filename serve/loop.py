@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from models.releases import Release, ReleaseChanged, ReleaseError, read_release
+from models.releases import Release, ReleaseChanged, ReleaseError, read_aliased, read_release
 from models.retrain import ASKED, Plan
 from models.rollout import Rollout
 from models.store import Store, StoreError
@@ -32,6 +32,7 @@ _TURN_S = 2.0
 _AGAIN_S = 600.0  # after a run that failed
 _EXPIRE_EVERY_S = 3600.0
 _DRIFT_EVERY_S = 1800.0
+_ALIAS_AGAIN_S = 60.0  # after MLflow did not answer: to ask it costs a process and its imports
 _LEAST_FOR_DRIFT = 50  # corrections: drift with nothing to learn from is for a person to look at
 
 
@@ -48,11 +49,15 @@ class _Watched:
     release: Release | None = None
     began: float = 0.0
     before: dict[str, Tally] = field(default_factory=dict)
+    aliased: Release | None = None
+    """what MLflow's aliases are taken to say where nobody has written it down: the first release that was seen"""
+    aliasing: Any = None
+    alias_at: float = 0.0
 
 
 class Loop:
-    """`start_run(plan)` and `start_drift(task)` begin work elsewhere and return something that `poll` asks for its
-    result: None while it runs."""
+    """`start_run(plan)`, `start_drift(task)` and `start_follow(task)` begin work elsewhere and return something that
+    `poll` asks for its result: None while it runs. Without MLflow there is nothing that follows."""
 
     def __init__(
         self,
@@ -60,12 +65,13 @@ class Loop:
         metrics: LoopMetrics,
         start_run: Callable[[Plan], Any],
         start_drift: Callable[[str], Any],
+        start_follow: Callable[[str], Any] | None,
         poll: Callable[[Any], Any],
     ):
         self._config = config
         self._metrics = metrics
         self._store = Store(config.feedback.store_url(config.home), patience_s=2.0)
-        self._start_run, self._start_drift, self._poll = start_run, start_drift, poll
+        self._start_run, self._start_drift, self._start_follow, self._poll = start_run, start_drift, start_follow, poll
         self._watched = {task: _Watched() for task in config.tasks}
         self._migrated = False
         self._expire_at = 0.0
@@ -95,6 +101,7 @@ class Loop:
         if self._config.rollout.automatic:
             self._go_on(task, lambda: self._roll_out(task, watched))
         self._go_on(task, lambda: self._learn(task, watched))
+        self._go_on(task, lambda: self._follow(task, watched))
 
     def _go_on(self, what: str, work: Callable[[], None]) -> None:
         try:
@@ -218,6 +225,20 @@ class Loop:
             log.warning("%s: no %s: the release was moved meanwhile", release.task, verdict.step)
         else:
             self._metrics.move(release.task, verdict.step)
+
+    def _follow(self, task: str, watched: _Watched) -> None:
+        """Have MLflow's aliases brought after the release, whoever moved it, in a process that may import MLflow."""
+        if watched.aliasing is not None:
+            if (done := self._poll(watched.aliasing)) is None:
+                return
+            watched.aliasing = None
+            if done is not True:
+                watched.alias_at = time.monotonic() + _ALIAS_AGAIN_S
+                log.warning("%s: MLflow's aliases are behind the release", task)
+        release = read_release(self._config.home, task)
+        watched.aliased = read_aliased(self._config.home, task) or watched.aliased or release
+        if release != watched.aliased and self._start_follow is not None and time.monotonic() >= watched.alias_at:
+            watched.aliasing = self._start_follow(task)
 
 
 def plan_of(config: Config, task: str) -> Plan:

@@ -26,12 +26,17 @@ class Runs:
 
     def __init__(self) -> None:
         self.begun: list[Plan] = []
+        self.followed: list[str] = []
         self.drift: Any = None
         self.result: Any = None
 
     def start(self, plan: Plan) -> Plan:
         self.begun.append(plan)
         return plan
+
+    def follow(self, task: str) -> str:
+        self.followed.append(task)
+        return task
 
     def poll(self, _: Any) -> Any:
         return self.result
@@ -49,7 +54,8 @@ def made(tmp_path: Path) -> Made:
             tasks={"intent": TaskConfig(new_labels=True), "recommendation": TaskConfig()},
         ).model_copy(update={"home": tmp_path})  # the environment may name another
         store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
-        return Loop(config, LoopMetrics(CollectorRegistry()), runs.start, lambda _: runs.drift, runs.poll), store, runs
+        metrics = LoopMetrics(CollectorRegistry())
+        return Loop(config, metrics, runs.start, lambda _: runs.drift, runs.follow, runs.poll), store, runs
 
     return make
 

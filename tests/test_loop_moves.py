@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from models.releases import Release, read_release, write_release
+from models.releases import Release, read_release, write_aliased, write_release
 from models.rollout import Rollout
 from models.store import Store
 from serve.config import Config, FeedbackConfig, LearningConfig, RolloutConfig
@@ -39,8 +40,9 @@ class World:
             return list(registry.collect())
 
         monkeypatch.setattr("serve.loop.collect", collect)
-        runs = Runs()
-        self.loop = Loop(self._config, LoopMetrics(CollectorRegistry()), runs.start, lambda _: None, runs.poll)
+        self.runs = runs = Runs()
+        metrics = LoopMetrics(CollectorRegistry())
+        self.loop = Loop(self._config, metrics, runs.start, lambda _: None, runs.follow, runs.poll)
         for version in ("1", "2", "3"):
             (home / "bundles" / "intent" / version).mkdir(parents=True)
         for version in ("1", "2"):
@@ -132,3 +134,24 @@ def test_without_a_database_a_promotion_that_fails_is_taken_back(lonely_world: W
     lonely_world.answer("2", 300, 300)
     lonely_world.loop.turns()
     assert lonely_world.release.champion == "1"
+
+
+def test_the_registry_follows_each_move_whoever_made_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.loop._ALIAS_AGAIN_S", 0.1)
+    world.loop.turn("intent")
+    assert world.runs.followed == []  # what was moved before is taken to be followed
+    world.operator.promote("3", "over HTTP")
+    world.loop.turn("intent")
+    world.loop.turn("intent")  # it is under way
+    assert world.runs.followed == ["intent"]
+    world.runs.result = False  # MLflow is away
+    world.loop.turn("intent")
+    assert world.runs.followed == ["intent"]  # there is a pause
+    time.sleep(0.2)
+    world.loop.turn("intent")
+    assert world.runs.followed == ["intent"] * 2
+    write_aliased(world.home, world.release)
+    world.runs.result = True
+    world.loop.turn("intent")
+    world.loop.turn("intent")
+    assert world.runs.followed == ["intent"] * 2

@@ -18,6 +18,7 @@ from serve.errors import NotFound
 from serve.evidence import Tally, Verdict, decide, watch
 from serve.routing import Router
 from tests.conftest import start_server, stop_server
+from tests.test_cli import mlflow_client
 from tests.test_http import assert_error
 from tests.test_lifecycle import eventually
 
@@ -202,8 +203,13 @@ def test_what_becomes_of_a_promoted_version_that_fails(champion: Tally, before: 
     assert verdict.step == step, verdict.why
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
 def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
+    registry = mlflow_client(home)
+    registry.create_registered_model("intent")
+    for _ in ("1", "2"):
+        registry.create_model_version("intent", "file:///a-bundle")
     server = start_server(
         home,
         tmp_path / "log",
@@ -227,6 +233,10 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         details = server.get(model).json()["version_details"]
         return next((found["alias"] for found in details if found["version"] == version), None)
 
+    def aliases() -> dict[str, str]:
+        found = registry.get_registered_model("intent").aliases
+        return {alias: str(version) for alias, version in found.items()}
+
     try:
         for path in ("promote", "challenge", "rollback", "retrain", "erase"):
             assert_error(server.post(f"{model}/{path}", json={}), 403)
@@ -247,5 +257,9 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         audit = httpx.get(f"{server.url}{model}/audit", headers=operator, timeout=30).json()["audit"]
         actions = [entry["action"] for entry in audit]
         assert actions == ["rollback", "promote", "canary", "shadow"]
+        # Each move was followed in a process of its own, one after the other, and the last is what stays.
+        eventually(lambda: aliases() == {"champion": "1"}, 60)
+        assert move("challenge", version="2", mode="canary", share=0.5).is_success
+        eventually(lambda: aliases() == {"champion": "1", "challenger": "2"}, 60)
     finally:
         assert stop_server(server) == 0
