@@ -53,6 +53,8 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             paths[f"{path}/infer"] = {
                 "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
             }
+            answered = paths[f"{path}/infer"]["post"]["responses"]["200"]
+            answered["content"]["application/json"]["schema"] = _INFERRED
         correction = {"anyOf": [references[(model, "validation")] for model in (Feedback, FeedbackBatch)]}
         taken = _write("Correct an answer; 202 once it is durable", correction, _correction(task), ok="202")
         paths[f"{base}/feedback"] = {
@@ -96,6 +98,20 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "erase": {"user": "customer-7", "why": "asked by mail"},
 }
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+_INFERRED = {
+    "type": "object",
+    "required": ["model_name", "model_version", "id", "parameters", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string", "description": "the request's own, if it had one"},
+        "parameters": {
+            "type": "object",
+            "properties": {"prediction_id": {"type": "string", "description": "the `id` that feedback refers to"}},
+        },
+        "outputs": {"type": "array", "items": {"type": "object"}},
+    },
+}
 _ERROR = {
     "type": "object",
     "required": ["error", "code"],
