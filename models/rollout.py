@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from models import spool
 from models.releases import (
     Mode,
     Release,
@@ -22,7 +23,7 @@ from models.releases import (
     read_release,
     write_release,
 )
-from models.store import Store, StoreUnavailable
+from models.store import Audit, Store
 
 log = logging.getLogger("flywheel.rollout")
 
@@ -117,8 +118,10 @@ class Rollout:
         write_release(self.home, release)
         log.warning("%s: %s of version %s by %s: %s", self.task, action, version, self.who, why)
         try:
-            self.store.audit(self.task, action, version, self.who, why, detail)
-        except StoreUnavailable as error:
-            # A bad version is rolled back with or without a database; the line above is in the log.
-            log.error("%s: this %s is missing in the audit log: %s", self.task, action, error)
+            entry = Audit(self.store.clock(), self.task, action, version, self.who, why, detail)
+            spool.keep(self.home, entry)
+            spool.hand_over(self.home, self.task, self.store)
+        except Exception as error:
+            # A bad version is rolled back with or without a database; the loop hands the entry over when it is back.
+            log.error("%s: this %s is not in the audit log yet: %s", self.task, action, error)
         return release

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 WhyOption = Annotated[str, typer.Option(help="For the audit log.")]
+_PATIENCE_S = 2.0  # with a database that does not answer, before a version is moved without it
 _ITEMS = 1000  # corrections a request: what the server takes by default
 
 
@@ -183,11 +185,14 @@ def erase(
 
 def _rollout(task: str, config: Path | None) -> Rollout:
     from models.rollout import Rollout
-    from models.store import Store
+    from models.store import Store, StoreUnavailable
 
     settings = load_config(config)
     get_task(task)
-    return Rollout(settings.home, Store.open(settings.feedback.store_url(settings.home)), task, _who())
+    store = Store(settings.feedback.store_url(settings.home), patience_s=_PATIENCE_S)
+    with suppress(StoreUnavailable):  # a move needs no database; what it was is kept for the audit log
+        store.migrate()
+    return Rollout(settings.home, store, task, _who())
 
 
 def _follow(task: str, config: Path | None) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from models import spool
 from models.releases import Release, ReleaseChanged, ReleaseError, read_aliased, read_release
 from models.retrain import ASKED, Plan
 from models.rollout import Rollout
@@ -100,6 +101,7 @@ class Loop:
         watched = self._watched[task]
         if self._config.rollout.automatic:
             self._go_on(task, lambda: self._roll_out(task, watched))
+        self._go_on(task, lambda: spool.hand_over(self._config.home, task, self._store))
         self._go_on(task, lambda: self._learn(task, watched))
         self._go_on(task, lambda: self._follow(task, watched))
 

@@ -136,6 +136,14 @@ def test_without_a_database_a_promotion_that_fails_is_taken_back(lonely_world: W
     assert lonely_world.release.champion == "1"
 
 
+def test_the_loop_hands_over_what_was_moved_without_a_database(world: World) -> None:
+    away = Store("postgresql://nobody@127.0.0.1:1/none", patience_s=0.2)
+    Rollout(world.home, away, "intent", "ops").rollback("now")
+    assert world.store.audits("intent")[0].action == "promote"
+    world.loop.turn("intent")
+    assert world.store.audits("intent")[0].action == "rollback"
+
+
 def test_the_registry_follows_each_move_whoever_made_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.loop._ALIAS_AGAIN_S", 0.1)
     world.loop.turn("intent")

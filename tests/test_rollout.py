@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from models import spool
 from models.releases import Release, ReleaseChanged, ReleaseError, read_release, release_path
 from models.rollout import Rollout
 from models.store import Store
@@ -150,10 +151,28 @@ def test_a_promotion_mends_a_damaged_release(rollout: Rollout) -> None:
     assert rollout.promote("2", "mend").champion == "2"
 
 
-def test_a_rollback_needs_no_database(rollout: Rollout, tmp_path: Path) -> None:
+def test_a_rollback_needs_no_database_and_is_in_the_audit_log_when_it_is_back(rollout: Rollout) -> None:
     rollout.promote("2", "next")
+    kept = rollout.home / "audit" / "intent.jsonl"
     unreachable = Store("postgresql://nobody@127.0.0.1:1/none", patience_s=0.2)
     assert Rollout(rollout.home, unreachable, "intent", "ops").rollback("now").champion == "1"
+    assert rollout.store.audits("intent")[0].action == "promote"
+    with kept.open("ab") as file:
+        file.write(b'{"at": "20')  # a crash, while another was written
+    assert Rollout(rollout.home, unreachable, "intent", "ops").promote("3", "next").champion == "3"
+    lines = kept.read_bytes()
+
+    spool.hand_over(rollout.home, "intent", rollout.store)
+    entries = rollout.store.audits("intent")
+    assert [(entry.action, entry.version, entry.who, entry.why) for entry in entries[:2]] == [
+        ("promote", "3", "ops", "next"),
+        ("rollback", "1", "ops", "now"),
+    ]
+    assert entries[1].detail == {"withdrawn": "2"}
+    kept.write_bytes(lines)  # as a crash leaves it between the transaction and the file
+    spool.hand_over(rollout.home, "intent", rollout.store)
+    assert rollout.store.audits("intent") == entries
+    assert kept.stat().st_size == 0
 
 
 FINE = Tally(answers=500, texts=400, seconds=4.0)
