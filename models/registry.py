@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.releases import ReleaseError, local_versions, make_release, read_release, write_release
+from models.releases import (
+    ReleaseError,
+    local_versions,
+    make_release,
+    read_release,
+    write_aliased,
+    write_release,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,20 +112,35 @@ class Registry:
                 self._mlflow.log_artifacts(str(folder), folder.name)
             return str(run.info.run_id)
 
-    def follow(self, task: str) -> None:
-        """Let the aliases say what the task's release file says. What serves is the file; MLflow may be behind it."""
+    def follow(self, task: str) -> bool:
+        """Let the aliases say what the task's release file says. What serves is the file; MLflow may be behind it.
+
+        False, with a line in the log, when MLflow does not answer: whoever moved a version has moved it all the same.
+        """
         release = read_release(self.home, task)
-        name = self._registered(task)
-        there = self._client.get_registered_model(name).aliases
-        for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
-            try:
-                if version is not None:
-                    self._client.set_registered_model_alias(name, alias, version)
-                elif alias in there:
-                    self._client.delete_registered_model_alias(name, alias)
-            except self._mlflow.MlflowException as error:
-                # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.
-                log.warning("MLflow does not know %s version %s: %s", task, version, error)
+        try:
+            name = self._registered(task)
+            there = self._client.get_registered_model(name).aliases
+            for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
+                self._set_alias(name, alias, version, there)
+        except Exception as error:  # of MLflow, of its database's driver, of the network
+            log.warning("MLflow's aliases of %s stay behind its release: %s: %s", task, type(error).__name__, error)
+            return False
+        write_aliased(self.home, release)
+        return True
+
+    def _set_alias(self, name: str, alias: str, version: str | None, there: Mapping[str, str]) -> None:
+        if version is None:
+            if alias in there:
+                self._client.delete_registered_model_alias(name, alias)
+            return
+        try:
+            self._client.set_registered_model_alias(name, alias, version)
+        except self._mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.
+            log.warning("MLflow does not know %s version %s: %s", name, version, error)
 
     def _experiment(self, task: str) -> None:
         if self._client.get_experiment_by_name(task) is None:

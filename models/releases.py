@@ -23,6 +23,10 @@ class ReleaseError(Exception):
     """Raised when a release file is missing or unreadable, or a move is asked for that cannot be made."""
 
 
+class ReleaseChanged(ReleaseError):
+    """Raised instead of a move when the release is no longer the one that the mover had looked at."""
+
+
 class Release(BaseModel):
     """`versions` maps each loaded version to its bundle, relative to the home directory.
 
@@ -106,9 +110,28 @@ def make_release(
 
 def write_release(home: Path, release: Release) -> None:
     """Replace the task's release file in one step; a crash leaves the old one or the new one, never half."""
-    path = release_path(home, release.task)
+    _replace(release_path(home, release.task), release)
+
+
+def read_aliased(home: Path, task: str) -> Release | None:
+    """The release that the registry's aliases were last brought after; None where nobody has written that down."""
+    try:
+        return Release.model_validate_json(_aliased_path(home, task).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write_aliased(home: Path, release: Release) -> None:
+    _replace(_aliased_path(home, release.task), release)
+
+
+def _aliased_path(home: Path, task: str) -> Path:
+    return release_path(home, task).with_suffix(".aliased")
+
+
+def _replace(path: Path, release: Release) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
+    draft = path.with_name(f"{path.name}.tmp")
     with draft.open("w", encoding="utf-8") as file:
         file.write(release.model_dump_json(indent=2))
         file.flush()

@@ -12,28 +12,43 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from models.releases import Mode, Release, ReleaseError, make_release, one_move_at_a_time, read_release, write_release
-from models.store import Store, StoreUnavailable
+from models import spool
+from models.releases import (
+    Mode,
+    Release,
+    ReleaseChanged,
+    ReleaseError,
+    make_release,
+    one_move_at_a_time,
+    read_release,
+    write_release,
+)
+from models.store import Audit, Store
 
 log = logging.getLogger("flywheel.rollout")
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """The moves of one task's versions, in the name of `who`. Safe from several processes at once."""
+    """The moves of one task's versions, in the name of `who`. Safe from several processes at once.
+
+    Who decided on a release that was read some time ago gives it as `expected`: each move raises ReleaseChanged, and
+    changes nothing, when another has moved since.
+    """
 
     home: Path
     store: Store
     task: str
     who: str
 
-    def challenge(self, version: str, mode: Mode, share: float, why: str) -> Release:
+    def challenge(self, version: str, mode: Mode, share: float, why: str, expected: Release | None = None) -> Release:
         """Let `version` answer unseen (`shadow`), or `share` of the users (`canary`).
 
         Raises ReleaseError when there is no such version here, or it is the champion.
         """
         with one_move_at_a_time(self.home, self.task):
             now = read_release(self.home, self.task)
+            self._is_still(expected, now)
             if version == now.champion:
                 raise ReleaseError(f"{self.task} version {version} is the champion already.")
             if mode == "canary" and not 0 < share < 1:
@@ -51,13 +66,14 @@ class Rollout:
             )
             return self._move(release, mode, version, why, {"champion": now.champion, "share": share})
 
-    def promote(self, version: str | None, why: str) -> Release:
+    def promote(self, version: str | None, why: str, expected: Release | None = None) -> Release:
         """Make `version`, or the challenger, the champion.
 
         Raises ReleaseError when there is no such version here, or no challenger to mean.
         """
         with one_move_at_a_time(self.home, self.task):
             now = self._now()
+            self._is_still(expected, now)
             version = version or (now.challenger if now else None)
             if version is None:
                 raise ReleaseError(f"{self.task} has no challenger; say which version to promote.")
@@ -68,20 +84,29 @@ class Rollout:
                 release = make_release(self.home, self.task, version, previous=before, promoted=datetime.now(UTC))
             return self._move(release, "promote", version, why, {"before": before})
 
-    def rollback(self, why: str) -> Release:
-        """Take the challenger out; where there is none, return to the champion before this one.
+    def rollback(self, why: str, version: str | None = None, expected: Release | None = None) -> Release:
+        """Take `version` out: the challenger, or the champion, which then is the one before it again, alone.
 
-        Raises ReleaseError when there is neither.
+        Without a version, the challenger is meant, or the champion where there is none. Raises ReleaseChanged when
+        `version` is neither (any more), ReleaseError when there is nothing to go back to.
         """
         with one_move_at_a_time(self.home, self.task):
             now = read_release(self.home, self.task)
-            if now.challenger is not None:
+            self._is_still(expected, now)
+            withdrawn = version or now.challenger or now.champion
+            if withdrawn not in (now.challenger, now.champion):
+                raise ReleaseChanged(f"{self.task} version {version} is neither the champion nor the challenger.")
+            if withdrawn == now.challenger:
                 release = make_release(self.home, self.task, now.champion, previous=now.previous, promoted=now.promoted)
-                return self._move(release, "rollback", now.champion, why, {"withdrawn": now.challenger})
-            if now.previous is None:
+            elif now.previous is None:
                 raise ReleaseError(f"{self.task} version {now.champion} is the first: there is nothing to go back to.")
-            release = make_release(self.home, self.task, now.previous)
-            return self._move(release, "rollback", now.previous, why, {"withdrawn": now.champion})
+            else:
+                release = make_release(self.home, self.task, now.previous)
+            return self._move(release, "rollback", release.champion, why, {"withdrawn": withdrawn})
+
+    def _is_still(self, expected: Release | None, now: Release | None) -> None:
+        if expected is not None and now != expected:
+            raise ReleaseChanged(f"The release of {self.task} has changed meanwhile.")
 
     def _now(self) -> Release | None:
         try:
@@ -93,8 +118,10 @@ class Rollout:
         write_release(self.home, release)
         log.warning("%s: %s of version %s by %s: %s", self.task, action, version, self.who, why)
         try:
-            self.store.audit(self.task, action, version, self.who, why, detail)
-        except StoreUnavailable as error:
-            # A bad version is rolled back with or without a database; the line above is in the log.
-            log.error("%s: this %s is missing in the audit log: %s", self.task, action, error)
+            entry = Audit(self.store.clock(), self.task, action, version, self.who, why, detail)
+            spool.keep(self.home, entry)
+            spool.hand_over(self.home, self.task, self.store)
+        except Exception as error:
+            # A bad version is rolled back with or without a database; the loop hands the entry over when it is back.
+            log.error("%s: this %s is not in the audit log yet: %s", self.task, action, error)
         return release

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 WhyOption = Annotated[str, typer.Option(help="For the audit log.")]
+_PATIENCE_S = 2.0  # with a database that does not answer, before a version is moved without it
 _ITEMS = 1000  # corrections a request: what the server takes by default
 
 
@@ -42,8 +44,8 @@ def promote(
         flywheel promote intent --why "better on refunds"
     """
     release = _rollout(task, config).promote(version, why)
-    _follow(task, config)
     out.print(f"{task}: version {release.champion} is the champion")
+    _follow(task, config)
 
 
 @commands.command()
@@ -64,22 +66,33 @@ def challenge(
         flywheel challenge intent 3 --share 0.05
     """
     release = _rollout(task, config).challenge(version, mode, share, why)
-    _follow(task, config)
     whom = f"answers {release.share:.0%} of the users" if mode == "canary" else "answers unseen"
     out.print(f"{task}: version {version} {whom} beside champion {release.champion}")
+    _follow(task, config)
 
 
 @commands.command()
-def rollback(task: TaskArgument, why: WhyOption = "no reason given", config: ConfigOption = None) -> None:
+def rollback(
+    task: TaskArgument,
+    version: Annotated[
+        str | None, typer.Argument(help="The version to take out; default: the challenger, or the champion.")
+    ] = None,
+    why: WhyOption = "no reason given",
+    config: ConfigOption = None,
+) -> None:
     """Withdraw TASK's challenger; where there is none, return to the champion before this one.
 
-    Example:
+    Name the version, and the command does nothing if another has taken it out already.
+
+    Examples:
 
         flywheel rollback intent --why "complaints about refunds"
+
+        flywheel rollback intent 3
     """
-    release = _rollout(task, config).rollback(why)
-    _follow(task, config)
+    release = _rollout(task, config).rollback(why, version)
     out.print(f"{task}: version {release.champion} is the champion")
+    _follow(task, config)
 
 
 @commands.command()
@@ -172,11 +185,14 @@ def erase(
 
 def _rollout(task: str, config: Path | None) -> Rollout:
     from models.rollout import Rollout
-    from models.store import Store
+    from models.store import Store, StoreUnavailable
 
     settings = load_config(config)
     get_task(task)
-    return Rollout(settings.home, Store.open(settings.feedback.store_url(settings.home)), task, _who())
+    store = Store(settings.feedback.store_url(settings.home), patience_s=_PATIENCE_S)
+    with suppress(StoreUnavailable):  # a move needs no database; what it was is kept for the audit log
+        store.migrate()
+    return Rollout(settings.home, store, task, _who())
 
 
 def _follow(task: str, config: Path | None) -> None:
@@ -185,7 +201,8 @@ def _follow(task: str, config: Path | None) -> None:
         from models.registry import Registry
     except ImportError:
         return  # an installation that only serves
-    Registry(load_config(config).home).follow(task)
+    if not Registry(load_config(config).home).follow(task):
+        err.print("MLflow's aliases are behind; a running server brings them after.", highlight=False)
 
 
 def _who() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from ray import serve as ray_serve
 from starlette.types import ASGIApp
@@ -34,7 +35,7 @@ class TaskDeployment:
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced."""
         if not self._replica.alive:
-            raise RuntimeError("the batching worker has died")
+            raise RuntimeError("the batching worker or the follower of releases has died")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray Serve where the number of replicas follows the load."""
@@ -60,6 +61,7 @@ class ControlDeployment:
             LoopMetrics(),
             lambda plan: trainer.start_run(config, plan),
             lambda task: trainer.start_drift(config, task),
+            (lambda task: trainer.start_follow(config, task)) if find_spec("mlflow") else None,
             trainer.poll,
         )
         self._loop.start()

@@ -112,8 +112,7 @@ def decide(
 def watch(champion: Tally, before: Tally, rules: RolloutConfig) -> Verdict:
     """What to do with a champion that was promoted a while ago; `before` is the version that it replaced.
 
-    Only its own failures count. What users say of one version and later of another differs with what they ask; that is
-    compared while both answer, in a canary.
+    Only its own failures count: latency, accuracy and agreement are compared while both versions answer (0014).
     """
     share, usual = (tally.faults / tally.answers if tally.answers else 0.0 for tally in (champion, before))
     many = champion.faults >= _EARLY_ERRORS and share > 0.5

@@ -146,9 +146,7 @@ class _Gateway:
         task = self._replica.task
         parsed = oip.parse_infer(task, body, header_length)
         answer = await self._answer(call, parsed.request)
-        if parsed.id:
-            answer["id"] = parsed.id
-        content, headers = oip.write_infer(task, answer, parsed.wanted)
+        content, headers = oip.write_infer(task, answer, parsed.wanted, parsed.id)
         return Response(content, headers=headers)
 
     async def _answer(self, call: Call, value: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from models.releases import Release, ReleaseError, read_release
+from models import spool
+from models.releases import Release, ReleaseChanged, ReleaseError, read_aliased, read_release
 from models.retrain import ASKED, Plan
 from models.rollout import Rollout
 from models.store import Store, StoreError
@@ -32,6 +33,7 @@ _TURN_S = 2.0
 _AGAIN_S = 600.0  # after a run that failed
 _EXPIRE_EVERY_S = 3600.0
 _DRIFT_EVERY_S = 1800.0
+_ALIAS_AGAIN_S = 60.0  # after MLflow did not answer: to ask it costs a process and its imports
 _LEAST_FOR_DRIFT = 50  # corrections: drift with nothing to learn from is for a person to look at
 
 
@@ -48,11 +50,15 @@ class _Watched:
     release: Release | None = None
     began: float = 0.0
     before: dict[str, Tally] = field(default_factory=dict)
+    aliased: Release | None = None
+    """what MLflow's aliases are taken to say where nobody has written it down: the first release that was seen"""
+    aliasing: Any = None
+    alias_at: float = 0.0
 
 
 class Loop:
-    """`start_run(plan)` and `start_drift(task)` begin work elsewhere and return something that `poll` asks for its
-    result: None while it runs."""
+    """`start_run(plan)`, `start_drift(task)` and `start_follow(task)` begin work elsewhere and return something that
+    `poll` asks for its result: None while it runs. Without MLflow there is nothing that follows."""
 
     def __init__(
         self,
@@ -60,12 +66,13 @@ class Loop:
         metrics: LoopMetrics,
         start_run: Callable[[Plan], Any],
         start_drift: Callable[[str], Any],
+        start_follow: Callable[[str], Any] | None,
         poll: Callable[[Any], Any],
     ):
         self._config = config
         self._metrics = metrics
         self._store = Store(config.feedback.store_url(config.home), patience_s=2.0)
-        self._start_run, self._start_drift, self._poll = start_run, start_drift, poll
+        self._start_run, self._start_drift, self._start_follow, self._poll = start_run, start_drift, start_follow, poll
         self._watched = {task: _Watched() for task in config.tasks}
         self._migrated = False
         self._expire_at = 0.0
@@ -80,30 +87,48 @@ class Loop:
 
     def _work(self) -> None:
         while True:
-            try:
-                if not self._migrated:
-                    self._store.migrate()
-                    self._migrated = True
-                self._expire()
-            except StoreError as error:
-                log.warning("the loop waits: %s", error)
-            else:
-                for task in self._watched:
-                    try:
-                        self.turn(task)
-                    except (StoreError, ReleaseError) as error:
-                        log.warning("%s: the loop waits: %s", task, error)
-                    except Exception:
-                        log.exception("%s: the loop goes on", task)
+            self.turns()
             time.sleep(_TURN_S)
 
+    def turns(self) -> None:
+        """Look at each task once."""
+        self._go_on("old predictions", self._expire)
+        for task in self._watched:
+            self.turn(task)
+
     def turn(self, task: str) -> None:
-        """Look at one task once."""
-        counts = self._store.counts(task)
-        self._metrics.corrections(task, counts)
-        self._retrain(task, self._watched[task], counts["waiting"])
+        """Look at one task once. A version that fails is taken back whether the store answers or not."""
+        watched = self._watched[task]
         if self._config.rollout.automatic:
-            self._roll_out(task, self._watched[task])
+            self._go_on(task, lambda: self._roll_out(task, watched))
+        self._go_on(task, lambda: spool.hand_over(self._config.home, task, self._store))
+        self._go_on(task, lambda: self._learn(task, watched))
+        self._go_on(task, lambda: self._follow(task, watched))
+
+    def _go_on(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (StoreError, ReleaseError) as error:
+            log.warning("%s: the loop waits: %s", what, error)
+        except Exception:
+            log.exception("%s: the loop goes on", what)
+
+    def _opened(self) -> Store:
+        """The store with its tables made. Raises StoreError."""
+        if not self._migrated:
+            self._store.migrate()
+            self._migrated = True
+        return self._store
+
+    def _expire(self) -> None:
+        if time.monotonic() >= self._expire_at:
+            self._opened().expire(utc_now() - timedelta(days=self._config.feedback.log.keep_days))
+            self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
+
+    def _learn(self, task: str, watched: _Watched) -> None:
+        counts = self._opened().counts(task)
+        self._metrics.corrections(task, counts)
+        self._retrain(task, watched, counts["waiting"])
 
     def _retrain(self, task: str, watched: _Watched, waiting: int) -> None:
         if watched.run is not None:
@@ -172,26 +197,50 @@ class Loop:
             self._move(Rollout(home, self._store, task, WHO), release, verdict)
             return
         age = time.monotonic() - watched.began
-        accuracy = self._store.live_accuracy(task, utc_now() - timedelta(seconds=age))
+        accuracy = self._accuracy(task, age)
         verdict = decide(
-            release, since[release.challenger], since[release.champion], accuracy, age, self._config.rollout
+            release, since[release.challenger], since[release.champion], accuracy or {}, age, self._config.rollout
         )
+        if accuracy is None and verdict.step != "rollback":
+            return  # it goes no further before it is known what users said of it
         self._move(Rollout(home, self._store, task, WHO), release, verdict)
 
-    def _move(self, rollout: Rollout, release: Release, verdict: Verdict) -> None:
-        if verdict.step != "wait":
-            self._metrics.move(release.task, verdict.step)
-        if verdict.step == "promote":
-            rollout.promote(release.challenger, verdict.why)
-        elif verdict.step == "canary":
-            rollout.challenge(str(release.challenger), "canary", self._config.rollout.share, verdict.why)
-        elif verdict.step == "rollback":
-            rollout.rollback(verdict.why)
+    def _accuracy(self, task: str, age_s: float) -> dict[str, tuple[int, int]] | None:
+        """What users said in the last seconds; None when the store does not answer."""
+        try:
+            return self._opened().live_accuracy(task, utc_now() - timedelta(seconds=age_s))
+        except StoreError as error:
+            log.warning("%s: nothing is known of the live accuracy: %s", task, error)
+            return None
 
-    def _expire(self) -> None:
-        if time.monotonic() >= self._expire_at:
-            self._store.expire(utc_now() - timedelta(days=self._config.feedback.log.keep_days))
-            self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
+    def _move(self, rollout: Rollout, release: Release, verdict: Verdict) -> None:
+        if verdict.step == "wait":
+            return
+        try:
+            if verdict.step == "promote":
+                rollout.promote(release.challenger, verdict.why, release)
+            elif verdict.step == "canary":
+                rollout.challenge(str(release.challenger), "canary", self._config.rollout.share, verdict.why, release)
+            else:
+                rollout.rollback(verdict.why, expected=release)
+        except ReleaseChanged:  # by an operator, a moment ago: the next turn looks at what there is then
+            log.warning("%s: no %s: the release was moved meanwhile", release.task, verdict.step)
+        else:
+            self._metrics.move(release.task, verdict.step)
+
+    def _follow(self, task: str, watched: _Watched) -> None:
+        """Have MLflow's aliases brought after the release, whoever moved it, in a process that may import MLflow."""
+        if watched.aliasing is not None:
+            if (done := self._poll(watched.aliasing)) is None:
+                return
+            watched.aliasing = None
+            if done is not True:
+                watched.alias_at = time.monotonic() + _ALIAS_AGAIN_S
+                log.warning("%s: MLflow's aliases are behind the release", task)
+        release = read_release(self._config.home, task)
+        watched.aliased = read_aliased(self._config.home, task) or watched.aliased or release
+        if release != watched.aliased and self._start_follow is not None and time.monotonic() >= watched.alias_at:
+            watched.aliasing = self._start_follow(task)
 
 
 def plan_of(config: Config, task: str) -> Plan:

@@ -156,9 +156,13 @@ def _from_bytes(where: str, raw: memoryview, expected: Tensor) -> Sequence[Any]:
 
 
 def write_infer(
-    task: type[Task], answer: Mapping[str, Any], wanted: Mapping[str, bool]
+    task: type[Task], answer: Mapping[str, Any], wanted: Mapping[str, bool], request_id: str | None = None
 ) -> tuple[bytes, dict[str, str]]:
-    """The body of an inference response and its headers. `answer` is a predict answer."""
+    """The body of an inference response and its headers. `answer` is a predict answer.
+
+    A client's own `request_id` comes back as `id`, as the protocol has it; what feedback refers to is the answer's, so
+    that is among the parameters in any case.
+    """
     columns = task.tensors_from_predictions(answer["predictions"])
     outputs, tails = [], []
     for tensor in task.outputs:
@@ -176,7 +180,8 @@ def write_infer(
         {
             "model_name": answer["model_name"],
             "model_version": answer["model_version"],
-            "id": answer["id"],
+            "id": request_id or answer["id"],
+            "parameters": {"prediction_id": answer["id"]},
             "outputs": outputs,
         }
     )

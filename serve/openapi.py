@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from models.task import Task, get_task
 from serve.feedback import Feedback, FeedbackBatch
 from serve.oip import InferRequest
-from serve.operators import Challenge, Erasure, Move, Promotion
+from serve.operators import Challenge, Erasure, Move, Promotion, Rollback
 
 _ERRORS = {
     "400": "The body is not JSON.",
@@ -53,6 +53,8 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             paths[f"{path}/infer"] = {
                 "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
             }
+            answered = paths[f"{path}/infer"]["post"]["responses"]["200"]
+            answered["content"]["application/json"]["schema"] = _INFERRED
         correction = {"anyOf": [references[(model, "validation")] for model in (Feedback, FeedbackBatch)]}
         taken = _write("Correct an answer; 202 once it is durable", correction, _correction(task), ok="202")
         paths[f"{base}/feedback"] = {
@@ -86,7 +88,7 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
 _MOVES: dict[str, tuple[type[BaseModel], str]] = {
     "promote": (Promotion, "Make a version, or the challenger, the champion"),
     "challenge": (Challenge, "Try a version in shadow or as a canary"),
-    "rollback": (Move, "Withdraw the challenger, or return to the champion before"),
+    "rollback": (Rollback, "Withdraw the challenger, or return to the champion before"),
     "retrain": (Move, "Learn from the waiting corrections now"),
     "erase": (Erasure, "Delete all that is kept of a user"),
 }
@@ -96,6 +98,20 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "erase": {"user": "customer-7", "why": "asked by mail"},
 }
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+_INFERRED = {
+    "type": "object",
+    "required": ["model_name", "model_version", "id", "parameters", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string", "description": "the request's own, if it had one"},
+        "parameters": {
+            "type": "object",
+            "properties": {"prediction_id": {"type": "string", "description": "the `id` that feedback refers to"}},
+        },
+        "outputs": {"type": "array", "items": {"type": "object"}},
+    },
+}
 _ERROR = {
     "type": "object",
     "required": ["error", "code"],

@@ -42,6 +42,13 @@ class Promotion(Move):
     version: str | None = Field(None, description="default: the challenger")
 
 
+class Rollback(Move):
+    version: str | None = Field(
+        None,
+        description="what to take out: then a repeated request is refused; default: the challenger, or the champion",
+    )
+
+
 class Challenge(Move):
     version: str
     mode: Mode
@@ -82,8 +89,8 @@ class _Operators:
         )
 
     async def rollback(self, request: Request) -> Response:
-        asked = await self._asked(request, Move)
-        return await self._move(asked, lambda rollout: rollout.rollback(asked.why))
+        asked = await self._asked(request, Rollback)
+        return await self._move(asked, lambda rollout: rollout.rollback(asked.why, asked.version))
 
     async def retrain(self, request: Request) -> Response:
         """202: the loop starts it within seconds; `retraining` says how far it is, the audit log what came of it."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from export.bundle import Bundle, BundleError
 from export.session import OnnxSession
-from models.releases import Release, ReleaseError, read_release, release_path
+from models.releases import Release, read_release
 from models.samples import LoggedPrediction
 from models.task import Prediction, get_task
 from models.users import UserHasher
@@ -24,6 +24,7 @@ from serve.batcher import Batcher
 from serve.config import Config
 from serve.encoding import RememberingEncoder
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
+from serve.follower import Follower, one_line
 from serve.metrics import Metrics
 from serve.recorder import Recorder, now
 from serve.routing import Router
@@ -48,7 +49,7 @@ class Replica:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_step_back)
         self._admission = Admission(config.limits.wait_s)
         self.recorder = self._recorder()
-        self._router = self._load(read_release(config.home, task), {})
+        self._router, _ = self._load(read_release(config.home, task), {})  # the follower tells what is left out
         self._shadow = Shadow(self.metrics, self._logged[0], config.limits.deadline_s)
         self._follower: asyncio.Task[None] | None = None
 
@@ -71,8 +72,9 @@ class Replica:
 
     @property
     def alive(self) -> bool:
-        """False when a batcher's worker has died: the replica must then be replaced."""
-        return all(version.batcher.alive for version in self._router.versions.values())
+        """False when a batcher's worker or the follower has died: the replica must then be replaced."""
+        follows = self._follower is not None and not self._follower.done()
+        return follows and all(version.batcher.alive for version in self._router.versions.values())
 
     @property
     def config(self) -> Config:
@@ -80,7 +82,7 @@ class Replica:
 
     @property
     def release(self) -> Release:
-        """The release that is served now."""
+        """The release that is served now: the file's, without what of it could not be loaded."""
         return self._router.release
 
     def choose(self, pinned: str | None, user: str | None = None) -> LoadedVersion:
@@ -202,13 +204,27 @@ class Replica:
             "created": manifest.created,
         }
 
-    def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> Router[LoadedVersion]:
-        """A router for `release`, keeping the versions that are loaded already. Blocking: loads and warms."""
-        versions = {}
+    def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> tuple[Router[LoadedVersion], str]:
+        """A router for `release`, keeping the versions that are loaded already. Blocking: loads and warms.
+
+        Only the champion must be whole, or this raises what was wrong with it: anything that onnxruntime, the disk or
+        the memory may do. Another version that fails is left out, and the sentence says why; it is "" when none did.
+        """
+        versions, failed = {}, {}
         for name, path in release.versions.items():
             known = loaded.get(name)
-            versions[name] = known if known and known.path == path else self._load_version(name, path)
-        return Router(release, versions)
+            try:
+                versions[name] = known if known and known.path == path else self._load_version(name, path)
+            except Exception as error:
+                if name == release.champion:
+                    raise
+                failed[name] = f"version {name} is left out: {one_line(error)}"
+        if failed:
+            changes: dict[str, Any] = {"versions": {name: release.versions[name] for name in versions}}
+            if release.challenger in failed:
+                changes |= {"challenger": None, "mode": None, "share": 0.0}
+            release = release.model_copy(update=changes)
+        return Router(release, versions), "; ".join(failed.values())
 
     def _load_version(self, name: str, path: str) -> LoadedVersion:
         bundle = Bundle.open(self._config.home / path)
@@ -234,30 +250,25 @@ class Replica:
         return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
 
     async def _follow(self) -> None:
-        """Take up a new release when its file changes: load beside the old one, swap, then retire the old one."""
-        path = release_path(self._config.home, self.task.name)
-        seen = path.stat().st_mtime_ns if path.exists() else 0
+        follower = Follower(self._config.home, self.task.name, self._take_up)
         while True:
             await asyncio.sleep(_FOLLOW_EVERY_S)
             self.metrics.waiting(sum(v.batcher.waiting for v in self._router.versions.values()), self.backlog_s)
-            try:
-                changed = path.stat().st_mtime_ns
-                if changed == seen:
-                    continue
-                seen = changed
-                await self._take_up(read_release(self._config.home, self.task.name))
-            except (ReleaseError, BundleError, OSError, ValueError) as error:
-                log.error("%s keeps serving %s: %s", self.task.name, self.release.champion, error)
+            await follower.look()
 
-    async def _take_up(self, release: Release) -> None:
+    async def _take_up(self, release: Release) -> str:
+        """Load beside the old release, swap, then retire the old one. Returns what was left out, and why."""
         old = self._router
-        new = await asyncio.to_thread(self._load, release, old.versions)
+        new, left_out = await asyncio.to_thread(self._load, release, old.versions)
+        if new.release == old.release:
+            return left_out
         for name, version in new.versions.items():
             if version is not old.versions.get(name):
                 version.batcher.start()
         self._router = new
         log.warning("%s now serves version %s", self.task.name, release.champion)
         await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
+        return left_out
 
 
 def new_id() -> str:

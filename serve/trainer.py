@@ -1,4 +1,4 @@
-"""The Ray tasks of the loop: a retraining and a test for drift, each in a worker that ends with it."""
+"""The Ray tasks of the loop: a retraining, a test for drift, MLflow's aliases; each in a worker that ends with it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def start_run(config: Config, plan: Plan) -> Any:
 def start_drift(config: Config, task: str) -> Any:
     """Begin the test; its result is a sentence, or "" when nothing has drifted."""
     return _drift.remote(config, task)
+
+
+def start_follow(config: Config, task: str) -> Any:
+    """Begin to bring MLflow's aliases after the task's release; its result is whether they are."""
+    return _follow.remote(config, task)
 
 
 def poll(reference: Any) -> Any:
@@ -72,3 +77,11 @@ def _drift(config: Config, task: str) -> str:
             if found.drifted:
                 return found.sentence
     return ""
+
+
+@ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
+def _follow(config: Config, task: str) -> bool:
+    from models.registry import Registry
+
+    os.nice(_NICE)
+    return Registry(config.home).follow(task)

@@ -15,6 +15,7 @@ from loadtests import bench, drivers, limit, plot
 from loadtests.drivers import Call
 from loadtests.peers import PEERS
 from loadtests.report import BOUNDS, print_report, summarize, within
+from loadtests.scenarios.poisoned import others
 from loadtests.servers import TITLES
 from loadtests.texts import distinct, mixed_lengths, rankings, seed_texts, zipf
 
@@ -201,3 +202,11 @@ def test_the_bundled_driver_counts_what_fails_and_keeps_kinds_apart(monkeypatch:
     assert result["errors"] == 2
     assert result["kinds"]["short"]["p50_ms"] == pytest.approx(1)
     assert result["kinds"]["long"]["p99_ms"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"), [("refused", []), ("too_few", []), ("failed", ["failed"]), ("released", ["released"])]
+)
+def test_a_poisoned_batch_must_be_refused_and_not_only_come_to_nothing(end: str, expected: list[str]) -> None:
+    actions = [f"retrain {end}", "retrain started", "retrain asked", "promote"]
+    assert others([{"action": action} for action in actions]) == expected

@@ -111,13 +111,28 @@ def test_a_version_is_promoted_though_the_registry_was_lost(home: Path) -> None:
     assert "intent: version 1 is the champion" in done.stdout
 
 
+def test_a_version_is_moved_though_registry_and_database_are_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_FEEDBACK__STORE", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
+    done = flywheel("promote", "intent", "2", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "intent: version 2 is the champion" in done.stdout
+    assert "MLflow's aliases are behind" in done.stderr
+    assert "not in the audit log yet" in done.stderr
+    assert flywheel("rollback", "intent", "2", home=home).returncode == 0
+    assert read_release(home, "intent").champion == "1"
+
+
 def test_a_challenger_is_tried_promoted_and_rolled_back(home: Path) -> None:
     shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
     assert flywheel("challenge", "intent", "2", "--share", "0.2", home=home).returncode == 0
     assert "challenger, canary 20%" in flywheel("releases", home=home).stdout
     done = flywheel("promote", "intent", "--why", "better", home=home)
     assert "intent: version 2 is the champion" in done.stdout, done.stderr
-    done = flywheel("rollback", "intent", "--why", "worse", home=home)
+    assert "neither the champion" in refused(flywheel("rollback", "intent", "9", home=home))
+    done = flywheel("rollback", "intent", "2", "--why", "worse", home=home)
     assert "intent: version 1 is the champion" in done.stdout, done.stderr
     assert "nothing to go back to" in refused(flywheel("rollback", "intent", home=home))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,13 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from models.releases import Release, write_release
 from tests.conftest import Server, start_server, stop_server
+from tests.test_http import assert_error
 
 GOOD = {"text": "where is my order 88231?"}
 
@@ -39,6 +43,14 @@ def release(home: Path, champion: str, *versions: str) -> None:
     )
 
 
+def canary(home: Path, champion: str, challenger: str) -> None:
+    versions = {v: f"bundles/intent/{v}" for v in (champion, challenger)}
+    write_release(
+        home,
+        Release(task="intent", champion=champion, versions=versions, challenger=challenger, mode="canary", share=0.5),
+    )
+
+
 def eventually(condition: Callable[[], bool], seconds: float) -> None:
     """Fails when the condition does not come true in time."""
     deadline = time.monotonic() + seconds
@@ -50,6 +62,10 @@ def eventually(condition: Callable[[], bool], seconds: float) -> None:
 def served_by(server: Server) -> set[str]:
     """The versions that answer now; enough requests to meet every replica."""
     return {server.post("/v2/models/intent/predict", json=GOOD).json()["model_version"] for _ in range(12)}
+
+
+def answer_of(server: Server) -> Any:
+    return server.post("/v2/models/intent/predict", json=GOOD).json()["predictions"]
 
 
 def test_a_release_is_followed_without_a_failed_request(own_server: Server) -> None:
@@ -127,6 +143,39 @@ def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -
         for client in clients:
             client.result()
     assert failures == []
+
+
+def test_a_broken_candidate_never_serves_and_a_replica_starts_beside_it(own_server: Server) -> None:
+    """Whole by its checksums, and nothing that onnxruntime can read; then mended, without another move."""
+    champion = next(iter(served_by(own_server)))
+    before = answer_of(own_server)
+    bundles = own_server.home / "bundles" / "intent"
+    shutil.copytree(bundles / champion, bundles / "79")
+    manifest = json.loads((bundles / "79" / "manifest.json").read_bytes())
+    (bundles / "79" / "model.onnx").write_bytes(b"no graph at all")
+    broken = {**manifest, "files": {**manifest["files"], "model.onnx": sha256(b"no graph at all").hexdigest()}}
+    (bundles / "79" / "manifest.json").write_text(json.dumps(broken))
+    canary(own_server.home, champion, "79")
+    time.sleep(4)  # long enough for every replica to have tried
+    assert served_by(own_server) == {champion}
+    assert answer_of(own_server) == before
+    assert_error(own_server.post("/v2/models/intent/versions/79/predict", json=GOOD), 404)
+
+    victims = children(own_server.process.pid, "ServeReplica:intent")
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    eventually(
+        lambda: len(set(children(own_server.process.pid, "ServeReplica:intent")) - set(victims)) == len(victims), 60
+    )
+    eventually(lambda: own_server.post("/v2/models/intent/predict", json=GOOD).status_code == 200, 60)
+    assert served_by(own_server) == {champion}
+    assert answer_of(own_server) == before
+
+    shutil.copyfile(bundles / champion / "model.onnx", bundles / "79" / "model.onnx")
+    (bundles / "79" / "manifest.json").write_text(json.dumps(manifest))
+    eventually(lambda: served_by(own_server) == {champion, "79"}, 30)
+    release(own_server.home, champion, champion)
+    eventually(lambda: served_by(own_server) == {champion}, 30)
 
 
 def test_ctrl_c_answers_what_was_accepted_and_leaves_nothing_behind(own_server: Server) -> None:

@@ -57,6 +57,17 @@ def test_triton_health_and_metadata(client: triton.InferenceServerClient) -> Non
 
 
 @both_modes
+def test_an_answer_to_a_clients_own_id_can_be_corrected(
+    server: Server, client: triton.InferenceServerClient, binary: bool
+) -> None:
+    result = client.infer("intent", [texts_tensor("text", [ORDER], binary)], request_id="mine")
+    response = result.get_response()
+    assert response["id"] == "mine"
+    correction = {"id": response["parameters"]["prediction_id"], "label": "track_order", "source": f"oip-{binary}"}
+    assert server.post("/v2/models/intent/feedback", json={**correction, "consent": False}).status_code == 202
+
+
+@both_modes
 @pytest.mark.parametrize(
     ("task", "texts", "labels"),
     [

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from models.releases import Release, ReleaseError, read_release, release_path
+from models import spool
+from models.releases import Release, ReleaseChanged, ReleaseError, read_release, release_path
 from models.rollout import Rollout
 from models.store import Store
 from serve.config import RolloutConfig
@@ -18,6 +19,7 @@ from serve.errors import NotFound
 from serve.evidence import Tally, Verdict, decide, watch
 from serve.routing import Router
 from tests.conftest import start_server, stop_server
+from tests.test_cli import mlflow_client
 from tests.test_http import assert_error
 from tests.test_lifecycle import eventually
 
@@ -93,6 +95,38 @@ def test_a_rollback_withdraws_the_challenger_first(rollout: Rollout) -> None:
         rollout.rollback("once more")
 
 
+def test_a_rollback_that_names_its_version_is_harmless_when_repeated(rollout: Rollout) -> None:
+    rollout.promote("2", "next")
+    rollout.challenge("3", "canary", 0.5, "try")
+    assert rollout.rollback("bad", "3").champion == "2"
+    with pytest.raises(ReleaseChanged, match="neither the champion nor the challenger"):
+        rollout.rollback("bad", "3")
+    assert read_release(rollout.home, "intent").champion == "2"
+    rollout.challenge("3", "canary", 0.5, "try again")
+    back = rollout.rollback("the champion is what is bad", "2")
+    assert (back.champion, back.challenger) == ("1", None)
+    assert rollout.store.audits("intent")[0].detail == {"withdrawn": "2"}
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda r, seen: r.promote("3", "", seen),
+        lambda r, seen: r.challenge("3", "canary", 0.2, "", seen),
+        lambda r, seen: r.rollback("", expected=seen),
+    ],
+)
+def test_a_move_decided_on_a_release_that_has_changed_is_not_made(
+    rollout: Rollout, move: Callable[[Rollout, Release], Release]
+) -> None:
+    seen = rollout.promote("2", "next")
+    now = rollout.challenge("3", "canary", 0.5, "somebody else")
+    with pytest.raises(ReleaseChanged, match="changed meanwhile"):
+        move(rollout, seen)
+    assert read_release(rollout.home, "intent") == now
+    move(rollout, now)
+
+
 @pytest.mark.parametrize(
     ("move", "sentence"),
     [
@@ -117,10 +151,28 @@ def test_a_promotion_mends_a_damaged_release(rollout: Rollout) -> None:
     assert rollout.promote("2", "mend").champion == "2"
 
 
-def test_a_rollback_needs_no_database(rollout: Rollout, tmp_path: Path) -> None:
+def test_a_rollback_needs_no_database_and_is_in_the_audit_log_when_it_is_back(rollout: Rollout) -> None:
     rollout.promote("2", "next")
+    kept = rollout.home / "audit" / "intent.jsonl"
     unreachable = Store("postgresql://nobody@127.0.0.1:1/none", patience_s=0.2)
     assert Rollout(rollout.home, unreachable, "intent", "ops").rollback("now").champion == "1"
+    assert rollout.store.audits("intent")[0].action == "promote"
+    with kept.open("ab") as file:
+        file.write(b'{"at": "20')  # a crash, while another was written
+    assert Rollout(rollout.home, unreachable, "intent", "ops").promote("3", "next").champion == "3"
+    lines = kept.read_bytes()
+
+    spool.hand_over(rollout.home, "intent", rollout.store)
+    entries = rollout.store.audits("intent")
+    assert [(entry.action, entry.version, entry.who, entry.why) for entry in entries[:2]] == [
+        ("promote", "3", "ops", "next"),
+        ("rollback", "1", "ops", "now"),
+    ]
+    assert entries[1].detail == {"withdrawn": "2"}
+    kept.write_bytes(lines)  # as a crash leaves it between the transaction and the file
+    spool.hand_over(rollout.home, "intent", rollout.store)
+    assert rollout.store.audits("intent") == entries
+    assert kept.stat().st_size == 0
 
 
 FINE = Tally(answers=500, texts=400, seconds=4.0)
@@ -170,8 +222,13 @@ def test_what_becomes_of_a_promoted_version_that_fails(champion: Tally, before: 
     assert verdict.step == step, verdict.why
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
 def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
+    registry = mlflow_client(home)
+    registry.create_registered_model("intent")
+    for _ in ("1", "2"):
+        registry.create_model_version("intent", "file:///a-bundle")
     server = start_server(
         home,
         tmp_path / "log",
@@ -195,6 +252,10 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         details = server.get(model).json()["version_details"]
         return next((found["alias"] for found in details if found["version"] == version), None)
 
+    def aliases() -> dict[str, str]:
+        found = registry.get_registered_model("intent").aliases
+        return {alias: str(version) for alias, version in found.items()}
+
     try:
         for path in ("promote", "challenge", "rollback", "retrain", "erase"):
             assert_error(server.post(f"{model}/{path}", json={}), 403)
@@ -208,11 +269,16 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         eventually(lambda: answers() == {"1", "2"}, 10)
         assert move("promote", why="test").json()["champion"] == "2"
         eventually(lambda: answers() == {"2"} and alias("2") == "champion", 10)
-        assert move("rollback", why="test").json()["champion"] == "1"
+        assert move("rollback", version="2", why="test").json()["champion"] == "1"
         eventually(lambda: answers() == {"1"}, 10)
+        assert_error(move("rollback", version="2"), 409)
         assert move("rollback").status_code == 409
         audit = httpx.get(f"{server.url}{model}/audit", headers=operator, timeout=30).json()["audit"]
         actions = [entry["action"] for entry in audit]
         assert actions == ["rollback", "promote", "canary", "shadow"]
+        # Each move was followed in a process of its own, one after the other, and the last is what stays.
+        eventually(lambda: aliases() == {"champion": "1"}, 60)
+        assert move("challenge", version="2", mode="canary", share=0.5).is_success
+        eventually(lambda: aliases() == {"champion": "1", "challenger": "2"}, 60)
     finally:
         assert stop_server(server) == 0

@@ -2,8 +2,9 @@
 
     python loadtests/scenarios/kills.py    some ten minutes; needs trained models (make serve trains them)
 
-Clients post one correction at a time and send it again until it is confirmed, as a client must. Twenty times a replica,
-or the whole server with all its processes, is ended by SIGKILL and, if it was the server, started again.
+Clients post one correction at a time and send it again until it is confirmed, as a client must. Every second one has
+its text, the others the id of an answer: where a kill took the answer before it was logged, they ask again. Twenty
+times a replica, or the whole server with all its processes, is ended by SIGKILL; a server is then started again.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ def main() -> int:
         with serving_intent(home, **quiet) as server:
             confirmed, tries, kills = _post_and_kill(server, options.posts, options.kills)
         with sqlite3.connect(home / "feedback.db") as database:
-            stored = [row[0] for row in database.execute("SELECT text FROM feedback")]
+            stored = [row[0] for row in database.execute("SELECT coalesce(prediction_id, text) FROM feedback")]
+            by_id = {row[0] for row in database.execute("SELECT prediction_id FROM feedback")}
     return show([
         Row("corrections confirmed", len(confirmed), ">=", options.posts),
+        Row("of them by the id of an answer", len(confirmed & by_id), ">=", options.posts // 2),
         Row("kills", kills, ">=", options.kills),
         Row("tries that a kill met, and were sent again", tries - len(confirmed), ">=", 1),
         Row("confirmed and not in the store", len(confirmed - set(stored)), "<=", 0),
@@ -51,7 +54,7 @@ def main() -> int:
 
 
 def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], int, int]:
-    """The texts that were confirmed, how often any was sent, and how many kills there were."""
+    """The texts and ids of answers that were confirmed, how often any was sent, and how many kills there were."""
     confirmed: set[str] = set()
     lock, tries, next_ = threading.Lock(), [0], iter(range(posts))
     done, draw = 0, random.Random(5)
@@ -67,15 +70,25 @@ def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], 
             text = "parcel " + " ".join(_WORDS[int(digit)] for digit in str(number))
             while number >= posts * (done + 2) / (kills + 1) and done < kills:
                 time.sleep(0.01)  # so that every kill, to the last, meets posts on their way
+            body = {"label": "track_order", "source": "kills", "consent": True}
+            if number % 2 == 0:
+                body["text"] = text
             while True:
-                body = {"text": text, "label": "track_order", "source": "kills", "consent": True}
+                if "text" not in body and "id" not in body:
+                    status, answer = connection.ask(f"{MODEL}/predict", {"text": text})
+                    if status != 200:
+                        time.sleep(0.05)
+                        continue
+                    body["id"] = answer["id"]
                 status, _ = connection.ask(f"{MODEL}/feedback", body)
                 with lock:
                     tries[0] += 1
                     if status == 202:
-                        confirmed.add(text)
+                        confirmed.add(str(body.get("id", text)))
                 if status == 202:
                     break
+                if status == 404:
+                    body.pop("id", None)
                 time.sleep(0.05)
 
     threads = [threading.Thread(target=client, daemon=True) for _ in range(CLIENTS)]

@@ -1,0 +1,84 @@
+"""A replica's follower: every release is taken up in the end, and nothing that goes wrong on the way ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from models.releases import Release, write_release
+from serve import follower
+from serve.follower import Follower
+
+
+class Fail(Exception):
+    """As onnxruntime's: derived from Exception and from nothing else."""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    write(tmp_path, "1")
+    return tmp_path
+
+
+def write(home: Path, champion: str) -> None:
+    write_release(home, Release(task="intent", champion=champion, versions={champion: "a bundle"}))
+
+
+def outcomes(home: Path, *results: Exception | str, pause_s: float = 0.0) -> list[str]:
+    """The champions that were tried while each `look` met the next of `results`."""
+    tried, left = [], list(results)
+
+    async def take_up(release: Release) -> str:
+        tried.append(release.champion)
+        result = left.pop(0) if left else ""
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def look() -> None:
+        following = Follower(home, "intent", take_up)
+        for _ in range(len(results) + 2):
+            await following.look()
+            await asyncio.sleep(pause_s)
+
+    asyncio.run(look())
+    return tried
+
+
+@pytest.mark.parametrize("error", [OSError("the disk"), Fail("INVALID_PROTOBUF"), RuntimeError("odd"), MemoryError()])
+def test_what_could_not_be_loaded_is_tried_again_until_it_is_served(
+    home: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(follower, "TRY_AGAIN_S", 0.0)
+    assert outcomes(home, error, error, "version 2 is left out") == ["1"] * 4  # and not a fifth time
+    assert [type(error).__name__ in record.message for record in caplog.records] == [True]
+
+
+def test_between_two_tries_there_is_a_pause(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outcomes(home, "left out", "left out") == ["1"]
+    monkeypatch.setattr(follower, "TRY_AGAIN_S", 0.05)
+    assert outcomes(home, "left out", pause_s=0.1) == ["1", "1"]
+
+
+def test_a_new_release_is_not_made_to_wait_by_one_that_failed(home: Path) -> None:
+    tried = []
+
+    async def take_up(release: Release) -> str:
+        tried.append(release.champion)
+        return "left out" if release.champion == "1" else ""
+
+    async def follow() -> None:
+        following = Follower(home, "intent", take_up)
+        await following.look()
+        write(home, "2")
+        for _ in range(3):
+            await following.look()
+        (home / "releases" / "intent.json").unlink()
+        await following.look()
+        write(home, "3")
+        await following.look()
+
+    asyncio.run(follow())
+    assert tried == ["1", "2", "3"]
