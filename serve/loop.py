@@ -29,7 +29,7 @@ log = logging.getLogger("flywheel.loop")
 
 WHO = "the loop"
 _TURN_S = 2.0
-_AGAIN_S = 600.0  # after a run that failed
+_AGAIN_S = 600.0  # after a run that failed, or found another at work
 _EXPIRE_EVERY_S = 3600.0
 _DRIFT_EVERY_S = 1800.0
 _LEAST_FOR_DRIFT = 50  # corrections: drift with nothing to learn from is for a person to look at
@@ -111,7 +111,7 @@ class Loop:
                 return
             watched.run = None
             watched.left_waiting = result.left
-            watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome == "failed" else 0.0)
+            watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome in ("failed", "busy") else 0.0)
             self._metrics.retraining(task, result.outcome)
             log.warning("%s: retraining: %s: %s", task, result.outcome, result.sentence)
         if (why := self._reason(task, watched, waiting)) is not None:

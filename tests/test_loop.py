@@ -111,6 +111,28 @@ def test_after_a_failure_it_does_not_begin_again_at_once(made: Made) -> None:
     assert len(runs.begun) == 1
 
 
+def test_what_a_killed_run_held_starts_the_next_when_its_lease_has_expired(made: Made) -> None:
+    loop, store, runs = made(every_hours=1)
+    correct(store, 0, AFTER, timedelta(hours=2))
+    store.lease("intent", "killed", AFTER, 60)
+    loop.turn("intent")
+    assert runs.begun == []
+    loop._store.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
+    loop.turn("intent")
+    assert len(runs.begun) == 1
+    assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
+
+
+def test_a_run_that_found_another_at_work_is_not_begun_again_at_once(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER)
+    loop.turn("intent")
+    runs.result = Result("busy", "it is being retrained already")
+    loop.turn("intent")
+    loop.turn("intent")
+    assert len(runs.begun) == 1
+
+
 def test_a_ranker_learns_like_the_others(made: Made) -> None:
     loop, store, runs = made(automatic=False)
     store.audit("recommendation", ASKED, None, "ops", "a new season")

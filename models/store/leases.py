@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, update
+from sqlalchemy import ColumnElement, Connection, and_, update
 
 from models.samples import Sample
 from models.store.database import Database, chunks
-from models.store.reading import samples_where, to_sample
+from models.store.reading import is_waiting, samples_where, to_sample
 from models.store.schema import feedback
 
 _c = feedback.c
@@ -34,9 +34,8 @@ class Leases(Database):
         Samples whose lease has expired are waiting again. Each lease is an attempt, counted in the sample.
         """
         now = self.clock()
-        free = or_(_c.state == "waiting", and_(_c.state == "leased", _c.leased_until < now))
         query = (
-            samples_where(_c.task == task, free)
+            samples_where(_c.task == task, is_waiting(now))
             .order_by(_c.at, _c.id)
             .limit(limit)
             .with_for_update(skip_locked=True, of=feedback)

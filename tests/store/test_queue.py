@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from models.store import Store
 from tests.store.conftest import NOW, Clock, add, correction, fill_queue
 
@@ -34,6 +36,17 @@ def test_an_expired_lease_goes_to_another(store: Store, clock: Clock) -> None:
     assert store.settle("b", {second[0].id: ("used", None), second[1].id: ("dropped", "near duplicate")}) == 2
     assert [sample.id for sample in store.used("intent")] == [second[0].id]
     assert store.settle("b", {second[0].id: ("dead", "twice")}) == 0
+
+
+def test_what_a_killed_run_held_is_counted_as_waiting(store: Store, clock: Clock) -> None:
+    fill_queue(store, 3)
+    assert len(store.lease("intent", "killed", 2, 60)) == 2
+    assert (store.counts("intent")["waiting"], store.counts("intent")["leased"]) == (1, 2)
+    assert store.oldest_waiting("intent") == NOW + timedelta(minutes=2)
+    clock.pass_(seconds=61)
+    assert (store.counts("intent")["waiting"], store.counts("intent")["leased"]) == (3, 0)
+    assert store.oldest_waiting("intent") == NOW
+    assert sum(store.counts("sentiment").values()) == 0
 
 
 def test_what_failed_too_often_is_a_dead_letter(store: Store) -> None:
