@@ -102,13 +102,14 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
 
 
 def _ended(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
+    run = _Run(plan, home, store, owner, who, report)
     try:
         with _held(store, lock_of(plan.task), owner):
-            return _run(plan, home, store, owner, who, report)
+            return run.result()
     except Exception as error:
         log.exception("retraining %s failed", plan.task)
         result = Result("failed", f"{type(error).__name__}: {error}")
-        _quietly(lambda: store.give_back(owner, most_attempts=plan.attempts, reason=result.sentence[:500]))
+        _quietly(lambda: run.give_back(result.sentence[:500], failed=run.learning))
         return result
 
 
@@ -117,37 +118,91 @@ def lock_of(task: str) -> str:
     return f"retrain-{task}"
 
 
-def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
-    champion = read_release(home, plan.task).champion
-    report("curating", 0, 0)
-    samples = store.lease(plan.task, owner, plan.most, _LEASE_S)
-    learner = learner_of(plan, home, champion, store)
-    curated = learner.curate(samples)
-    store.settle(owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
-    store.settle(owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
-    learn, judge = _split(curated.kept, plan.held_out)
-    if len(learn) < plan.least:
-        left = store.give_back(owner, most_attempts=10**6, reason="too few corrections for a run")["waiting"]
-        sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
-        return Result("too_few", sentence, left=left)
+@dataclass
+class _Run:
+    """One run, in the hands of whoever holds the lock."""
 
-    candidate = learner.build(learn, report)
-    try:
-        report("judging", 0, 0)
-        verdict = learner.judge(candidate, learn, judge)
-        pages = _pages(plan, champion, curated, verdict, candidate)
-        if not verdict.accepted:
-            left = _refuse(plan, home, store, owner, candidate, verdict, pages)
-            return Result("refused", verdict.sentence, left=left)
-        report("registering", 0, 0)
-        version = _registered(home, store, candidate, [sample.id for sample in learn], pages)
-    finally:
-        shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
-    store.settle(owner, {sample.id: ("used", None) for sample in learn})
-    why = "judged a candidate; to be learned in a later run"
-    left = store.give_back(owner, most_attempts=10**6, reason=why)["waiting"]
-    _release(plan, home, store, version, who, verdict.sentence)
-    return Result("released", verdict.sentence, version, left)
+    plan: Plan
+    home: Path
+    store: Store
+    owner: str
+    who: str
+    report: Stage
+    learning: Sequence[int] = ()
+    """the corrections that a candidate is made of just now: an error is counted against these"""
+
+    def result(self) -> Result:
+        plan, store = self.plan, self.store
+        champion = read_release(self.home, plan.task).champion
+        self.report("curating", 0, 0)
+        samples = store.lease(plan.task, self.owner, plan.most, _LEASE_S)
+        learner = learner_of(plan, self.home, champion, store)
+        curated = learner.curate(samples)
+        store.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
+        store.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
+        learn, judge = _split(curated.kept, plan.held_out)
+        if len(learn) < plan.least:
+            left = self.give_back("too few corrections for a run")
+            sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
+            return Result("too_few", sentence, left=left)
+
+        learned = [sample.id for sample in learn]
+        self.learning = learned
+        candidate = learner.build(learn, self.report)
+        try:
+            self.report("judging", 0, 0)
+            verdict = learner.judge(candidate, learn, judge)
+            self.learning = ()
+            pages = _pages(plan, champion, curated, verdict, candidate)
+            if not verdict.accepted:
+                self._log_refused(candidate, verdict, pages)
+                why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
+                return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
+            self.report("registering", 0, 0)
+            version = self._registered(candidate, learned, pages)
+        finally:
+            shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
+        store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
+        left = self.give_back("judged a candidate; to be learned in a later run")
+        self._release(version, verdict.sentence)
+        return Result("released", verdict.sentence, version, left)
+
+    def give_back(self, why: str, failed: Sequence[int] = ()) -> int:
+        """Everything that is still held; how many wait again."""
+        counts = self.store.give_back(self.owner, reason=why, failed=failed, most_attempts=self.plan.attempts)
+        return counts["waiting"]
+
+    def _log_refused(self, candidate: Candidate, verdict: Verdict, pages: Sequence[Path]) -> None:
+        from models.registry import Registry
+
+        Registry(self.home).log_refused(
+            self.plan.task,
+            parameters={**candidate.parameters, **candidate.lineage},
+            metrics=candidate.metrics,
+            artifacts=pages,
+            why=verdict.sentence,
+        )
+
+    def _registered(self, candidate: Candidate, learned: Sequence[int], pages: Sequence[Path]) -> str:
+        from models.train import register_candidate
+
+        version = register_candidate(candidate, self.home, pages)
+        erased = self.store.trained_on(version, learned)
+        if erased:
+            for kind in ("bundles", "checkpoints"):
+                shutil.rmtree(self.home / kind / candidate.task / version, ignore_errors=True)
+            raise InterruptedError(f"{len(erased)} corrections were erased while version {version} learned from them")
+        return version
+
+    def _release(self, version: str, why: str) -> None:
+        from models.registry import Registry
+
+        rollout = Rollout(self.home, self.store, self.plan.task, self.who)
+        if self.plan.start == "promote":
+            rollout.promote(version, why)
+        else:
+            rollout.challenge(version, self.plan.start, self.plan.share, why)
+        Registry(self.home).follow(self.plan.task)
 
 
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
@@ -174,52 +229,6 @@ def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candid
     (sorted_ / "curation.md").write_text(curated.report.markdown(), encoding="utf-8")
     (sorted_ / "curation.json").write_bytes(orjson.dumps(curated.report.to_dict(), option=orjson.OPT_INDENT_2))
     return [judged, sorted_]
-
-
-def _refuse(
-    plan: Plan,
-    home: Path,
-    store: Store,
-    owner: str,
-    candidate: Candidate,
-    verdict: Verdict,
-    pages: Sequence[Path],
-) -> int:
-    """Log the run and give its corrections back; how many wait again."""
-    from models.registry import Registry
-
-    Registry(home).log_refused(
-        plan.task,
-        parameters={**candidate.parameters, **candidate.lineage},
-        metrics=candidate.metrics,
-        artifacts=pages,
-        why=verdict.sentence,
-    )
-    why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
-    return store.give_back(owner, most_attempts=plan.attempts, reason=why)["waiting"]
-
-
-def _registered(home: Path, store: Store, candidate: Candidate, learned: Sequence[int], pages: Sequence[Path]) -> str:
-    from models.train import register_candidate
-
-    version = register_candidate(candidate, home, pages)
-    erased = store.trained_on(version, learned)
-    if erased:
-        for kind in ("bundles", "checkpoints"):
-            shutil.rmtree(home / kind / candidate.task / version, ignore_errors=True)
-        raise InterruptedError(f"{len(erased)} corrections were erased while version {version} learned from them")
-    return version
-
-
-def _release(plan: Plan, home: Path, store: Store, version: str, who: str, why: str) -> None:
-    from models.registry import Registry
-
-    rollout = Rollout(home, store, plan.task, who)
-    if plan.start == "promote":
-        rollout.promote(version, why)
-    else:
-        rollout.challenge(version, plan.start, plan.share, why)
-    Registry(home).follow(plan.task)
 
 
 @contextmanager

@@ -147,6 +147,38 @@ def feedback(
 
 
 @commands.command()
+def dead_letters(
+    task: TaskArgument,
+    requeue: Annotated[bool, typer.Option("--requeue", help="Put all of them back into the queue.")] = False,
+    why: WhyOption = "no reason given",
+    config: ConfigOption = None,
+) -> None:
+    """List TASK's corrections that were in too many failed retrainings, or let the next ones try them again.
+
+    Examples:
+
+        flywheel dead-letters intent
+
+        flywheel dead-letters intent --requeue --why "the bound of the gate was wrong"
+    """
+    from models.store import Store
+
+    settings = load_config(config)
+    get_task(task)
+    store = Store.open(settings.feedback.store_url(settings.home))
+    if requeue:
+        count = store.requeue(task)
+        store.audit(task, "requeue", None, _who(), why, {"corrections": count})
+        out.print(f"{task}: {count} corrections wait again")
+        return
+    letters = store.dead_letters(task)
+    for sample, reason in letters:
+        line = f"{sample.id} {sample.at:%Y-%m-%d} {sample.source} {sample.label}: {sample.text}\n    {reason}"
+        out.print(line, highlight=False, markup=False)
+    out.print(f"{task}: {len(letters)} dead letters")
+
+
+@commands.command()
 def erase(
     user: Annotated[str, typer.Argument(help="As clients named them in `user` or x-user-id.")],
     why: WhyOption = "the user asked for it",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
@@ -21,7 +20,7 @@ Settled = Literal["used", "quarantined", "dropped", "dead"]
 
 
 class DeadLetter(NamedTuple):
-    """A sample that was given back too often, and why the last time."""
+    """A sample that was in too many failed attempts, and how the last one failed."""
 
     sample: Sample
     reason: str
@@ -31,7 +30,7 @@ class Leases(Database):
     def lease(self, task: str, owner: str, limit: int, seconds: float) -> list[Sample]:
         """Give `owner` the oldest `limit` waiting samples for `seconds`; nobody else gets them meanwhile.
 
-        Samples whose lease has expired are waiting again. Each lease is an attempt, counted in the sample.
+        Samples whose lease has expired are waiting again.
         """
         now = self.clock()
         query = (
@@ -40,16 +39,13 @@ class Leases(Database):
             .limit(limit)
             .with_for_update(skip_locked=True, of=feedback)
         )
-        leased = {
-            "state": "leased", "owner": owner, "leased_until": now + timedelta(seconds=seconds),
-            "attempts": _c.attempts + 1,
-        }  # fmt: skip
+        leased = {"state": "leased", "owner": owner, "leased_until": now + timedelta(seconds=seconds)}
 
         def take(connection: Connection) -> list[Sample]:
             rows = connection.execute(query).all()
             for some in chunks([row.id for row in rows]):
                 connection.execute(update(feedback).where(_c.id.in_(some)).values(leased))
-            return [replace(to_sample(row), attempts=row.attempts + 1) for row in rows]
+            return [to_sample(row) for row in rows]
 
         return self.write(take)
 
@@ -78,27 +74,38 @@ class Leases(Database):
 
         return self.write(write)
 
-    def give_back(self, owner: str, *, most_attempts: int, reason: str) -> dict[str, int]:
-        """Return what `owner` holds to the queue, or to the dead letters what was leased `most_attempts` times.
+    def give_back(
+        self, owner: str, *, reason: str, failed: Collection[int] = (), most_attempts: int = 1
+    ) -> dict[str, int]:
+        """Return what `owner` holds to the queue; `reason` says why, and is kept. How many are `waiting`, and `dead`.
 
-        `reason` says what went wrong and is kept in both. Counts by state, `waiting` and `dead`.
+        Only an attempt that failed counts against a sample, and only against those it was made with, `failed`: what
+        was in `most_attempts` of them is a dead letter.
         """
 
         def write(connection: Connection) -> dict[str, int]:
-            dead = update(feedback).where(_held_by(owner), _c.attempts >= most_attempts)
-            rest = update(feedback).where(_held_by(owner))
-            return {
-                "dead": connection.execute(dead.values(_FREE | {"state": "dead", "reason": reason})).rowcount,
-                "waiting": connection.execute(rest.values(_FREE | {"state": "waiting", "reason": reason})).rowcount,
-            }
+            dead = 0
+            for some in chunks(sorted(failed)):
+                blamed = update(feedback).where(_held_by(owner), _c.id.in_(some))
+                connection.execute(blamed.values(attempts=_c.attempts + 1))
+                too_often = blamed.where(_c.attempts >= most_attempts)
+                dead += connection.execute(too_often.values(_FREE | {"state": "dead", "reason": reason})).rowcount
+            rest = update(feedback).where(_held_by(owner)).values(_FREE | {"state": "waiting", "reason": reason})
+            return {"dead": dead, "waiting": connection.execute(rest).rowcount}
 
         return self.write(write)
 
     def dead_letters(self, task: str) -> list[DeadLetter]:
-        """What was given back too often, oldest first."""
+        """What was in too many failed attempts, oldest first."""
         query = samples_where(_c.task == task, _c.state == "dead").order_by(_c.at, _c.id)
         with self.read() as connection:
             return [DeadLetter(to_sample(row), row.reason or "") for row in connection.execute(query)]
+
+    def requeue(self, task: str) -> int:
+        """Put the task's dead letters back into the queue, with all attempts before them again; how many."""
+        statement = update(feedback).where(_c.task == task, _c.state == "dead")
+        values = {"state": "waiting", "attempts": 0, "reason": None}
+        return self.write(lambda connection: connection.execute(statement.values(values)).rowcount)
 
 
 def _held_by(owner: str) -> ColumnElement[bool]:

@@ -1,0 +1,123 @@
+"""What a retraining does to its corrections, step by step: with real versions, and a learner that learns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from export.bundle import FORMAT, MANIFEST, Manifest
+from models.checks import Check
+from models.curate import RANKING_STEPS, Context, Curated, Rules, curate
+from models.gate import Verdict
+from models.releases import make_release, write_release
+from models.retrain import Plan, Result, retrain
+from models.samples import NewFeedback, Sample
+from models.store import Store
+from models.train import Candidate
+
+# MLflow reads its database with a loader that SQLAlchemy has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@dataclass
+class Run:
+    """A home with champion 1, and what each step of the next retraining does, for tests to change."""
+
+    home: Path
+    store: Store
+    champion: str = ""
+    accepted: bool = True
+    during: Callable[[], object] = lambda: None
+    """what happens while the candidate is built"""
+    learned: list[list[str]] = field(default_factory=list)
+
+    def correct(self, first: int, count: int, **changes: Any) -> list[int]:
+        start = datetime.now(UTC) - timedelta(hours=1)
+        items = [
+            NewFeedback("intent", "desk", True, start + timedelta(seconds=n), "refund", text=f"text {n}", user=f"u{n}")
+            for n in range(first, first + count)
+        ]
+        return [receipt.id or 0 for receipt in self.store.add_feedback(items, keep_days=30)]
+
+    def __call__(self, **changes: Any) -> Result:
+        return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None)
+
+    def states(self) -> dict[str, int]:
+        return {state: count for state, count in self.store.counts("intent").items() if count}
+
+    # The three steps of models.learners.Learner
+
+    def curate(self, samples: Sequence[Sample]) -> Curated:
+        context = Context(labels=frozenset({"refund"}), training=(), holdout=(), embed=NotImplemented, redact=str)
+        return curate(samples, context, Rules(), RANKING_STEPS[:1])
+
+    def build(self, learn: Sequence[Sample], report: Any) -> Candidate:
+        self.learned.append([sample.text for sample in learn])
+        self.during()
+        folder = self.home / "work" / "candidate"
+        (folder / "checkpoint").mkdir(parents=True)
+        bundle(folder / "bundle", self.champion)
+        lineage = {"name": "own", "fingerprint": "0", "parent": self.champion}
+        return Candidate("intent", folder / "bundle", {}, {}, [], lineage, None)
+
+    def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
+        return Verdict((Check("holdout accuracy", self.accepted, "It was looked at."),))
+
+
+def bundle(path: Path, parent: str | None = None) -> None:
+    """As much of a bundle as versions are told apart by."""
+    path.mkdir(parents=True)
+    data = {"name": "own", "fingerprint": "0"} | ({"parent": parent} if parent else {})
+    manifest = Manifest(
+        format=FORMAT, task="intent", kind="classifier", labels=("refund",), max_length=32, precision="fp32",
+        base_model="none", data=data, created="", files={},
+    )  # fmt: skip
+    (path / MANIFEST).write_bytes(orjson.dumps(manifest.model_dump()))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    bundle(tmp_path / "bundles" / "intent" / "1")
+    write_release(tmp_path, make_release(tmp_path, "intent", "1"))
+    made = Run(tmp_path, Store.open(f"sqlite:///{tmp_path / 'feedback.db'}"))
+
+    def learner_of(plan: Plan, home: Path, champion: str, store: Store) -> Run:
+        made.champion = champion
+        return made
+
+    monkeypatch.setattr("models.retrain.learner_of", learner_of)
+    yield made
+    made.store.close()
+
+
+def test_a_refusal_counts_against_what_the_candidate_had_learned_and_not_against_what_judged_it(run: Run) -> None:
+    run.correct(0, 100)
+    run.accepted = False
+    assert run(least=1000).outcome == "too_few"
+    assert run(attempts=2).outcome == "refused"
+    assert run.states() == {"waiting": 100}
+    assert run(attempts=2).outcome == "refused"
+    assert run.states() == {"waiting": 20, "dead": 80}
+    assert run.learned[0] == run.learned[1] == [letter.sample.text for letter in run.store.dead_letters("intent")]
+    assert "It was looked at" in run.store.dead_letters("intent")[0].reason
+
+
+def test_an_error_counts_against_corrections_while_they_are_learned_and_not_before_or_after(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    run.correct(0, 3)
+    monkeypatch.setattr("models.train.register_candidate", fail)
+    assert run(attempts=1).outcome == "failed"
+    assert run.states() == {"waiting": 3}
+    run.during = fail
+    assert run(attempts=2).outcome == run(attempts=2).outcome == "failed"
+    assert run.states() == {"dead": 3}
