@@ -187,11 +187,13 @@ class _Run:
         from models.train import register_candidate
 
         version = register_candidate(candidate, self.home, pages)
-        erased = self.store.trained_on(version, learned)
-        if erased:
+        taken_back = self.store.trained_on(version, learned)
+        if taken_back:
             for kind in ("bundles", "checkpoints"):
                 shutil.rmtree(self.home / kind / candidate.task / version, ignore_errors=True)
-            raise InterruptedError(f"{len(erased)} corrections were erased while version {version} learned from them")
+            raise InterruptedError(
+                f"{len(taken_back)} corrections were taken back while version {version} learned them"
+            )
         return version
 
     def _release(self, version: str, why: str) -> None:

@@ -15,7 +15,7 @@ from export.bundle import FORMAT, MANIFEST, Manifest
 from models.checks import Check
 from models.curate import RANKING_STEPS, Context, Curated, Rules, curate
 from models.gate import Verdict
-from models.releases import make_release, write_release
+from models.releases import local_versions, make_release, read_release, write_release
 from models.retrain import Plan, Result, retrain
 from models.samples import NewFeedback, Sample
 from models.store import Store
@@ -44,6 +44,12 @@ class Run:
             for n in range(first, first + count)
         ]
         return [receipt.id or 0 for receipt in self.store.add_feedback(items, keep_days=30)]
+
+    def take_back(self, number: int) -> None:
+        item = NewFeedback(
+            "intent", "desk", False, datetime.now(UTC), "refund", text=f"text {number}", user=f"u{number}"
+        )
+        assert self.store.add_feedback([item], keep_days=30)[0].outcome == "replaced"
 
     def __call__(self, **changes: Any) -> Result:
         return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None)
@@ -121,3 +127,17 @@ def test_an_error_counts_against_corrections_while_they_are_learned_and_not_befo
     run.during = fail
     assert run(attempts=2).outcome == run(attempts=2).outcome == "failed"
     assert run.states() == {"dead": 3}
+
+
+def test_a_version_that_learned_what_was_taken_back_meanwhile_does_not_serve(run: Run) -> None:
+    run.correct(0, 3)
+    run.during = lambda: run.take_back(1)
+    result = run()
+    assert result.version is None
+    assert "1 corrections were taken back while version 2 learned them" in result.sentence
+    assert read_release(run.home, "intent").challenger is None
+    assert local_versions(run.home, "intent") == ["1"]
+    assert run.states() == {"waiting": 2, "no_consent": 1}
+    run.during = lambda: None
+    assert run().version == "3"
+    assert run.learned[-1] == ["text 0", "text 2"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, literal, or_, select
+from sqlalchemy import Connection, and_, delete, insert, literal, or_, select
 
 from models.store.database import Database, chunks
 from models.store.schema import Words, audit_log, feedback, locks, trained
@@ -56,17 +56,19 @@ class Ledger(Database):
     def trained_on(self, version: str, ids: Sequence[int]) -> set[int]:
         """Remember which samples a version learned from.
 
-        Returns those that were erased since they were leased: a version that learned from them should not serve.
+        Returns those that were erased since they were leased, or whose consent was taken back: a version that learned
+        from them should not serve.
         """
 
         def write(connection: Connection) -> set[int]:
             self.hold_off_erasure(connection)
             there: set[int] = set()
             for some in chunks(sorted(set(ids))):
-                rows = select(feedback.c.id, literal(version, Words)).where(feedback.c.id.in_(some))
+                allowed = and_(feedback.c.id.in_(some), feedback.c.state != "no_consent")
+                rows = select(feedback.c.id, literal(version, Words)).where(allowed)
                 statement = self.insert(trained).from_select(["feedback_id", "version"], rows)
                 connection.execute(statement.on_conflict_do_nothing())
-                there |= set(connection.scalars(select(feedback.c.id).where(feedback.c.id.in_(some))))
+                there |= set(connection.scalars(select(feedback.c.id).where(allowed)))
             return set(ids) - there
 
         return self.write(write)
