@@ -23,7 +23,7 @@ import orjson
 from models.curation.terms import Rules
 from models.learners import learner_of
 from models.progress import ProgressFile
-from models.releases import read_release
+from models.releases import ancestry, read_release
 from models.rollout import Rollout
 from models.samples import Sample
 from models.store import Store, StoreError
@@ -133,8 +133,11 @@ class _Run:
 
     def result(self) -> Result:
         plan, store = self.plan, self.store
-        champion = read_release(self.home, plan.task).champion
+        release = read_release(self.home, plan.task)
+        champion = release.champion
         self.report("curating", 0, 0)
+        live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
+        store.follow_versions(plan.task, live)
         samples = store.lease(plan.task, self.owner, plan.most, _LEASE_S)
         learner = learner_of(plan, self.home, champion, store)
         curated = learner.curate(samples)
@@ -162,9 +165,11 @@ class _Run:
             version = self._registered(candidate, learned, pages)
         finally:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
+        # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
+        self._release(version, verdict.sentence)
         store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
         left = self.give_back("judged a candidate; to be learned in a later run")
-        self._release(version, verdict.sentence)
+        _follow(self.home, plan.task)
         return Result("released", verdict.sentence, version, left)
 
     def give_back(self, why: str, failed: Sequence[int] = ()) -> int:
@@ -197,14 +202,11 @@ class _Run:
         return version
 
     def _release(self, version: str, why: str) -> None:
-        from models.registry import Registry
-
         rollout = Rollout(self.home, self.store, self.plan.task, self.who)
         if self.plan.start == "promote":
             rollout.promote(version, why)
         else:
             rollout.challenge(version, self.plan.start, self.plan.share, why)
-        Registry(self.home).follow(self.plan.task)
 
 
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
@@ -231,6 +233,16 @@ def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candid
     (sorted_ / "curation.md").write_text(curated.report.markdown(), encoding="utf-8")
     (sorted_ / "curation.json").write_bytes(orjson.dumps(curated.report.to_dict(), option=orjson.OPT_INDENT_2))
     return [judged, sorted_]
+
+
+def _follow(home: Path, task: str) -> None:
+    """MLflow's aliases, which nothing waits for: the version serves, and the next move sets them anyway."""
+    from models.registry import Registry
+
+    try:
+        Registry(home).follow(task)
+    except Exception:
+        log.exception("%s: MLflow's aliases are behind the release", task)
 
 
 @contextmanager

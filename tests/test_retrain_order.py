@@ -15,6 +15,7 @@ from export.bundle import FORMAT, MANIFEST, Manifest
 from models.checks import Check
 from models.curate import RANKING_STEPS, Context, Curated, Rules, curate
 from models.gate import Verdict
+from models.registry import Registry
 from models.releases import local_versions, make_release, read_release, write_release
 from models.retrain import Plan, Result, retrain
 from models.samples import NewFeedback, Sample
@@ -50,6 +51,10 @@ class Run:
             "intent", "desk", False, datetime.now(UTC), "refund", text=f"text {number}", user=f"u{number}"
         )
         assert self.store.add_feedback([item], keep_days=30)[0].outcome == "replaced"
+
+    def later(self) -> None:
+        """When the leases of a run that was killed have expired."""
+        self.store.clock = lambda: datetime.now(UTC) + timedelta(minutes=5)
 
     def __call__(self, **changes: Any) -> Result:
         return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None)
@@ -141,3 +146,59 @@ def test_a_version_that_learned_what_was_taken_back_meanwhile_does_not_serve(run
     run.during = lambda: None
     assert run().version == "3"
     assert run.learned[-1] == ["text 0", "text 2"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+def kill(*_: object) -> int:
+    raise Killed
+
+
+def test_corrections_of_a_version_that_serves_are_not_learned_again_when_its_run_was_killed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.correct(0, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(run.store, "settle", lambda owner, verdicts: kill() if verdicts else 0)
+        with pytest.raises(Killed):
+            run()
+    assert run.states() == {"leased": 3}
+    assert read_release(run.home, "intent").challenger == "2"
+    run.later()
+    run.correct(10, 2)
+    assert run().version == "3"
+    assert run.learned == [["text 0", "text 1", "text 2"], ["text 10", "text 11"]]
+    assert run.states() == {"used": 5}
+
+
+def test_corrections_of_a_version_that_never_served_are_learned_again_when_its_run_was_killed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.correct(0, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr("models.retrain.Rollout.challenge", kill)
+        with pytest.raises(Killed):
+            run()
+    assert run.states() == {"leased": 3}
+    run.later()
+    assert run().version == "3"
+    assert run.learned[0] == run.learned[1]
+    assert run.states() == {"used": 3}
+
+
+def test_a_version_is_released_whatever_befalls_mlflow_afterwards(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.correct(0, 3)
+    follow = Registry.follow
+    calls: list[str] = []
+
+    def fail_later(registry: Registry, task: str) -> None:
+        calls.append(task)
+        if len(calls) == 2:  # the first is the registration's
+            raise RuntimeError("MLflow is away")
+        follow(registry, task)
+
+    monkeypatch.setattr(Registry, "follow", fail_later)
+    assert (run().outcome, len(calls)) == ("released", 2)
+    assert run.states() == {"used": 3}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, literal, or_, select
+from sqlalchemy import Connection, and_, delete, insert, literal, or_, select, update
 
 from models.store.database import Database, chunks
 from models.store.schema import Words, audit_log, feedback, locks, trained
@@ -72,6 +72,17 @@ class Ledger(Database):
             return set(ids) - there
 
         return self.write(write)
+
+    def follow_versions(self, task: str, live: Collection[str]) -> None:
+        """Let the samples that the `live` versions learned be used. Only for who holds the lock of the task's runs.
+
+        A version is released before its samples are settled: a run that was killed between the two left them leased.
+        """
+        learned = feedback.c.id.in_(select(trained.c.feedback_id).where(trained.c.version.in_(live)))
+        free = and_(feedback.c.task == task, feedback.c.state.in_(("waiting", "leased")))
+        used = update(feedback).where(free, learned)
+        values = {"state": "used", "reason": None, "owner": None, "leased_until": None}
+        self.write(lambda connection: connection.execute(used.values(values)))
 
     def acquire(self, name: str, owner: str, seconds: float) -> bool:
         """Take the lock, or renew it if `owner` has it; False if another has it and its time is not over."""

@@ -83,6 +83,18 @@ def test_dead_letters_are_put_back_into_the_queue(store: Store) -> None:
     assert [(s.text, s.attempts) for s in store.lease("intent", "a", 9, 60)] == [("text 0", 0), ("text 1", 0)]
 
 
+def test_what_a_version_that_serves_has_learned_is_used(store: Store) -> None:
+    fill_queue(store, 4)
+    first, second, third, _ = store.lease("intent", "killed", 9, 60)
+    store.trained_on("2", [first.id, second.id])
+    store.trained_on("3", [third.id])
+    store.follow_versions("sentiment", ["2"])
+    assert store.used("intent") == []
+    store.follow_versions("intent", ["2", "1"])
+    assert [sample.id for sample in store.used("intent")] == [second.id, first.id]
+    assert store.counts("intent")["leased"] == 2
+
+
 def test_more_rows_than_one_statement_takes(store: Store) -> None:
     fill_queue(store, 1201)
     leased = store.lease("intent", "a", 2000, 60)
