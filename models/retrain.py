@@ -45,7 +45,11 @@ _LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
 ASKED = "retrain asked"
 """the entry in the audit log by which somebody asks for a run"""
 
-Outcome = Literal["released", "refused", "too_few", "busy", "failed"]
+Outcome = Literal["released", "refused", "too_few", "outdated", "busy", "failed"]
+
+
+class Outdated(Exception):
+    """Raised within a run when what it began with has changed: nothing of it may serve, and the next may begin anew."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,12 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
 def _ended(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
     run = _Run(plan, home, store, owner, who, report)
     try:
-        with _held(store, lock_of(plan.task), owner):
+        with _held(store, lock_of(plan.task), owner, run.lost):
             return run.result()
+    except Outdated as error:
+        result = Result("outdated", str(error))
+        _quietly(lambda: run.give_back(result.sentence))
+        return result
     except Exception as error:
         log.exception("retraining %s failed", plan.task)
         result = Result("failed", f"{type(error).__name__}: {error}")
@@ -130,6 +138,8 @@ class _Run:
     report: Stage
     learning: Sequence[int] = ()
     """the corrections that a candidate is made of just now: an error is counted against these"""
+    lost: threading.Event = field(default_factory=threading.Event)
+    """set when another has the lock"""
 
     def result(self) -> Result:
         plan, store = self.plan, self.store
@@ -161,8 +171,9 @@ class _Run:
                 self._log_refused(candidate, verdict, pages)
                 why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
                 return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
+            self._recheck(champion, learned)
             self.report("registering", 0, 0)
-            version = self._registered(candidate, learned, pages)
+            version = self._registered(candidate, champion, learned, pages)
         finally:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
         # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
@@ -188,17 +199,31 @@ class _Run:
             why=verdict.sentence,
         )
 
-    def _registered(self, candidate: Candidate, learned: Sequence[int], pages: Sequence[Path]) -> str:
+    def _recheck(self, champion: str, learned: Sequence[int]) -> None:
+        """Raises Outdated when the run no longer is the task's only one, or stands on another champion or corrections.
+
+        A machine that slept, or a store that was away for longer than the lock lasts, lets another run begin.
+        """
+        if self.lost.is_set() or not self.store.acquire(lock_of(self.plan.task), self.owner, _LEASE_S):
+            raise Outdated("Another run has begun meanwhile.")
+        if gone := self.store.not_held(self.owner, learned):
+            raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
+        now = read_release(self.home, self.plan.task).champion
+        if now != champion:
+            raise Outdated(f"Version {now} became the champion while a candidate continued from version {champion}.")
+
+    def _registered(self, candidate: Candidate, champion: str, learned: Sequence[int], pages: Sequence[Path]) -> str:
         from models.train import register_candidate
 
         version = register_candidate(candidate, self.home, pages)
-        taken_back = self.store.trained_on(version, learned)
-        if taken_back:
+        try:
+            self._recheck(champion, learned)  # MLflow may have taken its time
+            if gone := self.store.trained_on(version, learned):
+                raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
+        except Exception:
             for kind in ("bundles", "checkpoints"):
                 shutil.rmtree(self.home / kind / candidate.task / version, ignore_errors=True)
-            raise InterruptedError(
-                f"{len(taken_back)} corrections were taken back while version {version} learned them"
-            )
+            raise
         return version
 
     def _release(self, version: str, why: str) -> None:
@@ -246,16 +271,21 @@ def _follow(home: Path, task: str) -> None:
 
 
 @contextmanager
-def _held(store: Store, lock: str, owner: str) -> Iterator[None]:
-    """Renew the lock and the leases from a thread until the block ends."""
+def _held(store: Store, lock: str, owner: str, lost: threading.Event) -> Iterator[None]:
+    """Renew the lock and the leases from a thread until the block ends; `lost` is set when another has the lock."""
     done = threading.Event()
 
     def renew() -> None:
-        while not done.wait(_RENEW_S):
-            _quietly(lambda: store.acquire(lock, owner, _LEASE_S))
-            _quietly(lambda: store.renew(owner, _LEASE_S))
+        if store.acquire(lock, owner, _LEASE_S):
+            store.renew(owner, _LEASE_S)
+        else:
+            lost.set()
 
-    thread = threading.Thread(target=renew, name="leases", daemon=True)
+    def work() -> None:
+        while not lost.is_set() and not done.wait(_RENEW_S):
+            _quietly(renew)
+
+    thread = threading.Thread(target=work, name="leases", daemon=True)
     thread.start()
     try:
         yield

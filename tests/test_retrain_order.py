@@ -18,6 +18,7 @@ from models.gate import Verdict
 from models.registry import Registry
 from models.releases import local_versions, make_release, read_release, write_release
 from models.retrain import Plan, Result, retrain
+from models.rollout import Rollout
 from models.samples import NewFeedback, Sample
 from models.store import Store
 from models.train import Candidate
@@ -134,18 +135,81 @@ def test_an_error_counts_against_corrections_while_they_are_learned_and_not_befo
     assert run.states() == {"dead": 3}
 
 
-def test_a_version_that_learned_what_was_taken_back_meanwhile_does_not_serve(run: Run) -> None:
+def test_a_candidate_that_learned_what_was_taken_back_meanwhile_becomes_no_version(run: Run) -> None:
     run.correct(0, 3)
     run.during = lambda: run.take_back(1)
-    result = run()
-    assert result.version is None
-    assert "1 corrections were taken back while version 2 learned them" in result.sentence
-    assert read_release(run.home, "intent").challenger is None
+    assert run() == Result("outdated", "1 of the corrections were taken back while they were learned.")
     assert local_versions(run.home, "intent") == ["1"]
     assert run.states() == {"waiting": 2, "no_consent": 1}
     run.during = lambda: None
-    assert run().version == "3"
+    assert run().outcome == "released"
     assert run.learned[-1] == ["text 0", "text 2"]
+
+
+def test_a_candidate_that_learned_what_was_erased_meanwhile_becomes_no_version(run: Run) -> None:
+    run.correct(0, 3)
+    run.during = lambda: run.store.erase("u1")
+    assert run().outcome == "outdated"
+    assert local_versions(run.home, "intent") == ["1"]
+    assert run.states() == {"waiting": 2}
+
+
+def test_a_candidate_whose_champion_was_replaced_meanwhile_becomes_no_version(run: Run) -> None:
+    run.correct(0, 3)
+    bundle(run.home / "bundles" / "intent" / "7")
+    run.during = lambda: Rollout(run.home, run.store, "intent", "ops").promote("7", "better")
+    sentence = "Version 7 became the champion while a candidate continued from version 1."
+    assert run(attempts=1) == Result("outdated", sentence)
+    assert (read_release(run.home, "intent").champion, read_release(run.home, "intent").challenger) == ("7", None)
+    assert run.states() == {"waiting": 3}
+    assert run.store.audits("intent")[0].action == "retrain outdated"
+    run.during = lambda: None
+    assert run().outcome == "released"
+    assert run.champion == "7"
+
+
+def test_a_run_that_lost_its_lock_releases_nothing(run: Run) -> None:
+    run.correct(0, 3)
+
+    def sleep() -> None:
+        run.later()
+        assert run.store.acquire("retrain-intent", "another", 600)
+
+    run.during = sleep
+    assert run() == Result("outdated", "Another run has begun meanwhile.")
+    assert local_versions(run.home, "intent") == ["1"]
+    assert run.store.is_locked("retrain-intent")
+
+
+def test_a_run_whose_corrections_another_has_learned_while_it_slept_releases_nothing(run: Run) -> None:
+    ids = run.correct(0, 3)
+
+    def sleep() -> None:
+        run.later()
+        assert run.store.acquire("retrain-intent", "another", 60)
+        assert len(run.store.lease("intent", "another", 9, 60)) == 3
+        run.store.settle("another", dict.fromkeys(ids, ("used", None)))
+        run.store.release_lock("retrain-intent", "another")
+
+    run.during = sleep
+    assert run().outcome == "outdated"
+    assert local_versions(run.home, "intent") == ["1"]
+    assert run.states() == {"used": 3}
+
+
+def test_a_version_that_was_outdated_while_it_was_registered_is_gone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.correct(0, 3)
+    register = Registry.register
+
+    def slow(*args: Any, **options: Any) -> str:
+        version = register(*args, **options)
+        run.take_back(1)
+        return version
+
+    monkeypatch.setattr(Registry, "register", slow)
+    assert run().outcome == "outdated"
+    assert local_versions(run.home, "intent") == ["1"]
+    assert run.store.erase("u0").versions == {}
 
 
 class Killed(BaseException):

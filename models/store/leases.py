@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, update
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from models.samples import Sample
 from models.store.database import Database, chunks
@@ -54,6 +54,15 @@ class Leases(Database):
         until = self.clock() + timedelta(seconds=seconds)
         statement = update(feedback).where(_held_by(owner)).values(leased_until=until)
         return self.write(lambda connection: connection.execute(statement).rowcount)
+
+    def not_held(self, owner: str, ids: Collection[int]) -> set[int]:
+        """Those that `owner` does not hold any more: they were erased, their consent was taken back, or another has
+        them."""
+        held: set[int] = set()
+        with self.read() as connection:
+            for some in chunks(sorted(ids)):
+                held |= set(connection.scalars(select(_c.id).where(_held_by(owner), _c.id.in_(some))))
+        return set(ids) - held
 
     def settle(self, owner: str, verdicts: Mapping[int, tuple[Settled, str | None]]) -> int:
         """Say in one transaction what became of leased samples, by id: the state and why; how many were changed.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, literal, or_, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from models.store.database import Database, chunks
-from models.store.schema import Words, audit_log, feedback, locks, trained
+from models.store.schema import audit_log, feedback, locks, trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Ledger(Database):
     def trained_on(self, version: str, ids: Sequence[int]) -> set[int]:
         """Remember which samples a version learned from.
 
-        Returns those that were erased since they were leased, or whose consent was taken back: a version that learned
-        from them should not serve.
+        Or, and then nothing is remembered, return those that were erased since they were leased, or whose consent was
+        taken back: a version that learned from them must not serve.
         """
 
         def write(connection: Connection) -> set[int]:
@@ -65,11 +65,13 @@ class Ledger(Database):
             there: set[int] = set()
             for some in chunks(sorted(set(ids))):
                 allowed = and_(feedback.c.id.in_(some), feedback.c.state != "no_consent")
-                rows = select(feedback.c.id, literal(version, Words)).where(allowed)
-                statement = self.insert(trained).from_select(["feedback_id", "version"], rows)
-                connection.execute(statement.on_conflict_do_nothing())
                 there |= set(connection.scalars(select(feedback.c.id).where(allowed)))
-            return set(ids) - there
+            if gone := set(ids) - there:
+                return gone
+            rows = [{"feedback_id": id_, "version": version} for id_ in sorted(there)]
+            if rows:
+                connection.execute(self.insert(trained).on_conflict_do_nothing(), rows)
+            return set()
 
         return self.write(write)
 

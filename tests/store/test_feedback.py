@@ -122,6 +122,7 @@ def test_consent_is_taken_back_in_every_state(store: Store) -> None:
     with store.read() as connection:
         left = "SELECT count(*) FROM feedback WHERE text IS NOT NULL OR owner IS NOT NULL OR leased_until IS NOT NULL"
         assert connection.execute(text(left)).scalar() == 0
+    assert store.not_held("me", [leased.id]) == {leased.id}
     assert store.trained_on("3", [leased.id, used.id]) == {leased.id, used.id}  # no version may learn them any more
     assert store.give_back("me", reason="done") == {"dead": 0, "waiting": 0}
     assert store.used("intent") == []

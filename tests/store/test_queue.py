@@ -100,7 +100,10 @@ def test_more_rows_than_one_statement_takes(store: Store) -> None:
     leased = store.lease("intent", "a", 2000, 60)
     assert len({sample.id for sample in leased}) == 1201
     ids = [sample.id for sample in leased]
+    assert store.not_held("a", [*ids, 10**9]) == {10**9}
+    assert store.not_held("b", ids) == set(ids)
     assert store.trained_on("2", [*ids, 10**9]) == {10**9}
+    assert store.trained_on("2", ids) == set()
     assert store.settle("a", dict.fromkeys(ids, ("used", None))) == 1201
     assert len(store.used("intent", limit=7)) == 7
     items = [correction(text=f"text {i}") for i in range(1201)]
