@@ -14,6 +14,7 @@ from export.bundle import Bundle
 from models.behaviour import EVENTS, Behaviour, load_kept_behaviour
 from models.dataset import Example, load_corpus
 from models.impressions import with_rankings
+from models.releases import ancestry
 from models.samples import Sample
 from models.store import Store
 from models.task import get_task
@@ -54,6 +55,11 @@ class _Champion:
     @property
     def bundle(self) -> Bundle:
         return Bundle.open(self.home / "bundles" / self.plan.task / self.champion)
+
+    def used(self, limit: int | None = None) -> list[Sample]:
+        """What the champion or a version before it has learned; never what a version learned that was withdrawn."""
+        line = ancestry(self.home, self.plan.task, self.champion)
+        return self.store.used(self.plan.task, line, limit)
 
 
 class TextLearner(_Champion):
@@ -97,7 +103,7 @@ class TextLearner(_Champion):
         return gate_classifier(champion.path, candidate.bundle, holdout, judge, self.plan.thresholds)
 
     def _learned(self) -> list[Example]:
-        return [Example(sample.text, sample.label) for sample in self.store.used(self.plan.task)]
+        return [Example(sample.text, sample.label) for sample in self.used()]
 
 
 class RankingLearner(_Champion):
@@ -132,7 +138,7 @@ class RankingLearner(_Champion):
         return load_kept_behaviour(self.home, self.plan.task, self.bundle.manifest.data)
 
     def _learned(self) -> list[Sample]:
-        return self.store.used(self.plan.task, self.plan.most)  # each with the whole ranking that it belongs to
+        return self.used(self.plan.most)  # each with the whole ranking that it belongs to
 
 
 def _nothing(texts: Sequence[str]) -> NDArray[np.float32]:

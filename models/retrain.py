@@ -12,8 +12,7 @@ import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from models.curation.terms import Rules
+from models.holding import LEASE_S, held, quietly
 from models.learners import learner_of
 from models.progress import ProgressFile
 from models.releases import ancestry, read_release
 from models.rollout import Rollout
 from models.samples import Sample
-from models.store import Store, StoreError
+from models.store import Store
 from models.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flywheel.retrain")
 
-_LEASE_S = 120.0
-_RENEW_S = 20.0
 # Fewer have no say in the gate, and more make it little sharper: both are better learned from.
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
 
@@ -87,7 +85,7 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
     """One run. Every way it can end is a Result and an entry in the audit log; only interruption raises."""
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     lock = lock_of(plan.task)
-    if not store.acquire(lock, owner, _LEASE_S):
+    if not store.acquire(lock, owner, LEASE_S):
         return Result("busy", f"{plan.task} is being retrained already.")
     progress = ProgressFile(home, plan.task)
 
@@ -100,24 +98,24 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
         # While the lock is held: without it, a progress that has not ended means that the run was killed.
         progress.end(result.outcome, result.sentence, result.version)
     finally:
-        _quietly(lambda: store.release_lock(lock, owner))
-    _quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
+        quietly(lambda: store.release_lock(lock, owner))
+    quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
     return result
 
 
 def _ended(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
     run = _Run(plan, home, store, owner, who, report)
     try:
-        with _held(store, lock_of(plan.task), owner, run.lost):
+        with held(store, lock_of(plan.task), owner, run.lost):
             return run.result()
     except Outdated as error:
         result = Result("outdated", str(error))
-        _quietly(lambda: run.give_back(result.sentence))
+        quietly(lambda: run.give_back(result.sentence))
         return result
     except Exception as error:
         log.exception("retraining %s failed", plan.task)
         result = Result("failed", f"{type(error).__name__}: {error}")
-        _quietly(lambda: run.give_back(result.sentence[:500], failed=run.learning))
+        quietly(lambda: run.give_back(result.sentence[:500], failed=run.learning))
         return result
 
 
@@ -148,7 +146,7 @@ class _Run:
         self.report("curating", 0, 0)
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
         store.follow_versions(plan.task, live)
-        samples = store.lease(plan.task, self.owner, plan.most, _LEASE_S)
+        samples = store.lease(plan.task, self.owner, plan.most, LEASE_S)
         learner = learner_of(plan, self.home, champion, store)
         curated = learner.curate(samples)
         store.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
@@ -204,7 +202,7 @@ class _Run:
 
         A machine that slept, or a store that was away for longer than the lock lasts, lets another run begin.
         """
-        if self.lost.is_set() or not self.store.acquire(lock_of(self.plan.task), self.owner, _LEASE_S):
+        if self.lost.is_set() or not self.store.acquire(lock_of(self.plan.task), self.owner, LEASE_S):
             raise Outdated("Another run has begun meanwhile.")
         if gone := self.store.not_held(self.owner, learned):
             raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
@@ -268,35 +266,3 @@ def _follow(home: Path, task: str) -> None:
         Registry(home).follow(task)
     except Exception:
         log.exception("%s: MLflow's aliases are behind the release", task)
-
-
-@contextmanager
-def _held(store: Store, lock: str, owner: str, lost: threading.Event) -> Iterator[None]:
-    """Renew the lock and the leases from a thread until the block ends; `lost` is set when another has the lock."""
-    done = threading.Event()
-
-    def renew() -> None:
-        if store.acquire(lock, owner, _LEASE_S):
-            store.renew(owner, _LEASE_S)
-        else:
-            lost.set()
-
-    def work() -> None:
-        while not lost.is_set() and not done.wait(_RENEW_S):
-            _quietly(renew)
-
-    thread = threading.Thread(target=work, name="leases", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _quietly(action: Callable[[], object]) -> None:
-    """What a lease's expiry would do anyway must not hide what went wrong before."""
-    try:
-        action()
-    except StoreError as error:
-        log.warning("the feedback store: %s", error)

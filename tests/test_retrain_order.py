@@ -15,8 +15,9 @@ from export.bundle import FORMAT, MANIFEST, Manifest
 from models.checks import Check
 from models.curate import RANKING_STEPS, Context, Curated, Rules, curate
 from models.gate import Verdict
+from models.learners import TextLearner
 from models.registry import Registry
-from models.releases import local_versions, make_release, read_release, write_release
+from models.releases import ancestry, local_versions, make_release, read_release, write_release
 from models.retrain import Plan, Result, retrain
 from models.rollout import Rollout
 from models.samples import NewFeedback, Sample
@@ -210,6 +211,32 @@ def test_a_version_that_was_outdated_while_it_was_registered_is_gone(run: Run, m
     assert run().outcome == "outdated"
     assert local_versions(run.home, "intent") == ["1"]
     assert run.store.erase("u0").versions == {}
+
+
+def test_what_a_version_learned_that_was_rolled_back_is_curated_anew_and_not_replayed(run: Run) -> None:
+    def replayed(champion: str) -> list[str]:
+        learner = TextLearner(Plan("intent"), run.home, champion, run.store)
+        return sorted(sample.text for sample in learner.used())
+
+    rollout = Rollout(run.home, run.store, "intent", "ops")
+    run.correct(0, 2)
+    assert run(start="promote").version == "2"
+    run.correct(10, 2)
+    assert run(start="promote").version == "3"
+    assert ancestry(run.home, "intent", "3") == ["3", "2", "1"]
+    assert (replayed("1"), replayed("2"), len(replayed("3"))) == ([], ["text 0", "text 1"], 4)
+    rollout.rollback("worse than it looked")
+    run.correct(20, 1)
+    assert run().version == "4"
+    assert run.learned[-1] == ["text 10", "text 11", "text 20"]
+    rollout.rollback("worse as well")
+    run.accepted = False
+    run.correct(30, 1)
+    assert run().outcome == "refused"
+    assert run.states() == {"used": 2, "waiting": 4}
+    rollout.promote("3", "it was good after all")
+    assert run(least=1000).outcome == "too_few"
+    assert run.states() == {"used": 4, "waiting": 2}
 
 
 class Killed(BaseException):

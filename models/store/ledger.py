@@ -76,15 +76,22 @@ class Ledger(Database):
         return self.write(write)
 
     def follow_versions(self, task: str, live: Collection[str]) -> None:
-        """Let the samples that the `live` versions learned be used. Only for who holds the lock of the task's runs.
+        """Let the samples that the `live` versions learned be used, and those wait again that only others learned: they
+        are behind a version that was withdrawn, and curated anew. Only for who holds the lock of the task's runs.
 
         A version is released before its samples are settled: a run that was killed between the two left them leased.
         """
+        state = feedback.c.state
         learned = feedback.c.id.in_(select(trained.c.feedback_id).where(trained.c.version.in_(live)))
-        free = and_(feedback.c.task == task, feedback.c.state.in_(("waiting", "leased")))
-        used = update(feedback).where(free, learned)
-        values = {"state": "used", "reason": None, "owner": None, "leased_until": None}
-        self.write(lambda connection: connection.execute(used.values(values)))
+        used = update(feedback).where(feedback.c.task == task, state.in_(("waiting", "leased")), learned)
+        again = update(feedback).where(feedback.c.task == task, state == "used", ~learned)
+        free = {"owner": None, "leased_until": None}
+
+        def write(connection: Connection) -> None:
+            connection.execute(used.values(state="used", reason=None, **free))
+            connection.execute(again.values(state="waiting", reason="no version that serves has learned it", **free))
+
+        self.write(write)
 
     def acquire(self, name: str, owner: str, seconds: float) -> bool:
         """Take the lock, or renew it if `owner` has it; False if another has it and its time is not over."""

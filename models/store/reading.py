@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, get_args
 
@@ -9,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
 
 from models.samples import Sample, State
 from models.store.database import Database
-from models.store.schema import feedback, predictions
+from models.store.schema import feedback, predictions, trained
 
 _c = feedback.c
 # Only items need the request they belong to; a text was copied when it was joined.
@@ -55,9 +56,12 @@ class Reading(Database):
         with self.read() as connection:
             return {version: (int(right), total) for version, right, total in connection.execute(query)}
 
-    def used(self, task: str, limit: int | None = None) -> list[Sample]:
-        """Samples that were learned from before, newest first."""
-        return self._samples(samples_where(_c.task == task, _c.state == "used").limit(limit))
+    def used(self, task: str, versions: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
+        """Samples that were learned from before, where `versions` are given by one of those; newest first."""
+        query = samples_where(_c.task == task, _c.state == "used")
+        if versions is not None:
+            query = query.where(_c.id.in_(select(trained.c.feedback_id).where(trained.c.version.in_(versions))))
+        return self._samples(query.limit(limit))
 
     def newest(self, task: str, n: int) -> list[Sample]:
         """The newest `n` samples that were or may be learned from, newest first."""

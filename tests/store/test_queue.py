@@ -93,6 +93,21 @@ def test_what_a_version_that_serves_has_learned_is_used(store: Store) -> None:
     store.follow_versions("intent", ["2", "1"])
     assert [sample.id for sample in store.used("intent")] == [second.id, first.id]
     assert store.counts("intent")["leased"] == 2
+    assert [sample.id for sample in store.used("intent", ["1", "3"])] == []
+
+
+def test_what_only_a_version_learned_that_was_withdrawn_waits_again(store: Store) -> None:
+    fill_queue(store, 3)
+    ids = [sample.id for sample in store.lease("intent", "a", 9, 60)]
+    store.settle("a", dict.fromkeys(ids, ("used", None)))
+    store.trained_on("2", ids[:2])
+    store.trained_on("3", ids[1:])
+    assert [sample.id for sample in store.used("intent", ["1", "2"])] == [ids[1], ids[0]]
+    store.follow_versions("intent", ["1", "2"])
+    assert store.counts("intent")["waiting"] == 1
+    assert [sample.id for sample in store.used("intent")] == [ids[1], ids[0]]
+    store.follow_versions("intent", ["1"])
+    assert [sample.id for sample in store.lease("intent", "b", 9, 60)] == ids
 
 
 def test_more_rows_than_one_statement_takes(store: Store) -> None:
