@@ -140,7 +140,10 @@ class _Run:
     """set when another has the lock"""
 
     def result(self) -> Result:
+        from models.train import sweep
+
         plan, store = self.plan, self.store
+        sweep(self.home, plan.task)
         release = read_release(self.home, plan.task)
         champion = release.champion
         self.report("curating", 0, 0)
@@ -157,7 +160,7 @@ class _Run:
             sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
             return Result("too_few", sentence, left=left)
 
-        learned = [sample.id for sample in learn]
+        learned, replayed = ([sample.id for sample in samples] for samples in (learn, learner.replayed()))
         self.learning = learned
         candidate = learner.build(learn, self.report)
         try:
@@ -171,7 +174,7 @@ class _Run:
                 return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
             self._recheck(champion, learned)
             self.report("registering", 0, 0)
-            version = self._registered(candidate, champion, learned, pages)
+            version = self._registered(candidate, champion, learned, replayed, pages)
         finally:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
         # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
@@ -210,17 +213,24 @@ class _Run:
         if now != champion:
             raise Outdated(f"Version {now} became the champion while a candidate continued from version {champion}.")
 
-    def _registered(self, candidate: Candidate, champion: str, learned: Sequence[int], pages: Sequence[Path]) -> str:
+    def _registered(
+        self,
+        candidate: Candidate,
+        champion: str,
+        learned: Sequence[int],
+        replayed: Sequence[int],
+        pages: Sequence[Path],
+    ) -> str:
+        from models.registry import Registry
         from models.train import register_candidate
 
         version = register_candidate(candidate, self.home, pages)
         try:
             self._recheck(champion, learned)  # MLflow may have taken its time
-            if gone := self.store.trained_on(version, learned):
+            if gone := self.store.trained_on(version, [*learned, *replayed]):
                 raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
         except Exception:
-            for kind in ("bundles", "checkpoints"):
-                shutil.rmtree(self.home / kind / candidate.task / version, ignore_errors=True)
+            Registry(self.home).withdraw(self.plan.task, version)
             raise
         return version
 

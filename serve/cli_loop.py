@@ -199,7 +199,7 @@ def erase(
     erased = Store.open(settings.feedback.store_url(settings.home)).erase(hashed, who=_who(), why=why)
     out.print(f"erased {erased.predictions} predictions and {erased.feedback} corrections", highlight=False)
     for task, versions in erased.versions.items():
-        out.print(f"{task}: learned from by version {', '.join(versions)}; the next training is without it")
+        out.print(f"{task}: learned by version {', '.join(versions)}, which remember it; no later training reads it")
 
 
 def _rollout(task: str, config: Path | None) -> Rollout:

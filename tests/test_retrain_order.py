@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import orjson
 import pytest
 
@@ -69,6 +70,9 @@ class Run:
     def curate(self, samples: Sequence[Sample]) -> Curated:
         context = Context(labels=frozenset({"refund"}), training=(), holdout=(), embed=NotImplemented, redact=str)
         return curate(samples, context, Rules(), RANKING_STEPS[:1])
+
+    def replayed(self) -> list[Sample]:
+        return TextLearner(Plan("intent"), self.home, self.champion, self.store).replayed()
 
     def build(self, learn: Sequence[Sample], report: Any) -> Candidate:
         self.learned.append([sample.text for sample in learn])
@@ -210,13 +214,40 @@ def test_a_version_that_was_outdated_while_it_was_registered_is_gone(run: Run, m
     monkeypatch.setattr(Registry, "register", slow)
     assert run().outcome == "outdated"
     assert local_versions(run.home, "intent") == ["1"]
+    assert list((run.home / "checkpoints").rglob("*")) == [run.home / "checkpoints" / "intent"]
+    assert [file for file in (run.home / "mlartifacts").rglob("*") if file.name == MANIFEST] == []
+    # MLflow's own version 1 is of a number that was taken here.
+    assert [found.version for found in mlflow.MlflowClient().search_model_versions("name='intent'")] == [1]
     assert run.store.erase("u0").versions == {}
+
+
+def test_erasure_names_the_versions_that_replayed_it_and_stops_the_run_that_does(run: Run) -> None:
+    run.correct(0, 2)
+    assert run(start="promote").version == "2"
+    run.correct(10, 1)
+    assert run(start="promote").version == "3"
+    assert run.store.erase("u0").versions == {"intent": ["2", "3"]}
+    run.correct(20, 1)
+    run.during = lambda: run.store.erase("u1")
+    assert run() == Result("outdated", "1 of the corrections were taken back while they were learned.")
+    assert local_versions(run.home, "intent") == ["1", "2", "3"]
+    assert run.states() == {"used": 1, "waiting": 1}
+
+
+def test_what_a_killed_run_left_on_the_disk_is_swept_by_the_next(run: Run) -> None:
+    work = run.home / "work"
+    mine, training, other = (
+        work / name for name in ("retrain-intent-abcd_123", "intent-abcd_123", "retrain-x-intent-abcd_123")
+    )
+    for folder in (mine, training, other):
+        folder.mkdir(parents=True)
+    assert run(least=1000).outcome == "too_few"
+    assert sorted(work.iterdir()) == [training, other]
 
 
 def test_what_a_version_learned_that_was_rolled_back_is_curated_anew_and_not_replayed(run: Run) -> None:
     def replayed(champion: str) -> list[str]:
-        learner = TextLearner(Plan("intent"), run.home, champion, run.store)
-        return sorted(sample.text for sample in learner.used())
+        return sorted(sample.text for sample in TextLearner(Plan("intent"), run.home, champion, run.store).replayed())
 
     rollout = Rollout(run.home, run.store, "intent", "ops")
     run.correct(0, 2)
