@@ -114,6 +114,8 @@ class Loop:
             watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome in ("failed", "busy") else 0.0)
             self._metrics.retraining(task, result.outcome)
             log.warning("%s: retraining: %s: %s", task, result.outcome, result.sentence)
+        else:  # some of those may have been learned in a terminal, erased or taken back since
+            watched.left_waiting = min(watched.left_waiting, waiting)
         if (why := self._reason(task, watched, waiting)) is not None:
             self._store.audit(task, "retrain started", None, WHO, why)
             watched.run = self._start_run(plan_of(self._config, task))

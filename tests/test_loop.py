@@ -90,6 +90,20 @@ def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None
     assert len(runs.begun) == 2
 
 
+def test_what_a_run_left_is_forgotten_when_it_is_gone(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER)
+    loop.turn("intent")
+    runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
+    loop.turn("intent")
+    learned = store.lease("intent", "a terminal", AFTER, 60)
+    store.settle("a terminal", {sample.id: ("used", None) for sample in learned})
+    loop.turn("intent")
+    correct(store, 100, AFTER)
+    loop.turn("intent")
+    assert len(runs.begun) == 2
+
+
 def test_what_arrived_while_it_ran_starts_the_next(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)

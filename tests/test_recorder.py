@@ -85,3 +85,22 @@ def test_personal_data_in_a_label_or_a_source_is_refused_before_it_is_stored(
     assert taken == {"status": "accepted"}
     recorder.stop()
     assert not any(secret.encode() in file.read_bytes() for file in tmp_path.glob("feedback.db*"))
+
+
+def answers(recorder: Recorder, count: int) -> datetime:
+    now = datetime.now(UTC)
+    for number in range(count):
+        recorder.log(LoggedPrediction(f"{number:032d}", "intent", "1", ["a text"], [], now))
+    return now
+
+
+def test_a_flush_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
+    now = answers(recorder, 5_000)
+    asyncio.run(recorder.flush())
+    assert len(recorder.store.latest_predictions("intent", now, 10_000)) == 5_000
+
+
+def test_a_stop_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
+    now = answers(recorder, 5_000)
+    recorder.stop()
+    assert len(recorder.store.latest_predictions("intent", now, 10_000)) == 5_000
