@@ -26,7 +26,7 @@ from models.progress import ProgressFile
 from models.releases import ancestry, read_release
 from models.rollout import Rollout
 from models.samples import Sample
-from models.store import Store
+from models.store import Store, StoreError
 from models.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -179,8 +179,12 @@ class _Run:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
         # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
         self._release(version, verdict.sentence)
-        store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
-        left = self.give_back("judged a candidate; to be learned in a later run")
+        left = 0
+        try:
+            store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
+            left = self.give_back("judged a candidate; to be learned in a later run")
+        except StoreError as error:
+            log.warning("%s: the next run settles what version %s has learned: %s", plan.task, version, error)
         _follow(self.home, plan.task)
         return Result("released", verdict.sentence, version, left)
 

@@ -1,101 +1,25 @@
-"""What a retraining does to its corrections, step by step: with real versions, and a learner that learns nothing."""
+"""What a retraining does to its corrections, step by step, and what it does when something changes under it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import orjson
 import pytest
 
-from export.bundle import FORMAT, MANIFEST, Manifest
-from models.checks import Check
-from models.curate import RANKING_STEPS, Context, Curated, Rules, curate
-from models.gate import Verdict
+from export.bundle import MANIFEST
 from models.learners import TextLearner
 from models.registry import Registry
 from models.releases import ancestry, local_versions, make_release, read_release, write_release
-from models.retrain import Plan, Result, retrain
+from models.retrain import Plan, Result
 from models.rollout import Rollout
-from models.samples import NewFeedback, Sample
-from models.store import Store
-from models.train import Candidate
+from models.store import Store, StoreUnavailable
+from tests.bare_run import Run, bundle
 
 # MLflow reads its database with a loader that SQLAlchemy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@dataclass
-class Run:
-    """A home with champion 1, and what each step of the next retraining does, for tests to change."""
-
-    home: Path
-    store: Store
-    champion: str = ""
-    accepted: bool = True
-    during: Callable[[], object] = lambda: None
-    """what happens while the candidate is built"""
-    learned: list[list[str]] = field(default_factory=list)
-
-    def correct(self, first: int, count: int, **changes: Any) -> list[int]:
-        start = datetime.now(UTC) - timedelta(hours=1)
-        items = [
-            NewFeedback("intent", "desk", True, start + timedelta(seconds=n), "refund", text=f"text {n}", user=f"u{n}")
-            for n in range(first, first + count)
-        ]
-        return [receipt.id or 0 for receipt in self.store.add_feedback(items, keep_days=30)]
-
-    def take_back(self, number: int) -> None:
-        item = NewFeedback(
-            "intent", "desk", False, datetime.now(UTC), "refund", text=f"text {number}", user=f"u{number}"
-        )
-        assert self.store.add_feedback([item], keep_days=30)[0].outcome == "replaced"
-
-    def later(self) -> None:
-        """When the leases of a run that was killed have expired."""
-        self.store.clock = lambda: datetime.now(UTC) + timedelta(minutes=5)
-
-    def __call__(self, **changes: Any) -> Result:
-        return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None)
-
-    def states(self) -> dict[str, int]:
-        return {state: count for state, count in self.store.counts("intent").items() if count}
-
-    # The three steps of models.learners.Learner
-
-    def curate(self, samples: Sequence[Sample]) -> Curated:
-        context = Context(labels=frozenset({"refund"}), training=(), holdout=(), embed=NotImplemented, redact=str)
-        return curate(samples, context, Rules(), RANKING_STEPS[:1])
-
-    def replayed(self) -> list[Sample]:
-        return TextLearner(Plan("intent"), self.home, self.champion, self.store).replayed()
-
-    def build(self, learn: Sequence[Sample], report: Any) -> Candidate:
-        self.learned.append([sample.text for sample in learn])
-        self.during()
-        folder = self.home / "work" / "candidate"
-        (folder / "checkpoint").mkdir(parents=True)
-        bundle(folder / "bundle", self.champion)
-        lineage = {"name": "own", "fingerprint": "0", "parent": self.champion}
-        return Candidate("intent", folder / "bundle", {}, {}, [], lineage, None)
-
-    def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
-        return Verdict((Check("holdout accuracy", self.accepted, "It was looked at."),))
-
-
-def bundle(path: Path, parent: str | None = None) -> None:
-    """As much of a bundle as versions are told apart by."""
-    path.mkdir(parents=True)
-    data = {"name": "own", "fingerprint": "0"} | ({"parent": parent} if parent else {})
-    manifest = Manifest(
-        format=FORMAT, task="intent", kind="classifier", labels=("refund",), max_length=32, precision="fp32",
-        base_model="none", data=data, created="", files={},
-    )  # fmt: skip
-    (path / MANIFEST).write_bytes(orjson.dumps(manifest.model_dump()))
 
 
 @pytest.fixture
@@ -265,9 +189,6 @@ def test_what_a_version_learned_that_was_rolled_back_is_curated_anew_and_not_rep
     run.correct(30, 1)
     assert run().outcome == "refused"
     assert run.states() == {"used": 2, "waiting": 4}
-    rollout.promote("3", "it was good after all")
-    assert run(least=1000).outcome == "too_few"
-    assert run.states() == {"used": 4, "waiting": 2}
 
 
 class Killed(BaseException):
@@ -293,6 +214,21 @@ def test_corrections_of_a_version_that_serves_are_not_learned_again_when_its_run
     assert run().version == "3"
     assert run.learned == [["text 0", "text 1", "text 2"], ["text 10", "text 11"]]
     assert run.states() == {"used": 5}
+
+
+def test_a_store_that_is_away_when_a_version_was_released_does_not_have_it_learned_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> int:
+        raise StoreUnavailable("it is away")
+
+    run.correct(0, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(run.store, "settle", lambda owner, verdicts: away() if verdicts else 0)
+        assert (run().outcome, run.states()) == ("released", {"leased": 3})
+    run.later()
+    assert run().outcome == "too_few"
+    assert run.states() == {"used": 3}
 
 
 def test_corrections_of_a_version_that_never_served_are_learned_again_when_its_run_was_killed(

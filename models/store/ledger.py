@@ -76,14 +76,16 @@ class Ledger(Database):
         return self.write(write)
 
     def follow_versions(self, task: str, live: Collection[str]) -> None:
-        """Let the samples that the `live` versions learned be used, and those wait again that only others learned: they
-        are behind a version that was withdrawn, and curated anew. Only for who holds the lock of the task's runs.
+        """Let the leased samples that the `live` versions learned be used, and the used ones that only others learned
+        wait again: they are behind a version that was withdrawn, and curated anew.
 
-        A version is released before its samples are settled: a run that was killed between the two left them leased.
+        Only for who holds the lock of the task's runs. A version is released before its samples are settled: a run that
+        was killed between the two left them leased. Those that wait may have been changed since they were learned, and
+        are never taken for used.
         """
         state = feedback.c.state
         learned = feedback.c.id.in_(select(trained.c.feedback_id).where(trained.c.version.in_(live)))
-        used = update(feedback).where(feedback.c.task == task, state.in_(("waiting", "leased")), learned)
+        used = update(feedback).where(feedback.c.task == task, state == "leased", learned)
         again = update(feedback).where(feedback.c.task == task, state == "used", ~learned)
         free = {"owner": None, "leased_until": None}
 

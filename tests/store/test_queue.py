@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from models.store import Store
@@ -84,16 +85,18 @@ def test_dead_letters_are_put_back_into_the_queue(store: Store) -> None:
 
 
 def test_what_a_version_that_serves_has_learned_is_used(store: Store) -> None:
-    fill_queue(store, 4)
-    first, second, third, _ = store.lease("intent", "killed", 9, 60)
-    store.trained_on("2", [first.id, second.id])
+    fill_queue(store, 5)
+    first, second, third, _, fifth = store.lease("intent", "killed", 9, 60)
+    store.trained_on("2", [first.id, second.id, fifth.id])
     store.trained_on("3", [third.id])
+    item = correction(text="text 4", at=fifth.at)
+    assert add(store, replace(item, consent=False), item) == ["replaced", "replaced"]  # it may be another one now
     store.follow_versions("sentiment", ["2"])
     assert store.used("intent") == []
     store.follow_versions("intent", ["2", "1"])
     assert [sample.id for sample in store.used("intent")] == [second.id, first.id]
-    assert store.counts("intent")["leased"] == 2
-    assert [sample.id for sample in store.used("intent", ["1", "3"])] == []
+    assert (store.counts("intent")["leased"], store.counts("intent")["waiting"]) == (2, 1)
+    assert store.used("intent", ["1", "3"]) == []
 
 
 def test_what_only_a_version_learned_that_was_withdrawn_waits_again(store: Store) -> None:
