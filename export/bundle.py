@@ -64,7 +64,7 @@ class Bundle:
     def open(cls, path: str | Path) -> Bundle:
         """Verify and open. Raises BundleError, whose text names the file and what to do."""
         path = Path(path)
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         for required in (MODEL, TOKENIZER):
             if required not in manifest.files:
                 raise BundleError(f"The bundle {path} is incomplete: its manifest lists no {required}.")
@@ -123,7 +123,8 @@ def write_bundle(
     return Bundle.open(path)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """What the bundle at `path` says of itself; its files are not looked at. Raises BundleError."""
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.")

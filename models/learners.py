@@ -14,6 +14,7 @@ from export.bundle import Bundle
 from models.behaviour import EVENTS, Behaviour, load_kept_behaviour
 from models.dataset import Example, load_corpus
 from models.impressions import with_rankings
+from models.releases import ancestry
 from models.samples import Sample
 from models.store import Store
 from models.task import get_task
@@ -31,6 +32,9 @@ class Learner(Protocol):
 
     def curate(self, samples: Sequence[Sample]) -> Curated:
         """What of the leased samples may be learned from."""
+
+    def replayed(self) -> list[Sample]:
+        """What of earlier runs the candidate may learn again."""
 
     def build(self, learn: Sequence[Sample], report: Stage) -> Candidate:
         """A candidate that has learned them and not forgotten the rest."""
@@ -54,6 +58,11 @@ class _Champion:
     @property
     def bundle(self) -> Bundle:
         return Bundle.open(self.home / "bundles" / self.plan.task / self.champion)
+
+    def _used(self, limit: int | None = None) -> list[Sample]:
+        """What the champion or a version before it has learned; never what a version learned that was withdrawn."""
+        line = ancestry(self.home, self.plan.task, self.champion)
+        return self.store.used(self.plan.task, line, limit)
 
 
 class TextLearner(_Champion):
@@ -96,8 +105,11 @@ class TextLearner(_Champion):
         holdout = load_corpus(self.home, self.plan.task, champion.manifest.data).holdout
         return gate_classifier(champion.path, candidate.bundle, holdout, judge, self.plan.thresholds)
 
+    def replayed(self) -> list[Sample]:
+        return self._used()
+
     def _learned(self) -> list[Example]:
-        return [Example(sample.text, sample.label) for sample in self.store.used(self.plan.task)]
+        return [Example(sample.text, sample.label) for sample in self.replayed()]
 
 
 class RankingLearner(_Champion):
@@ -118,21 +130,21 @@ class RankingLearner(_Champion):
         from models.train import Job, build_candidate
 
         recipe = (("base", self.bundle.manifest.base_model), ("max_length", self.bundle.manifest.max_length))
-        behaviour = with_rankings(self._behaviour(), self._learned(), learn)
+        behaviour = with_rankings(self._behaviour(), self.replayed(), learn)
         job = Job(self.plan.task, recipe=recipe, parent=self.champion, behaviour=behaviour)
         return build_candidate(job, self.home, report)
 
     def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
         from models.gate import gate_ranker
 
-        behaviour = with_rankings(self._behaviour(), self._learned(), learned, judge)
+        behaviour = with_rankings(self._behaviour(), self.replayed(), learned, judge)
         return gate_ranker(self.bundle.path, candidate.bundle, behaviour, self.plan.thresholds)
 
     def _behaviour(self) -> Behaviour:
         return load_kept_behaviour(self.home, self.plan.task, self.bundle.manifest.data)
 
-    def _learned(self) -> list[Sample]:
-        return self.store.used(self.plan.task, self.plan.most)  # each with the whole ranking that it belongs to
+    def replayed(self) -> list[Sample]:
+        return self._used(self.plan.most)  # each with the whole ranking that it belongs to
 
 
 def _nothing(texts: Sequence[str]) -> NDArray[np.float32]:

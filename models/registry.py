@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,17 @@ class Registry:
             write_release(self.home, make_release(self.home, task, version))
         self.follow(task)
         return version
+
+    def withdraw(self, task: str, version: str) -> None:
+        """Delete a version that must never serve: its bundle, here and in MLflow, and its checkpoint. The run stays."""
+        for kind in ("bundles", "checkpoints"):
+            shutil.rmtree(self.home / kind / task / version, ignore_errors=True)
+        run = self._client.get_run(self._client.get_model_version(task, version).run_id)
+        self._client.delete_model_version(task, version)
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts("bundle")
+        self._client.set_tag(run.info.run_id, "verdict", "withdrawn")
 
     def log_refused(
         self,

@@ -16,6 +16,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from export.bundle import BundleError, read_manifest
+
 Mode = Literal["shadow", "canary"]
 
 
@@ -77,6 +79,19 @@ def read_release(home: Path, task: str) -> Release:
 def local_versions(home: Path, task: str) -> list[str]:
     """Versions of a task whose bundles are here, oldest first."""
     return sorted((p.name for p in (home / "bundles" / task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
+
+
+def ancestry(home: Path, task: str, version: str) -> list[str]:
+    """The version and those that it continues from, newest first, as far back as their bundles are here."""
+    line: list[str] = []
+    while version not in line:
+        line.append(version)
+        try:
+            parent = read_manifest(home / "bundles" / task / version).data.get("parent")
+        except BundleError:
+            break
+        version = str(parent or version)
+    return line
 
 
 def make_release(

@@ -12,8 +12,7 @@ import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from models.curation.terms import Rules
+from models.holding import LEASE_S, held, quietly
 from models.learners import learner_of
 from models.progress import ProgressFile
-from models.releases import read_release
+from models.releases import ancestry, read_release
 from models.rollout import Rollout
 from models.samples import Sample
 from models.store import Store, StoreError
@@ -37,15 +37,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flywheel.retrain")
 
-_LEASE_S = 120.0
-_RENEW_S = 20.0
 # Fewer have no say in the gate, and more make it little sharper: both are better learned from.
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
 
 ASKED = "retrain asked"
 """the entry in the audit log by which somebody asks for a run"""
 
-Outcome = Literal["released", "refused", "too_few", "busy", "failed"]
+Outcome = Literal["released", "refused", "too_few", "outdated", "busy", "failed"]
+
+
+class Outdated(Exception):
+    """Raised within a run when what it began with has changed: nothing of it may serve, and the next may begin anew."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
     """One run. Every way it can end is a Result and an entry in the audit log; only interruption raises."""
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     lock = lock_of(plan.task)
-    if not store.acquire(lock, owner, _LEASE_S):
+    if not store.acquire(lock, owner, LEASE_S):
         return Result("busy", f"{plan.task} is being retrained already.")
     progress = ProgressFile(home, plan.task)
 
@@ -96,19 +98,24 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
         # While the lock is held: without it, a progress that has not ended means that the run was killed.
         progress.end(result.outcome, result.sentence, result.version)
     finally:
-        _quietly(lambda: store.release_lock(lock, owner))
-    _quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
+        quietly(lambda: store.release_lock(lock, owner))
+    quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
     return result
 
 
 def _ended(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
+    run = _Run(plan, home, store, owner, who, report)
     try:
-        with _held(store, lock_of(plan.task), owner):
-            return _run(plan, home, store, owner, who, report)
+        with held(store, lock_of(plan.task), owner, run.lost):
+            return run.result()
+    except Outdated as error:
+        result = Result("outdated", str(error))
+        quietly(lambda: run.give_back(result.sentence))
+        return result
     except Exception as error:
         log.exception("retraining %s failed", plan.task)
         result = Result("failed", f"{type(error).__name__}: {error}")
-        _quietly(lambda: store.give_back(owner, most_attempts=plan.attempts, reason=result.sentence[:500]))
+        quietly(lambda: run.give_back(result.sentence[:500], failed=run.learning))
         return result
 
 
@@ -117,37 +124,126 @@ def lock_of(task: str) -> str:
     return f"retrain-{task}"
 
 
-def _run(plan: Plan, home: Path, store: Store, owner: str, who: str, report: Stage) -> Result:
-    champion = read_release(home, plan.task).champion
-    report("curating", 0, 0)
-    samples = store.lease(plan.task, owner, plan.most, _LEASE_S)
-    learner = learner_of(plan, home, champion, store)
-    curated = learner.curate(samples)
-    store.settle(owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
-    store.settle(owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
-    learn, judge = _split(curated.kept, plan.held_out)
-    if len(learn) < plan.least:
-        left = store.give_back(owner, most_attempts=10**6, reason="too few corrections for a run")["waiting"]
-        sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
-        return Result("too_few", sentence, left=left)
+@dataclass
+class _Run:
+    """One run, in the hands of whoever holds the lock."""
 
-    candidate = learner.build(learn, report)
-    try:
-        report("judging", 0, 0)
-        verdict = learner.judge(candidate, learn, judge)
-        pages = _pages(plan, champion, curated, verdict, candidate)
-        if not verdict.accepted:
-            left = _refuse(plan, home, store, owner, candidate, verdict, pages)
-            return Result("refused", verdict.sentence, left=left)
-        report("registering", 0, 0)
-        version = _registered(home, store, candidate, [sample.id for sample in learn], pages)
-    finally:
-        shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
-    store.settle(owner, {sample.id: ("used", None) for sample in learn})
-    why = "judged a candidate; to be learned in a later run"
-    left = store.give_back(owner, most_attempts=10**6, reason=why)["waiting"]
-    _release(plan, home, store, version, who, verdict.sentence)
-    return Result("released", verdict.sentence, version, left)
+    plan: Plan
+    home: Path
+    store: Store
+    owner: str
+    who: str
+    report: Stage
+    learning: Sequence[int] = ()
+    """the corrections that a candidate is made of just now: an error is counted against these"""
+    lost: threading.Event = field(default_factory=threading.Event)
+    """set when another has the lock"""
+
+    def result(self) -> Result:
+        from models.train import sweep
+
+        plan, store = self.plan, self.store
+        sweep(self.home, plan.task)
+        release = read_release(self.home, plan.task)
+        champion = release.champion
+        self.report("curating", 0, 0)
+        live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
+        store.follow_versions(plan.task, live)
+        samples = store.lease(plan.task, self.owner, plan.most, LEASE_S)
+        learner = learner_of(plan, self.home, champion, store)
+        curated = learner.curate(samples)
+        store.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
+        store.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
+        learn, judge = _split(curated.kept, plan.held_out)
+        if len(learn) < plan.least:
+            left = self.give_back("too few corrections for a run")
+            sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
+            return Result("too_few", sentence, left=left)
+
+        learned, replayed = ([sample.id for sample in samples] for samples in (learn, learner.replayed()))
+        self.learning = learned
+        candidate = learner.build(learn, self.report)
+        try:
+            self.report("judging", 0, 0)
+            verdict = learner.judge(candidate, learn, judge)
+            self.learning = ()
+            pages = _pages(plan, champion, curated, verdict, candidate)
+            if not verdict.accepted:
+                self._log_refused(candidate, verdict, pages)
+                why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
+                return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
+            self._recheck(champion, learned)
+            self.report("registering", 0, 0)
+            version = self._registered(candidate, champion, learned, replayed, pages)
+        finally:
+            shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
+        # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
+        self._release(version, verdict.sentence)
+        left = 0
+        try:
+            store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
+            left = self.give_back("judged a candidate; to be learned in a later run")
+        except StoreError as error:
+            log.warning("%s: the next run settles what version %s has learned: %s", plan.task, version, error)
+        _follow(self.home, plan.task)
+        return Result("released", verdict.sentence, version, left)
+
+    def give_back(self, why: str, failed: Sequence[int] = ()) -> int:
+        """Everything that is still held; how many wait again."""
+        counts = self.store.give_back(self.owner, reason=why, failed=failed, most_attempts=self.plan.attempts)
+        return counts["waiting"]
+
+    def _log_refused(self, candidate: Candidate, verdict: Verdict, pages: Sequence[Path]) -> None:
+        from models.registry import Registry
+
+        Registry(self.home).log_refused(
+            self.plan.task,
+            parameters={**candidate.parameters, **candidate.lineage},
+            metrics=candidate.metrics,
+            artifacts=pages,
+            why=verdict.sentence,
+        )
+
+    def _recheck(self, champion: str, learned: Sequence[int]) -> None:
+        """Raises Outdated when the run no longer is the task's only one, or stands on another champion or corrections.
+
+        A machine that slept, or a store that was away for longer than the lock lasts, lets another run begin.
+        """
+        if self.lost.is_set() or not self.store.acquire(lock_of(self.plan.task), self.owner, LEASE_S):
+            raise Outdated("Another run has begun meanwhile.")
+        if gone := self.store.not_held(self.owner, learned):
+            raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
+        now = read_release(self.home, self.plan.task).champion
+        if now != champion:
+            raise Outdated(f"Version {now} became the champion while a candidate continued from version {champion}.")
+
+    def _registered(
+        self,
+        candidate: Candidate,
+        champion: str,
+        learned: Sequence[int],
+        replayed: Sequence[int],
+        pages: Sequence[Path],
+    ) -> str:
+        from models.registry import Registry
+        from models.train import register_candidate
+
+        version = register_candidate(candidate, self.home, pages)
+        try:
+            self._recheck(champion, learned)  # MLflow may have taken its time
+            if gone := self.store.trained_on(version, [*learned, *replayed]):
+                raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
+        except Exception:
+            Registry(self.home).withdraw(self.plan.task, version)
+            raise
+        return version
+
+    def _release(self, version: str, why: str) -> None:
+        rollout = Rollout(self.home, self.store, self.plan.task, self.who)
+        if self.plan.start == "promote":
+            rollout.promote(version, why)
+        else:
+            rollout.challenge(version, self.plan.start, self.plan.share, why)
 
 
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
@@ -176,74 +272,11 @@ def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candid
     return [judged, sorted_]
 
 
-def _refuse(
-    plan: Plan,
-    home: Path,
-    store: Store,
-    owner: str,
-    candidate: Candidate,
-    verdict: Verdict,
-    pages: Sequence[Path],
-) -> int:
-    """Log the run and give its corrections back; how many wait again."""
+def _follow(home: Path, task: str) -> None:
+    """MLflow's aliases, which nothing waits for: the version serves, and the next move sets them anyway."""
     from models.registry import Registry
 
-    Registry(home).log_refused(
-        plan.task,
-        parameters={**candidate.parameters, **candidate.lineage},
-        metrics=candidate.metrics,
-        artifacts=pages,
-        why=verdict.sentence,
-    )
-    why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
-    return store.give_back(owner, most_attempts=plan.attempts, reason=why)["waiting"]
-
-
-def _registered(home: Path, store: Store, candidate: Candidate, learned: Sequence[int], pages: Sequence[Path]) -> str:
-    from models.train import register_candidate
-
-    version = register_candidate(candidate, home, pages)
-    erased = store.trained_on(version, learned)
-    if erased:
-        for kind in ("bundles", "checkpoints"):
-            shutil.rmtree(home / kind / candidate.task / version, ignore_errors=True)
-        raise InterruptedError(f"{len(erased)} corrections were erased while version {version} learned from them")
-    return version
-
-
-def _release(plan: Plan, home: Path, store: Store, version: str, who: str, why: str) -> None:
-    from models.registry import Registry
-
-    rollout = Rollout(home, store, plan.task, who)
-    if plan.start == "promote":
-        rollout.promote(version, why)
-    else:
-        rollout.challenge(version, plan.start, plan.share, why)
-    Registry(home).follow(plan.task)
-
-
-@contextmanager
-def _held(store: Store, lock: str, owner: str) -> Iterator[None]:
-    """Renew the lock and the leases from a thread until the block ends."""
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(_RENEW_S):
-            _quietly(lambda: store.acquire(lock, owner, _LEASE_S))
-            _quietly(lambda: store.renew(owner, _LEASE_S))
-
-    thread = threading.Thread(target=renew, name="leases", daemon=True)
-    thread.start()
     try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _quietly(action: Callable[[], object]) -> None:
-    """What a lease's expiry would do anyway must not hide what went wrong before."""
-    try:
-        action()
-    except StoreError as error:
-        log.warning("the feedback store: %s", error)
+        Registry(home).follow(task)
+    except Exception:
+        log.exception("%s: MLflow's aliases are behind the release", task)

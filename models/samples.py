@@ -67,5 +67,6 @@ class Sample:
     """which version gave the answer that was corrected"""
     predicted: str | None = None
     attempts: int = 0
+    """that failed with it among what was learned"""
     extra: dict[str, Any] = field(default_factory=dict)
     """for recommendation: item_id, event, and the prediction's input and output"""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CALIBRATION_TEXTS = 256
 _CORPUS = "corpus.jsonl"
+_RETRAINING = "retrain-"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
     kind = get_task(job.task).kind
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{job.task}-"))
+    folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{_RETRAINING if job.parent else ''}{job.task}-"))
     try:
         if kind == "classifier":
             return _classifier(job, home, folder, report)
@@ -87,6 +88,15 @@ def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def sweep(home: Path, task: str) -> None:
+    """Delete what retrainings of the task left that were killed: a checkpoint remembers what somebody may have erased.
+
+    Only for who holds the lock of the task's retrainings.
+    """
+    for folder in (home / "work").glob(f"{_RETRAINING}{task}-????????"):  # mkdtemp's eight: no other task ends so
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Path] = ()) -> str:

@@ -160,6 +160,38 @@ def feedback(
 
 
 @commands.command()
+def dead_letters(
+    task: TaskArgument,
+    requeue: Annotated[bool, typer.Option("--requeue", help="Put all of them back into the queue.")] = False,
+    why: WhyOption = "no reason given",
+    config: ConfigOption = None,
+) -> None:
+    """List TASK's corrections that were in too many failed retrainings, or let the next ones try them again.
+
+    Examples:
+
+        flywheel dead-letters intent
+
+        flywheel dead-letters intent --requeue --why "the bound of the gate was wrong"
+    """
+    from models.store import Store
+
+    settings = load_config(config)
+    get_task(task)
+    store = Store.open(settings.feedback.store_url(settings.home))
+    if requeue:
+        count = store.requeue(task)
+        store.audit(task, "requeue", None, _who(), why, {"corrections": count})
+        out.print(f"{task}: {count} corrections wait again")
+        return
+    letters = store.dead_letters(task)
+    for sample, reason in letters:
+        line = f"{sample.id} {sample.at:%Y-%m-%d} {sample.source} {sample.label}: {sample.text}\n    {reason}"
+        out.print(line, highlight=False, markup=False)
+    out.print(f"{task}: {len(letters)} dead letters")
+
+
+@commands.command()
 def erase(
     user: Annotated[str, typer.Argument(help="As clients named them in `user` or x-user-id.")],
     why: WhyOption = "the user asked for it",
@@ -180,7 +212,7 @@ def erase(
     erased = Store.open(settings.feedback.store_url(settings.home)).erase(hashed, who=_who(), why=why)
     out.print(f"erased {erased.predictions} predictions and {erased.feedback} corrections", highlight=False)
     for task, versions in erased.versions.items():
-        out.print(f"{task}: learned from by version {', '.join(versions)}; the next training is without it")
+        out.print(f"{task}: learned by version {', '.join(versions)}, which remember it; no later training reads it")
 
 
 def _rollout(task: str, config: Path | None) -> Rollout:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from models.behaviour import EVENTS
+from models.redact import redact
 from models.samples import NewFeedback, Receipt
 from models.store import made_at
 from models.task import MOST_ITEMS, Strict, Task, not_blank
@@ -125,6 +127,13 @@ class FeedbackDesk:
         )
 
     def _error_of(self, item: Feedback, labels: Sequence[str]) -> RequestError | None:
+        # Both are kept as they are, in the store and in reports: a placeholder would make one label or source of many.
+        if _is_personal(item.source):
+            return InvalidRequest(
+                "source: this holds personal data; give a name that is nobody's, and who it was as 'user'"
+            )
+        if item.label is not None and item.label not in labels and _is_personal(item.label):
+            return InvalidRequest("label: this holds personal data")
         if self._task.kind == "ranker":
             if item.id is None or item.item_id is None or item.event is None:
                 return InvalidRequest("body: a correction of a ranking needs 'id', 'item_id' and 'event'")
@@ -155,6 +164,11 @@ class FeedbackDesk:
             where = "item_id" if self._task.kind == "ranker" else "index"
             return InvalidRequest(f"{where}: which of the prediction's {'items' if where == 'item_id' else 'texts'}?")
         return None
+
+
+@lru_cache(4096)  # there are few of them, each in many corrections
+def _is_personal(name: str) -> bool:
+    return redact(name) != name
 
 
 def _is_young(item: NewFeedback) -> bool:

@@ -30,7 +30,7 @@ log = logging.getLogger("flywheel.loop")
 
 WHO = "the loop"
 _TURN_S = 2.0
-_AGAIN_S = 600.0  # after a run that failed
+_AGAIN_S = 600.0  # after a run that failed, or found another at work
 _EXPIRE_EVERY_S = 3600.0
 _DRIFT_EVERY_S = 1800.0
 _ALIAS_AGAIN_S = 60.0  # after MLflow did not answer: to ask it costs a process and its imports
@@ -136,9 +136,11 @@ class Loop:
                 return
             watched.run = None
             watched.left_waiting = result.left
-            watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome == "failed" else 0.0)
+            watched.not_before = time.monotonic() + (_AGAIN_S if result.outcome in ("failed", "busy") else 0.0)
             self._metrics.retraining(task, result.outcome)
             log.warning("%s: retraining: %s: %s", task, result.outcome, result.sentence)
+        else:  # some of those may have been learned in a terminal, erased or taken back since
+            watched.left_waiting = min(watched.left_waiting, waiting)
         if (why := self._reason(task, watched, waiting)) is not None:
             self._store.audit(task, "retrain started", None, WHO, why)
             watched.run = self._start_run(plan_of(self._config, task))

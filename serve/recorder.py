@@ -167,17 +167,20 @@ class Recorder:
         return taken
 
     def _write_answers(self) -> None:
-        rows = [self._answers.popleft() for _ in range(min(len(self._answers), _MOST_AT_ONCE))]
-        if not rows:
-            return
-        try:
-            self._opened().log_predictions([self._clean(row) for row in rows])
-        except StoreUnavailable as error:
-            self._answers.extendleft(reversed(rows))
-            log.warning("the prediction log waits: %s", error)
-        except Exception:
-            self._metrics.unlogged("failed", len(rows))
-            log.exception("%d answers could not be logged", len(rows))
+        """All that is there now, a transaction for each `_MOST_AT_ONCE`, until the store cannot take one."""
+        left = len(self._answers)
+        while left > 0:
+            rows = [self._answers.popleft() for _ in range(min(left, _MOST_AT_ONCE))]
+            left -= len(rows)
+            try:
+                self._opened().log_predictions([self._clean(row) for row in rows])
+            except StoreUnavailable as error:
+                self._answers.extendleft(reversed(rows))
+                log.warning("the prediction log waits: %s", error)
+                return
+            except Exception:
+                self._metrics.unlogged("failed", len(rows))
+                log.exception("%d answers could not be logged", len(rows))
 
     def _write_feedback(self, asked: Sequence[_Asked]) -> None:
         try:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from export.bundle import Bundle
 from models.dataset import load_dataset
 from models.registry import Registry
 from models.releases import read_release
+from models.samples import NewFeedback
+from models.store import Store
 from tests.conftest import flywheel, free_port
 from tests.own_corpus import OWN
 
 COMMANDS = (
     "up", "train", "export", "releases", "status", "predict", "bench",
-    "feedback", "retrain", "challenge", "promote", "rollback", "erase",
+    "feedback", "retrain", "challenge", "promote", "rollback", "dead-letters", "erase",
 )  # fmt: skip
 
 
@@ -223,3 +226,19 @@ def test_the_aliases_of_mlflow_follow_the_release(trained: Path) -> None:
     assert aliases() == {"champion": champion, "challenger": other}
     assert flywheel("rollback", "intent", home=trained).returncode == 0
     assert aliases() == {"champion": champion}
+
+
+def test_dead_letters_are_listed_and_put_back(tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'feedback.db'}")
+    correction = NewFeedback("intent", "desk", True, datetime.now(UTC), "refund", text="where is [/it]?")
+    assert store.add_feedback([correction], keep_days=30)[0].outcome == "accepted"
+    [sample] = store.lease("intent", "a", 9, 60)
+    store.give_back("a", reason="it was refused", failed=[sample.id])
+    listed = flywheel("dead-letters", "intent", home=tmp_path)
+    assert "desk refund: where is [/it]?\n    it was refused\n" in listed.stdout
+    done = flywheel("dead-letters", "intent", "--requeue", "--why", "a wrong bound", home=tmp_path)
+    assert "1 corrections wait again" in done.stdout
+    assert store.counts("intent")["waiting"] == 1
+    [entry] = store.audits("intent")
+    assert (entry.action, entry.why, entry.detail) == ("requeue", "a wrong bound", {"corrections": 1})
+    store.close()

@@ -95,6 +95,20 @@ def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None
     assert len(runs.begun) == 2
 
 
+def test_what_a_run_left_is_forgotten_when_it_is_gone(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER)
+    loop.turn("intent")
+    runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
+    loop.turn("intent")
+    learned = store.lease("intent", "a terminal", AFTER, 60)
+    store.settle("a terminal", {sample.id: ("used", None) for sample in learned})
+    loop.turn("intent")
+    correct(store, 100, AFTER)
+    loop.turn("intent")
+    assert len(runs.begun) == 2
+
+
 def test_what_arrived_while_it_ran_starts_the_next(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)
@@ -112,6 +126,28 @@ def test_after_a_failure_it_does_not_begin_again_at_once(made: Made) -> None:
     runs.result = Result("failed", "its process ended")
     loop.turn("intent")
     correct(store, 100, AFTER)
+    loop.turn("intent")
+    assert len(runs.begun) == 1
+
+
+def test_what_a_killed_run_held_starts_the_next_when_its_lease_has_expired(made: Made) -> None:
+    loop, store, runs = made(every_hours=1)
+    correct(store, 0, AFTER, timedelta(hours=2))
+    store.lease("intent", "killed", AFTER, 60)
+    loop.turn("intent")
+    assert runs.begun == []
+    loop._store.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
+    loop.turn("intent")
+    assert len(runs.begun) == 1
+    assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
+
+
+def test_a_run_that_found_another_at_work_is_not_begun_again_at_once(made: Made) -> None:
+    loop, store, runs = made()
+    correct(store, 0, AFTER)
+    loop.turn("intent")
+    runs.result = Result("busy", "it is being retrained already")
+    loop.turn("intent")
     loop.turn("intent")
     assert len(runs.begun) == 1
 

@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
 from models.samples import LoggedPrediction, NewFeedback
+from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
 from models.users import UserHasher
 from serve.config import FeedbackConfig
+from serve.errors import InvalidRequest
+from serve.feedback import Feedback, FeedbackDesk
 from serve.metrics import Metrics
 from serve.recorder import Recorder
 
@@ -59,3 +63,44 @@ def test_an_item_whose_number_looks_like_a_card_is_found_in_its_ranking(recorder
         return (await recorder.feedback([feedback]))[0].outcome
 
     assert asyncio.run(click()) == "accepted"
+
+
+@pytest.mark.parametrize("field", ["source", "label"])
+def test_personal_data_in_a_label_or_a_source_is_refused_before_it_is_stored(
+    recorder: Recorder, tmp_path: Path, field: str
+) -> None:
+    desk = FeedbackDesk(Intent, recorder, new_labels=True, keep_days=30, most=10)
+    good = {"text": "where is it", "label": "a_new_label", "source": "support-desk"}
+    secret = "zoe.quimby@example.net"
+
+    async def send() -> list[dict[str, Any]]:
+        batch = [Feedback.model_validate(good | {field: f"from {secret}"}), Feedback.model_validate(good)]
+        with pytest.raises(InvalidRequest, match=f"{field}: this holds personal data"):
+            await desk.take_one(batch[0], [])
+        return await desk.take(batch, [])
+
+    refused, taken = asyncio.run(send())
+    assert (refused["code"], refused["fields"][0]["field"]) == ("invalid_request", field)
+    assert secret not in str(refused)
+    assert taken == {"status": "accepted"}
+    recorder.stop()
+    assert not any(secret.encode() in file.read_bytes() for file in tmp_path.glob("feedback.db*"))
+
+
+def answers(recorder: Recorder, count: int) -> datetime:
+    now = datetime.now(UTC)
+    for number in range(count):
+        recorder.log(LoggedPrediction(f"{number:032d}", "intent", "1", ["a text"], [], now))
+    return now
+
+
+def test_a_flush_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
+    now = answers(recorder, 5_000)
+    asyncio.run(recorder.flush())
+    assert len(recorder.store.latest_predictions("intent", now, 10_000)) == 5_000
+
+
+def test_a_stop_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
+    now = answers(recorder, 5_000)
+    recorder.stop()
+    assert len(recorder.store.latest_predictions("intent", now, 10_000)) == 5_000

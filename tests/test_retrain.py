@@ -22,6 +22,7 @@ from models.retrain import Plan, Result, retrain
 from models.samples import NewFeedback
 from models.store import Store
 from models.thresholds import Thresholds
+from models.train import sweep
 from tests.conftest import ROOT
 from tests.own_corpus import CORRECTIONS
 
@@ -141,6 +142,10 @@ def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner:
     assert leased >= 20
     assert run(home, store).outcome == "busy"  # its lock has not expired yet
     later = Store(f"sqlite:///{home / 'feedback.db'}", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
+    assert (later.counts("intent")["waiting"], later.counts("intent")["leased"]) == (leased, 0)  # the loop begins anew
+    assert len(list((home / "work").iterdir())) == 1
+    sweep(home, "intent")
+    assert list((home / "work").iterdir()) == []
     assert later.acquire("retrain-intent", "another", 1)
     assert len(later.lease("intent", "another", 100, 1)) == leased
     assert read_release(home, "intent").champion == "1"

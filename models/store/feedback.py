@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
@@ -26,13 +26,15 @@ _LOGGED = select(
     predictions.c.id, predictions.c.version, predictions.c.input, predictions.c.output, predictions.c.user
 ).where(predictions.c.task == bindparam("of_task"), predictions.c.id.in_(bindparam("ids", expanding=True)))
 _EXISTING = (
-    select(_c.id, _c.key, _c.label, _c.state)
+    select(_c.id, _c.key, _c.label, _c.state, _c.leased_until)
     .where(_c.key.in_(bindparam("keys", expanding=True)))
     .order_by(_c.key)
     .with_for_update()
 )
 _CHANGE = (
-    update(feedback).where(_c.id == bindparam("row")).values({name: bindparam(f"new_{name}") for name in _CHANGED})
+    update(feedback)
+    .where(_c.id == bindparam("row"))
+    .values({name: bindparam(f"new_{name}") for name in _CHANGED} | {"owner": None, "leased_until": None})
 )
 
 
@@ -46,7 +48,10 @@ class FeedbackLog(Database):
         there (the same prediction, text or item, event and source; or the same text, label, source and user), or
         already taken to be learned. `replaced`: already there and waiting, and it now has this label and consent.
 
-        A row without consent keeps its label and no text. Raises ValueError for an item with neither id nor text.
+        A row without consent keeps its label and no text. Consent that is taken back is so in every state: a run that
+        holds the row loses it (`trained_on`), and what was learned from it is not learned from again.
+
+        Raises ValueError for an item with neither id nor text.
         """
         if any(item.prediction_id is None and item.text is None for item in items):
             raise ValueError("feedback needs a prediction's id or a text")
@@ -85,6 +90,7 @@ class FeedbackLog(Database):
                 first.setdefault(row["key"], row)
         new, held = self._insert_new(connection, first)
         changed: dict[int, _Row] = {}
+        now = self.clock()
         receipts = []
         for row in rows:
             if isinstance(row, str):
@@ -94,8 +100,8 @@ class FeedbackLog(Database):
             outcome: Outcome = "duplicate"
             if row["key"] in new and row is first[row["key"]]:
                 outcome = "accepted"
-            elif there["state"] in _OPEN and (row["label"], row["state"]) != (there["label"], there["state"]):
-                there |= {name: row[name] for name in _CHANGED}
+            elif _may_change(there, row, now):
+                there |= {name: row[name] for name in _CHANGED} | {"leased_until": None}
                 changed[there["id"]] = there
                 outcome = "replaced"
             receipts.append(Receipt(outcome, there["id"]))
@@ -117,6 +123,15 @@ class FeedbackLog(Database):
             for row in connection.execute(_EXISTING, {"keys": some}):
                 held[row.key] = dict(row._mapping)
         return new, held
+
+
+def _may_change(there: _Row, row: _Row, now: datetime) -> bool:
+    """Whether `row` says something new of what nobody works on, or takes its consent back."""
+    until = there.get("leased_until")
+    state = "waiting" if until is not None and until < now else there["state"]  # its run was killed
+    if (row["label"], row["state"]) == (there["label"], state):
+        return False
+    return state in _OPEN or row["state"] == "no_consent"
 
 
 def _without_erased(connection: Connection, rows: Sequence[_Row | Outcome]) -> list[_Row | Outcome]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, get_args
 
-from sqlalchemy import Row, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
 
 from models.samples import Sample, State
 from models.store.database import Database
-from models.store.schema import feedback, predictions
+from models.store.schema import feedback, predictions, trained
 
 _c = feedback.c
 # Only items need the request they belong to; a text was copied when it was joined.
@@ -21,15 +22,19 @@ _with_request = feedback.outerjoin(
 
 class Reading(Database):
     def counts(self, task: str) -> dict[State, int]:
-        """How many rows of the task are in each state, zeros included."""
+        """How many rows of the task are in each state, zeros included; those whose lease has expired are waiting."""
         query = select(_c.state, func.count()).where(_c.task == task).group_by(_c.state)
+        # Apart from it: the index alone answers the first, which is asked every other second.
+        expired = select(func.count()).where(_c.task == task, has_expired(self.clock()))
         with self.read() as connection:
             found: dict[State, int] = {row[0]: row[1] for row in connection.execute(query)}
-        return {state: found.get(state, 0) for state in get_args(State)}
+            again = connection.execute(expired).scalar_one() if "leased" in found else 0
+        counts = {state: found.get(state, 0) for state in get_args(State)}
+        return counts | {"waiting": counts["waiting"] + again, "leased": counts["leased"] - again}
 
     def oldest_waiting(self, task: str) -> datetime | None:
         """When the feedback that waits longest arrived."""
-        query = select(func.min(_c.at)).where(_c.task == task, _c.state == "waiting")
+        query = select(func.min(_c.at)).where(_c.task == task, is_waiting(self.clock()))
         with self.read() as connection:
             oldest: datetime | None = connection.execute(query).scalar_one()
         return oldest
@@ -51,9 +56,12 @@ class Reading(Database):
         with self.read() as connection:
             return {version: (int(right), total) for version, right, total in connection.execute(query)}
 
-    def used(self, task: str, limit: int | None = None) -> list[Sample]:
-        """Samples that were learned from before, newest first."""
-        return self._samples(samples_where(_c.task == task, _c.state == "used").limit(limit))
+    def used(self, task: str, versions: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
+        """Samples that were learned from before, where `versions` are given by one of those; newest first."""
+        query = samples_where(_c.task == task, _c.state == "used")
+        if versions is not None:
+            query = query.where(_c.id.in_(select(trained.c.feedback_id).where(trained.c.version.in_(versions))))
+        return self._samples(query.limit(limit))
 
     def newest(self, task: str, n: int) -> list[Sample]:
         """The newest `n` samples that were or may be learned from, newest first."""
@@ -62,6 +70,15 @@ class Reading(Database):
     def _samples(self, query: Select[Any]) -> list[Sample]:
         with self.read() as connection:
             return [to_sample(row) for row in connection.execute(query.order_by(_c.at.desc(), _c.id.desc()))]
+
+
+def has_expired(now: datetime) -> ColumnElement[bool]:
+    """Rows of a run that was killed: nobody gives them back, so whoever reads takes them for waiting."""
+    return and_(_c.state == "leased", _c.leased_until < now)
+
+
+def is_waiting(now: datetime) -> ColumnElement[bool]:
+    return or_(_c.state == "waiting", has_expired(now))
 
 
 def samples_where(*conditions: Any) -> Select[Any]:

@@ -38,6 +38,17 @@ def test_everything_of_a_user_is_erased(store: Store) -> None:
     assert (again.predictions, again.feedback, again.versions) == (0, 0, {})
 
 
+def test_a_prediction_that_names_nobody_is_of_who_gave_feedback_on_it(store: Store) -> None:
+    store.log_predictions([prediction(1), prediction(2), prediction(3, user="v"), prediction(1, task="sentiment")])
+    add(store, correction(1, user="u"), correction(1, source="desk"), correction(2, user="v"), correction(3, user="u"))
+    add(store, correction(1, task="sentiment"))
+    erasure = store.erase("u")
+    assert (erasure.predictions, erasure.feedback) == (1, 3)
+    assert sorted(p.id for p in store.latest_predictions("intent", NOW, 9)) == [made(2), made(3)]
+    assert [sample.prediction_id for sample in store.newest("intent", 9)] == [made(2)]
+    assert len(store.latest_predictions("sentiment", NOW, 9)) == len(store.newest("sentiment", 9)) == 1
+
+
 def test_what_was_still_in_a_buffer_is_refused(store: Store, clock: Clock) -> None:
     store.erase("u")
     store.log_predictions([prediction(1, user="u"), prediction(2, user="v"), prediction(3)])

@@ -110,6 +110,37 @@ def test_without_consent_the_text_is_not_kept(store: Store) -> None:
         assert connection.execute(text("SELECT count(*) FROM feedback WHERE text IS NOT NULL")).scalar() == 0
 
 
+def test_consent_is_taken_back_in_every_state(store: Store) -> None:
+    store.log_predictions([prediction(n) for n in range(5)])
+    add(store, *[correction(n) for n in range(5)])
+    used, dropped, quarantined, dead, leased = store.lease("intent", "me", 9, 60)
+    assert store.trained_on("2", [used.id]) == set()
+    store.settle("me", {used.id: ("used", None), dropped.id: ("dropped", "a"), quarantined.id: ("quarantined", "b")})
+    store.settle("me", {dead.id: ("dead", "c")})
+    assert add(store, *[correction(n, consent=False) for n in range(5)]) == ["replaced"] * 5
+    assert store.counts("intent")["no_consent"] == 5
+    with store.read() as connection:
+        left = "SELECT count(*) FROM feedback WHERE text IS NOT NULL OR owner IS NOT NULL OR leased_until IS NOT NULL"
+        assert connection.execute(text(left)).scalar() == 0
+    assert store.not_held("me", [leased.id]) == {leased.id}
+    assert store.trained_on("3", [leased.id, used.id]) == {leased.id, used.id}  # no version may learn them any more
+    assert store.give_back("me", reason="done") == {"dead": 0, "waiting": 0}
+    assert store.used("intent") == []
+    assert add(store, correction(4, consent=False)) == ["duplicate"]
+    assert add(store, correction(4)) == ["replaced"]
+    assert store.counts("intent")["waiting"] == 1
+
+
+def test_what_a_killed_run_held_takes_a_new_label(store: Store, clock: Clock) -> None:
+    store.log_predictions([prediction(1)])
+    add(store, correction(1, "a"))
+    assert len(store.lease("intent", "killed", 9, 60)) == 1
+    clock.pass_(seconds=61)
+    assert add(store, correction(1, "a"), correction(1, "b")) == ["duplicate", "replaced"]
+    assert store.renew("killed", 60) == 0
+    assert [sample.label for sample in store.lease("intent", "me", 9, 60)] == ["b"]
+
+
 def test_a_prediction_is_logged_once(store: Store) -> None:
     store.log_predictions([])
     store.log_predictions([prediction(1, "first"), prediction(2), prediction(2, "again")])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 from models.store import Store
 from tests.store.conftest import NOW, Clock, add, correction, fill_queue
 
@@ -27,24 +30,87 @@ def test_an_expired_lease_goes_to_another(store: Store, clock: Clock) -> None:
     assert store.lease("intent", "b", 9, 60) == []
     clock.pass_(seconds=11)
     second = store.lease("intent", "b", 9, 60)
-    assert [sample.attempts for sample in first + second] == [1, 1, 2, 2]
+    assert [sample.attempts for sample in first + second] == [0, 0, 0, 0]
     assert store.settle("a", {sample.id: ("used", None) for sample in first}) == 0
     assert store.renew("a", 60) == 0
-    assert store.give_back("a", most_attempts=1, reason="late") == {"dead": 0, "waiting": 0}
+    assert store.give_back("a", reason="late", failed=[sample.id for sample in first]) == {"dead": 0, "waiting": 0}
     assert store.settle("b", {second[0].id: ("used", None), second[1].id: ("dropped", "near duplicate")}) == 2
     assert [sample.id for sample in store.used("intent")] == [second[0].id]
     assert store.settle("b", {second[0].id: ("dead", "twice")}) == 0
 
 
+def test_what_a_killed_run_held_is_counted_as_waiting(store: Store, clock: Clock) -> None:
+    fill_queue(store, 3)
+    assert len(store.lease("intent", "killed", 2, 60)) == 2
+    assert (store.counts("intent")["waiting"], store.counts("intent")["leased"]) == (1, 2)
+    assert store.oldest_waiting("intent") == NOW + timedelta(minutes=2)
+    clock.pass_(seconds=61)
+    assert (store.counts("intent")["waiting"], store.counts("intent")["leased"]) == (3, 0)
+    assert store.oldest_waiting("intent") == NOW
+    assert sum(store.counts("sentiment").values()) == 0
+
+
 def test_what_failed_too_often_is_a_dead_letter(store: Store) -> None:
     fill_queue(store, 3)
-    store.lease("intent", "a", 1, 60)
-    assert store.give_back("a", most_attempts=2, reason="out of memory") == {"dead": 0, "waiting": 1}
-    assert len(store.lease("intent", "a", 3, 60)) == 3
-    assert store.give_back("a", most_attempts=2, reason="bad \x00 \ud800 byte") == {"dead": 1, "waiting": 2}
+    [first] = store.lease("intent", "a", 1, 60)
+    assert store.give_back("a", reason="out of memory", failed=[first.id], most_attempts=2) == {"dead": 0, "waiting": 1}
+    leased = store.lease("intent", "a", 3, 60)
+    assert [sample.attempts for sample in leased] == [1, 0, 0]
+    given = store.give_back("a", reason="bad \x00 \ud800 byte", failed=[first.id, leased[1].id], most_attempts=2)
+    assert given == {"dead": 1, "waiting": 2}
     [letter] = store.dead_letters("intent")
     assert (letter.sample.text, letter.sample.attempts, letter.reason) == ("text 0", 2, "bad \ufffd \ufffd byte")
     assert [sample.text for sample in store.lease("intent", "b", 9, 60)] == ["text 1", "text 2"]
+
+
+def test_only_what_a_failed_attempt_was_made_with_pays_for_it(store: Store) -> None:
+    fill_queue(store, 3)
+    for _ in range(5):  # judged a candidate, were too few, or were in a run that was killed
+        store.lease("intent", "a", 3, 60)
+        assert store.give_back("a", reason="too few corrections for a run") == {"dead": 0, "waiting": 3}
+    learned, judge, _ = store.lease("intent", "a", 3, 60)
+    store.give_back("a", reason="refused", failed=[learned.id], most_attempts=3)
+    assert [sample.attempts for sample in store.lease("intent", "a", 3, 60)] == [1, 0, 0]
+    assert store.give_back("a", reason="refused", failed=[judge.id], most_attempts=1) == {"dead": 1, "waiting": 2}
+
+
+def test_dead_letters_are_put_back_into_the_queue(store: Store) -> None:
+    fill_queue(store, 2)
+    ids = [sample.id for sample in store.lease("intent", "a", 9, 60)]
+    assert store.give_back("a", reason="refused", failed=ids)["dead"] == 2
+    assert store.requeue("sentiment") == 0
+    assert store.requeue("intent") == 2
+    assert store.dead_letters("intent") == []
+    assert [(s.text, s.attempts) for s in store.lease("intent", "a", 9, 60)] == [("text 0", 0), ("text 1", 0)]
+
+
+def test_what_a_version_that_serves_has_learned_is_used(store: Store) -> None:
+    fill_queue(store, 5)
+    first, second, third, _, fifth = store.lease("intent", "killed", 9, 60)
+    store.trained_on("2", [first.id, second.id, fifth.id])
+    store.trained_on("3", [third.id])
+    item = correction(text="text 4", at=fifth.at)
+    assert add(store, replace(item, consent=False), item) == ["replaced", "replaced"]  # it may be another one now
+    store.follow_versions("sentiment", ["2"])
+    assert store.used("intent") == []
+    store.follow_versions("intent", ["2", "1"])
+    assert [sample.id for sample in store.used("intent")] == [second.id, first.id]
+    assert (store.counts("intent")["leased"], store.counts("intent")["waiting"]) == (2, 1)
+    assert store.used("intent", ["1", "3"]) == []
+
+
+def test_what_only_a_version_learned_that_was_withdrawn_waits_again(store: Store) -> None:
+    fill_queue(store, 3)
+    ids = [sample.id for sample in store.lease("intent", "a", 9, 60)]
+    store.settle("a", dict.fromkeys(ids, ("used", None)))
+    store.trained_on("2", ids[:2])
+    store.trained_on("3", ids[1:])
+    assert [sample.id for sample in store.used("intent", ["1", "2"])] == [ids[1], ids[0]]
+    store.follow_versions("intent", ["1", "2"])
+    assert store.counts("intent")["waiting"] == 1
+    assert [sample.id for sample in store.used("intent")] == [ids[1], ids[0]]
+    store.follow_versions("intent", ["1"])
+    assert [sample.id for sample in store.lease("intent", "b", 9, 60)] == ids
 
 
 def test_more_rows_than_one_statement_takes(store: Store) -> None:
@@ -52,7 +118,10 @@ def test_more_rows_than_one_statement_takes(store: Store) -> None:
     leased = store.lease("intent", "a", 2000, 60)
     assert len({sample.id for sample in leased}) == 1201
     ids = [sample.id for sample in leased]
+    assert store.not_held("a", [*ids, 10**9]) == {10**9}
+    assert store.not_held("b", ids) == set(ids)
     assert store.trained_on("2", [*ids, 10**9]) == {10**9}
+    assert store.trained_on("2", ids) == set()
     assert store.settle("a", dict.fromkeys(ids, ("used", None))) == 1201
     assert len(store.used("intent", limit=7)) == 7
     items = [correction(text=f"text {i}") for i in range(1201)]

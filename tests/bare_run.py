@@ -1,0 +1,90 @@
+"""A retraining without its training: real store, real MLflow and real versions, and a learner that learns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from export.bundle import FORMAT, MANIFEST, Manifest
+from models.checks import Check
+from models.curate import RANKING_STEPS, Context, Curated, Rules, curate
+from models.gate import Verdict
+from models.learners import TextLearner
+from models.retrain import Plan, Result, retrain
+from models.samples import NewFeedback, Sample
+from models.store import Store
+from models.train import Candidate
+
+
+@dataclass
+class Run:
+    """A home with champion 1, and what each step of the next retraining does, for tests to change."""
+
+    home: Path
+    store: Store
+    champion: str = ""
+    accepted: bool = True
+    during: Callable[[], object] = lambda: None
+    """what happens while the candidate is built"""
+    learned: list[list[str]] = field(default_factory=list)
+
+    def correct(self, first: int, count: int, **changes: Any) -> list[int]:
+        start = datetime.now(UTC) - timedelta(hours=1)
+        items = [
+            NewFeedback("intent", "desk", True, start + timedelta(seconds=n), "refund", text=f"text {n}", user=f"u{n}")
+            for n in range(first, first + count)
+        ]
+        return [receipt.id or 0 for receipt in self.store.add_feedback(items, keep_days=30)]
+
+    def take_back(self, number: int) -> None:
+        item = NewFeedback(
+            "intent", "desk", False, datetime.now(UTC), "refund", text=f"text {number}", user=f"u{number}"
+        )
+        assert self.store.add_feedback([item], keep_days=30)[0].outcome == "replaced"
+
+    def later(self) -> None:
+        """When the leases of a run that was killed have expired."""
+        self.store.clock = lambda: datetime.now(UTC) + timedelta(minutes=5)
+
+    def __call__(self, **changes: Any) -> Result:
+        return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None)
+
+    def states(self) -> dict[str, int]:
+        return {state: count for state, count in self.store.counts("intent").items() if count}
+
+    # The three steps of models.learners.Learner
+
+    def curate(self, samples: Sequence[Sample]) -> Curated:
+        context = Context(labels=frozenset({"refund"}), training=(), holdout=(), embed=NotImplemented, redact=str)
+        return curate(samples, context, Rules(), RANKING_STEPS[:1])
+
+    def replayed(self) -> list[Sample]:
+        return TextLearner(Plan("intent"), self.home, self.champion, self.store).replayed()
+
+    def build(self, learn: Sequence[Sample], report: Any) -> Candidate:
+        self.learned.append([sample.text for sample in learn])
+        self.during()
+        folder = self.home / "work" / "candidate"
+        (folder / "checkpoint").mkdir(parents=True)
+        bundle(folder / "bundle", self.champion)
+        lineage = {"name": "own", "fingerprint": "0", "parent": self.champion}
+        return Candidate("intent", folder / "bundle", {}, {}, [], lineage, None)
+
+    def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
+        return Verdict((Check("holdout accuracy", self.accepted, "It was looked at."),))
+
+
+def bundle(path: Path, parent: str | None = None) -> None:
+    """As much of a bundle as versions are told apart by."""
+    path.mkdir(parents=True)
+    data = {"name": "own", "fingerprint": "0"} | ({"parent": parent} if parent else {})
+    manifest = Manifest(
+        format=FORMAT, task="intent", kind="classifier", labels=("refund",), max_length=32, precision="fp32",
+        base_model="none", data=data, created="", files={},
+    )  # fmt: skip
+    (path / MANIFEST).write_bytes(orjson.dumps(manifest.model_dump()))
