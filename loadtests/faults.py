@@ -14,12 +14,10 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -33,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for it is als
 
 from loadtests.arrivals import Outcome, percentile
 from loadtests.open_loop import offer
-from loadtests.servers import home
-from loadtests.texts import ROOT
+from loadtests.peers import PeerError
+from loadtests.servers import champion_bundle, flywheel, free_port
 
 PATH = "/v2/models/intent/predict"
 TIMEOUT = "x-request-timeout-seconds"
@@ -148,28 +146,14 @@ FAULTS = (killed_replica, clients_that_leave, slow_clients, deadlines)
 @contextmanager
 def server() -> Iterator[tuple[str, int]]:
     """The address and the process of a `flywheel up` on a copy of the home, ended with the block."""
-    if not (home() / "releases" / "intent.json").is_file():
-        sys.exit(f"There are no models in {home()} yet. Run: make serve (it trains them).")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as log:
-        for folder in ("releases", "bundles"):
-            shutil.copytree(home() / folder, Path(scratch) / folder)
-        process = subprocess.Popen(
-            [Path(sys.executable).parent / "flywheel", "up", "--port", url.rpartition(":")[2]],
-            cwd=ROOT, env={**os.environ, **ENVIRONMENT, "FLYWHEEL_HOME": scratch}, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            print("starting a server, about 20 s", file=sys.stderr)
-            eventually(lambda: process.poll() is not None or _status(url) == 200, 120)
-            if process.poll() is not None or _status(url) != 200:
-                log.seek(0)
-                sys.exit(f"the server did not start:\n{log.read().decode()}")
-            yield url, process.pid
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+    port = free_port()
+    print("starting a server, about 20 s", file=sys.stderr)
+    try:
+        champion_bundle()
+        with flywheel(port, ENVIRONMENT) as process:
+            yield f"http://127.0.0.1:{port}", process.pid
+    except PeerError as error:
+        sys.exit(str(error))
 
 
 def replicas(pid: int) -> list[int]:

@@ -97,7 +97,8 @@ def summarize(
 ) -> dict[str, Any]:
     """What `var/bench.json` holds; `facts` come first as they are."""
     names = dict.fromkeys(name for r in rounds for name, loads in r["servers"].items() if loads)
-    thresholds = [bound.row(values) for bound in BOUNDS if (values := within(rounds, bound.value))]
+    found = {bound: within(rounds, bound.value) for bound in BOUNDS}
+    thresholds = [bound.row(values) for bound, values in found.items() if values]
     return {
         **facts,
         "limit_rps": statistics.median(r["limit_rps"] for r in rounds),
@@ -108,6 +109,7 @@ def summarize(
         "overload": overload,
         "soak": soak,
         "thresholds": thresholds + _open_loop(overload, soak, facts.get("target_s", 1.0)),
+        "not_measured": [bound.what for bound, values in found.items() if not values],
         "rounds": list(rounds),
     }
 
@@ -178,6 +180,8 @@ def _most(what: str, bound: float, value: float) -> dict[str, Any]:
 def print_report(report: dict[str, Any], console: Console) -> None:
     console.print(_loads(report))
     console.print(_bounds(report))
+    for what in report["not_measured"]:
+        console.print(f"not measured: {what}", highlight=False, markup=False)
     for number, drift in enumerate((r["limit_drift"] for r in report["rounds"]), 1):
         if drift > STEADY:
             console.print(

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -58,25 +59,32 @@ def champion_bundle() -> Path:
 def running(server: Peer, bundle: Path) -> Iterator[tuple[str, int]]:
     """The server's URL and process id; it ends with the block. Raises PeerError when it does not start."""
     port = free_port()
-    started = peers.running(server, bundle, port) if server.name in PEERS else _flywheel(server, port)
+    if server.name in PEERS:
+        started = peers.running(server, bundle, port)
+    else:
+        started = flywheel(port, {"FLYWHEEL_CACHE__TEXTS": "0"} if server is FLYWHEEL else {})
     with started as process:
         yield f"http://127.0.0.1:{port}", process.pid
 
 
 @contextmanager
-def _flywheel(server: Peer, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def flywheel(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A `flywheel up` with the home's models, ready; it ends with the block. Raises PeerError when it does not start.
+
+    It has a home of its own, so that the user's neither logs what a benchmark asks nor learns from it.
+    """
     command = [str(Path(sys.executable).parent / "flywheel"), "up", "--port", str(port)]
-    environment = {**os.environ, "FLYWHEEL_HOME": str(home())}
-    if server is FLYWHEEL:
-        environment["FLYWHEEL_CACHE__TEXTS"] = "0"
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as log:
+        for folder in ("releases", "bundles"):
+            shutil.copytree(home() / folder, Path(scratch) / folder)
+        own = {**os.environ, **environment, "FLYWHEEL_HOME": scratch}
+        process = subprocess.Popen(command, cwd=ROOT, env=own, stdout=log, stderr=subprocess.STDOUT)
         try:
             until = time.monotonic() + START_TIMEOUT_S
-            while not _is_ready(f"http://127.0.0.1:{port}{server.ready_path}"):
+            while not _is_ready(f"http://127.0.0.1:{port}{FLYWHEEL.ready_path}"):
                 if process.poll() is not None or time.monotonic() > until:
                     log.seek(0)
-                    raise PeerError(f"{server.title} did not start:\n{log.read().decode(errors='replace')[-2000:]}")
+                    raise PeerError(f"Flywheel did not start:\n{log.read().decode(errors='replace')[-2000:]}")
                 time.sleep(0.5)
             yield process
         finally:
@@ -85,6 +93,7 @@ def _flywheel(server: Peer, port: int) -> Iterator[subprocess.Popen[bytes]]:
                 process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 def _is_ready(url: str) -> bool:

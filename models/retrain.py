@@ -23,7 +23,7 @@ from models.curation.terms import Rules
 from models.holding import LEASE_S, held, quietly
 from models.learners import learner_of
 from models.progress import ProgressFile
-from models.releases import ancestry, read_release
+from models.releases import Release, ReleaseChanged, ancestry, read_release
 from models.rollout import Rollout
 from models.samples import Sample
 from models.store import Store, StoreError
@@ -172,13 +172,13 @@ class _Run:
                 self._log_refused(candidate, verdict, pages)
                 why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
                 return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
-            self._recheck(champion, learned)
+            self._recheck(release, learned)
             self.report("registering", 0, 0)
-            version = self._registered(candidate, champion, learned, replayed, pages)
+            version, release = self._registered(candidate, release, learned, replayed, pages)
         finally:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
         # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
-        self._release(version, verdict.sentence)
+        self._release(version, verdict.sentence, release)
         left = 0
         try:
             store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
@@ -204,8 +204,9 @@ class _Run:
             why=verdict.sentence,
         )
 
-    def _recheck(self, champion: str, learned: Sequence[int]) -> None:
-        """Raises Outdated when the run no longer is the task's only one, or stands on another champion or corrections.
+    def _recheck(self, before: Release, learned: Sequence[int]) -> Release:
+        """The release of now. Raises Outdated when the run is no longer the task's only one, when its corrections were
+        taken back, or when since `before` another champion serves or another challenger was put on trial.
 
         A machine that slept, or a store that was away for longer than the lock lasts, lets another run begin.
         """
@@ -213,37 +214,45 @@ class _Run:
             raise Outdated("Another run has begun meanwhile.")
         if gone := self.store.not_held(self.owner, learned):
             raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
-        now = read_release(self.home, self.plan.task).champion
-        if now != champion:
-            raise Outdated(f"Version {now} became the champion while a candidate continued from version {champion}.")
+        now = read_release(self.home, self.plan.task)
+        if now.champion != before.champion:
+            continued = f"while a candidate continued from version {before.champion}"
+            raise Outdated(f"Version {now.champion} became the champion {continued}.")
+        if now.challenger not in (None, before.challenger):
+            raise Outdated(f"Version {now.challenger} was put on trial while a candidate was trained.")
+        return now
 
     def _registered(
         self,
         candidate: Candidate,
-        champion: str,
+        before: Release,
         learned: Sequence[int],
         replayed: Sequence[int],
         pages: Sequence[Path],
-    ) -> str:
+    ) -> tuple[str, Release]:
+        """The new version, and the release that it may change."""
         from models.registry import Registry
         from models.train import register_candidate
 
         version = register_candidate(candidate, self.home, pages)
         try:
-            self._recheck(champion, learned)  # MLflow may have taken its time
+            release = self._recheck(before, learned)  # MLflow may have taken its time
             if gone := self.store.trained_on(version, [*learned, *replayed]):
                 raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
         except Exception:
             Registry(self.home).withdraw(self.plan.task, version)
             raise
-        return version
+        return version, release
 
-    def _release(self, version: str, why: str) -> None:
+    def _release(self, version: str, why: str, expected: Release) -> None:
         rollout = Rollout(self.home, self.store, self.plan.task, self.who)
-        if self.plan.start == "promote":
-            rollout.promote(version, why)
-        else:
-            rollout.challenge(version, self.plan.start, self.plan.share, why)
+        try:
+            if self.plan.start == "promote":
+                rollout.promote(version, why, expected)
+            else:
+                rollout.challenge(version, self.plan.start, self.plan.share, why, expected)
+        except ReleaseChanged as error:
+            raise Outdated(str(error)) from error
 
 
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
