@@ -97,8 +97,8 @@ def summarize(
 ) -> dict[str, Any]:
     """What `var/bench.json` holds; `facts` come first as they are."""
     names = dict.fromkeys(name for r in rounds for name, loads in r["servers"].items() if loads)
-    found = {bound: within(rounds, bound.value) for bound in BOUNDS}
-    thresholds = [bound.row(values) for bound, values in found.items() if values]
+    measured = {bound: within(rounds, bound.value) for bound in BOUNDS}
+    thresholds = [bound.row(values) for bound, values in measured.items() if values]
     return {
         **facts,
         "limit_rps": statistics.median(r["limit_rps"] for r in rounds),
@@ -109,7 +109,7 @@ def summarize(
         "overload": overload,
         "soak": soak,
         "thresholds": thresholds + _open_loop(overload, soak, facts.get("target_s", 1.0)),
-        "not_measured": [bound.what for bound, values in found.items() if not values],
+        "not_measured": [bound.what for bound, values in measured.items() if not values],
         "rounds": list(rounds),
     }
 

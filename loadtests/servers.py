@@ -138,6 +138,17 @@ def labels_under_load(server: Peer, url: str, alone: dict[str, str], seconds: fl
 def memory_mb(pid: int) -> dict[str, float]:
     """Of the process and all its descendants: `pss_mb` counts a shared page once, `rss_mb` in every process."""
     pages = {"rss_mb": 0.0, "pss_mb": 0.0}
+    for one in descendants(pid):
+        with suppress(OSError):
+            content = Path(f"/proc/{one}/smaps_rollup").read_text()
+            for key in pages:
+                found = re.search(rf"^{key.removesuffix('_mb')}:\s+(\d+)", content, re.M | re.I)
+                pages[key] += int(found[1]) / 1024 if found else 0.0
+    return pages
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all that it started, and they; as Linux knows them."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -146,9 +157,4 @@ def memory_mb(pid: int) -> dict[str, float]:
     tree = [pid]
     for one in tree:
         tree += children.get(one, [])
-        with suppress(OSError):
-            content = Path(f"/proc/{one}/smaps_rollup").read_text()
-            for key in pages:
-                found = re.search(rf"^{key.removesuffix('_mb')}:\s+(\d+)", content, re.M | re.I)
-                pages[key] += int(found[1]) / 1024 if found else 0.0
-    return pages
+    return tree

@@ -92,6 +92,7 @@ class TextLearner(_Champion):
             self.plan.task,
             recipe=self.plan.recipe,
             parent=self.champion,
+            precision=self.bundle.manifest.precision,
             samples=tuple(Example(sample.text, sample.label) for sample in learn),
             learned=tuple(self._learned()),
             workers=self.plan.workers,
@@ -131,7 +132,8 @@ class RankingLearner(_Champion):
 
         recipe = (("base", self.bundle.manifest.base_model), ("max_length", self.bundle.manifest.max_length))
         behaviour = with_rankings(self._behaviour(), self.replayed(), learn)
-        job = Job(self.plan.task, recipe=recipe, parent=self.champion, behaviour=behaviour)
+        precision = self.bundle.manifest.precision
+        job = Job(self.plan.task, recipe=recipe, parent=self.champion, precision=precision, behaviour=behaviour)
         return build_candidate(job, self.home, report)
 
     def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:

@@ -134,6 +134,10 @@ def test_what_was_problems_has_no_bound() -> None:
     what = {row["what"] for row in _report([lone])["thresholds"]}
     assert "c=64: share of the in-process limit" in what
     assert not any("peer" in one or "c=1" in one for one in what)
+    assert {"c=64: times the best peer", "c=1: p50 over in-process batch-1 time"} <= set(
+        _report([lone])["not_measured"]
+    )
+    assert _report([_round(1)])["not_measured"] == []
 
 
 def test_overload_and_soak_have_their_bounds() -> None:

@@ -322,7 +322,7 @@ def test_a_bundle_against_itself_and_against_damaged_ones(bundle_of: Callable[[s
     assert same.accepted, same.sentence
     assert {"parity", "latency", "calibration"} <= {check.name for check in same.reasons}
 
-    tilted = rewritten(champion, tmp_path / "tilted", lambda bias: bias + 1.5 * np.arange(len(bias)) % 4)
+    tilted = rewritten(champion, tmp_path / "tilted", lambda bias: bias + 4.0 * np.arange(len(bias)) % 9)
     assert {"holdout accuracy", "holdout trend"} <= names(gate(champion, tilted))
     constant = rewritten(champion, tmp_path / "constant", lambda bias: bias + 1e4 * (np.arange(len(bias)) == 3))
     assert "whatever the text" in gate(champion, constant).sentence
@@ -392,7 +392,7 @@ class Page(HTMLParser):
 
 def test_the_page_shows_what_changed_and_nothing_it_must_not(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:
     champion = bundle_of("intent")
-    tilted = rewritten(champion, tmp_path / "tilted", lambda bias: bias + 1.5 * np.arange(len(bias)) % 4)
+    tilted = rewritten(champion, tmp_path / "tilted", lambda bias: bias + 4.0 * np.arange(len(bias)) % 9)
     told = samples([(SECRET, "complaint")] * 30)
     page = write_verdict(gate(champion, tilted, told), tmp_path / "page", title="intent 2", facts={"data": "seed"})
     assert page == tmp_path / "page" / PAGE

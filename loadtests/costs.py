@@ -1,0 +1,112 @@
+"""What a request costs: processor time by kind of process, under load and at rest.
+
+    python loadtests/costs.py                           half a minute at 64 connections; needs trained models
+    python loadtests/costs.py --cache --connections 1   with the answer cache, over one connection
+
+Time is taken from the kernel's account of each thread, so it says what was worked, however long it had to wait for a
+core. In a replica the two busiest threads are told apart: the model's, and the event loop's. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for it is also run as a script
+
+from loadtests import drivers
+from loadtests.peers import PeerError
+from loadtests.servers import FLYWHEEL, FLYWHEEL_CACHE, champion_bundle, descendants, running
+from loadtests.texts import load_texts
+from loadtests.workloads import Scenarios
+
+REST_S, WARM_S, EDGE_S = 5.0, 3.0, 1.0
+Threads = dict[tuple[int, int], float]  # (process, thread) -> seconds on a core
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, default=64, help="default %(default)s")
+    parser.add_argument("--seconds", type=float, default=10, help="default %(default)s")
+    parser.add_argument("--cache", action="store_true", help="with the answer cache, as the configuration has it")
+    options = parser.parse_args()
+    try:
+        bundle = champion_bundle()
+        with running(FLYWHEEL_CACHE if options.cache else FLYWHEEL, bundle) as (url, pid):
+            (scenario,) = Scenarios(load_texts()[0], bundle).of(FLYWHEEL, ["c64"])
+            drivers.load(url, scenario.calls, options.connections, WARM_S)
+            time.sleep(EDGE_S)
+            rest = spent(pid, REST_S)
+            result: dict[str, float] = {}
+
+            def load() -> None:
+                result.update(drivers.load(url, scenario.calls, options.connections, options.seconds + 2 * EDGE_S))
+
+            loading = threading.Thread(target=load)
+            loading.start()
+            time.sleep(EDGE_S)
+            busy = spent(pid, options.seconds)
+            loading.join()
+    except (PeerError, drivers.LoadError) as error:
+        sys.exit(str(error))
+    print(f"{result['rps']:.0f} requests a second over {options.connections} connections\n")
+    print(f"{'':38}{'us a request':>14}{'% of a core':>14}{'% at rest':>12}")
+    for kind, share in sorted(busy.items(), key=lambda item: -item[1]):
+        print(f"{kind:38}{share / result['rps'] * 1e6:14.0f}{100 * share:14.1f}{100 * rest.get(kind, 0):12.1f}")
+    print(f"{'all':38}{sum(busy.values()) / result['rps'] * 1e6:14.0f}", end="")
+    print(f"{100 * sum(busy.values()):14.1f}{100 * sum(rest.values()):12.1f}")
+    return 0
+
+
+def spent(pid: int, seconds: float) -> dict[str, float]:
+    """Cores that each kind of process under `pid` used over the next `seconds`."""
+    before = threads(pid)
+    time.sleep(seconds)
+    shares = {key: (after - before.get(key, 0.0)) / seconds for key, after in threads(pid).items()}
+    replicas: dict[int, list[float]] = defaultdict(list)
+    kinds: dict[str, float] = defaultdict(float)
+    for (process, _), share in shares.items():
+        name = command(process)
+        if "ServeReplica:intent" in name:
+            replicas[process].append(share)
+        else:
+            kinds[kind_of(name)] += share
+    for own in replicas.values():
+        model, loop, *others = [*sorted(own, reverse=True), 0.0]
+        kinds["replica: the model's thread"] += model
+        kinds["replica: the event loop"] += loop
+        kinds["replica: other threads (the log's)"] += sum(others)
+    return kinds
+
+
+def kind_of(name: str) -> str:
+    if "haproxy" in name and "ray::" not in name:
+        return "HAProxy"
+    if "ray::ServeReplica" in name:
+        return "replicas of other tasks, control"
+    return "Ray and Serve's own processes"
+
+
+def command(process: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+def threads(pid: int) -> Threads:
+    """The seconds that each thread of the process and its descendants has had a core."""
+    found: Threads = {}
+    for process in descendants(pid):
+        for folder in Path(f"/proc/{process}/task").glob("*"):
+            with suppress(OSError):
+                found[process, int(folder.name)] = int((folder / "schedstat").read_text().split()[0]) / 1e9
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
