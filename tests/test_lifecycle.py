@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from hashlib import sha256
 from http.client import HTTPConnection
 from pathlib import Path
@@ -96,19 +97,19 @@ def test_a_release_is_followed_without_a_failed_request(own_server: Server) -> N
     details = own_server.get("/v2/models/intent").json()["version_details"]
     assert {d["version"]: d["alias"] for d in details} == {champion: None, "77": "champion"}
 
-    begun = HTTPConnection(own_server.url.removeprefix("http://"), timeout=30)
     body = json.dumps(GOOD).encode()
-    begun.putrequest("POST", "/v2/models/intent/predict")
-    begun.putheader("content-type", "application/json")
-    begun.putheader("content-length", str(len(body)))
-    begun.endheaders(body[:10])
-    time.sleep(0.5)  # its headers have met version 77
-    release(own_server.home, champion, champion)
-    eventually(lambda: served_by(own_server) == {champion}, 30)
-    time.sleep(2)  # a version that is left out is retired a second later
-    begun.send(body[10:])
-    answer = begun.getresponse()
-    assert (answer.status, json.loads(answer.read())["model_version"]) == (200, champion)
+    with closing(HTTPConnection(own_server.url.removeprefix("http://"), timeout=30)) as slow:
+        slow.putrequest("POST", "/v2/models/intent/predict")
+        slow.putheader("content-type", "application/json")
+        slow.putheader("content-length", str(len(body)))
+        slow.endheaders(body[:10])
+        time.sleep(0.5)  # its headers have met version 77
+        release(own_server.home, champion, champion)
+        eventually(lambda: served_by(own_server) == {champion}, 30)
+        time.sleep(2)  # a version that is left out is retired a second later
+        slow.send(body[10:])
+        answer = slow.getresponse()
+        assert (answer.status, json.loads(answer.read())["model_version"]) == (200, champion)
 
 
 def test_a_damaged_release_leaves_the_old_one_serving(own_server: Server) -> None:
