@@ -74,7 +74,7 @@ class Bundle:
                 raise BundleError(f"The bundle {path} is damaged: its manifest points outside it ({name}).")
             if not file.is_file():
                 raise BundleError(f"The bundle {path} is incomplete: {name} is missing. Export the model again.")
-            if _sha256(file) != digest:
+            if sha256_of(file) != digest:
                 raise BundleError(
                     f"The bundle {path} is damaged: the checksum of {name} does not match its manifest. "
                     "Copy it again, or export the model again."
@@ -115,7 +115,9 @@ def write_bundle(
         for name, value in assets.items():
             (staging / "assets" / f"{name}.json").write_bytes(orjson.dumps(value))
         files = {
-            file.relative_to(staging).as_posix(): _sha256(file) for file in sorted(staging.rglob("*")) if file.is_file()
+            file.relative_to(staging).as_posix(): sha256_of(file)
+            for file in sorted(staging.rglob("*"))
+            if file.is_file()
         }
         manifest = Manifest(format=FORMAT, files=files, **fields)
         (staging / MANIFEST).write_bytes(orjson.dumps(manifest.model_dump(), option=orjson.OPT_INDENT_2))
@@ -145,6 +147,6 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"The bundle {path} is damaged: {MANIFEST}, {where}: {first['msg']}.") from error
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

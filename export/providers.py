@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
+# On a CPU one SkipLayerNormalization takes longer than the Add and LayerNormalization it replaces
+# (docs/decisions/0008-graph.md).
+SLOW_ON_CPU = ["SkipLayerNormFusion"]
+
 Providers = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from export.bundle import Bundle
 from export.gpu import BoundRun, provider_list
-from export.providers import CPU, CUDA, TENSORRT, GpuOptions, ProviderError, Providers
+from export.packed import packed_model
+from export.providers import CPU, CUDA, SLOW_ON_CPU, TENSORRT, GpuOptions, ProviderError, Providers
 from export.tokenizer import TextEncoder, pad
 
 log = logging.getLogger("flywheel.session")
 
-# On a CPU one SkipLayerNormalization takes longer than the Add and LayerNormalization it replaces
-# (docs/decisions/0008-graph.md).
-SLOW_ON_CPU = ["SkipLayerNormFusion"]
 _ENGINES = ".engines"  # beside the bundles of a task, which never change themselves
 
 
@@ -45,16 +43,23 @@ class OnnxSession:
     """One model in memory. `run` is blocking and thread-safe; call it off the event loop.
 
     `provider` is what it runs on. Raises ProviderError when `providers` names one that cannot be had; `auto` then
-    takes the CPU, and says so in the log.
+    takes the CPU, and says so in the log. `shared` is for a process that is one of several on this machine which run
+    the model on its CPU: they map one copy of the weights.
     """
 
     def __init__(
-        self, bundle: Bundle, *, providers: Providers = "auto", threads: int = 1, gpu: GpuOptions | None = None
+        self,
+        bundle: Bundle,
+        *,
+        providers: Providers = "auto",
+        threads: int = 1,
+        gpu: GpuOptions | None = None,
+        shared: bool = False,
     ):
         self.bundle = bundle
         self.encoder = TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length)
         gpu = gpu or GpuOptions()
-        self._session = _start(bundle, providers, threads, gpu)
+        self._session = _start(bundle, providers, threads, gpu, shared)
         self.provider: str = self._session.get_providers()[0]
         self._output = [bundle.manifest.output]
         longest = bundle.manifest.max_length
@@ -109,11 +114,11 @@ class OnnxSession:
         return output
 
 
-def _start(bundle: Bundle, providers: Providers, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
+def _start(bundle: Bundle, providers: Providers, threads: int, gpu: GpuOptions, shared: bool) -> ort.InferenceSession:
     wanted = choose_provider(providers)
     reason = "it loaded no library of that provider; its log above says which is missing"
     try:
-        session = _open(bundle, wanted, threads, gpu)
+        session = _open(bundle, wanted, threads, gpu, shared)
         if session.get_providers()[0] == wanted:
             return session
     except Exception as error:  # onnxruntime's own, of a dozen types
@@ -124,10 +129,10 @@ def _start(bundle: Bundle, providers: Providers, threads: int, gpu: GpuOptions) 
     if providers != "auto":
         raise ProviderError(f"providers: {providers} was asked for, but {sentence}")
     log.warning("Running on the CPU: %s", sentence)
-    return _open(bundle, CPU, threads, gpu)
+    return _open(bundle, CPU, threads, gpu, shared)
 
 
-def _open(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions) -> ort.InferenceSession:
+def _open(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions, shared: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -136,8 +141,11 @@ def _open(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions) -> ort.I
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider != CPU:
         ort.preload_dlls(directory="")  # pip's CUDA packages are on no loader's path
+    packed = packed_model(bundle) if shared and provider == CPU else None
+    if packed is not None:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimized already
     return ort.InferenceSession(
-        str(bundle.model_path),
+        str(packed or bundle.model_path),
         options,
         providers=provider_list(provider, gpu, bundle.path.parent / _ENGINES),
         disabled_optimizers=SLOW_ON_CPU if provider == CPU else None,

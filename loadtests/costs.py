@@ -2,6 +2,7 @@
 
     python loadtests/costs.py                           half a minute at 64 connections; needs trained models
     python loadtests/costs.py --cache --connections 1   with the answer cache, over one connection
+    python loadtests/costs.py --texts 32 --connections 4
 
 Time is taken from the kernel's account of each thread, so it says what was worked, however long it had to wait for a
 core. In a replica the two busiest threads are told apart: the model's, and the event loop's. Linux only.
@@ -23,7 +24,7 @@ from loadtests import drivers
 from loadtests.peers import PeerError
 from loadtests.servers import FLYWHEEL, FLYWHEEL_CACHE, champion_bundle, descendants, running
 from loadtests.texts import load_texts
-from loadtests.workloads import Scenarios
+from loadtests.workloads import MANY, Scenarios
 
 REST_S, WARM_S, EDGE_S = 5.0, 3.0, 1.0
 Threads = dict[tuple[int, int], float]  # (process, thread) -> seconds on a core
@@ -32,13 +33,14 @@ Threads = dict[tuple[int, int], float]  # (process, thread) -> seconds on a core
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=64, help="default %(default)s")
+    parser.add_argument("--texts", type=int, choices=(1, MANY), default=1, help="a request; default %(default)s")
     parser.add_argument("--seconds", type=float, default=10, help="default %(default)s")
     parser.add_argument("--cache", action="store_true", help="with the answer cache, as the configuration has it")
     options = parser.parse_args()
     try:
         bundle = champion_bundle()
         with running(FLYWHEEL_CACHE if options.cache else FLYWHEEL, bundle) as (url, pid):
-            (scenario,) = Scenarios(load_texts()[0], bundle).of(FLYWHEEL, ["c64"])
+            (scenario,) = Scenarios(load_texts()[0], bundle).of(FLYWHEEL, ["c64" if options.texts == 1 else "batch32"])
             drivers.load(url, scenario.calls, options.connections, WARM_S)
             time.sleep(EDGE_S)
             rest = spent(pid, REST_S)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.packed import packed_folder
 from models.releases import (
     ReleaseError,
     local_versions,
@@ -99,6 +100,7 @@ class Registry:
         """Delete a version that must never serve: its bundle, here and in MLflow, and its checkpoint. The run stays."""
         for kind in ("bundles", "checkpoints"):
             shutil.rmtree(self.home / kind / task / version, ignore_errors=True)
+        shutil.rmtree(packed_folder(self.home / "bundles" / task / version), ignore_errors=True)
         run = self._client.get_run(self._client.get_model_version(task, version).run_id)
         self._client.delete_model_version(task, version)
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

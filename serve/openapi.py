@@ -17,6 +17,7 @@ _ERRORS = {
     "400": "The body is not JSON.",
     "403": "This is for operators.",
     "404": "There is no such model, version or prediction.",
+    "408": "The request had not arrived within the server's deadline.",
     "409": "Not possible as things are now.",
     "410": "The prediction was deleted, as all are after some days.",
     "413": "The body is larger than the limit.",

@@ -231,7 +231,9 @@ class Replica:
         if bundle.manifest.task != self.task.name:
             raise BundleError(f"The bundle {path} is for {bundle.manifest.task}, not {self.task.name}.")
         settings = self._config.session
-        session = OnnxSession(bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu)
+        session = OnnxSession(
+            bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu, shared=True
+        )
         seconds_a_token = session.warm_up()
         task = self.task(bundle, self._options)
         batching, remember = self._config.batching, self._config.cache.texts

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from hashlib import sha256
 from http.client import HTTPConnection
 from pathlib import Path
@@ -112,13 +112,19 @@ def test_a_damaged_release_leaves_the_old_one_serving(own_server: Server) -> Non
     release(own_server.home, champion, champion)
 
 
+def replicas(server: Server) -> list[int]:
+    return children(server.process.pid, "ServeReplica:intent")
+
+
+def kill(server: Server, victim: int) -> None:
+    """Kill a replica, and wait for the one that is started in its place."""
+    before = set(replicas(server))
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: len(set(replicas(server)) - {victim}) >= len(before), 60)
+
+
 def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
-
-    def replicas() -> list[int]:
-        return children(own_server.process.pid, "ServeReplica:intent")
-
-    victims = replicas()
-    assert len(victims) >= 2, "needs two replicas: one to kill, one to answer"
+    assert len(replicas(own_server)) >= 2, "needs two replicas: one to kill, one to answer"
     failures: list[str] = []
     stop = threading.Event()
 
@@ -135,16 +141,43 @@ def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -
     with ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(traffic) for _ in range(4)]
         time.sleep(1)
-        os.kill(victims[0], signal.SIGKILL)
         try:
-            eventually(
-                lambda: len(set(children(own_server.process.pid, "ServeReplica:intent")) - {victims[0]}) >= 2, 60
-            )
+            kill(own_server, replicas(own_server)[0])
         finally:
             stop.set()
         for client in clients:
             client.result()
     assert failures == []
+
+
+def test_a_request_whose_body_is_still_coming_survives_its_replica(own_server: Server) -> None:
+    """Half of these would be with the replica that is killed, were their headers passed on before their bodies."""
+    body = json.dumps(GOOD).encode()
+    with ExitStack() as stack:
+        waiting = [
+            stack.enter_context(closing(HTTPConnection(own_server.url.removeprefix("http://"), timeout=30)))
+            for _ in range(8)
+        ]
+        for connection in waiting:
+            connection.putrequest("POST", "/v2/models/intent/predict")
+            connection.putheader("content-length", str(len(body)))
+            connection.endheaders()
+        time.sleep(0.3)
+        kill(own_server, replicas(own_server)[0])
+        for connection in waiting:
+            connection.send(body)
+        assert [connection.getresponse().status for connection in waiting] == [200] * 8
+
+
+def test_while_no_replica_is_there_the_error_is_one_of_ours(own_server: Server) -> None:
+    for victim in replicas(own_server):
+        os.kill(victim, signal.SIGKILL)
+    refused = own_server.post("/v2/models/intent/predict", json=GOOD)
+    error = assert_error(refused, 503)
+    assert error["code"] == "not_ready"
+    assert int(refused.headers["retry-after"]) >= 1
+    eventually(lambda: own_server.post("/v2/models/intent/predict", json=GOOD).status_code == 200, 60)
+    eventually(lambda: len(replicas(own_server)) >= 2, 60)
 
 
 def test_a_broken_candidate_never_serves_and_a_replica_starts_beside_it(own_server: Server) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +106,25 @@ def test_a_deadline_beyond_the_servers_is_bounded_by_it(impatient: Server) -> No
     assert_works(impatient)
 
 
+def test_a_body_that_never_comes_is_not_waited_for_longer_than_the_deadline(impatient: Server) -> None:
+    with closing(HTTPConnection(impatient.url.removeprefix("http://"), timeout=30)) as connection:
+        connection.putrequest("POST", PREDICT)
+        connection.putheader("content-length", "100")
+        connection.endheaders(b'{"text": "where')
+        answer = connection.getresponse()
+        assert answer.status == 408
+        assert json.loads(answer.read())["code"] == "deadline_exceeded"
+    assert_works(impatient)
+
+
 def test_texts_of_a_client_that_left_are_dropped(impatient: Server) -> None:
     before = dropped(impatient, "client_left")
-    body = distinct(400, 200, "left")  # few enough to be tokenized at once, a dozen seconds of work for the model
+    body = distinct(400, 200, "left")  # few enough to be tokenized at once, seconds of work for the model
     request = httpx.Request("POST", impatient.url + PREDICT, json=body)
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     address = (request.url.host, request.url.port)
     with socket.create_connection(address, timeout=30) as connection:
         connection.sendall(f"POST {PREDICT} HTTP/1.1\r\n{head}\r\n".encode() + request.content)
-        time.sleep(2)  # long enough to be queued, shorter than its deadline
+        time.sleep(0.7)  # long enough to be queued, too short for half of it to be answered
     eventually(lambda: dropped(impatient, "client_left") - before > len(body["texts"]) / 2, 30)
     assert_works(impatient)

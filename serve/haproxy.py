@@ -1,0 +1,52 @@
+"""What HAProxy is told beyond Ray Serve's settings for it: to keep whole requests, and to answer errors as we do.
+
+Serve writes HAProxy's configuration from a template. It has no place for these lines, but it ends the section of
+defaults with the name of the balancing algorithm, as it stands in the environment: they follow there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+_NO_REPLICA = "no replica could answer; one is being started"
+_CUT_OFF = "the replica that had this request ended before it answered; send it again"
+_RETRY_AFTER_S = 2
+_BUFFER_BYTES = 32 * 1024  # a connection has two; hundreds of short texts fit
+
+
+def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
+    """For the environment of Serve's processes; a request has to have arrived within `deadline_s`."""
+    seconds = math.ceil(deadline_s)
+    too_slow = f"the request had not arrived after {seconds} s"
+    lines = [
+        "leastconn",
+        # A replica that dies takes no request with it: HAProxy sends it to another. It can only do so while it has the
+        # whole request, and many clients send the body apart from the headers: nothing goes on before both are here.
+        # A body beyond the buffer is passed on as it comes; the replica itself watches how long that takes.
+        "option http-buffer-request",
+        f"timeout http-request {seconds}s",
+        _answer(408, "deadline_exceeded", too_slow),
+        *(_answer(status, "not_ready", _CUT_OFF, _RETRY_AFTER_S) for status in (502, 504)),
+        _answer(503, "not_ready", _NO_REPLICA, _RETRY_AFTER_S),
+    ]
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # Serve's own request metrics parse a datagram a request in Python; ours cost the replica microseconds.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
+        # A datagram a request, to a syslog that nobody has asked for. The rest of the line would be Serve's own level.
+        "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 local0 err #",
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(lines),
+    }
+
+
+def _answer(status: int, code: str, sentence: str, retry_after: int | None = None) -> str:
+    """HAProxy's own answer of `status` in the shape of the contract."""
+    body = json.dumps({"error": sentence, "code": code})
+    header = "" if retry_after is None else f" hdr retry-after {retry_after}"
+    return f"http-error status {status} content-type application/json string '{body}'{header}"
