@@ -5,7 +5,8 @@ watches for disconnection, a queue slot, a request context, tracing and metrics 
 we need of it the gateway does itself: it counts what waits, watches deadlines and disconnection, and the server
 finishes what it has accepted before it ends. Serve still starts, probes, drains and replaces the replica.
 
-Serve takes the middlewares from the function that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names.
+Serve takes the middlewares from the function that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names, just before it
+starts uvicorn: where we have uvicorn take our kind of connection (serve/connection.py).
 """
 
 from __future__ import annotations
@@ -26,16 +27,22 @@ def install(application: ASGIApp) -> ASGIApp:
 
 
 def middlewares() -> list[Middleware]:
-    return [Middleware(_DirectIngress)]
+    from uvicorn.config import HTTP_PROTOCOLS
+
+    HTTP_PROTOCOLS["auto"] = "serve.connection:Connection"
+    return []
 
 
-class _DirectIngress:
-    def __init__(self, app: ASGIApp):
-        self._serve = app
+def past(serve: ASGIApp) -> ASGIApp:
+    """Serve's application, with ours before it."""
+    application = _application
+    if application is None:  # Serve's Python proxy, which stands in while there is no replica
+        return serve
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Serve's own paths are for HAProxy's health checks; a process without an application is Serve's Python proxy.
-        if _application is None or scope["type"] != "http" or scope["path"].startswith("/-/"):
-            await self._serve(scope, receive, send)
+    async def straight(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/-/"):  # HAProxy's health checks
+            await serve(scope, receive, send)
         else:
-            await _application(scope, receive, send)
+            await application(scope, receive, send)
+
+    return straight

@@ -1,0 +1,54 @@
+"""A connection from HAProxy to this process: uvicorn's, with our application first, and each answer in one write.
+
+uvicorn writes the head of an answer and its body apart. HAProxy is woken for each, and passes each on to the client in
+a write of its own; and a replica that dies between the two leaves half an answer, which nobody can ask for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve.ingress import past
+
+
+class Connection(HttpToolsProtocol):
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.app = cast(Any, past(cast(Any, self.app)))
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._gathering = _Gathering(transport)
+        super().connection_made(cast(asyncio.Transport, self._gathering))
+
+    def on_response_complete(self) -> None:
+        self._gathering.flush()
+        super().on_response_complete()
+
+
+class _Gathering:
+    """A transport that holds what is written to it until `flush` or `close`."""
+
+    def __init__(self, transport: asyncio.Transport):
+        self._transport = transport
+        self._held: list[bytes] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        self._held.append(data)
+        if data.startswith(b"HTTP/1.1 100 "):  # the client waits for it before it sends its body
+            self.flush()
+
+    def flush(self) -> None:
+        if self._held:
+            self._transport.write(b"".join(self._held))
+            self._held.clear()
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
