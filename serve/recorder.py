@@ -34,7 +34,7 @@ _PATIENCE_S = 2.0  # for other writers, or a database that does not answer; the 
 _RETRY_AFTER_S = 5
 _MOST_WAITING = 20_000  # corrections; they are held for clients who wait for them
 _MOST_AT_ONCE = 2_000
-_MOST_CHARACTERS = 4_000
+_MOST_CHARACTERS = 4_000  # of a text, as a model may read; looking for personal data takes time for each
 T = TypeVar("T")
 
 
@@ -215,7 +215,7 @@ class Recorder:
     def _clean(self, row: LoggedPrediction) -> LoggedPrediction:
         return replace(
             row,
-            input=redact_json(_cut(self._plain(row.input))),
+            input=redact_json(self._plain(row.input), _MOST_CHARACTERS),
             output=redact_json(row.output),
             topic=row.topic and redact(row.topic),
             user=self.hashed(row.user),
@@ -225,15 +225,6 @@ class Recorder:
 def _redacted(item: NewFeedback) -> NewFeedback:
     """An item's id as well, or one that looks like a card would not be found in the ranking that was logged."""
     return replace(item, text=item.text and redact(item.text), item_id=item.item_id and redact(item.item_id))
-
-
-def _cut(value: Any) -> Any:
-    """Long texts cut to what a model may read of them: looking for personal data takes time for each character."""
-    if isinstance(value, str):
-        return value[:_MOST_CHARACTERS]
-    if isinstance(value, list):
-        return [_cut(item) for item in value]
-    return {key: _cut(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _unavailable(error: StoreUnavailable) -> NotReady:

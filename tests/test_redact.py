@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from stdnum import luhn, verhoeff
 from stdnum.in_ import aadhaar
 from stdnum.iso7064 import mod_97_10
 
-from models.redact import KINDS, Found, count, find, redact, redact_json
+from models.redact import KINDS, Found, _find, count, find, redact, redact_json
 from models.users import UserHasher
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,6 +203,22 @@ def test_numbers_run_together_are_redacted_once(text: str) -> None:
     assert redact(once) == once
 
 
+HARMLESS = st.sampled_from(
+    ["hello", "my", "name", "is", "mr", "john", "Hope", "may", "Kowalska", "at", "dot", "com", "DOT", "regards", "i'm"]
+)
+SIGNS = st.sampled_from([*" \t\n\r.,'-_:;@([{<1\x00\x1c\x7f", "\u2003", "\u0131", "\u017f", "\u0660", "é", "  ", " "])
+
+
+@given(st.one_of(st.text(), st.lists(st.one_of(HARMLESS, SIGNS), max_size=16).map("".join)))
+@example("anna_kowalska")
+@example("my name is\tJohn")
+@example("jane at example dot com")
+@example("jane at example DOT com")
+@settings(max_examples=1000, deadline=None)
+def test_the_first_look_hides_nothing(text: str) -> None:
+    assert find(text) == _find(text)
+
+
 PIECES = [
     "a",
     "1",
@@ -359,6 +376,19 @@ def test_json_values_are_walked_with_their_keys() -> None:
     for _ in range(5000):
         deep = [deep]
     assert "[redacted]" in str(redact_json(deep))
+
+
+def test_strings_of_a_json_value_are_cut_before_they_are_read() -> None:
+    value = {"a long key": ["x" * 12, {"text": "y" * 12}], "mail": "write soon ann@example.com", "n": 1}
+    assert redact_json(value, 10) == {"a long key": ["x" * 10, {"text": "y" * 10}], "mail": "write soon", "n": 1}
+
+
+def test_the_first_look_sees_the_names_of_the_lists() -> None:
+    """Each name in the sentence that tells of it most."""
+    lines = (ROOT / "models" / "redact" / "names.txt").read_text(encoding="utf-8").splitlines()
+    listed = [name for line in lines if not line.startswith(("#", "[")) for name in line.split()]
+    spoken = [f"I am {name.capitalize()} {family.capitalize()}" for name, family in pairwise(listed)]
+    assert [text for text in spoken if find(text) != _find(text)] == []
 
 
 def test_placeholders_are_counted_by_kind() -> None:

@@ -42,7 +42,10 @@ _NO_NAME = _set(
     all everyone sir madam support customer service sales president chairman director ceo minister mr mrs ms dr
     """
 )
-_TO_SPACE = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~“”«»…", " "))
+# Letters stand for themselves: each that the table lacked would cost an exception.
+_TO_SPACE = {code: chr(code) for code in range(128)} | str.maketrans(
+    dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~“”«»…", " ")
+)
 _TELLING = _set(
     """
     name mr mrs ms miss mx dr prof herr herrn frau madame mme señor señora signor signora called call heiße heisse
@@ -74,6 +77,7 @@ class _Known(NamedTuple):
     family: frozenset[str]
     telling: frozenset[str]
     """given names, and words that come before any name"""
+    any: frozenset[str]
 
 
 @cache
@@ -85,14 +89,17 @@ def _known() -> _Known:
             words = lists.setdefault(line.strip("[]"), [])
         elif not line.startswith("#"):
             words += line.split()
-    given = frozenset(lists["given"])
-    return _Known(given, frozenset(lists["given_or_word"]), frozenset(lists["family"]), given | _TELLING)
+    given, doubtful, family = (frozenset(lists[name]) for name in ("given", "given_or_word", "family"))
+    telling = given | _TELLING
+    return _Known(given, doubtful, family, telling, telling | doubtful | family)
 
 
 def may_have_names(text: str) -> bool:
     """A quick look at the words: whether `names` could find one."""
     words = text.lower().translate(_TO_SPACE).split()
     known = _known()
+    if known.any.isdisjoint(words):
+        return False
     if not known.telling.isdisjoint(words):
         return True
     # Words such as "hope" tell of a name only with a capital letter.
