@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
+from operator import attrgetter
 
 from sqlalchemy import Connection, delete, exists, select
 
 from models.samples import LoggedPrediction
 from models.store.database import Database
 from models.store.erasure import erased_users, is_erased
+from models.store.insertion import Insertion
 from models.store.schema import feedback, predictions
 
+_key = attrgetter("task", "id")
 _EXPIRED_AT_ONCE = 1000
 _PAUSE_S = 0.02
 
@@ -30,16 +34,14 @@ class PredictionLog(Database):
     def _log(self, connection: Connection, rows: Sequence[LoggedPrediction]) -> None:
         self.hold_off_erasure(connection)
         erased = erased_users(connection, (row.user for row in rows))
-        values = [
-            {
-                "task": row.task, "id": row.id, "version": row.version, "input": row.input, "output": row.output,
-                "at": row.at, "topic": row.topic, "user": row.user,
-            }
-            for row in sorted(rows, key=lambda row: (row.task, row.id))  # two writers never wait for each other
-            if not is_erased(erased, row.user, row.at)
-        ]  # fmt: skip
-        if values:
-            connection.execute(self.insert(predictions).on_conflict_do_nothing(), values)
+        kept = [row for row in rows if not is_erased(erased, row.user, row.at)]
+        if kept:
+            kept.sort(key=_key)  # two writers never wait for each other
+            self._insertion.run(connection, kept)
+
+    @cached_property
+    def _insertion(self) -> Insertion:
+        return Insertion(predictions, self.insert(predictions).on_conflict_do_nothing(), self.engine.dialect)
 
     def latest_predictions(self, task: str, since: datetime, limit: int) -> list[LoggedPrediction]:
         """The newest `limit` predictions made at `since` or later, newest first."""

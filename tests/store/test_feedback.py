@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import fields
+from datetime import timedelta, timezone
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from models.store import Store
+from models.store.schema import predictions
 from tests.store.conftest import NOW, Clock, add, correction, made, prediction
 
 
@@ -149,6 +151,25 @@ def test_a_prediction_is_logged_once(store: Store) -> None:
     assert {p.id: p.input for p in store.latest_predictions("intent", NOW, 9)}[made(1)] == ["first"]
     assert store.latest_predictions("intent", NOW + timedelta(hours=2), 9) == []
     assert store.latest_predictions("sentiment", NOW, 9) == []
+
+
+def test_an_answer_is_kept_as_sqlalchemy_would_keep_it(store: Store) -> None:
+    """`log_predictions` gives its rows to the driver."""
+    away = timezone(timedelta(hours=-7, minutes=30))
+    rows = [
+        prediction(1, "a text", topic="orders", user="u"),
+        prediction(2, "caf\u00e9 \ud800 \x00", topic="\ud800", user="\x00", version="1\x00", at=NOW.astimezone(away)),
+        prediction(3, id="x" * 300, input={"a": {1: [None, True, 1.5]}}, output=[], at=NOW.replace(microsecond=7)),
+    ]
+    store.log_predictions(rows)
+    values = [{field.name: getattr(row, field.name) for field in fields(row)} for row in rows]
+    others = [value | {"task": "other"} for value in values]
+    store.write(lambda connection: connection.execute(insert(predictions), others))
+    query = 'SELECT id, version, input, output, at, topic, "user" FROM predictions WHERE task = :task ORDER BY id'
+    with store.read() as connection:
+        driven, spelled = (connection.execute(text(query), {"task": task}).all() for task in ("intent", "other"))
+    assert driven == spelled
+    assert len(driven) == len(rows)
 
 
 def test_counts_and_live_accuracy(store: Store) -> None:
