@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def test_personal_data_in_a_label_or_a_source_is_refused_before_it_is_stored(
     assert taken == {"status": "accepted"}
     recorder.stop()
     assert not any(secret.encode() in file.read_bytes() for file in tmp_path.glob("feedback.db*"))
+
+
+def test_all_of_an_answer_is_kept_but_what_is_personal(recorder: Recorder) -> None:
+    now = datetime.now(UTC)
+    text = "write to zoe.quimby@example.net"
+    given = LoggedPrediction(
+        "3" * 32, "intent", "7", [text, "x" * 5_000], [{"label": text, "score": 0.5}], now, text, USER
+    )
+    recorder.log(given)
+    asyncio.run(recorder.flush())
+    (kept,) = recorder.store.latest_predictions("intent", now, 10)
+    clean = "write to [email]"
+    hashed = UserHasher(b"a secret of this test").hashed(USER)
+    output = [{"label": clean, "score": 0.5}]
+    assert kept == replace(given, input=[clean, "x" * 4_000], output=output, topic=clean, user=hashed)
+    assert None not in astuple(given)
 
 
 def answers(recorder: Recorder, count: int) -> datetime:

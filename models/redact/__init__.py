@@ -43,13 +43,15 @@ _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 
 def redact(text: str) -> str:
     """The text with a placeholder such as `[email]` for each find. Redacting again changes nothing; never raises."""
+    if _is_harmless(text):
+        return text
     for _ in range(_PASSES):
-        found = find(text)
+        found = _find(text)
         if not found:
             return text
         text = _replace(text, found)
     # What a placeholder leaves beside itself may be a find of its own, once or twice. Only a text made for it goes on.
-    return "[redacted]" if find(text) else text
+    return "[redacted]" if _find(text) else text
 
 
 _redact_key = lru_cache(1024)(redact)  # of the same few, in every answer
