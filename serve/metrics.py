@@ -33,13 +33,27 @@ def prepare_directory(home: Path) -> Path:
 
 
 @functools.cache
-def _never_forks() -> None:
-    """Spare each count the system call that asks which process it is in: there are a dozen in a request."""
+def _count_directly() -> None:
+    """Spare each count, of which a request has six, a lock, the packing, and asking which process it is in."""
     from prometheus_client import values
 
+    if DIRECTORY_VARIABLE not in os.environ:
+        return
     pid = os.getpid()
-    if DIRECTORY_VARIABLE in os.environ:
-        values.ValueClass = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]
+
+    class Value(values.MultiProcessValue(lambda: pid)):  # type: ignore[misc]
+        """A number in the process's file. No two threads count the same: `reason` and the like keep them apart."""
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            at = self._file._positions[self._key]
+            self._cell = memoryview(self._file._m)[at : at + 8].cast("d")  # written at once: a reader sees no half
+
+        def inc(self, amount: float) -> None:
+            self._value += amount
+            self._cell[0] = self._value
+
+    values.ValueClass = Value
 
 
 class Metrics:
@@ -48,7 +62,7 @@ class Metrics:
     def __init__(self, task: str):
         from prometheus_client import Counter, Gauge, Histogram
 
-        _never_forks()
+        _count_directly()
         self._task = task
         self._requests = Counter("flywheel_requests", "Requests answered.", ["task", "version", "endpoint", "status"])
         self._latency = Histogram(
