@@ -152,8 +152,8 @@ class Batcher:
         try:
             while True:
                 await self._arrived.wait()
-                self._drop_the_dead()
-                batch = self._waiting.take()
+                self._tell_dropped(self._waiting.drop())
+                batch = self._wanted(self._waiting.take())
                 if not self._waiting:
                     self._arrived.clear()
                 if batch:
@@ -161,17 +161,25 @@ class Batcher:
                     self._tell_waits(batch)
                     await self._answer(batch)
                     self._running = ()
-                else:
+                elif not self._waiting:
                     self._free_since = None  # all that waited was dropped: the model was not kept from anything
         finally:
             # Whoever waits hears of it at once; the replica reports that it is unhealthy and is replaced.
             for entry in [*self._running, *self._waiting.clear()]:
                 entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
 
-    def _drop_the_dead(self) -> None:
-        for entry in self._waiting.drop():
+    def _wanted(self, taken: list[Entry]) -> list[Entry]:
+        """`taken` without what nobody waits for any more: that must not cost the model anything."""
+        now = time.monotonic()
+        dead = [entry for entry in taken if entry.over(now)]
+        self._tell_dropped(dead)
+        return [entry for entry in taken if entry not in dead] if dead else taken
+
+    def _tell_dropped(self, dead: Sequence[Entry]) -> None:
+        now = time.monotonic()
+        for entry in dead:
             self._under_way.pop(entry.ids, None)
-            expired = any(job.deadline <= time.monotonic() for job, _ in entry.places)
+            expired = any(job.deadline <= now for job, _ in entry.places)
             self._metrics.dropped("deadline" if expired else "client_left")
             entry.fail(DeadlineExceeded(_TOO_LATE) if expired else ClientLeft("the client left while its texts waited"))
 

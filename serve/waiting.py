@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ _LONGEST_S = 0.5
 _LATE_S = 0.3  # a queue this long behind is served by age
 _FORGOTTEN = 0.1  # of what a token costs, with each batch
 _MOST_SURPRISE = 10.0
+_DROP_EVERY_S = 0.01
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +77,13 @@ class Entry:
     def since(self) -> float:
         return min(job.since for job, _ in self.places)
 
+    def over(self, now: float) -> bool:
+        """Nobody waits for it any more."""
+        for job, _ in self.places:
+            if not job.over(now):
+                return False
+        return True
+
     def answer(self, row: Row) -> None:
         for job, index in self.places:
             job.answer(index, row)
@@ -102,6 +111,7 @@ class WaitingTexts:
         self._ran_tokens = float(self._most_tokens)
         self._ran_seconds = seconds_a_token * self._ran_tokens
         self._before: tuple[list[float], list[int]] | None = None  # turns in order, and the tokens before each
+        self._looked = -math.inf  # for what nobody waits for any more
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -156,9 +166,12 @@ class WaitingTexts:
         self._ran_seconds += seen - self._ran_seconds * _FORGOTTEN
 
     def drop(self) -> list[Entry]:
-        """Take out what nobody waits for any more."""
+        """Take out what nobody waits for any more. Looks a hundred times a second at most: there may be many."""
         now = time.monotonic()
-        dead = [e for e in self._entries if all(job.over(now) for job, _ in e.places)]
+        if now - self._looked < _DROP_EVERY_S:
+            return []
+        self._looked = now
+        dead = [entry for entry in self._entries if entry.over(now)]
         if dead:
             gone = set(map(id, dead))
             self._entries = [e for e in self._entries if id(e) not in gone]
