@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -77,9 +78,12 @@ class Intent(ClassifierTask):
         """The known question that the model sees most nearly like this text, if any is near enough."""
         if not self._known_texts:
             return None
-        cosines = self._known @ _directions(np.log(np.maximum(scores, _LEAST_SCORE)))
-        best = int(cosines.argmax())
-        cosine = float(cosines[best])
+        # `_directions` of one row in a third of its time; the length is the same for all, so that one needs it.
+        logits = np.log(np.maximum(scores, _LEAST_SCORE))
+        logits -= np.add.reduce(logits) / len(logits)
+        products = self._known @ logits
+        best = int(products.argmax())
+        cosine = float(products[best]) / max(math.sqrt(logits @ logits), 1e-9)
         if cosine < self.options.nearest_above:
             return None
         return {"question": self._known_texts[best], "similarity": rounded(cosine)}
