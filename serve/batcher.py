@@ -125,7 +125,7 @@ class Batcher:
             self._arrived.set()
         if job.future.done():
             return _stacked(job.future.result())
-        late = self._loop.call_later(deadline - time.monotonic(), job.fail, DeadlineExceeded(_TOO_LATE))
+        late = self._loop.call_later(deadline - time.monotonic(), _expire, job)
         try:
             return _stacked(await job.future)
         finally:
@@ -226,6 +226,10 @@ class Batcher:
         began = time.monotonic()
         output = self._run(rows)
         return output, time.monotonic() - began
+
+
+def _expire(job: Job) -> None:
+    job.fail(DeadlineExceeded(_TOO_LATE))
 
 
 def _stacked(rows: Sequence[Row]) -> NDArray[np.float32]:
