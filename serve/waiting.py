@@ -79,10 +79,7 @@ class Entry:
 
     def over(self, now: float) -> bool:
         """Nobody waits for it any more."""
-        for job, _ in self.places:
-            if not job.over(now):
-                return False
-        return True
+        return all(job.over(now) for job, _ in self.places)
 
     def answer(self, row: Row) -> None:
         for job, index in self.places:
