@@ -225,6 +225,20 @@ def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
     loop.close()
 
 
+def test_what_nobody_waits_for_is_soon_no_work_any_more() -> None:
+    waiting = WaitingTexts(Batching(), seconds_a_token=0.001)
+    loop = asyncio.new_event_loop()
+    jobs = [Job(time.monotonic() + 100, loop.create_future(), [None], 1) for _ in range(3)]
+    for job in jobs:
+        waiting.add(job, [(text(1, 10), [0])])
+    for left, job in enumerate(jobs, 1):
+        job.future.cancel()
+        time.sleep(0.02)  # it is not looked for more often
+        assert len(waiting.drop()) == 1
+        assert waiting.seconds == pytest.approx(0.01 * (3 - left))
+    loop.close()
+
+
 @in_loop
 async def test_known_texts_do_not_run_again(metrics: Metrics, model: Model) -> None:
     async with batching(metrics, model, remember=2) as batcher:
