@@ -25,6 +25,9 @@ from serve.waiting import Entry, Job, Row, WaitingTexts
 _TOO_LATE = "the deadline passed before the model answered"
 # A batch is bounded to some milliseconds of work: one that still runs after this hangs.
 _HUNG_S = 60.0
+# A longer queue is worked off in a thread: whoever must be refused is not to wait for a batch to end.
+_PROMPT_S = 0.15
+_TURNS = 3  # of the event loop, in which answers leave, and what has come meanwhile is read, parsed and queued
 
 Run = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 Waited = Callable[[float, float], None]
@@ -35,7 +38,7 @@ class Batcher:
 
     `waited` hears for how many seconds each request was in the queue when the model begins with it, and when that is.
     `remember` is the number of texts whose outputs are kept; their keys are token ids, all that the model sees of a
-    text. `inline` runs a batch on the event loop when nothing else waits: two thread switches less.
+    text. `inline` runs batches on the event loop while little waits.
     `seconds_a_token` is a first guess of what the model costs.
     """
 
@@ -152,6 +155,9 @@ class Batcher:
         try:
             while True:
                 await self._arrived.wait()
+                if self._prompt:
+                    for _ in range(_TURNS):
+                        await asyncio.sleep(0)
                 self._tell_dropped(self._waiting.drop())
                 batch = self._wanted(self._waiting.take())
                 if not self._waiting:
@@ -167,6 +173,11 @@ class Batcher:
             # Whoever waits hears of it at once; the replica reports that it is unhealthy and is replaced.
             for entry in [*self._running, *self._waiting.clear()]:
                 entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
+
+    @property
+    def _prompt(self) -> bool:
+        """Whether a batch runs on the event loop: between two of them it reads and answers many requests at once."""
+        return self._inline and self._waiting.seconds < _PROMPT_S
 
     def _wanted(self, taken: list[Entry]) -> list[Entry]:
         """`taken` without what nobody waits for any more: that must not cost the model anything."""
@@ -195,8 +206,7 @@ class Batcher:
         self._metrics.stage(self._version, "queue", started - min(entry.since for entry in batch))
         rows = [entry.ids for entry in batch]
         try:
-            if self._inline and not self._waiting:
-                await asyncio.sleep(0)  # what has arrived in the same turn of the loop is read first
+            if self._prompt:
                 output, seconds = self._timed(rows)
             else:
                 output, seconds = await self._loop.run_in_executor(self._executor, self._timed, rows)
