@@ -27,7 +27,11 @@ _TOO_LATE = "the deadline passed before the model answered"
 _HUNG_S = 60.0
 # A longer queue is worked off in a thread: whoever must be refused is not to wait for a batch to end.
 _PROMPT_S = 0.15
-_TURNS = 3  # of the event loop, in which answers leave, and what has come meanwhile is read, parsed and queued
+# Between two batches on the event loop: in three turns answers leave, and what has come is read, parsed and queued. New
+# connections are accepted one a turn, so it goes on until a turn had nothing to do, or the model has waited for long.
+_TURNS = 3
+_IDLE_TURN_S = 50e-6
+_LONGEST_TURNS_S = 5e-3
 
 Run = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 Waited = Callable[[float, float], None]
@@ -156,8 +160,7 @@ class Batcher:
             while True:
                 await self._arrived.wait()
                 if self._prompt:
-                    for _ in range(_TURNS):
-                        await asyncio.sleep(0)
+                    await _catch_up()
                 self._tell_dropped(self._waiting.drop())
                 batch = self._wanted(self._waiting.take())
                 if not self._waiting:
@@ -236,6 +239,16 @@ class Batcher:
         began = time.monotonic()
         output = self._run(rows)
         return output, time.monotonic() - began
+
+
+async def _catch_up() -> None:
+    """Let the event loop do what there is for it to do, before a batch runs on it."""
+    began = now = time.monotonic()
+    turns, idle = 0, False
+    while turns < _TURNS or not (idle or now - began > _LONGEST_TURNS_S):
+        await asyncio.sleep(0)
+        before, now = now, time.monotonic()
+        turns, idle = turns + 1, now - before < _IDLE_TURN_S
 
 
 def _expire(job: Job) -> None:

@@ -60,7 +60,7 @@ class Batching(_Section):
     texts: int = Field(64, ge=1, le=1024)
     growth: float = Field(1.25, ge=1.0)
 
-    def most_tokens(self, auto: int = 128) -> int:
+    def most_tokens(self, auto: int = 192) -> int:
         """`auto` is what the session's provider runs best with: the default is a CPU's."""
         return auto if self.tokens == "auto" else self.tokens
 

@@ -1,6 +1,6 @@
 """What waits for the model, and which of it goes next.
 
-A run of the model costs about as much as the tokens in it, padding included, plus what a dozen tokens cost for starting
+A run of the model costs about as much as the tokens in it, padding included, plus what some fifteen cost for starting
 it. So a batch holds texts of like length, up to a number of tokens beyond which it gets no cheaper per token: a short
 text never waits for a long batch to end, and a busy model loses nothing (docs/decisions/0010-batching.md).
 """
@@ -32,6 +32,7 @@ _LATE_S = 0.3  # a queue this long behind is served by age
 _FORGOTTEN = 0.1  # of what a token costs, with each batch
 _MOST_SURPRISE = 10.0
 _DROP_EVERY_S = 0.01
+_START_TOKENS = 15  # what starting the model costs, as many tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -179,8 +180,9 @@ class WaitingTexts:
     def take(self) -> list[Entry]:
         """The text whose turn it is and others of like length, shortest first; empty when nothing waits.
 
-        Those nearest to it in length, for the least padding. But where texts have waited for long already, those that
-        have waited longest: a rare length would otherwise be overtaken by every batch of a common one.
+        Those nearest to it in length, for as long as each makes a token of the batch cheaper. But where texts have
+        waited for long already, those that have waited longest: a rare length would otherwise be overtaken by every
+        batch of a common one.
         """
         if not self._entries:
             return []
@@ -194,16 +196,20 @@ class WaitingTexts:
     def _nearest_to(self, chosen: Entry) -> list[Entry]:
         entries = self._entries
         low = entries.index(chosen, bisect.bisect_left(entries, chosen.length, key=_length))
-        high = low + 1
-        while high - low < self._most_texts:
-            shorter = self._widened(low - 1, high) if low else None
-            longer = self._widened(low, high + 1) if high < len(entries) else None
-            if shorter is None and longer is None:
+        high, tokens = low + 1, chosen.length
+        cost = (_START_TOKENS + tokens) / tokens
+        while True:
+            shorter = self._cost(low - 1, high, tokens + entries[low - 1].length) if low else math.inf
+            longer = self._cost(low, high + 1, tokens + entries[high].length) if high < len(entries) else math.inf
+            if min(shorter, longer) >= cost:
                 break
-            if longer is None or (shorter is not None and shorter < longer):
+            if shorter < longer:
                 low -= 1
+                tokens += entries[low].length
             else:
+                tokens += entries[high].length
                 high += 1
+            cost = min(shorter, longer)
         batch = entries[low:high]
         del entries[low:high]
         return batch
@@ -217,7 +223,7 @@ class WaitingTexts:
             if entry is chosen:
                 continue
             low, high = min(shortest, entry.length), max(longest, entry.length)
-            if len(batch) < self._most_texts and self._fits(low, high, len(batch) + 1):
+            if self._fits(low, high, len(batch) + 1):
                 batch.append(entry)
                 shortest, longest = low, high
         gone = set(map(id, batch))
@@ -228,13 +234,19 @@ class WaitingTexts:
         entries, self._entries, self._tokens, self._before = self._entries, [], 0, None
         return entries
 
-    def _widened(self, low: int, high: int) -> int | None:
-        """How far apart in length the texts from `low` to `high` are; None when they make no batch."""
-        shortest, longest = self._entries[low].length, self._entries[high - 1].length
-        return longest - shortest if self._fits(shortest, longest, high - low) else None
+    def _cost(self, low: int, high: int, tokens: int) -> float:
+        """What a token costs in a batch of the texts from `low` to `high`, which have `tokens`; infinite if it is none.
+
+        In tokens that run: those of the padding as well, and the start of the model.
+        """
+        texts, longest = high - low, self._entries[high - 1].length
+        if not self._fits(self._entries[low].length, longest, texts):
+            return math.inf
+        return (_START_TOKENS + texts * longest) / tokens
 
     def _fits(self, shortest: int, longest: int, texts: int) -> bool:
-        return longest <= shortest * self._growth + 1 and texts * longest <= self._most_tokens
+        padded = texts * longest
+        return texts <= self._most_texts and padded <= self._most_tokens and longest <= shortest * self._growth + 1
 
     def overtaken_s(self, tokens: int) -> float:
         """For how long later arrivals may go before a job of `tokens`; a busy model gets that much work meanwhile."""

@@ -317,6 +317,45 @@ async def test_an_idle_model_runs_on_the_loop_and_yields_to_it(metrics: Metrics,
 
 
 @in_loop
+async def test_a_model_on_the_loop_lets_it_do_its_work_between_two_batches(metrics: Metrics) -> None:
+    """A server accepts one connection a turn: were a few turns all, new clients would wait for as many batches."""
+    batches: list[int] = []
+
+    def run(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        time.sleep(0.01)
+        batches.append(len(rows))
+        return np.array([[row[0]] for row in rows], np.float32)
+
+    async with batching(metrics, run, inline=True, texts=1) as batcher:
+        batcher._waiting.ran(10_000, 0.01)  # so little a text that the queue stays short
+        answers = asyncio.gather(*(batcher.submit([text(n, 5)], soon()) for n in range(40)))
+        for _ in range(24):
+            until = time.perf_counter() + 0.0001
+            while time.perf_counter() < until:
+                pass
+            await asyncio.sleep(0)
+        assert len(batches) <= 4, "24 turns took three times as many batches as their work takes"
+        await answers
+
+
+@in_loop
+async def test_a_long_queue_leaves_the_loop_to_those_who_are_refused(metrics: Metrics) -> None:
+    threads: set[int] = set()
+
+    def run(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        threads.add(threading.get_ident())
+        return np.array([[row[0]] for row in rows], np.float32)
+
+    async with batching(metrics, run, inline=True) as batcher:
+        await batcher.submit([text(1, 5)], soon())
+        assert threads == {threading.get_ident()}
+        for _ in range(10):
+            batcher._waiting.ran(1000, 1000.0)  # a second a token, which it comes to believe
+        await asyncio.gather(*(batcher.submit([text(n, 5)], soon()) for n in range(40)))
+        assert threads > {threading.get_ident()}
+
+
+@in_loop
 async def test_what_waits_becomes_one_batch(metrics: Metrics, model: Model) -> None:
     async with busy(metrics, model, tokens=200) as batcher:
         tasks = [asyncio.create_task(batcher.submit([text(n, 5)], soon())) for n in range(1, 41)]
