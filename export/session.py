@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.bundle import Bundle
+from export.bundle import Bundle, BundleError
 from export.gpu import BoundRun, provider_list
 from export.packed import packed_model
 from export.providers import CPU, CUDA, SLOW_ON_CPU, TENSORRT, GpuOptions, ProviderError, Providers
@@ -85,7 +85,8 @@ class OnnxSession:
     def warm_up(self) -> float:
         """Run the shapes that serving will see, so that no client pays for the first allocation.
 
-        Returns the seconds that a token takes in a batch.
+        Returns the seconds that a token takes in a batch. Raises BundleError when the outputs have not the shape that
+        the manifest says: such a model would fail every request.
         """
         _warn_of_precision(self.bundle.manifest.precision, self.on_gpu)
         longest = self.bundle.manifest.max_length
@@ -95,8 +96,14 @@ class OnnxSession:
         if self.on_gpu:
             shapes += [(64, 16)]
         for batch, length in shapes:
-            self.run([[0] * min(length, longest)] * batch)
+            self._check(self.run([[0] * min(length, longest)] * batch).shape, batch)
         return min(self._seconds_of([[0] * 16] * 8) for _ in range(3)) / (16 * 8)  # a starting server is a busy machine
+
+    def _check(self, shape: tuple[int, ...], rows: int) -> None:
+        manifest = self.bundle.manifest
+        wanted = (rows, len(manifest.labels)) if manifest.kind == "classifier" else (rows, *shape[1:])
+        if shape != wanted:
+            raise BundleError(f"The bundle {self.bundle.path} is damaged: {rows} texts give {shape}, not {wanted}.")
 
     def _seconds_of(self, rows: Sequence[Sequence[int]]) -> float:
         started = time.perf_counter()

@@ -73,6 +73,23 @@ class Verdict:
     why: str
 
 
+def unloadable(
+    release: Release,
+    samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float],
+    age_s: float,
+    rules: RolloutConfig,
+) -> Verdict:
+    """Whether replicas that have the champion could not load the challenger: it would never have an answer to judge."""
+    replicas = dict.fromkeys(release.versions, 0.0)
+    for (name, labels), value in samples.items():
+        label = dict(labels)
+        if name == "flywheel_loaded_replicas" and label["task"] == release.task and label["version"] in replicas:
+            replicas[label["version"]] += value
+    if age_s > rules.least_s and replicas[release.champion] and not replicas[str(release.challenger)]:
+        return Verdict("rollback", f"no replica could load it in {age_s:.0f} s; the replicas' log says why")
+    return Verdict("wait", "it is loaded")
+
+
 def decide(
     release: Release,
     challenger: Tally,

@@ -23,7 +23,7 @@ from models.store import Store, StoreError
 from models.store.database import utc_now
 from models.task import get_task
 from serve.config import Config
-from serve.evidence import Tally, Verdict, collected, decide, watch
+from serve.evidence import Tally, Verdict, collected, decide, unloadable, watch
 from serve.metrics import LoopMetrics, collect
 
 log = logging.getLogger("flywheel.loop")
@@ -199,6 +199,10 @@ class Loop:
             self._move(Rollout(home, self._store, task, WHO), release, verdict)
             return
         age = time.monotonic() - watched.began
+        verdict = unloadable(release, samples, age, self._config.rollout)
+        if verdict.step == "rollback":
+            self._move(Rollout(home, self._store, task, WHO), release, verdict)
+            return
         accuracy = self._accuracy(task, age)
         verdict = decide(
             release, since[release.challenger], since[release.champion], accuracy or {}, age, self._config.rollout

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,12 @@ class Metrics:
             "Answers of a challenger in shadow against the champion's: agree, differ, or not compared (busy, failed).",
             ["task", "version", "result"],
         )
+        self._loaded = Gauge(
+            "flywheel_loaded_replicas",
+            "Replicas that have the version in memory.",
+            ["task", "version"],
+            multiprocess_mode="livesum",
+        )
         self._waiting = Gauge(
             "flywheel_waiting_texts", "Texts waiting for the model now.", ["task"], multiprocess_mode="livesum"
         ).labels(task)
@@ -108,6 +114,7 @@ class Metrics:
             multiprocess_mode="livemax",
         ).labels(task)
         self._children: dict[tuple[Any, ...], Any] = {}
+        self._were_loaded: set[str] = set()
 
     def _child(self, collector: Any, *labels: str) -> Any:
         """`collector.labels(...)`, which takes a lock and builds a key from strings each time, remembered."""
@@ -145,6 +152,12 @@ class Metrics:
 
     def shadow(self, version: str, result: str, texts: int = 1) -> None:
         self._child(self._shadow, version, result).inc(texts)
+
+    def loaded(self, versions: Collection[str]) -> None:
+        """The versions that this replica has in memory now."""
+        for version in self._were_loaded.union(versions):
+            self._child(self._loaded, version).set(version in versions)
+        self._were_loaded = set(versions)
 
     def waiting(self, texts: int, seconds: float) -> None:
         self._waiting.set(texts)

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +25,7 @@ from serve.config import Config
 from serve.encoding import RememberingEncoder
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
 from serve.follower import Follower, one_line
+from serve.ids import new_id
 from serve.metrics import Metrics
 from serve.recorder import Recorder, now
 from serve.routing import Router
@@ -56,6 +57,7 @@ class Replica:
     async def start(self) -> None:
         for version in self._router.versions.values():
             version.batcher.start()
+        self.metrics.loaded(self._router.versions)
         self._follower = asyncio.create_task(self._follow(), name="follower")
         self.recorder.start()
 
@@ -268,24 +270,10 @@ class Replica:
             if version is not old.versions.get(name):
                 version.batcher.start()
         self._router = new
+        self.metrics.loaded(new.versions)
         log.warning("%s now serves version %s", self.task.name, release.champion)
         await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
         return left_out
-
-
-def new_id() -> str:
-    """32 hexadecimal digits: 12 of the time in milliseconds, so that ids sort by it, and 20 at random."""
-    return f"{time.time_ns() // 1_000_000:012x}{next(_random)}"
-
-
-def _random_digits() -> Iterator[str]:
-    """20 random digits at a time, of the system's own randomness: who can guess an id can correct its answer."""
-    while True:
-        digits = os.urandom(10 * 256).hex()  # a system call for many
-        yield from (digits[at : at + 20] for at in range(0, len(digits), 20))
-
-
-_random = _random_digits()
 
 
 def _step_back() -> None:

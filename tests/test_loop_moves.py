@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from models.releases import Release, read_release, write_aliased, write_release
 from models.rollout import Rollout
@@ -32,6 +32,7 @@ class World:
         self.operator = Rollout(home, self.store, "intent", "ops")
         registry = CollectorRegistry()
         self._requests = Counter("flywheel_requests", "", ["task", "version", "endpoint", "status"], registry=registry)
+        self.loaded = Gauge("flywheel_loaded_replicas", "", ["task", "version"], registry=registry)
         self.while_it_looks: Callable[[], object] = lambda: None
         """what somebody else does between the loop's reading of the release and its move"""
 
@@ -114,6 +115,21 @@ def test_the_loop_does_not_return_to_a_version_that_an_operator_has_just_replace
     world.while_it_looks = lambda: world.release.champion == "3" and world.operator.promote("2", "3 fails")
     world.loop.turn("intent")
     assert world.release.champion == "2"
+
+
+@pytest.mark.parametrize(("replicas", "challenger"), [((2, 0), None), ((2, 1), "3"), ((0, 0), "3")])
+def test_a_challenger_that_no_replica_could_load_is_taken_out(
+    world: World, replicas: tuple[int, int], challenger: str | None
+) -> None:
+    """It never answers, and so would be on trial for ever. Where not even the champion is known, nothing is."""
+    world.operator.challenge("3", "canary", 0.1, "a test")
+    for version, count in zip(("2", "3"), replicas, strict=True):
+        world.loaded.labels("intent", version).set(count)
+    for _ in range(2):
+        world.loop.turn("intent")
+    assert world.release.challenger == challenger
+    if challenger is None:
+        assert "no replica could load it" in world.store.audits("intent")[0].why
 
 
 @pytest.mark.parametrize(("fails", "challenger"), [(0, "3"), (300, None)])

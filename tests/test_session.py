@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from export import session as session_module
-from export.bundle import Bundle, write_bundle
+from export.bundle import Bundle, BundleError, write_bundle
 from export.gpu import BoundRun, bucket, provider_list
 from export.providers import CPU, CUDA, TENSORRT, GpuOptions, ProviderError
 from export.session import OnnxSession, choose_provider
@@ -238,7 +238,12 @@ def test_a_precision_that_does_not_suit_the_machine_is_said_once(
     bundle = bundles["fp32"]
     manifest = bundle.manifest.model_copy(update={"precision": precision})
     ran: list[tuple[int, int]] = []
-    monkeypatch.setattr(OnnxSession, "run", lambda self, rows: ran.append((len(rows), len(rows[0]))))
+
+    def run(self: OnnxSession, rows: Rows) -> NDArray[np.float32]:
+        ran.append((len(rows), len(rows[0])))
+        return np.zeros((len(rows), len(manifest.labels)), np.float32)
+
+    monkeypatch.setattr(OnnxSession, "run", run)
     for _ in range(2):  # two versions of a task in one replica
         session = OnnxSession(Bundle(bundle.path, manifest), providers="cpu")
         session.provider = provider
@@ -252,6 +257,21 @@ def test_a_precision_that_does_not_suit_the_machine_is_said_once(
         [record] = warned.records
         assert warned.text.count("bundle on a") == 1
         assert re.search(sentence, record.getMessage())
+
+
+@pytest.mark.parametrize("change", [{"labels": ("a", "b")}, {"output": "input_ids"}], ids=["labels", "rows"])
+def test_a_model_whose_outputs_are_not_what_the_manifest_says_is_refused_before_it_serves(
+    bundles: dict[str, Bundle], change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundles["fp32"]
+    session = OnnxSession(bundle, providers="cpu")
+    if "labels" in change:
+        session.bundle = Bundle(bundle.path, bundle.manifest.model_copy(update=change))
+    else:
+        whole = OnnxSession.run
+        monkeypatch.setattr(OnnxSession, "run", lambda self, rows: whole(self, rows)[1:])
+    with pytest.raises(BundleError, match="texts give"):
+        session.warm_up()
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="there is no GPU on this machine")
