@@ -25,7 +25,7 @@ from serve.waiting import Entry, Job, Row, WaitingTexts
 _TOO_LATE = "the deadline passed before the model answered"
 # A batch is bounded to some milliseconds of work: one that still runs after this hangs.
 _HUNG_S = 60.0
-# A longer queue is worked off in a thread: whoever must be refused is not to wait for a batch to end.
+# More work than this goes to a thread: whoever must be refused, or is known, is not to wait for a batch to end.
 _PROMPT_S = 0.15
 # Between two batches on the event loop: in three turns answers leave, and what has come is read, parsed and queued. New
 # connections are accepted one a turn, so it goes on until a turn had nothing to do, or the model has waited for long.
@@ -42,8 +42,8 @@ class Batcher:
 
     `waited` hears for how many seconds each request was in the queue when the model begins with it, and when that is.
     `remember` is the number of texts whose outputs are kept; their keys are token ids, all that the model sees of a
-    text. `inline` runs batches on the event loop while little waits.
-    `seconds_a_token` is a first guess of what the model costs.
+    text. `inline` runs batches on the event loop while there is little work. `seconds_a_token` is a first guess of what
+    the model costs.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Batcher:
     @property
     def _prompt(self) -> bool:
         """Whether a batch runs on the event loop: between two of them it reads and answers many requests at once."""
-        return self._inline and self._waiting.seconds < _PROMPT_S
+        return self._inline and self._waiting.seconds + self._waiting.seconds_of(self._running) < _PROMPT_S
 
     def _wanted(self, taken: list[Entry]) -> list[Entry]:
         """`taken` without what nobody waits for any more: that must not cost the model anything."""

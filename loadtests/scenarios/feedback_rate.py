@@ -1,6 +1,6 @@
 """How many corrections a server takes, and what the prediction log costs predict.
 
-    python loadtests/scenarios/feedback_rate.py    about two minutes; needs trained models (make serve trains them)
+    python loadtests/scenarios/feedback_rate.py    about three minutes; needs trained models (make serve trains them)
 
 Single posts over 32 connections, then batches of 100 over 4, by id of a prediction and by text; then predict at 64
 connections with the log on and off, in turn, on two servers that stand side by side. Prints each figure beside its
@@ -33,8 +33,8 @@ SINGLE, BATCHES, BATCH = 32, 4, 100
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement (default 8)")
-    parser.add_argument("--rounds", type=int, default=5, help="of the log against no log (default 5)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (default 8)")
+    parser.add_argument("--rounds", type=int, default=11, help="of the log against no log (default 5)")
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
