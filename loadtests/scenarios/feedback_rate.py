@@ -33,8 +33,8 @@ SINGLE, BATCHES, BATCH = 32, 4, 100
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (default 8)")
-    parser.add_argument("--rounds", type=int, default=11, help="of the log against no log (default 5)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=11, help="of the log against no log (default %(default)s)")
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
