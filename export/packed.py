@@ -30,7 +30,7 @@ from export.providers import CPU, SLOW_ON_CPU
 
 log = logging.getLogger("flywheel.session")
 
-_FOLDER = ".packed"
+_FOLDER, _MAKING = ".packed", ".making-"
 _WEIGHTS, _SUMS = "weights.bin", "sha256.json"
 _SHARED_FROM_BYTES = "1024"  # smaller constants stay in the graph
 _LONGEST_S = 300
@@ -93,7 +93,9 @@ def _make(bundle: Path, place: Path) -> None:
     with _alone(place.parent):
         if _is_whole(place):
             return
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as scratch:
+        for left in place.parent.glob(f"{_MAKING}*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=_MAKING) as scratch:
             made = Path(scratch) / place.name
             made.mkdir()
             _pack(bundle / MODEL, made)
