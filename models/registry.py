@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.packed import packed_folder
+from export.bundle import Bundle
+from export.packed import packed_folder, packed_model
 from models.releases import (
     ReleaseError,
     local_versions,
@@ -89,6 +90,7 @@ class Registry:
             place = self.home / kind / task / version
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
+        packed_model(Bundle.open(self.home / "bundles" / task / version))  # now, not while replicas serve
         try:
             read_release(self.home, task)
         except ReleaseError:

@@ -126,6 +126,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert not any((home / "work").iterdir())
+    assert list((home / "bundles" / "intent" / ".packed" / "1").glob("*/weights.bin"))
     (home / "version1.txt").write_text(done.stdout)
     return home
 

@@ -109,7 +109,7 @@ def test_a_broken_candidate_is_refused_and_changes_nothing(learner: tuple[Path, 
     assert result.outcome == "refused", result.sentence
     assert result.version is None
     assert read_release(home, "intent") == before
-    assert [path.name for path in (home / "bundles" / "intent").iterdir()] == ["1"]
+    assert [path.name for path in (home / "bundles" / "intent").glob("[!.]*")] == ["1"]
     assert store.counts("intent")["dead"] > 0  # one attempt was all they had
     assert "refused" in store.dead_letters("intent")[0].reason
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
