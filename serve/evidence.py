@@ -86,8 +86,8 @@ def unloadable(
         if name == "flywheel_loaded_replicas" and label["task"] == release.task and label["version"] in replicas:
             replicas[label["version"]] += value
     if age_s > rules.least_s and replicas[release.champion] and not replicas[str(release.challenger)]:
-        return Verdict("rollback", f"no replica could load it in {age_s:.0f} s; the replicas' log says why")
-    return Verdict("wait", "it is loaded")
+        return f"no replica could load it in {age_s:.0f} s; the replicas' log says why"
+    return None
 
 
 def decide(

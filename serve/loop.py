@@ -199,9 +199,8 @@ class Loop:
             self._move(Rollout(home, self._store, task, WHO), release, verdict)
             return
         age = time.monotonic() - watched.began
-        verdict = unloadable(release, samples, age, self._config.rollout)
-        if verdict.step == "rollback":
-            self._move(Rollout(home, self._store, task, WHO), release, verdict)
+        if (why := unloadable(release, samples, age, self._config.rollout)) is not None:
+            self._move(Rollout(home, self._store, task, WHO), release, Verdict("rollback", why))
             return
         accuracy = self._accuracy(task, age)
         verdict = decide(
