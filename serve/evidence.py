@@ -78,8 +78,8 @@ def unloadable(
     samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float],
     age_s: float,
     rules: RolloutConfig,
-) -> Verdict:
-    """Whether replicas that have the champion could not load the challenger: it would never have an answer to judge."""
+) -> str | None:
+    """A sentence when no replica could load the challenger, though one has the champion: it would never answer."""
     replicas = dict.fromkeys(release.versions, 0.0)
     for (name, labels), value in samples.items():
         label = dict(labels)
