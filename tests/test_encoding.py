@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from export import words
 from export.bundle import Bundle
 from export.tokenizer import Encoded, Ids, TextEncoder
 from serve.encoding import RememberingEncoder
@@ -34,6 +37,24 @@ def never(ids: Ids) -> bool:
 @pytest.fixture(scope="module")
 def tokenizer_json(bundle_of: Callable[[str], Path]) -> Path:
     return Bundle.open(bundle_of("intent")).tokenizer_path
+
+
+@pytest.fixture(scope="module")
+def plain(tokenizer_json: Path) -> TextEncoder:
+    return TextEncoder(tokenizer_json, MAX_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def library(tokenizer_json: Path) -> Callable[[str], Encoded]:
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_LENGTH)
+
+    def encode(text: str) -> Encoded:
+        encoding = tokenizer.encode(text)
+        return Encoded(tuple(encoding.ids), bool(encoding.overflowing))
+
+    return encode
 
 
 def test_a_text_is_tokenized_once_and_comes_back_in_its_place(tokenizer_json: Path) -> None:
@@ -81,8 +102,59 @@ def test_with_nothing_to_remember_it_asks_every_time(tokenizer_json: Path) -> No
 
 @settings(deadline=None, max_examples=50)
 @given(requests=st.lists(st.lists(st.text(max_size=60), max_size=5), max_size=6))
-def test_it_gives_what_the_tokenizer_gives(tokenizer_json: Path, requests: list[list[str]]) -> None:
-    plain = TextEncoder(tokenizer_json, MAX_LENGTH)
+def test_it_gives_what_the_tokenizer_gives(plain: TextEncoder, requests: list[list[str]]) -> None:
     encoder = RememberingEncoder(plain, MAX_LENGTH, 3)
     for texts in requests:
         assert asyncio.run(encoder.encode(texts)) == [plain.encode([text])[0] for text in texts]
+
+
+PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=80)
+WORDY = st.lists(
+    st.sampled_from(["Where", "is", "unaffable", "don't", "x" * 31, "x" * 101, "[SEP]", "[", "a_b", "7,5", "\n"])
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=PRINTABLE | WORDY.map(" ".join) | st.text(max_size=40))
+def test_word_by_word_it_gives_what_the_library_gives(
+    plain: TextEncoder, library: Callable[[str], Encoded], text: str
+) -> None:
+    assert plain._words is not None
+    plain._words._known.clear()
+    assert [plain.encode([text]) for _ in range(2)] == [[library(text)]] * 2, "the second time from what was learnt"
+
+
+def test_a_known_word_is_not_tokenized_again(tokenizer_json: Path) -> None:
+    encoder = TextEncoder(tokenizer_json, MAX_LENGTH)
+    first = encoder.encode(["Where is my order?"])
+    encoder._tokenizer = None  # type: ignore[assignment]
+    assert encoder.encode(["Where is my order?", "order my?"])[0] == first[0]
+    with pytest.raises(AttributeError):
+        encoder.encode(["Where is my \N{SNOWMAN}?"])
+
+
+def test_the_words_that_are_kept_are_bounded(
+    plain: TextEncoder, library: Callable[[str], Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "_MOST", 6)
+    assert plain._words is not None
+    for text in ("one two three", "four five six", "seven eight nine ten eleven twelve", "z" * 40):
+        assert plain.encode([text]) == [library(text)]
+        assert len(plain._words._known) <= 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"normalizer": None},
+        {"added_tokens": [{"id": 0, "content": "<pad>", "special": True}]},
+    ],
+)
+def test_a_tokenizer_of_another_kind_is_asked_for_every_text(
+    tokenizer_json: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    assert words.goes_by_word(tokenizer_json)
+    other = tmp_path / "tokenizer.json"
+    other.write_text(json.dumps(json.loads(tokenizer_json.read_bytes()) | change), encoding="utf-8")
+    assert not words.goes_by_word(other)
