@@ -115,8 +115,7 @@ class Task(ABC):
     def texts(self, request: Any) -> list[str]:
         """The texts the model must read to answer this request, in the order `decode` expects their outputs."""
 
-    @staticmethod
-    def activate(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """The model's output for a batch, (texts, labels or dimensions), as `decode` wants it: once for many texts."""
         return output
 
@@ -154,21 +153,20 @@ class ClassifierTask(Task):
     def texts(self, request: TextRequest) -> list[str]:
         return request.all_texts()
 
-    @staticmethod
-    def activate(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         return softmax(output)
 
     def decode(self, request: TextRequest, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
-        predictions = [self.prediction(request, scores) for scores in output]
+        predictions = [self.prediction(request, row) for row in output]
         for prediction, cut in zip(predictions, truncated, strict=True):
             if cut:
                 prediction["truncated"] = True
         return predictions
 
-    def prediction(self, request: TextRequest, scores: NDArray[np.float32]) -> Prediction:
-        """One text's answer from its probabilities, of shape (labels,)."""
-        best = int(scores.argmax())
-        return {"label": self.labels[best], "score": rounded(scores[best])}
+    def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
+        """One text's answer from its row of `activate`: here the probabilities, of shape (labels,)."""
+        best = int(row.argmax())
+        return {"label": self.labels[best], "score": rounded(row[best])}
 
     @classmethod
     def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:

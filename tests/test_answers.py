@@ -19,7 +19,7 @@ from models.evaluate import classifier_metrics, ranker_metrics
 from models.fit_ranker import HISTORY
 from models.ranking import Item, Ranker
 from models.task import TextRequest, all_tasks, get_task, softmax
-from models.tasks.intent import OUT_OF_SCOPE
+from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
 
 CLASSIFIERS = ("intent", "sentiment")
 Floats = NDArray[np.float32]
@@ -157,3 +157,29 @@ def test_sentiment_reaches_its_floor(bundle_of: Callable[[str], Path]) -> None:
     dataset, labels, output, _ = classify("sentiment", bundle_of)
     metrics = classifier_metrics(labels, [example.label for example in dataset.holdout], softmax(output))
     assert metrics["macro_f1"] >= 0.75
+
+
+def test_an_unsure_answer_names_the_known_question_that_the_model_sees_most_like_the_text(
+    bundle_of: Callable[[str], Path],
+) -> None:
+    bundle = Bundle.open(bundle_of("intent"))
+    known = bundle.asset("known_questions")
+    session = OnnxSession(bundle, providers="cpu")
+    texts = ["my parcel", "the thing with the money", "qwerty uiop", "hello there", known["texts"][3]]
+    logits = session.predict(texts)
+    task = get_task("intent")(bundle, IntentOptions(handoff_below=1.0, nearest_above=-1.0))
+    predictions = task.decode(TextRequest(texts=texts), task.activate(logits), [False] * len(texts))
+    compared = 0
+    for prediction, row in zip(predictions, logits, strict=True):
+        if prediction["label"] == OUT_OF_SCOPE:
+            assert "nearest" not in prediction
+            continue
+        cosines = np.array([np.corrcoef(row, of_known)[0, 1] for of_known in known["logits"]])
+        assert known["texts"].index(prediction["nearest"]["question"]) in np.flatnonzero(cosines > cosines.max() - 1e-5)
+        assert prediction["nearest"]["similarity"] == pytest.approx(cosines.max(), abs=1e-5)
+        compared += 1
+    assert compared >= 2
+    sure = get_task("intent")(bundle, IntentOptions(handoff_below=1.0, nearest_above=1.0))
+    assert not any(
+        "nearest" in one for one in sure.decode(TextRequest(texts=texts[:4]), sure.activate(logits[:4]), [False] * 4)
+    )

@@ -131,6 +131,7 @@ def test_classifier_outputs_may_be_anything_finite(task: type[Task], session: On
     logits = np.zeros((2, labels), np.float32)
     logits[0, 0], logits[1, 1] = 1e4, 1e4
     request = task.Request.model_validate({"texts": ["a", "b"]})
-    answers = task(session.bundle).decode(request, task.activate(logits), [False, False])
+    instance = task(session.bundle)
+    answers = instance.decode(request, instance.activate(logits), [False, False])
     assert [answer["label"] for answer in answers] == list(session.bundle.manifest.labels[:2])
     assert [answer["score"] for answer in answers] == [1.0, 1.0]

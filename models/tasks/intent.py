@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from export.bundle import Bundle
-from models.task import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
+from models.task import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded, softmax
 
 if TYPE_CHECKING:
     from export.session import OnnxSession
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 OUT_OF_SCOPE = "out_of_scope"
 # Known questions kept a label: enough to cover its wordings, few enough to compare with on each unsure request.
 _QUESTIONS_A_LABEL = 20
-
-
-_LEAST_SCORE = 1e-30  # of what has none: its logarithm would be infinite
 
 
 class IntentOptions(TaskOptions):
@@ -52,10 +48,23 @@ class Intent(ClassifierTask):
         self._answers: dict[str, str] = bundle.asset("answers") or {}
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
-        self._known = _directions(np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1))
+        logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1)
+        self._known = np.ascontiguousarray(_directions(logits).T)
 
-    def prediction(self, request: TextRequest, scores: NDArray[np.float32]) -> Prediction:
-        shares = scores.tolist()  # so few numbers are ranked sooner than numpy has begun
+    def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities, and two columns more: the known question that is seen most like the text, and how like."""
+        if not self._known_texts:
+            return softmax(output)
+        rows = np.empty((len(output), len(self.labels) + 2), np.float32)
+        cosines = _directions(output) @ self._known
+        rows[:, :-2] = softmax(output)
+        rows[:, -2] = cosines.argmax(axis=-1)
+        rows[:, -1] = np.maximum.reduce(cosines, axis=-1)
+        return rows
+
+    def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
+        values = row.tolist()  # so few numbers are ranked sooner than numpy has begun
+        shares, nearest = values[: len(self.labels)], values[len(self.labels) :]
         ranked = sorted(range(len(shares)), key=shares.__getitem__, reverse=True)
         best = ranked[0]
         if best == self._out_of_scope and shares[best] < 0.5 and len(ranked) > 1:
@@ -70,23 +79,9 @@ class Intent(ClassifierTask):
         }
         if not handoff and label in self._answers:
             answer["answer"] = self._answers[label]
-        if handoff and best != self._out_of_scope and (nearest := self._nearest(scores)):
-            answer["nearest"] = nearest
+        if handoff and best != self._out_of_scope and nearest and nearest[1] >= self.options.nearest_above:
+            answer["nearest"] = {"question": self._known_texts[int(nearest[0])], "similarity": rounded(nearest[1])}
         return answer
-
-    def _nearest(self, scores: NDArray[np.float32]) -> dict[str, Any] | None:
-        """The known question that the model sees most nearly like this text, if any is near enough."""
-        if not self._known_texts:
-            return None
-        # `_directions` of one row in a third of its time; the length is the same for all, so that one needs it.
-        logits = np.log(np.maximum(scores, _LEAST_SCORE))
-        logits -= np.add.reduce(logits) / len(logits)
-        products = self._known @ logits
-        best = int(products.argmax())
-        cosine = float(products[best]) / max(math.sqrt(logits @ logits), 1e-9)
-        if cosine < self.options.nearest_above:
-            return None
-        return {"question": self._known_texts[best], "similarity": rounded(cosine)}
 
     @classmethod
     def assets(cls, session: OnnxSession, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -110,6 +105,6 @@ class Intent(ClassifierTask):
 
 def _directions(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Where each row points, whatever its length and offset: logits and the logarithms of their softmax point alike."""
-    centred: NDArray[np.float32] = logits - logits.mean(axis=-1, keepdims=True)
-    centred /= np.maximum(np.sqrt(np.square(centred).sum(axis=-1, keepdims=True)), 1e-9)
+    centred: NDArray[np.float32] = logits - np.add.reduce(logits, axis=-1, keepdims=True) / max(logits.shape[-1], 1)
+    centred /= np.maximum(np.sqrt(np.add.reduce(centred * centred, axis=-1, keepdims=True)), 1e-9)
     return centred

@@ -31,9 +31,9 @@ class Sentiment(ClassifierTask):
     def topic(self, request: TextRequest) -> str | None:
         return request.topic if isinstance(request, SentimentRequest) else None
 
-    def prediction(self, request: TextRequest, scores: NDArray[np.float32]) -> Prediction:
-        answer: dict[str, Any] = super().prediction(request, scores)
-        answer["scores"] = {label: rounded(score) for label, score in zip(self.labels, scores, strict=True)}
+    def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
+        answer: dict[str, Any] = super().prediction(request, row)
+        answer["scores"] = {label: rounded(score) for label, score in zip(self.labels, row, strict=True)}
         if (topic := self.topic(request)) is not None:
             answer["topic"] = topic
         return answer
