@@ -107,6 +107,17 @@ def _start_ray() -> None:
         object_store_memory=_OBJECT_STORE_BYTES,
         configure_logging=True,
     )
+    _end_idle_processes()
+
+
+def _end_idle_processes() -> None:
+    """Ray cannot be told to leave these out: one looks ten times a second for logs to send to a driver that does not
+    want them (1 % of a core), the other would ask a cloud for machines; 80 MB resident each."""
+    from ray._private import worker
+
+    node = worker.global_worker.node
+    node.kill_log_monitor(check_alive=False)
+    node.kill_monitor(check_alive=False)
 
 
 def _join_ray(config: Config, flags: dict[str, str]) -> None:

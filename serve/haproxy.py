@@ -21,6 +21,7 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
     too_slow = f"the request had not arrived after {seconds} s"
     lines = [
         "leastconn",
+        "no log",  # nothing is logged, see below; but each request's line would still be put together
         # A replica that dies takes no request with it: HAProxy sends it to another. It can only do so while it has the
         # whole request, and many clients send the body apart from the headers: nothing goes on before both are here.
         # A body beyond the buffer is passed on as it comes; the replica itself watches how long that takes.
