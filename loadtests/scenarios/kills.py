@@ -39,7 +39,7 @@ def main() -> int:
         home = copy_of_models(Path(folder) / "home")
         quiet = {"FLYWHEEL_LEARNING__AUTOMATIC": "false"}
         with serving_intent(home, **quiet) as server:
-            confirmed, tries, kills = _post_and_kill(server, options.posts, options.kills)
+            confirmed, tries, again, kills = _post_and_kill(server, options.posts, options.kills)
         with sqlite3.connect(home / "feedback.db") as database:
             stored = [row[0] for row in database.execute("SELECT coalesce(prediction_id, text) FROM feedback")]
             by_id = {row[0] for row in database.execute("SELECT prediction_id FROM feedback")}
@@ -48,15 +48,16 @@ def main() -> int:
         Row("of them by the id of an answer", len(confirmed & by_id), ">=", options.posts // 2),
         Row("kills", kills, ">=", options.kills),
         Row("tries that a kill met, and were sent again", tries - len(confirmed), ">=", 1),
+        Row("of these, stored before the kill, and said to be there already", again, ">=", 1),
         Row("confirmed and not in the store", len(confirmed - set(stored)), "<=", 0),
         Row("in the store twice", len(stored) - len(set(stored)), "<=", 0),
     ])  # fmt: skip
 
 
-def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], int, int]:
-    """The texts and ids of answers that were confirmed, how often any was sent, and how many kills there were."""
+def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], int, int, int]:
+    """The texts and ids of answers that were confirmed, how often any was sent, how often one was there, and kills."""
     confirmed: set[str] = set()
-    lock, tries, next_ = threading.Lock(), [0], iter(range(posts))
+    lock, tries, again, next_ = threading.Lock(), [0], [0], iter(range(posts))
     done, draw = 0, random.Random(5)
 
     def client() -> None:
@@ -80,9 +81,10 @@ def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], 
                         time.sleep(0.05)
                         continue
                     body["id"] = answer["id"]
-                status, _ = connection.ask(f"{MODEL}/feedback", body)
+                status, receipt = connection.ask(f"{MODEL}/feedback", body)
                 with lock:
                     tries[0] += 1
+                    again[0] += status == 202 and receipt["status"] == "duplicate"
                     if status == 202:
                         confirmed.add(str(body.get("id", text)))
                 if status == 202:
@@ -106,7 +108,7 @@ def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], 
         print(f"{time.strftime('%H:%M:%S')} kill {done}/{kills}, {len(confirmed)} confirmed", flush=True)
     for thread in threads:
         thread.join()
-    return confirmed, tries[0], done
+    return confirmed, tries[0], again[0], done
 
 
 def _kill_all(server: Flywheel) -> None:

@@ -42,7 +42,8 @@ def show(rows: Sequence[Row]) -> int:
     """Print the table; the exit code, 1 when a bound is missed."""
     print(f"\n{'':8}{'what':74}{'value':>10}{'bound':>12}")
     for row in rows:
-        print(f"{'met' if row.met else 'MISSED':8}{row.what:74}{row.value:10.4g}{row.sign:>4}{row.bound:8.4g}")
+        value, bound = (f"{n:,.0f}" if float(n).is_integer() else f"{n:,.4g}" for n in (row.value, row.bound))
+        print(f"{'met' if row.met else 'MISSED':8}{row.what:74}{value:>10}{row.sign:>4}{bound:>8}")
     return 0 if all(row.met for row in rows) else 1
 
 
