@@ -279,7 +279,7 @@ class Replica:
 def _step_back() -> None:
     """Let the event loop go before the model's thread: where cores are short a refusal would wait for the model."""
     if sys.platform == "linux":  # where a priority is a thread's own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 5)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 async def _retire(version: LoadedVersion) -> None:
