@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -62,8 +64,10 @@ def eventually(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def served_by(server: Server) -> set[str]:
-    """The versions that answer now; enough requests to meet every replica."""
-    return {server.post("/v2/models/intent/predict", json=GOOD).json()["model_version"] for _ in range(12)}
+    """The versions that answer now; enough requests at once to meet every replica."""
+    with ThreadPoolExecutor(12) as pool:
+        answers = pool.map(lambda _: server.post("/v2/models/intent/predict", json=GOOD).json(), range(36))
+        return {answer["model_version"] for answer in answers}
 
 
 def answer_of(server: Server) -> Any:
@@ -123,6 +127,31 @@ def kill(server: Server, victim: int) -> None:
     eventually(lambda: len(set(replicas(server)) - {victim}) >= len(before), 60)
 
 
+def sent_to_replicas(server: Server) -> list[int]:
+    """How many requests HAProxy has sent to each of the task's replicas."""
+    haproxy = max(children(server.process.pid, "haproxy -db"))  # the one that goes may still be there
+    command = Path(f"/proc/{haproxy}/cmdline").read_text().split("\0")
+    with socket.socket(socket.AF_UNIX) as admin, admin.makefile() as answer:
+        admin.connect(str(Path(command[command.index("-f") + 1]).with_name("admin.sock")))
+        admin.sendall(b"show stat\n")
+        rows = csv.DictReader(answer.read().removeprefix("# ").splitlines())
+    return [int(row["stot"]) for row in rows if "SERVE_REPLICA_intent" in row["svname"]]
+
+
+def test_a_request_alone_goes_where_the_last_one_went_and_many_at_once_to_all(own_server: Server) -> None:
+    before = sent_to_replicas(own_server)
+    for _ in range(20):
+        answer_of(own_server)
+    between = sent_to_replicas(own_server)
+    assert sorted(now - then for now, then in zip(between, before, strict=True)) == [*[0] * (len(before) - 1), 20]
+    slow = [{"texts": [f"parcel {n} of order {i} is late" for i in range(32)]} for n in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda body: own_server.post("/v2/models/intent/predict", json=body), slow))
+    shares = [now - then for now, then in zip(sent_to_replicas(own_server), between, strict=True)]
+    assert sum(shares) == 16
+    assert min(shares) >= 4, shares
+
+
 def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
     assert len(replicas(own_server)) >= 2, "needs two replicas: one to kill, one to answer"
     failures: list[str] = []
@@ -170,6 +199,7 @@ def test_a_request_whose_body_is_still_coming_survives_its_replica(own_server: S
 
 
 def test_while_no_replica_is_there_the_error_is_one_of_ours(own_server: Server) -> None:
+    eventually(lambda: len(sent_to_replicas(own_server)) >= 2, 60)
     for victim in replicas(own_server):
         os.kill(victim, signal.SIGKILL)
     refused = own_server.post("/v2/models/intent/predict", json=GOOD)
@@ -254,7 +284,7 @@ def test_ctrl_c_answers_what_was_accepted_and_leaves_nothing_behind(own_server: 
 
 def children(pid: int, name: str) -> list[int]:
     """Descendants of `pid` whose command line has `name`."""
-    table = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    table = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in table.splitlines()[1:]]
     family = {pid}
     for _ in rows:

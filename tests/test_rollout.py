@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -243,10 +244,12 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         return server.post(f"{model}/{name}", json=body, headers=operator)
 
     def answers(count: int = 40) -> set[str]:
-        return {
-            server.post(f"{model}/predict", json={"text": "hi"}, headers={"x-user-id": f"u{n}"}).json()["model_version"]
-            for n in range(count)
-        }
+        def version(user: int) -> str:
+            asked = server.post(f"{model}/predict", json={"text": "hi"}, headers={"x-user-id": f"u{user}"})
+            return str(asked.json()["model_version"])
+
+        with ThreadPoolExecutor(8) as pool:  # one at a time would meet one replica alone
+            return set(pool.map(version, range(count)))
 
     def alias(version: str) -> str | None:
         details = server.get(model).json()["version_details"]
