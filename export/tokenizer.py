@@ -35,7 +35,7 @@ class TextEncoder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self._most_characters = max_length * _CHARACTERS_A_TOKEN
-        self._words = Words(self._tokenizer, max_length) if goes_by_word(tokenizer_json) else None
+        self._words = Words(self._tokenizer, max_length) if goes_by_word(self._tokenizer) else None
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One `Encoded` a text, in order. Call it once for a request: the Rust tokenizer does batches faster."""

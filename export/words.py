@@ -6,12 +6,13 @@ printable ASCII, where words and punctuation are told apart by their characters;
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import chain
-from pathlib import Path
 
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 _PLAIN = re.compile(r"[ -Z\\-~]*")  # printable ASCII but the bracket that begins "[SEP]"
 _WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9 ]")  # any other character is punctuation, and a word by itself
@@ -53,9 +54,8 @@ class Words:
             self._known[word] = encoding.ids
 
 
-def goes_by_word(tokenizer_json: Path) -> bool:
+def goes_by_word(tokenizer: Tokenizer) -> bool:
     """Whether it is BERT's tokenizer, without special tokens but those in brackets."""
-    told = json.loads(tokenizer_json.read_bytes())
-    parts = [(told.get(name) or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
-    bert = parts == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
-    return bert and all("[" in token["content"] for token in told["added_tokens"])
+    parts = tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model
+    bert = all(map(isinstance, parts, (BertNormalizer, BertPreTokenizer, WordPiece)))
+    return bert and all("[" in token.content for token in tokenizer.get_added_tokens_decoder().values())

@@ -22,7 +22,7 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
     too_slow = f"the request had not arrived after {seconds} s"
     for_all = [
         "leastconn",
-        "no log",  # nothing is logged, see below; but each request's line would still be put together
+        "no log",  # a line and a datagram a request, to a syslog that nobody has asked for
         # A replica that dies takes no request with it: HAProxy sends it to another. It can only do so while it has the
         # whole request, and many clients send the body apart from the headers: nothing goes on before both are here.
         # A body beyond the buffer is passed on as it comes; the replica itself watches how long that takes.
@@ -32,8 +32,8 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         *(_answer(status, "not_ready", _CUT_OFF, _RETRY_AFTER_S) for status in (502, 504)),
         _answer(503, "not_ready", _NO_REPLICA, _RETRY_AFTER_S),
     ]
-    # A replica that is asked all the time answers sooner than two that take turns and sleep in between, by a fifth. So
-    # a request that is alone in its backend goes where the last such one went; with more of them the least busy has it.
+    # A replica that is asked all the time answers sooner than two that take turns and sleep in between: 15 % (0018).
+    # So a request that is alone in its backend goes where the last such one went, and else to the least busy.
     for_each_backend = [
         "250ms",  # Serve's own
         "stick-table type integer size 1k expire 1h",
@@ -49,8 +49,6 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRIES": "2",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
-        # A datagram a request, to a syslog that nobody has asked for. The rest of the line would be Serve's own level.
-        "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:514 local0 err #",
         "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(for_all),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "\n    ".join(for_each_backend),
     }
