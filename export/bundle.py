@@ -22,7 +22,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no skips_padding
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
 
 Precision = Literal["fp32", "int8", "fp16"]
@@ -45,6 +45,7 @@ class Manifest(BaseModel):
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     output: str = "output"
     precision: Precision
+    skips_padding: bool = Field(False, description="the graph computes nothing but attention for padding")
     base_model: str
     data: dict[str, Any] = Field(description="training data: name, rows, sha256 fingerprint")
     metrics: dict[str, Any] = {}

@@ -44,7 +44,12 @@ class TextModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask of shape (batch, length) to an output of shape (batch, labels or dimensions)."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.output(
+            self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state, attention_mask
+        )
+
+    def output(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """What follows the encoder: its last states, (batch, length, hidden), to (batch, labels or dimensions)."""
         out: Tensor = self.head(self.dropout(mean_pooled(hidden, attention_mask)))
         return nn.functional.normalize(out, dim=-1) if self.normalize else out
 

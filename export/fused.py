@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.activations import GELUActivation
 
 from export.checkpoint import TextModel
+from export.unpadded import Layout
 
 _NAME = "onnxruntime"
 
@@ -42,19 +43,33 @@ def with_fused_operators(model: TextModel, *, tanh_gelu: bool) -> TextModel:
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **_: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    layout: Layout | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
-    """Queries, keys and values of shape (batch, heads, length, size) to (batch, length, heads, size)."""
+    """Queries, keys and values of shape (batch, heads, length, size) to (batch, length, heads, size).
+
+    With a `layout` these are one row of all tokens, which is laid out as its texts for as long as attention needs that.
+    """
     batch, heads, length, size = query.shape
     inputs = [tensor.transpose(1, 2).reshape(batch, length, heads * size) for tensor in (query, key, value)]
+    if layout is not None:
+        inputs, mask = [layout.as_texts(tensor) for tensor in inputs], layout.mask
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
         (*inputs, None, None if mask is None else mask.to(torch.int32)),
         {"num_heads": heads, "scale": float(scaling)},
         dtype=query.dtype,
-        shape=(batch, length, heads * size),
+        shape=inputs[0].shape,
         version=1,
     )
+    if layout is not None:
+        output = layout.as_row(output)
     return output.reshape(batch, length, heads, size), None
 
 

@@ -12,6 +12,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.outliers import split_outliers
+from export.simplify import with_bias_in_products, without_reshapes_in_a_row
 from export.tokenizer import pad
 
 # Only the matrix products of the encoder. What is between them (attention scores, softmax, layer norm) costs little and
@@ -40,7 +41,7 @@ def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Seque
     Static, because dynamic int8 scales activations by the range of the whole batch, and so lets one text's answer
     depend on its batch-mates (docs/decisions/0002-static-int8.md). `calibration` are token ids of training texts.
     """
-    model = onnx.load(str(source))
+    model = without_reshapes_in_a_row(onnx.load(str(source)))
     del model.graph.value_info[:]  # the exporter's inferred shapes clash with the quantizer's own inference
     weights = {tensor.name for tensor in model.graph.initializer}
     products = [n for n in model.graph.node if n.op_type in _QUANTIZED and n.input[1] in weights]
@@ -64,6 +65,7 @@ def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Seque
             "OpTypesToExcludeOutputQuantization": list(_QUANTIZED),
         },
     )
+    onnx.save(with_bias_in_products(onnx.load(str(target))), str(target))
 
 
 def _round_for_products_alone(graph: onnx.GraphProto, products: Sequence[onnx.NodeProto]) -> dict[str, str]:

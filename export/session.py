@@ -72,7 +72,12 @@ class OnnxSession:
     @property
     def batch_tokens(self) -> int:
         """Padded tokens a batch that suit the provider: few on a CPU, where a longer batch is no faster a token."""
-        return 8192 if self.on_gpu else 192
+        return 8192 if self.on_gpu else 256
+
+    @property
+    def padding_cost(self) -> float:
+        """What a token of padding costs, of what any other does (docs/decisions/0019-no-padding.md)."""
+        return 0.2 if self.bundle.manifest.skips_padding else 1.0
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the longest."""

@@ -20,6 +20,7 @@ from export.optimize import quantize_static_int8, to_fp16
 from export.parity import measure_parity
 from export.session import OnnxSession
 from export.tokenizer import TextEncoder
+from export.unpadded import Unpadded, knows_its_positions
 
 
 def export_bundle(
@@ -46,7 +47,10 @@ def export_bundle(
         tokenizer.backend_tokenizer.save(str(tokenizer_json))
         encoder = TextEncoder(tokenizer_json, fields["max_length"])
         fp32, final = Path(tmp) / "fp32.onnx", Path(tmp) / "final.onnx"
-        trace(with_fused_operators(model, tanh_gelu=precision == "int8"), tokenizer, fp32)
+        fused = with_fused_operators(model, tanh_gelu=precision == "int8")
+        # A GPU pads gladly, and cannot record a graph whose shapes depend on what is in the mask.
+        skips_padding = precision == "int8" and knows_its_positions(model)
+        trace(Unpadded(fused) if skips_padding else fused, tokenizer, fp32)
         if precision == "int8":
             quantize_static_int8(fp32, final, [row.ids for row in encoder.encode(calibration)])
         elif precision == "fp16":
@@ -54,7 +58,7 @@ def export_bundle(
         else:
             final = fp32
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        draft = {**fields, "precision": precision, "created": created}
+        draft = {**fields, "precision": precision, "skips_padding": skips_padding, "created": created}
         trial = write_bundle(Path(tmp) / "trial", model=final, tokenizer=tokenizer_json, fields=draft, assets={})
         session = OnnxSession(trial, providers="cpu")
         parity = measure_parity(model, session, holdout)
@@ -63,7 +67,7 @@ def export_bundle(
         return write_bundle(path, model=final, tokenizer=tokenizer_json, fields=whole, assets=assets)
 
 
-def trace(model: TextModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+def trace(model: TextModel | Unpadded, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """The graph of `model` with dynamic batch and length, fp32, at `out`."""
     sample = tokenizer(["a sample to trace", "with two rows"], padding=True, return_tensors="pt")
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")

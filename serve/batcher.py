@@ -43,7 +43,7 @@ class Batcher:
     `waited` hears for how many seconds each request was in the queue when the model begins with it, and when that is.
     `remember` is the number of texts whose outputs are kept; their keys are token ids, all that the model sees of a
     text. `inline` runs batches on the event loop while there is little work. `seconds_a_token` is a first guess of what
-    the model costs.
+    the model costs; `padding_cost` is what a token of padding costs it, of that.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Batcher:
         remember: int = 0,
         inline: bool = False,
         seconds_a_token: float = 0.0,
+        padding_cost: float = 1.0,
     ):
         self._run = run
         self._executor = executor
@@ -65,7 +66,7 @@ class Batcher:
         self._metrics = metrics
         self._version = version
         self._waited = waited
-        self._waiting = WaitingTexts(settings, seconds_a_token)
+        self._waiting = WaitingTexts(settings, seconds_a_token, padding_cost)
         self._known: LRUCache[Ids, Row] | None = LRUCache(remember) if remember else None
         self._under_way: dict[Ids, Entry] = {}  # waiting or running, where outputs are remembered
         self._running: Sequence[Entry] = ()

@@ -58,9 +58,9 @@ class Limits(_Section):
 class Batching(_Section):
     tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     texts: int = Field(64, ge=1, le=1024)
-    growth: float = Field(1.25, ge=1.0)
+    growth: float = Field(1.5, ge=1.0)
 
-    def most_tokens(self, auto: int = 192) -> int:
+    def most_tokens(self, auto: int = 256) -> int:
         """`auto` is what the session's provider runs best with: the default is a CPU's."""
         return auto if self.tokens == "auto" else self.tokens
 

@@ -250,6 +250,7 @@ class Replica:
             remember=remember,
             inline=not session.on_gpu,
             seconds_a_token=seconds_a_token,
+            padding_cost=session.padding_cost,
         )
         return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
 

@@ -1,8 +1,9 @@
 """What waits for the model, and which of it goes next.
 
-A run of the model costs about as much as the tokens in it, padding included, plus what some fifteen cost for starting
-it. So a batch holds texts of like length, up to a number of tokens beyond which it gets no cheaper per token: a short
-text never waits for a long batch to end, and a busy model loses nothing (docs/decisions/0010-batching.md).
+A run of the model costs about as much as the tokens in it, plus a share of that for each token of padding, plus what
+some fifteen cost for starting it. So a batch holds texts of like length, up to a number of tokens beyond which it gets
+no cheaper per token: a short text never waits for a long batch to end, and a busy model loses nothing
+(docs/decisions/0010-batching.md).
 """
 
 from __future__ import annotations
@@ -98,10 +99,11 @@ _length = attrgetter("length")
 class WaitingTexts:
     """The queue of one model: its texts by length, and the time they stand for."""
 
-    def __init__(self, settings: Batching, seconds_a_token: float = 0.0):
+    def __init__(self, settings: Batching, seconds_a_token: float = 0.0, padding_cost: float = 1.0):
         self._most_tokens = settings.most_tokens()
         self._most_texts = settings.texts
         self._growth = settings.growth
+        self._padding_cost = padding_cost  # of a token's
         self._entries: list[Entry] = []  # by length
         self._tokens = 0
         # What ran lately, older batches with less weight. Sums, not the mean of each batch's cost: a batch of one short
@@ -237,12 +239,12 @@ class WaitingTexts:
     def _cost(self, low: int, high: int, tokens: int) -> float:
         """What a token costs in a batch of the texts from `low` to `high`, which have `tokens`; infinite if it is none.
 
-        In tokens that run: those of the padding as well, and the start of the model.
+        In tokens that run: those of the padding as well, for what they cost, and the start of the model.
         """
         texts, longest = high - low, self._entries[high - 1].length
         if not self._fits(self._entries[low].length, longest, texts):
             return math.inf
-        return (_START_TOKENS + texts * longest) / tokens
+        return (_START_TOKENS + tokens + self._padding_cost * (texts * longest - tokens)) / tokens
 
     def _fits(self, shortest: int, longest: int, texts: int) -> bool:
         padded = texts * longest

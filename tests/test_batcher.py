@@ -200,6 +200,17 @@ def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[
     loop.close()
 
 
+@pytest.mark.parametrize(("padding_cost", "expected"), [(1.0, [10] * 4), (0.2, [10] * 4 + [13])])
+def test_a_batch_takes_a_longer_text_where_padding_is_cheap(padding_cost: float, expected: list[int]) -> None:
+    waiting = WaitingTexts(Batching(), padding_cost=padding_cost)
+    loop = asyncio.new_event_loop()
+    for length in (10, 10, 10, 10, 13):
+        job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
+        waiting.add(job, [(text(1, length), [0])])
+    assert [entry.length for entry in waiting.take()] == expected
+    loop.close()
+
+
 def test_a_text_longer_than_a_batch_goes_alone_however_late() -> None:
     waiting = WaitingTexts(Batching(tokens=24))
     loop = asyncio.new_event_loop()

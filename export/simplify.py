@@ -1,0 +1,64 @@
+"""What onnxruntime's own optimizations leave standing in a graph of ours: passes over memory that compute nothing.
+
+Rules for onnxscript's rewriter. Measured in docs/decisions/0019-no-padding.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnxscript import ir
+from onnxscript.rewriter import pattern, rewrite
+
+
+def without_reshapes_in_a_row(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Of two reshapes in a row the last alone. onnxscript's own rule for it gives shapes names that others have."""
+
+    def two(op: Any, x: Any, first: Any, last: Any) -> Any:
+        return op.Reshape(op.Reshape(x, first), last)
+
+    def one(op: Any, x: Any, last: Any, **_: Any) -> Any:
+        return op.Reshape(x, last)
+
+    def is_whole(context: Any, last: ir.Value, **_: Any) -> bool:
+        return last.const_value is not None and 0 not in last.const_value.numpy()  # a 0 is a side of what it reshapes
+
+    rewritten: onnx.ModelProto = rewrite(model, [pattern.RewriteRule(two, one, is_whole)])
+    return rewritten
+
+
+def with_bias_in_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Quantized products with their bias in one MatMulIntegerToFloat: onnxruntime fuses all but the bias.
+
+    Where a product's outliers are split off (export/outliers.py), the bias comes after them.
+    """
+
+    def product(op: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any) -> Any:
+        return op.MatMul(op.DequantizeLinear(x, x_scale, x_zero), op.DequantizeLinear(w, w_scale, w_zero))
+
+    def fused(op: Any, bias: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any) -> Any:
+        inputs = (x, w, x_scale, w_scale, x_zero, w_zero, bias)
+        return op.MatMulIntegerToFloat(*inputs, _domain="com.microsoft")
+
+    def added(op: Any, bias: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any) -> Any:
+        return op.Add(product(op, x, w, x_scale, w_scale, x_zero, w_zero), bias)
+
+    def added_after(
+        op: Any, outliers: Any, bias: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any
+    ) -> Any:
+        return op.Add(op.Add(product(op, x, w, x_scale, w_scale, x_zero, w_zero), outliers), bias)
+
+    def fused_before(op: Any, outliers: Any, **parts: Any) -> Any:
+        return op.Add(fused(op, **parts), outliers)
+
+    def is_bias(context: Any, bias: ir.Value, **_: Any) -> bool:
+        return bias.const_value is not None and len(bias.const_value.shape) == 1
+
+    # What rounds the input stays for the other products that read it.
+    rules = [
+        pattern.RewriteRule(added, fused, is_bias, remove_nodes=False),
+        pattern.RewriteRule(added_after, fused_before, is_bias, remove_nodes=False),
+    ]
+    rewritten: onnx.ModelProto = rewrite(model, rules)
+    return rewritten
