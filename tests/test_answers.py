@@ -183,3 +183,19 @@ def test_an_unsure_answer_names_the_known_question_that_the_model_sees_most_like
     assert not any(
         "nearest" in one for one in sure.decode(TextRequest(texts=texts[:4]), sure.activate(logits[:4]), [False] * 4)
     )
+
+
+def test_the_nearest_question_does_not_depend_on_who_else_is_in_the_batch(bundle_of: Callable[[str], Path]) -> None:
+    bundle = Bundle.open(bundle_of("intent"))
+    texts = [
+        "my parcel",
+        "where is my order",
+        "the thing with the money",
+        *bundle.asset("known_questions")["texts"][:40],
+    ]
+    logits = OnnxSession(bundle, providers="cpu").predict(texts)
+    task = get_task("intent")(bundle, IntentOptions(handoff_below=0.9, nearest_above=-1.0))
+    together = task.decode(TextRequest(texts=texts), task.activate(logits), [False] * len(texts))
+    alone = [task.decode(TextRequest(text="one"), task.activate(row[None]), [False])[0] for row in logits]
+    assert alone == together
+    assert {"nearest" in one for one in together} == {True, False}

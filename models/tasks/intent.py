@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 OUT_OF_SCOPE = "out_of_scope"
 # Known questions kept a label: enough to cover its wordings, few enough to compare with on each unsure request.
 _QUESTIONS_A_LABEL = 20
+_OUT_OF_SCOPE_FROM = 0.5  # more likely than all the intents together
+_NOT_LOOKED_FOR = -2.0  # less than any cosine
 
 
 class IntentOptions(TaskOptions):
@@ -50,16 +52,26 @@ class Intent(ClassifierTask):
         self._known_texts: list[str] = known["texts"]
         logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1)
         self._known = np.ascontiguousarray(_directions(logits).T)
+        # Whoever gets a probability of this much gets the label, and is not handed to a person.
+        self._sure_from = max(self.options.handoff_below, _OUT_OF_SCOPE_FROM)
 
     def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities, and two columns more: the known question that is seen most like the text, and how like."""
+        """Probabilities, and two columns more: the known question that is seen most like the text, and how like.
+
+        Not looked for where no text of the batch can need it: a text alone would wait for that longer than for its
+        softmax.
+        """
+        shares = softmax(output)
         if not self._known_texts:
-            return softmax(output)
+            return shares
         rows = np.empty((len(output), len(self.labels) + 2), np.float32)
-        cosines = _directions(output) @ self._known
-        rows[:, :-2] = softmax(output)
-        rows[:, -2] = cosines.argmax(axis=-1)
-        rows[:, -1] = np.maximum.reduce(cosines, axis=-1)
+        rows[:, :-2] = shares
+        if float(np.minimum.reduce(np.maximum.reduce(shares, axis=-1))) >= self._sure_from:
+            rows[:, -2:] = _NOT_LOOKED_FOR
+        else:
+            cosines = _directions(output) @ self._known
+            rows[:, -2] = cosines.argmax(axis=-1)
+            rows[:, -1] = np.maximum.reduce(cosines, axis=-1)
         return rows
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
@@ -67,7 +79,7 @@ class Intent(ClassifierTask):
         shares, nearest = values[: len(self.labels)], values[len(self.labels) :]
         ranked = sorted(range(len(shares)), key=shares.__getitem__, reverse=True)
         best = ranked[0]
-        if best == self._out_of_scope and shares[best] < 0.5 and len(ranked) > 1:
+        if best == self._out_of_scope and shares[best] < _OUT_OF_SCOPE_FROM and len(ranked) > 1:
             best = ranked[1]
         label, score = self.labels[best], shares[best]
         handoff = best == self._out_of_scope or score < self.options.handoff_below
