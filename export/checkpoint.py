@@ -44,9 +44,8 @@ class TextModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask of shape (batch, length) to an output of shape (batch, labels or dimensions)."""
-        return self.output(
-            self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state, attention_mask
-        )
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.output(hidden, attention_mask)
 
     def output(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """What follows the encoder: its last states, (batch, length, hidden), to (batch, labels or dimensions)."""
