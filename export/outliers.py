@@ -53,19 +53,22 @@ def split_outliers(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> tup
 
 
 def _split(graph: onnx.GraphProto, node: onnx.NodeProto, weight: onnx.TensorProto, outliers: NDArray[np.int64]) -> None:
+    """Add what the outliers give to the product, after its bias, which the product takes in (export/simplify.py)."""
     matrix = numpy_helper.to_array(weight).copy()
-    name, output = node.name, node.output[0]
+    name = node.name
+    last = next((other for other in graph.node if other.op_type == "Add" and node.output[0] in other.input), node)
+    output = last.output[0]
     graph.initializer.append(numpy_helper.from_array(outliers, f"{name}_channels"))
     graph.initializer.append(numpy_helper.from_array(matrix[outliers], f"{name}_outlier_weight"))
     matrix[outliers] = 0.0
     weight.CopyFrom(numpy_helper.from_array(matrix, weight.name))
-    node.output[0] = f"{output}_int8"
+    last.output[0] = f"{output}_int8"
     added = [
         helper.make_node("Gather", [node.input[0], f"{name}_channels"], [f"{name}_picked"], f"{name}_gather", axis=-1),
         helper.make_node("MatMul", [f"{name}_picked", f"{name}_outlier_weight"], [f"{name}_fp32"], f"{name}_outliers"),
-        helper.make_node("Add", [node.output[0], f"{name}_fp32"], [output], f"{name}_add"),
+        helper.make_node("Add", [last.output[0], f"{name}_fp32"], [output], f"{name}_add"),
     ]
-    at = next(i for i, other in enumerate(graph.node) if other.name == name) + 1
+    at = next(i for i, other in enumerate(graph.node) if other.name == last.name) + 1
     for offset, new in enumerate(added):
         graph.node.insert(at + offset, new)
 

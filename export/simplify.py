@@ -29,36 +29,19 @@ def without_reshapes_in_a_row(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_bias_in_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantized products with their bias in one MatMulIntegerToFloat: onnxruntime fuses all but the bias.
+    """Quantized products with their bias in one MatMulIntegerToFloat: onnxruntime fuses all but the bias."""
 
-    Where a product's outliers are split off (export/outliers.py), the bias comes after them.
-    """
+    def apart(op: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any, bias: Any) -> Any:
+        product = op.MatMul(op.DequantizeLinear(x, x_scale, x_zero), op.DequantizeLinear(w, w_scale, w_zero))
+        return op.Add(product, bias)
 
-    def product(op: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any) -> Any:
-        return op.MatMul(op.DequantizeLinear(x, x_scale, x_zero), op.DequantizeLinear(w, w_scale, w_zero))
-
-    def fused(op: Any, bias: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any) -> Any:
+    def fused(op: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any, bias: Any) -> Any:
         inputs = (x, w, x_scale, w_scale, x_zero, w_zero, bias)
         return op.MatMulIntegerToFloat(*inputs, _domain="com.microsoft")
-
-    def added(op: Any, bias: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any) -> Any:
-        return op.Add(product(op, x, w, x_scale, w_scale, x_zero, w_zero), bias)
-
-    def added_after(
-        op: Any, outliers: Any, bias: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any
-    ) -> Any:
-        return op.Add(op.Add(product(op, x, w, x_scale, w_scale, x_zero, w_zero), outliers), bias)
-
-    def fused_before(op: Any, outliers: Any, **parts: Any) -> Any:
-        return op.Add(fused(op, **parts), outliers)
 
     def is_bias(context: Any, bias: ir.Value, **_: Any) -> bool:
         return bias.const_value is not None and len(bias.const_value.shape) == 1
 
     # What rounds the input stays for the other products that read it.
-    rules = [
-        pattern.RewriteRule(added, fused, is_bias, remove_nodes=False),
-        pattern.RewriteRule(added_after, fused_before, is_bias, remove_nodes=False),
-    ]
-    rewritten: onnx.ModelProto = rewrite(model, rules)
+    rewritten: onnx.ModelProto = rewrite(model, [pattern.RewriteRule(apart, fused, is_bias, remove_nodes=False)])
     return rewritten

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -83,6 +84,20 @@ def stop_server(server: Server, timeout: float = 30) -> int:
     except subprocess.TimeoutExpired:
         os.killpg(server.process.pid, signal.SIGKILL)
         raise
+
+
+def small_classifier(longest: int) -> tuple[Any, Any]:
+    """An untrained TextModel of two layers and five labels, always the same, and the default base's tokenizer."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from export.checkpoint import DEFAULT_BASE, TextModel, load_base
+
+    _, tokenizer = load_base(DEFAULT_BASE)
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=longest, **size)
+    return TextModel(BertModel(config, add_pooling_layer=False), 5).eval(), tokenizer
 
 
 @pytest.fixture(scope="session")

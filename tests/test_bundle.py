@@ -53,6 +53,7 @@ def test_a_trained_bundle_opens(task: str, bundle_of: Callable[[str], Path]) -> 
     assert bundle.model_path.is_file()
     assert bundle.tokenizer_path.is_file()
     assert set(bundle.manifest.files) >= {MODEL, TOKENIZER}
+    assert bundle.manifest.skips_padding
     assert bundle.asset("nothing-of-this-name") is None
 
 

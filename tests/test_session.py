@@ -24,6 +24,7 @@ from export.providers import CPU, CUDA, TENSORRT, GpuOptions, ProviderError
 from export.session import OnnxSession, choose_provider
 from export.tokenizer import pad
 from serve.config import ConfigError, SessionConfig, load_config
+from tests.conftest import small_classifier
 
 LONGEST = 60  # not a multiple of 8, and the model has not one position more
 SHAPES = ((1, 1), (1, 8), (3, 5), (8, 16), (9, 17), (13, LONGEST), (33, 2))
@@ -33,20 +34,12 @@ Rows = list[list[int]]
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """A small untrained classifier, exported as trained ones are: fp32 and fp16."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    from export.checkpoint import DEFAULT_BASE, TextModel, load_base
     from export.fused import with_fused_operators
     from export.optimize import to_fp16
     from export.to_onnx import trace
 
     folder = tmp_path_factory.mktemp("bundles")
-    _, tokenizer = load_base(DEFAULT_BASE)
-    torch.manual_seed(0)
-    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=LONGEST, **size)
-    model = TextModel(BertModel(config, add_pooling_layer=False), 5).eval()
+    model, tokenizer = small_classifier(LONGEST)
     trace(with_fused_operators(model, tanh_gelu=False), tokenizer, folder / "fp32.onnx")
     to_fp16(folder / "fp32.onnx", folder / "fp16.onnx")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))

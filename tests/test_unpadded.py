@@ -11,14 +11,16 @@ import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from onnx import TensorProto, helper
+from transformers import DistilBertConfig, DistilBertModel
 
-from export.checkpoint import DEFAULT_BASE, TextModel, load_base
+from export.checkpoint import TextModel
 from export.fused import with_fused_operators
 from export.optimize import quantize_static_int8
 from export.to_onnx import trace
 from export.tokenizer import pad
 from export.unpadded import Unpadded, knows_its_positions
+from tests.conftest import small_classifier
 
 LONGEST = 40
 SHAPES = ([1], [7], [LONGEST], [5, 5, 5], [1, LONGEST], [9, 3, 40, 1, 17], list(range(1, 33)))
@@ -40,11 +42,7 @@ class Traced:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     """A small untrained classifier, with padding and without."""
     folder = tmp_path_factory.mktemp("traced")
-    _, tokenizer = load_base(DEFAULT_BASE)
-    torch.manual_seed(0)
-    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=LONGEST, **size)
-    model = TextModel(BertModel(config, add_pooling_layer=False), 5).eval()
+    model, tokenizer = small_classifier(LONGEST)
     fused = with_fused_operators(model, tanh_gelu=False)
     trace(fused, tokenizer, folder / "padded.onnx")
     trace(Unpadded(fused), tokenizer, folder / "unpadded.onnx")
@@ -66,6 +64,18 @@ def some_rows(lengths: list[int]) -> list[list[int]]:
 def test_the_answer_is_the_models(traced: Traced, lengths: list[int]) -> None:
     ids, mask = pad(some_rows(lengths))
     np.testing.assert_allclose(run(traced.unpadded, ids, mask), traced.answer(ids, mask), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("padded", (3, 17)), ("unpadded", (1, 9 + 3 + 17))])
+def test_a_layer_computes_no_padding(traced: Traced, name: str, shape: tuple[int, int]) -> None:
+    model = onnx.load(str(getattr(traced, name)))
+    states = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
+    assert len(states) == 1 + 2 * 2
+    model.graph.output.extend(helper.make_tensor_value_info(state, TensorProto.FLOAT, None) for state in states)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids, mask = pad(some_rows([9, 3, 17]))
+    for state in session.run(states, {"input_ids": ids, "attention_mask": mask}):
+        assert state.shape[:2] == shape
 
 
 def test_padding_may_be_anywhere_and_anything(traced: Traced) -> None:
