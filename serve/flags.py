@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serve import ingress
-from serve.haproxy import flags_of_haproxy
+from serve.haproxy import flags_of_haproxy, flags_of_its_end
 
 LEAN = Path(__file__).parent / "lean"
 DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
@@ -59,6 +59,7 @@ def flags_of_this_run(run_dir: Path) -> dict[str, str]:
     """Ports and files of its own, so that several servers can run on one machine."""
     first = _free_block()
     return {
+        **(flags_of_its_end() if has_haproxy() else {}),
         # Two servers with the same ports would send each other's replicas requests.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 2),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _BLOCK),
