@@ -212,7 +212,7 @@ def wrk(setup: Setup, connections: int, seconds: int, bodies: Path) -> tuple[flo
     """Requests a second, median latency in ms and errors; through all nodes' HAProxies at once, evenly."""
     each = max(1, connections // setup.nodes)
     urls = setup.urls[: connections // each]
-    environment = {**os.environ, "BENCH_PATH": PATH, "BENCH_BODIES": str(bodies)}
+    environment = {**os.environ, "BENCH_PATH": PATH, "BENCH_BODIES": str(bodies), "BENCH_SECONDS": str(seconds)}
     commands = [
         ["wrk", "-t1", f"-c{each}", f"-d{seconds}s", "-s", str(ROOT / "loadtests" / "predict.lua"), url] for url in urls
     ]

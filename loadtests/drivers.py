@@ -55,9 +55,11 @@ def _wrk(url: str, calls: Sequence[Call], connections: int, seconds: float, by_k
         bodies = Path(folder) / "bodies"
         bodies.write_bytes(b"\n".join(b"\t".join((c.kind.encode(), c.path.encode(), c.body)) for c in calls))
         threads = connections if by_kind else 1  # a thread with one connection knows which answer is whose
-        command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+        whole = max(1, round(seconds))
+        command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{whole}s"]
         command += ["--timeout", f"{TIMEOUT_S}s", "-s", str(LUA), url]
-        environment = {**os.environ, "BENCH_BODIES": str(bodies)} | ({"BENCH_KINDS": "1"} if by_kind else {})
+        environment = {**os.environ, "BENCH_BODIES": str(bodies), "BENCH_SECONDS": str(whole)}
+        environment |= {"BENCH_KINDS": "1"} if by_kind else {}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     found = re.search(r"^RESULT (\S+) (\S+) (\S+) (\S+) (\d+)$", done.stdout, re.M)
     if found is None:
