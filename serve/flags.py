@@ -43,6 +43,9 @@ def flags_of_serve(deadline_s: float) -> dict[str, str]:
         "RAY_event_stats": "0",
         "RAY_task_events_report_interval_ms": "0",
         "RAY_enable_metrics_collection": "0",
+        "REPORTER_UPDATE_INTERVAL_MS": "60000",
+        # Serve's own, which nobody reads either: each replica, and its proxy for each task, counted ten times a second.
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "60000",
         # Ray starts workers, HAProxy among them, at nice 15: whatever else runs on the machine would go first.
         "RAY_worker_niceness": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -138,20 +138,6 @@ def sent_to_replicas(server: Server) -> list[int]:
     return [int(row["stot"]) for row in rows if "SERVE_REPLICA_intent" in row["svname"]]
 
 
-def test_a_request_alone_goes_where_the_last_one_went_and_many_at_once_to_all(own_server: Server) -> None:
-    before = sent_to_replicas(own_server)
-    for _ in range(20):
-        answer_of(own_server)
-    between = sent_to_replicas(own_server)
-    assert sorted(now - then for now, then in zip(between, before, strict=True)) == [*[0] * (len(before) - 1), 20]
-    slow = [{"texts": [f"parcel {n} of order {i} is late" for i in range(32)]} for n in range(16)]
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda body: own_server.post("/v2/models/intent/predict", json=body), slow))
-    shares = [now - then for now, then in zip(sent_to_replicas(own_server), between, strict=True)]
-    assert sum(shares) == 16
-    assert min(shares) >= 4, shares
-
-
 def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
     assert len(replicas(own_server)) >= 2, "needs two replicas: one to kill, one to answer"
     failures: list[str] = []
