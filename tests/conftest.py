@@ -159,6 +159,19 @@ def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
+def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose releases and processes test_haproxy.py and then test_lifecycle.py break; the last test ends it."""
+    folder = tmp_path_factory.mktemp("own_server")
+    for part in ("releases", "bundles"):
+        shutil.copytree(trained_home / part, folder / "home" / part)
+    running = start_server(folder / "home", folder / "server.log")
+    time.sleep(3)  # Serve replaces HAProxy once more about when it is ready, and its counts begin anew
+    yield running
+    if running.process.poll() is None:
+        stop_server(running)
+
+
+@pytest.fixture(scope="session")
 def bundle_of(trained_home: Path) -> Callable[[str], Path]:
     """Task name to the directory of its champion's bundle."""
     from models.releases import read_release

@@ -1,32 +1,18 @@
-"""HAProxy: which replica it sends a request to; killed, it is back within seconds; it ends with the server."""
+"""HAProxy: which replica it sends a request to; and killed, it is back within seconds."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
+from tests.conftest import Server
 from tests.test_lifecycle import GOOD, answer_of, children, eventually, sent_to_replicas
-
-
-@pytest.fixture(scope="module")
-def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose processes these tests kill; the last test kills all of them."""
-    running = start_server(trained_home, tmp_path_factory.mktemp("haproxy") / "server.log")
-    time.sleep(3)  # Serve replaces HAProxy once more about when it is ready, and the counts begin anew
-    yield running
-    if running.process.poll() is None:
-        stop_server(running)
 
 
 def answers(server: Server) -> bool:
@@ -63,18 +49,3 @@ def test_killed_haproxy_is_back_within_seconds(own_server: Server, name: str) ->
     eventually(lambda: victim not in children(own_server.process.pid, name), 5)
     eventually(lambda: answers(own_server), 20)
     eventually(lambda: len(children(own_server.process.pid, "haproxy -db")) == 1, 20)
-
-
-def test_haproxy_does_not_outlive_a_server_that_is_killed(own_server: Server) -> None:
-    """The raylet first: while it lives it ends what its workers have started."""
-    pid = own_server.process.pid
-    (haproxy,) = children(pid, "haproxy -db")
-    others = [process for process in children(pid, "") if process != haproxy]
-    for victim in [*children(pid, "raylet/raylet"), *others, pid]:
-        os.kill(victim, signal.SIGKILL)
-    own_server.process.wait(10)
-    eventually(lambda: not Path(f"/proc/{haproxy}").exists(), 5)
-    host, _, port = own_server.url.removeprefix("http://").rpartition(":")
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind((host, int(port)))

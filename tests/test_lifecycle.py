@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from hashlib import sha256
@@ -20,25 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from models.releases import Release, write_release
-from tests.conftest import Server, start_server, stop_server
+from tests.conftest import Server
 from tests.test_http import assert_error
 
 GOOD = {"text": "where is my order 88231?"}
-
-
-@pytest.fixture(scope="module")
-def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose releases and processes these tests may break; the last test stops it."""
-    folder = tmp_path_factory.mktemp("lifecycle")
-    for part in ("releases", "bundles"):
-        shutil.copytree(trained_home / part, folder / "home" / part)
-    running = start_server(folder / "home", folder / "server.log")
-    yield running
-    if running.process.poll() is None:
-        stop_server(running)
 
 
 def release(home: Path, champion: str, *versions: str) -> None:
