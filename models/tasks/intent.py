@@ -69,9 +69,11 @@ class Intent(ClassifierTask):
         if float(np.minimum.reduce(np.maximum.reduce(shares, axis=-1))) >= self._sure_from:
             rows[:, -2:] = _NOT_LOOKED_FOR
         else:
-            cosines = _directions(output) @ self._known
-            rows[:, -2] = cosines.argmax(axis=-1)
-            rows[:, -1] = np.maximum.reduce(cosines, axis=-1)
+            directions = _directions(output)
+            nearest = (directions @ self._known).argmax(axis=-1)
+            rows[:, -2] = nearest
+            # Not the product's own value: some processors round it otherwise for one text than for many.
+            rows[:, -1] = np.add.reduce(directions * self._known.T[nearest], axis=-1)
         return rows
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
