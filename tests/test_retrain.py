@@ -106,8 +106,8 @@ def test_a_new_label_is_learned_judged_and_tried(learner: tuple[Path, Store]) ->
 def test_a_candidate_that_fails_its_gate_is_refused_and_changes_nothing(learner: tuple[Path, Store]) -> None:
     home, store = learner
     before = read_release(home, "intent")
-    # No model is a hundred times as fast as its champion. One that is broken by its learning rate fails here or at its
-    # export, by what the processor makes of its weights.
+    # No model is a hundred times as fast as its champion. One broken by a learning rate of 0.5 fails either here or, on
+    # some processors, at its export.
     result = run(
         home,
         store,
