@@ -1,7 +1,7 @@
 # make serve   set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
 # make test    set up and run the tests against real servers
 # make lint    formatter, linter, types, import order
-# make bench   this machine's limit, the server and its peers, in one run (20 minutes); ARGS="--help" lists options
+# make bench   this machine's limit, the server and its peers, in one run (40 minutes); ARGS="--help" lists options
 
 PYTHON ?= python3
 VENV   ?= .venv

@@ -68,9 +68,10 @@ def main() -> int:
 
 def spent(pid: int, seconds: float) -> dict[str, float]:
     """Cores that each kind of process under `pid` used over the next `seconds`."""
-    before = threads(pid)
+    began, before = time.perf_counter(), threads(pid)
     time.sleep(seconds)
-    shares = {key: (after - before.get(key, 0.0)) / seconds for key, after in threads(pid).items()}
+    ended, after = time.perf_counter(), threads(pid)  # reading takes a while where all cores are busy
+    shares = {key: (spent_s - before.get(key, 0.0)) / (ended - began) for key, spent_s in after.items()}
     replicas: dict[int, list[float]] = defaultdict(list)
     kinds: dict[str, float] = defaultdict(float)
     for (process, _), share in shares.items():

@@ -1,7 +1,7 @@
 """The in-process limit: what onnxruntime and tokenizers alone do with the exported intent model, without HTTP.
 
 Texts are grouped by length over the whole corpus, which a server that answers at once cannot do, and tokenization is
-included. `sweep` finds the fastest batch and division into processes and threads; `measure` measures one.
+included. `sweep` finds the fastest batches and divisions into processes and threads; `measure` measures one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import os
 import random
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 BATCHES = (4, 8, 16, 32)
+CONTENDERS = 2  # of the sweep: on a disturbed machine its first is not always the fastest, and a low limit flatters
 START_TIMEOUT_S = 120
 
 
@@ -88,6 +90,19 @@ def sweep(bundle: Path, texts: list[str], seconds: float) -> dict[Setting, float
     for setting in [*found, *found]:
         found[setting] = max(found[setting], measure(bundle, texts, setting, seconds))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def settle(rounds: Sequence[dict[str, Any]]) -> Setting:
+    """The setting that was the fastest over all rounds; each gets its `limit_rps` and `limit_drift` from that one.
+
+    `limits` of a round has the rates of each contender before and after what is held against them; it is JSON then.
+    """
+    best: Setting = max(rounds[0]["limits"], key=lambda s: statistics.median(sum(r["limits"][s]) for r in rounds))
+    for r in rounds:
+        sides = r["limits"][best]
+        r["limit_rps"], r["limit_drift"] = statistics.mean(sides), max(sides) / min(sides)
+        r["limits"] = {str(setting): rates for setting, rates in r["limits"].items()}
+    return best
 
 
 def measure(bundle: Path, texts: list[str], setting: Setting, seconds: float) -> float:

@@ -1,7 +1,8 @@
 """From the rounds to figures: medians with their spread, ratios within rounds, the bounds, the table.
 
-A round is `{"limit_rps", "limit_batch1_ms", "limit_drift", "servers": {server: {scenario: load}}, "memory": {server:
-{"rss_mb", "pss_mb"}}, "labels": {server: {"asked", "differ", "errors", "agree"}}}`; what was not measured is not there.
+A round is `{"limit_rps", "limit_batch1_ms", "limit_drift", "limits": {setting: [before, after]}, "servers": {server:
+{scenario: load}}, "memory": {server: {"rss_mb", "pss_mb"}}, "labels": {server: {"asked", "differ", "errors",
+"agree"}}}`; what was not measured is not there.
 """
 
 from __future__ import annotations

@@ -105,6 +105,19 @@ def test_the_limit_is_sought_over_batches_processes_and_threads() -> None:
     assert all(setting.processes * setting.threads == limit.cores() for setting in settings)
 
 
+def test_the_limit_is_that_of_the_setting_which_was_fastest_over_all_rounds() -> None:
+    lucky, steady = limit.Setting(2, 1, 4), limit.Setting(2, 1, 32)
+    rounds: list[dict[str, Any]] = [
+        {"limits": {lucky: [900.0, 500.0], steady: [600.0, 620.0]}},
+        {"limits": {lucky: [500.0, 500.0], steady: [700.0, 720.0]}},
+        {"limits": {lucky: [510.0, 500.0], steady: [400.0, 600.0]}},
+    ]
+    assert limit.settle(rounds) == steady
+    assert [r["limit_rps"] for r in rounds] == [610, 710, 500]
+    assert rounds[2]["limit_drift"] == pytest.approx(1.5)
+    assert json.loads(json.dumps(rounds)) == rounds
+
+
 def test_ratios_are_taken_within_a_round_so_that_drift_cancels() -> None:
     report = _report([_round(1), _round(0.5), _round(2)])
     rows = {row["what"]: row for row in report["thresholds"]}

@@ -1,0 +1,225 @@
+"""One run of the benchmark: rounds in which everything is measured once, then an overload, then a soak.
+
+A round measures the in-process limit, Flywheel, and the limit again, and the peers after that; every other round has
+the opposite order, for the speed of a machine drifts. One server exists at a time, started for its turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from loadtests import drivers, limit, machine, open_loop
+from loadtests.peers import PEERS, Peer, PeerError, prepare
+from loadtests.report import Round, within
+from loadtests.servers import FLYWHEEL, FLYWHEEL_CACHE, labels_alone, labels_under_load, memory_mb, running
+from loadtests.workloads import NAMES, Scenario, Scenarios
+
+TARGET_S = float(os.environ.get("FLYWHEEL_LIMITS__WAIT_S", "1.0"))  # as in flywheel.yaml
+WARM_S, DRAIN_S, SWEEP_S, START_S = 1.0, 0.5, 1.0, 15.0
+# Whatever a server or a load generator may do wrong: what other turns measured is kept.
+_FAILURES = (PeerError, drivers.LoadError, OSError, HTTPException, ValueError, LookupError)
+
+
+class Bench:
+    """One run: what is sent, which servers take part, and how far it is."""
+
+    def __init__(self, options: argparse.Namespace, bundle: Path, texts: list[str], console: Console):
+        self.options, self.bundle, self.texts, self.console = options, bundle, texts, console
+        self.scenarios = Scenarios(texts, bundle)
+        self.problems: dict[str, str] = {}  # a peer's name -> what went wrong with it
+        self._absent: set[str] = set()
+        self._alone: dict[str, dict[str, str]] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._bar = self.progress.add_task("", total=self._expected_s())
+
+    def install(self) -> None:
+        """The peers' environments; a peer that cannot be installed is left out, and the report says so."""
+        for name in self.options.peers:
+            try:
+                prepare(PEERS[name])
+            except PeerError as error:
+                self.problems[name] = str(error)
+                self._absent.add(name)
+
+    def sweep(self) -> None:
+        """Which divisions of the machine may be its limit; the rounds measure those."""
+        with self._step("in-process limit: best settings", self._sweep_s()):
+            found = limit.sweep(self.bundle, self.texts, SWEEP_S)
+        for setting, rps in found.items():
+            self.console.print(f"  {rps:6.0f} texts/s  {setting}", highlight=False)
+        self.swept = {str(setting): rps for setting, rps in found.items()}
+        self.contenders = list(found)[: limit.CONTENDERS]
+
+    def rounds(self) -> list[Round]:
+        rounds = [self._round(number) for number in range(1, self.options.rounds + 1)]
+        self.setting = limit.settle(rounds)
+        return rounds
+
+    def _round(self, number: int) -> Round:
+        """The limit on both sides of Flywheel, and the peers: after it in every other round, and else before it."""
+        r: Round = {"servers": {}, "memory": {}, "labels": {}}
+        if number % 2:
+            self._flywheel_and_limit(r, number)
+        for server in self._others()[:: 1 if number % 2 else -1]:
+            self._server(server, r, number)
+        if not number % 2:
+            self._flywheel_and_limit(r, number)
+        return r
+
+    def _flywheel_and_limit(self, r: Round, number: int) -> None:
+        before, one_before = self._limit(number)
+        self._server(FLYWHEEL, r, number)
+        after, one_after = self._limit(number)
+        r["limits"] = {setting: [before[setting], after[setting]] for setting in self.contenders}
+        r["limit_batch1_ms"] = (one_before + one_after) / 2
+
+    def overload(self, rounds: Sequence[Round]) -> dict[str, Any] | None:
+        """Three times what 64 connections got, arriving at random. None when those were not measured."""
+        seconds = self.options.overload_seconds
+
+        def run(url: str, _: int, capacity: float) -> dict[str, Any]:
+            return open_loop.overload(url, capacity, seconds=seconds, target_s=TARGET_S)
+
+        return self._open_loop(f"overload for {seconds:g} s", FLYWHEEL, rounds, "c64", run)
+
+    def soak(self, rounds: Sequence[Round]) -> dict[str, Any] | None:
+        """70 % of what the three tasks got at once, on the server as it comes, cache included."""
+        seconds = self.options.soak_seconds
+
+        def run(url: str, pid: int, capacity: float) -> dict[str, Any]:
+            return open_loop.soak(url, 0.7 * capacity, seconds=seconds, pids=[pid])
+
+        return self._open_loop(f"soak for {seconds:g} s", FLYWHEEL_CACHE, rounds, "tasks", run)
+
+    def _open_loop(
+        self,
+        what: str,
+        server: Peer,
+        rounds: Sequence[Round],
+        scenario: str,
+        run: Callable[[str, int, float], dict[str, Any]],
+    ) -> dict[str, Any] | None:
+        """`run` on a server of its own, with its address, its process and what `scenario` gave in the rounds."""
+        rates = within(rounds, lambda r: float(r["servers"]["flywheel"][scenario]["rps"]))
+        if not rates:
+            return None
+        self.console.print(what, highlight=False)
+        try:
+            with running(server, self.bundle) as (url, pid):
+                (scenario_16,) = self.scenarios.of(FLYWHEEL, ["c16"])
+                drivers.load(url, scenario_16.calls, scenario_16.connections, 3 * WARM_S)
+                return run(url, pid, statistics.median(rates))
+        except _FAILURES as error:
+            self._failed(server, what, error)
+            return None
+
+    def facts(self, source: str) -> dict[str, Any]:
+        """Machine, versions and settings: what a figure is worth nothing without."""
+        return {
+            "machine": machine.describe(),
+            "versions": machine.versions(self.options.peers),
+            "driver": drivers.name(),
+            "texts": source,
+            "seconds": self.options.seconds,
+            "target_s": TARGET_S,
+            "limit_setting": asdict(self.setting),
+            "limit_sweep": self.swept,
+            "problems": self.problems,
+        }
+
+    def _limit(self, number: int) -> tuple[dict[limit.Setting, float], float]:
+        """Texts a second of each contender, and the milliseconds of a text alone."""
+        with self._step(f"round {number}: in-process limit", self._limit_s()):
+            seconds = self.options.seconds
+            rates = {setting: limit.measure(self.bundle, self.texts, setting, seconds) for setting in self.contenders}
+            return rates, limit.batch1_ms(self.bundle, self.texts, seconds / 2)
+
+    def _others(self) -> list[Peer]:
+        return [*(PEERS[name] for name in self.options.peers if name not in self._absent), FLYWHEEL_CACHE]
+
+    def _server(self, server: Peer, r: Round, number: int) -> None:
+        """Start one server, measure its scenarios, and end it. What it gave until it failed counts."""
+        scenarios = self.scenarios.of(server, self.options.scenarios)
+        labels = "labels" in self.options.scenarios and server is not FLYWHEEL_CACHE
+        if not scenarios and not labels:
+            return
+        loads = r["servers"].setdefault(server.name, {})
+        try:
+            with ExitStack() as stack:
+                with self._step(f"round {number}: start {server.title}", START_S):
+                    url, pid = stack.enter_context(running(server, self.bundle))
+                if labels:  # first: it leaves nothing unanswered
+                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._load_s()):
+                        r["labels"][server.name] = self._labels(server, url)
+                for scenario in scenarios:
+                    with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s(scenario.warm_s)):
+                        loads[scenario.name] = self._load(url, scenario)
+                r["memory"][server.name] = memory_mb(pid)
+        except _FAILURES as error:
+            self._failed(server, f"round {number}", error)
+
+    def _failed(self, server: Peer, when: str, error: Exception) -> None:
+        """The run goes on: what was measured in many minutes is not lost to one bad start."""
+        self.problems[server.name] = f"{when}: {error}"
+        self.console.print(f"{server.title}: {when}: {error}", highlight=False, markup=False)
+
+    def _load(self, url: str, scenario: Scenario) -> dict[str, Any]:
+        drivers.once(url, scenario.first)
+        if scenario.warm_s:
+            drivers.load(url, scenario.warm or scenario.calls, scenario.connections, scenario.warm_s)
+            time.sleep(DRAIN_S)  # what the warm-up left unanswered
+        return drivers.load(url, scenario.calls, scenario.connections, self.options.seconds, by_kind=scenario.by_kind)
+
+    def _labels(self, server: Peer, url: str) -> dict[str, float]:
+        """Alone asked once, under load in each round; `agree` is the share that Flywheel labels alike."""
+        if server.name not in self._alone:
+            self._alone[server.name] = labels_alone(server, url, self.texts)
+        alone, flywheel = self._alone[server.name], self._alone.get(FLYWHEEL.name, {})
+        agree = sum(flywheel.get(text) == label for text, label in alone.items()) / len(alone)
+        return {**labels_under_load(server, url, alone, min(3.0, self.options.seconds)), "agree": agree}
+
+    @contextmanager
+    def _step(self, what: str, expected_s: float) -> Iterator[None]:
+        self.progress.update(self._bar, description=what)
+        if not self.console.is_terminal:
+            self.console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
+        yield
+        self.progress.advance(self._bar, expected_s)
+
+    def _sweep_s(self) -> float:
+        return 2 * len(limit.settings()) * (SWEEP_S + 1.5)
+
+    def _limit_s(self) -> float:
+        return float((limit.CONTENDERS + 0.5) * self.options.seconds + 6)
+
+    def _load_s(self, warm_s: float = WARM_S) -> float:
+        return float(self.options.seconds) + warm_s + DRAIN_S
+
+    def _expected_s(self) -> float:
+        """The steps' expected seconds, all of them: what the progress bar runs over."""
+        servers = [FLYWHEEL, *self._others()]
+        chosen = [self.scenarios.of(server, self.options.scenarios) for server in servers]
+        loads = sum(self._load_s(scenario.warm_s) for scenarios in chosen for scenario in scenarios)
+        labels = len(servers) - 1 if "labels" in self.options.scenarios else 0
+        turns = sum(1 for scenarios in chosen if scenarios) * START_S + loads + labels * self._load_s()
+        return self._sweep_s() + float(self.options.rounds * (2 * self._limit_s() + turns))
