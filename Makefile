@@ -9,11 +9,13 @@ BIN    := $(VENV)/bin
 HOST   ?=
 PORT   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Where it is set, as in many containers, each training would compile torch and transformers again: half of their imports.
+export PYTHONDONTWRITEBYTECODE =
 
 # One onnxruntime: the GPU build and the CPU build own the same module.
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
-# Compiling every package's bytecode takes a third of the installation. The server's own imports are compiled after it:
-# each start would otherwise be slower by half where Python is told not to write bytecode (PYTHONDONTWRITEBYTECODE).
+# Compiling every package's bytecode takes a third of the installation. The server's own imports are compiled after it,
+# for a first start as fast as the next ones; what trains is compiled by who first imports it.
 NOT_SERVED := /(torch|transformers|scipy|sklearn|sympy|matplotlib|networkx|onnxscript|sentence_transformers|mlflow|tests?|rllib|data|train|tune)/
 INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
 
