@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -82,24 +84,29 @@ def up(
         # torch and transformers would stay in this process for as long as it serves: 300 MB for nothing.
         os.execv(sys.executable, [sys.executable, *sys.argv])
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    _on_end(lambda *_: stop.set())
     if not has_haproxy():
         out.print("This platform has no HAProxy from Ray: its Python proxy routes instead, at lower throughput.")
     started = time.monotonic()
     with out.status("starting Ray and loading the models"):
         server_context = running(settings)
         server_context.__enter__()
+    _on_end(lambda *_: stop.set())  # again: Ray takes SIGTERM for itself, and would end this process without a drain
     url = f"http://{server.host}:{server.port}"
     out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
     while not stop.wait(0.5):
         pass
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _on_end(signal.SIG_IGN)
     out.print("draining: answering what was accepted")
     server_context.__exit__(None, None, None)
+
+
+def _on_end(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    """What Ctrl-C does, and SIGTERM, by which supervisors and containers end a process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 @app.command()

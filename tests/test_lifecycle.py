@@ -237,7 +237,8 @@ def test_a_body_that_is_slow_meets_the_release_of_now(own_server: Server) -> Non
         assert (answer.status, json.loads(answer.read())["model_version"]) == (200, champion)
 
 
-def test_ctrl_c_answers_what_was_accepted_and_leaves_nothing_behind(own_server: Server) -> None:
+def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(own_server: Server) -> None:
+    """By SIGTERM, as supervisors send it; Ctrl-C ends all other servers of these tests."""
     family = children(own_server.process.pid, "")
     texts = {"texts": ["where is my order, and when will it arrive at my door in Lisbon?"] * 100}
     with ThreadPoolExecutor(4) as pool:
@@ -246,7 +247,7 @@ def test_ctrl_c_answers_what_was_accepted_and_leaves_nothing_behind(own_server: 
             for _ in range(4)
         ]
         time.sleep(0.5)
-        own_server.process.send_signal(signal.SIGINT)
+        own_server.process.send_signal(signal.SIGTERM)
         statuses = [answer.result().status_code for answer in answers]
     # On a busy machine one may arrive after the signal: it is told to come back, never cut off.
     assert 200 in statuses
