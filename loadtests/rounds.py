@@ -126,8 +126,8 @@ class Bench:
         self.console.print(what, highlight=False)
         try:
             with running(server, self.bundle) as (url, pid):
-                (scenario_16,) = self.scenarios.of(FLYWHEEL, ["c16"])
-                drivers.load(url, scenario_16.calls, scenario_16.connections, 3 * WARM_S)
+                (warm_up,) = self.scenarios.of(FLYWHEEL, ["c16"])
+                drivers.load(url, warm_up.calls, warm_up.connections, 3 * WARM_S)
                 return run(url, pid, statistics.median(rates))
         except _FAILURES as error:
             self._failed(server, what, error)

@@ -62,7 +62,7 @@ def up(
     host: Annotated[str | None, typer.Option(help="Overrides server.host.", envvar="HOST")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Overrides server.port.", envvar="PORT")] = None,
 ) -> None:
-    """Serve until Ctrl-C; train first whatever task has no version yet.
+    """Serve until Ctrl-C or SIGTERM; train first whatever task has no version yet.
 
     Examples:
 

@@ -6,7 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from contextlib import nullcontext
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -32,38 +33,33 @@ class _Headers(Headers):
 class Incoming(Request):
     """Starlette's request, quicker to ask for headers."""
 
-    headers = cast(Headers, None)  # of each instance, in place of a property that looks whether it has them yet
-
     def __init__(self, scope: Scope, receive: Receive):
         super().__init__(scope, receive)
-        self.headers = _Headers(scope)
+        self._headers = _Headers(scope)
 
 
 async def read_body(request: Request, limit: int, deadline: float) -> bytes:
     """The body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, DeadlineExceeded if it stalls."""
+    # A body that came with its headers, as most do, cannot stall: no timer for it.
+    stalls = getattr(_cycle(request), "more_body", True)
+    timer = asyncio.timeout(deadline - time.monotonic()) if stalls else nullcontext()
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise BodyTooLarge(f"the body has {declared} bytes; at most {limit} are allowed", limit=limit)
-    if not getattr(_cycle(request), "more_body", True):
-        return await _received(request, limit)  # it came with its headers, as most do: it cannot stall
+    parts, size, more = [], 0, True
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await _received(request, limit)
+        async with timer:
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft("the client left before its body had arrived")
+                parts.append(part := message.get("body", b""))
+                size += len(part)
+                if size > limit:
+                    raise BodyTooLarge(f"the body has more than {limit} bytes, which is the most allowed", limit=limit)
+                more = message.get("more_body", False)
     except TimeoutError:
         raise DeadlineExceeded("the deadline passed before the body had arrived") from None
-
-
-async def _received(request: Request, limit: int) -> bytes:
-    parts, size, more = [], 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeft("the client left before its body had arrived")
-        parts.append(part := message.get("body", b""))
-        size += len(part)
-        if size > limit:
-            raise BodyTooLarge(f"the body has more than {limit} bytes, which is the most allowed", limit=limit)
-        more = message.get("more_body", False)
     return b"".join(parts)
 
 
@@ -104,10 +100,7 @@ def require_json(request: Request, *, binary: bool = False) -> None:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise UnsupportedMediaType(f"content-encoding {encoding!r} is not supported; send the body as it is")
-    content_type = request.headers.get("content-type", "")
-    if content_type == "application/json":  # as nearly all of them say it
-        return
-    declared = content_type.partition(";")[0].strip().lower()
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared in ("", "application/json") or declared.endswith("+json"):
         return
     if binary and declared == "application/octet-stream":

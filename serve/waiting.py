@@ -32,7 +32,7 @@ _LONGEST_S = 0.5
 _LATE_S = 0.3  # a queue this long behind is served by age
 _FORGOTTEN = 0.1  # of what a token costs, with each batch
 _MOST_SURPRISE = 10.0
-_DROP_EVERY_S = 0.1
+_DROP_EVERY_S = 0.01
 _START_TOKENS = 15  # what starting the model costs, as many tokens
 
 
@@ -73,15 +73,15 @@ class Entry:
     length: int
     turn: float
     """when this text would have arrived, had its job been of no length: the least goes first"""
-    since: float
     places: list[tuple[Job, int]]
+
+    @property
+    def since(self) -> float:
+        return min(job.since for job, _ in self.places)
 
     def over(self, now: float) -> bool:
         """Nobody waits for it any more."""
-        for job, _ in self.places:  # noqa: SIM110  a queue is full of these, and a generator costs more than the rest
-            if not job.over(now):
-                return False
-        return True
+        return all(job.over(now) for job, _ in self.places)
 
     def answer(self, row: Row) -> None:
         for job, index in self.places:
@@ -120,7 +120,7 @@ class WaitingTexts:
         """Queue what `job` still lacks: token ids, and the places their output has in the job."""
         tokens = sum(len(ids) for ids, _ in texts)
         turn = job.since + self.overtaken_s(tokens)
-        entries = [Entry(ids, len(ids), turn, job.since, [(job, i) for i in indexes]) for ids, indexes in texts]
+        entries = [Entry(ids, len(ids), turn, [(job, index) for index in indexes]) for ids, indexes in texts]
         self._tokens += tokens
         self._before = None
         for entry in entries:
@@ -166,7 +166,7 @@ class WaitingTexts:
         self._ran_seconds += seen - self._ran_seconds * _FORGOTTEN
 
     def drop(self) -> list[Entry]:
-        """Take out what nobody waits for any more. Looks ten times a second at most: there may be many."""
+        """Take out what nobody waits for any more. Looks a hundred times a second at most: there may be many."""
         now = time.monotonic()
         if now - self._looked < _DROP_EVERY_S:
             return []

@@ -30,10 +30,6 @@ async def large(request: Request) -> Response:
     return PlainTextResponse(LARGE)
 
 
-async def inject(request: Request) -> Response:
-    return PlainTextResponse("", headers={"x-named": "a\r\nx-injected: b"})
-
-
 async def broken(request: Request) -> Response:
     raise RuntimeError("unforeseen")
 
@@ -45,7 +41,6 @@ def address() -> Iterator[tuple[str, int]]:
         Route("/stream", stream),
         Route("/large", large),
         Route("/broken", broken),
-        Route("/inject", inject),
     ]
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), http=Connection, lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -99,14 +94,6 @@ def test_a_client_that_asks_first_whether_to_send_is_told_at_once(client: socket
     assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.sendall(b"later")
     assert client.recv(65536).endswith(b"\r\n\r\nlater")
-
-
-def test_a_header_that_would_begin_another_is_not_sent(client: socket.socket) -> None:
-    client.sendall(b"GET /inject HTTP/1.1\r\nhost: test\r\n\r\n")
-    received = b""
-    while part := client.recv(65536):
-        received += part
-    assert received == b""
 
 
 def test_a_stream_and_a_large_answer_are_whole(client: socket.socket) -> None:
