@@ -31,7 +31,7 @@ class Admission:
         return self._share * self._target_s
 
     def waited(self, seconds: float, now: float) -> None:
-        """At `now` the model has begun with a request that waited for `seconds`."""
+        """At `now` the model began with a request that had waited for `seconds`."""
         self._share = min(1.0, self._share + (now - self._seen) * _REGAINED_A_SECOND)
         self._seen = now
         if seconds > _LATE * self._target_s and now - self._cut >= _CUT_EVERY * self._target_s:

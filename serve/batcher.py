@@ -40,7 +40,7 @@ Waited = Callable[[float, float], None]
 class Batcher:
     """Feeds `run` from a queue, on `executor`, one batch at a time.
 
-    `waited` hears for how many seconds each request was in the queue when the model begins with it, and when that is.
+    `waited` hears, after a batch, how many seconds each of its requests had waited when it began, and when that was.
     `remember` is the number of texts whose outputs are kept; their keys are token ids, all that the model sees of a
     text. `inline` runs batches on the event loop while there is little work. `seconds_a_token` is a first guess of what
     the model costs; `padding_cost` is what a token of padding costs it, of that.
@@ -168,8 +168,8 @@ class Batcher:
                     self._arrived.clear()
                 if batch:
                     self._running, self._running_since = batch, time.monotonic()
-                    self._tell_waits(batch)
                     await self._answer(batch)
+                    self._tell_waits(batch)
                     self._running = ()
                 elif not self._waiting:
                     self._free_since = None  # all that waited was dropped: the model was not kept from anything
@@ -199,6 +199,8 @@ class Batcher:
             entry.fail(DeadlineExceeded(_TOO_LATE) if expired else ClientLeft("the client left while its texts waited"))
 
     def _tell_waits(self, batch: Sequence[Entry]) -> None:
+        longest = self._running_since - min(entry.since for entry in batch)
+        self._metrics.stage(self._version, "queue", longest)
         for entry in batch:
             for job, _ in entry.places:
                 if not job.begun:
@@ -207,7 +209,6 @@ class Batcher:
 
     async def _answer(self, batch: Sequence[Entry]) -> None:
         started = time.monotonic()
-        self._metrics.stage(self._version, "queue", started - min(entry.since for entry in batch))
         rows = [entry.ids for entry in batch]
         try:
             if self._prompt:
@@ -226,14 +227,15 @@ class Batcher:
         if len(output) != len(batch):
             raise RuntimeError(f"the model gave {len(output)} outputs for {len(batch)} texts")
         ended = time.monotonic()
-        self._waiting.ran(sum(entry.length for entry in batch), ended - (self._free_since or started))
-        self._free_since = ended if self._waiting else None
-        self._metrics.batch(self._version, len(batch), seconds)
         for entry, row in zip(batch, output, strict=True):
             if self._known is not None:
                 self._under_way.pop(entry.ids, None)
                 self._known[entry.ids] = row.copy()  # or the row would keep its whole batch in memory
             entry.answer(row)
+        await asyncio.sleep(0)  # the answers are sent now: whoever waits for one does not wait for the counting too
+        self._waiting.ran(sum(entry.length for entry in batch), ended - (self._free_since or started))
+        self._free_since = ended if self._waiting else None
+        self._metrics.batch(self._version, len(batch), seconds)
 
     def _timed(self, rows: Sequence[Ids]) -> tuple[NDArray[np.float32], float]:
         """The output, and the seconds the model itself took: another version's batch may have the thread before."""

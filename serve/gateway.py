@@ -130,8 +130,9 @@ class _Gateway:
             except Exception:
                 log.exception("unforeseen error in %s", request.url.path)
                 response = error_response(Internal("an internal error; the server's log has the cause"))
-            version = call.version.version if call else "none"
-            self._replica.metrics.request(version, endpoint, response.status_code, time.perf_counter() - started)
+            version, seconds = call.version.version if call else "none", time.perf_counter() - started
+            count = self._replica.metrics.request
+            self._replica.once_answered(count, version, endpoint, response.status_code, seconds)
             return response
 
         return handler

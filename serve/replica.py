@@ -53,8 +53,10 @@ class Replica:
         self._router, _ = self._load(read_release(config.home, task), {})  # the follower tells what is left out
         self._shadow = Shadow(self.metrics, self._logged[0], config.limits.deadline_s)
         self._follower: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()  # kept: asking for it is a system call
         for version in self._router.versions.values():
             version.batcher.start()
         self.metrics.loaded(self._router.versions)
@@ -124,7 +126,7 @@ class Replica:
         output = await version.batcher.submit([row.ids for row in encoded], deadline, left)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
         id_ = new_id()
-        self._log(id_, version, request, texts, predictions, user)
+        self.once_answered(self._log, id_, version, request, texts, predictions, user)
         if (challenger := self._router.shadow) is not None and version is not challenger:
             self._shadow.compare(challenger, request, texts, predictions, busy=self.backlog_s > 0)
         return {
@@ -133,6 +135,10 @@ class Replica:
             "model_version": version.version,
             "predictions": predictions,
         }
+
+    def once_answered(self, do: Callable[..., object], *arguments: Any) -> None:
+        """Call `do` in the event loop's next turn: the answer that is being made is sent before that."""
+        self._loop.call_soon(do, *arguments)
 
     def _log(
         self,

@@ -591,3 +591,16 @@ async def test_each_request_tells_once_how_long_it_waited(metrics: Metrics, mode
     assert told[0][0] < 0.1
     for seconds, now in told[1:]:
         assert 0.19 < seconds <= now - arrived
+
+
+@in_loop
+async def test_an_answer_does_not_wait_for_its_counting(metrics: Metrics, model: Model) -> None:
+    order: list[str] = []
+    with ThreadPoolExecutor(1) as executor:
+        waited = lambda *_: order.append("counted")  # noqa: E731
+        batcher = Batcher(model, executor, Batching(), metrics, "order", waited=waited, inline=True)
+        batcher.start()
+        await batcher.submit([text(1, 5)], soon())
+        order.append("answered")
+        await batcher.stop()
+    assert order == ["answered", "counted"]
