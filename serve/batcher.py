@@ -203,7 +203,7 @@ class Batcher:
         self._metrics.stage(self._version, "queue", longest)
         for entry in batch:
             for job, _ in entry.places:
-                if not job.begun:
+                if not job.begun and job.since <= self._running_since:  # or it joined a text that ran already
                     job.begun = True
                     self._waited(self._running_since - job.since, self._running_since)
 

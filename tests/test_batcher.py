@@ -604,3 +604,22 @@ async def test_an_answer_does_not_wait_for_its_counting(metrics: Metrics, model:
         order.append("answered")
         await batcher.stop()
     assert order == ["answered", "counted"]
+
+
+@in_loop
+async def test_who_joins_a_text_that_runs_tells_no_wait(metrics: Metrics, model: Model) -> None:
+    told: list[float] = []
+    model.gate.clear()
+    with ThreadPoolExecutor(1) as executor:
+        waited = lambda seconds, _: told.append(seconds)  # noqa: E731
+        batcher = Batcher(model, executor, Batching(), metrics, "join", waited=waited, remember=10)
+        batcher.start()
+        first = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
+        await asyncio.sleep(0.1)
+        model.gate.set()
+        await asyncio.gather(first, second)
+        await batcher.stop()
+    assert len(told) == 1
+    assert told[0] >= 0
