@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from serve import ingress
+from serve import clock, ingress
 from serve.haproxy import flags_of_haproxy, flags_of_its_end
 
 LEAN = Path(__file__).parent / "lean"
@@ -36,6 +36,9 @@ def flags_of_serve(deadline_s: float) -> dict[str, str]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": ingress.CALLBACK,
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Run by each process of Ray's as it starts. As `worker_process_setup_hook` of a runtime environment, which sets
+        # this variable, it would leave the workers that Ray has started before without use: 160 MB resident.
+        "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": f"{clock.__name__}.{clock.slow.__name__}",
         "PYTHONPATH": os.pathsep.join([str(LEAN), *full_path()]),
         # By default Serve's controller looks at every replica ten times a second: 6 % of a core, always.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
