@@ -20,6 +20,10 @@ from export.checkpoint import TextModel
 from export.unpadded import Layout
 
 _NAME = "onnxruntime"
+# Added to the scores of padding, whose key is that of its text's last token (Layout.in_row): it gets e^-50 of that
+# one's weight, which no sum of float32 sees. The operator's own -10,000 gives the least that onnxruntime's exp can, a
+# denormal number: some processors multiply those by microcode, for an eighth of a run (docs/decisions/0019).
+_PADDING_SCORE = -50.0
 
 
 def with_fused_operators(model: TextModel, *, tanh_gelu: bool) -> TextModel:
@@ -58,12 +62,14 @@ def _attention(
     """
     batch, heads, length, size = query.shape
     inputs = [tensor.transpose(1, 2).reshape(batch, length, heads * size) for tensor in (query, key, value)]
+    attributes: dict[str, int | float] = {"num_heads": heads, "scale": float(scaling)}
     if layout is not None:
         inputs, mask = [layout.as_texts(tensor) for tensor in inputs], layout.mask
+        attributes["mask_filter_value"] = _PADDING_SCORE
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
         (*inputs, None, None if mask is None else mask.to(torch.int32)),
-        {"num_heads": heads, "scale": float(scaling)},
+        attributes,
         dtype=query.dtype,
         shape=inputs[0].shape,
         version=1,

@@ -29,7 +29,7 @@ class Layout(NamedTuple):
     in_texts: Tensor
     """(tokens,): where in the flattened texts each token of the row is"""
     in_row: Tensor
-    """(batch, length): where in the row each token of the texts is; for padding, any place"""
+    """(batch, length): where in the row each token of the texts is; for padding, the token before it"""
 
     @classmethod
     def of(cls, mask: Tensor) -> Layout:

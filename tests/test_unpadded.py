@@ -78,6 +78,15 @@ def test_a_layer_computes_no_padding(traced: Traced, name: str, shape: tuple[int
         assert state.shape[:2] == shape
 
 
+def test_padding_weighs_nothing_and_is_no_number_that_processors_are_slow_with(traced: Traced) -> None:
+    graph = onnx.load(str(traced.unpadded)).graph
+    given = [{a.name: a.f for a in node.attribute} for node in graph.node if node.op_type == "MultiHeadAttention"]
+    assert len(given) == 2
+    for attributes in given:
+        weight = np.exp(np.float32(attributes["mask_filter_value"]))
+        assert np.finfo(np.float32).tiny * 1e9 < weight < np.finfo(np.float32).eps ** 2
+
+
 def test_padding_may_be_anywhere_and_anything(traced: Traced) -> None:
     """A tokenizer may pad on the left, and with any token."""
     rows = some_rows([3, 9])
