@@ -62,7 +62,7 @@ def _attention(
     """
     batch, heads, length, size = query.shape
     inputs = [tensor.transpose(1, 2).reshape(batch, length, heads * size) for tensor in (query, key, value)]
-    attributes: dict[str, int | float] = {"num_heads": heads, "scale": float(scaling)}
+    attributes: dict[str, Any] = {"num_heads": heads, "scale": float(scaling)}
     if layout is not None:
         inputs, mask = [layout.as_texts(tensor) for tensor in inputs], layout.mask
         attributes["mask_filter_value"] = _PADDING_SCORE
