@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-PERIOD_S = 0.5  # how late a signal may be seen; as often as Serve's controller looks at its replicas
+_PERIOD_S = 0.5  # how late a signal may be seen; as often as Serve's controller looks at its replicas
 _FIND_EVERY_S = 0.05
 _EPOLL_CTL_MOD = 3
 # struct epoll_event of epoll_ctl(2): events, data. The kernel packs it on this one architecture.
@@ -36,12 +36,14 @@ class Timer(NamedTuple):
 
 def slow() -> None:
     """Slow Ray's clock for the life of this process, an actor of Ray's. Where it cannot be found, nothing changes."""
-    if os.path.exists("/proc/self/syscall"):
-        threading.Thread(target=_keep, name="clock", daemon=True).start()
+    threading.Thread(target=_keep, name="clock", daemon=True).start()
 
 
 def find() -> Timer | None:
-    """The timer of the epoll in which the main thread waits; None while it does something else."""
+    """The timer of the epoll in which the main thread waits; None while it does something else.
+
+    Raises OSError where the system does not say.
+    """
     with open("/proc/self/syscall") as file:
         call = file.read().split()  # the system call and its arguments, or "running"
     if len(call) < 2:
@@ -65,10 +67,10 @@ def _kind(descriptor: int) -> str:
 
 
 def _keep() -> None:
-    with suppress(OSError):  # a sandbox that has the file, and does not let it be read
+    with suppress(OSError):  # another system than Linux, or a sandbox without these files
         while (found := find()) is None:
             time.sleep(_FIND_EVERY_S)
         libc = ctypes.CDLL(None)
         once = _EVENT.pack(select.EPOLLIN | select.EPOLLERR | select.EPOLLONESHOT, found.data)
         while libc.epoll_ctl(found.epoll, _EPOLL_CTL_MOD, found.timer, once) == 0:
-            time.sleep(PERIOD_S)
+            time.sleep(_PERIOD_S)
