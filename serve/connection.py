@@ -23,6 +23,12 @@ class Connection(HttpToolsProtocol):
         self._gathering = _Gathering(transport)
         super().connection_made(cast(asyncio.Transport, self._gathering))
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # uvicorn leaves the timer of an idle connection that was reset, which is how HAProxy ends them; the timer would
+        # keep the connection and all it refers to for as long as idle ones are kept: 90 s, in Ray Serve.
+        self._unset_keepalive_if_required()
+
     def on_response_complete(self) -> None:
         self._gathering.flush()
         super().on_response_complete()

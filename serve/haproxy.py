@@ -1,8 +1,8 @@
 """What HAProxy is told beyond Ray Serve's settings for it: to keep whole requests, and to answer errors as we do.
 
 Serve writes HAProxy's configuration from a template. It has no place for these lines, but it puts some settings into it
-as they stand in the environment. So lines for all sections follow the name of the balancing algorithm, the last of the
-defaults, and lines for each backend the interval of a health check.
+as they stand in the environment. So lines for the whole process follow the address of its log, lines for all sections
+the name of the balancing algorithm, the last of the defaults, and lines for a backend the interval of a health check.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ _CUT_OFF = "the replica that had this request ended before it answered; send it 
 _RETRY_AFTER_S = 2
 _WRAPPER = Path(__file__).with_name("haproxy.sh")
 _BUFFER_BYTES = 32 * 1024  # a connection has two; hundreds of short texts fit
+_FILES_FOR_REUSE = 90  # percent
 
 
 def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
     """For the environment of Serve's processes; a request has to have arrived within `deadline_s`."""
     seconds = math.ceil(deadline_s)
     too_slow = f"the request had not arrived after {seconds} s"
-    for_all = [
+    for_all_sections = [
         "leastconn",
         "no log",  # a line and a datagram a request, to a syslog that nobody has asked for
         # A replica that dies takes no request with it: HAProxy sends it to another. It can only do so while it has the
@@ -43,6 +44,14 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         "stick on int(1) if { be_conn le 1 }",
         "default-server",  # the rest of Serve's line follows
     ]
+    # HAProxy keeps a connection to a replica only while less than a fifth of its files are open. More than some 1,600
+    # clients, busy or not, and each request would have a connection of its own made and thrown away (0009).
+    for_the_process = [
+        "127.0.0.1:514 local0 info",  # Serve's own
+        f"tune.pool-low-fd-ratio {_FILES_FOR_REUSE}",
+        f"tune.pool-high-fd-ratio {_FILES_FOR_REUSE}",
+        "#",  # the rest of Serve's line follows
+    ]
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
@@ -54,7 +63,8 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
         # One that has died is replaced after three checks; with Serve's own interval nobody is answered for up to 30 s.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(for_all),
+        "RAY_SERVE_HAPROXY_LOG_TARGET": "\n    ".join(for_the_process),
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(for_all_sections),
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "\n    ".join(for_each_backend),
     }
 

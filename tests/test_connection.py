@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import socket
+import struct
 import threading
+import time
+import weakref
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 import uvicorn
@@ -16,6 +22,14 @@ from starlette.routing import Route
 from serve.connection import Connection
 
 LARGE = "x" * 3_000_000
+
+
+class Watched(Connection):
+    alive: ClassVar[weakref.WeakSet[Connection]] = weakref.WeakSet()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.alive.add(self)
+        super().connection_made(transport)
 
 
 async def echo(request: Request) -> Response:
@@ -42,7 +56,7 @@ def address() -> Iterator[tuple[str, int]]:
         Route("/large", large),
         Route("/broken", broken),
     ]
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), http=Connection, lifespan="off", log_config=None))
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), http=Watched, lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -123,3 +137,16 @@ def test_a_connection_that_is_to_close_sends_its_answer_first(
         received += part
     assert received.startswith(b"HTTP/1.1 " + status + b"\r\n")
     assert b"\r\n\r\n" in received
+
+
+def test_a_connection_that_is_reset_is_forgotten(client: socket.socket) -> None:
+    client.sendall(post(b"one") + b"one")
+    until(client, b"one")
+    assert Watched.alive
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # as HAProxy closes what is idle
+    client.close()
+    patient = time.monotonic() + 2  # uvicorn's own timer for idle connections is 5 s here, 90 s in Ray Serve
+    while Watched.alive and time.monotonic() < patient:
+        time.sleep(0.05)
+        gc.collect()
+    assert not Watched.alive

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import signal
-from contextlib import ExitStack, closing
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 
 import httpx
 import pytest
 
 from tests.conftest import Server
-from tests.test_lifecycle import GOOD, answer_of, children, eventually, sent_to_replicas
+from tests.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, sent_to_replicas
 
 
 def answers(server: Server) -> bool:
@@ -22,24 +26,57 @@ def answers(server: Server) -> bool:
         return False
 
 
+@contextmanager
+def clients(server: Server, count: int) -> Iterator[list[HTTPConnection]]:
+    with ExitStack() as stack:
+        address = server.url.removeprefix("http://")
+        yield [stack.enter_context(closing(HTTPConnection(address, timeout=30))) for _ in range(count)]
+
+
+def at_once(clients: list[HTTPConnection]) -> list[int]:
+    """The statuses of requests that take long, one a client."""
+    for number, client in enumerate(clients):
+        slow = {"texts": [f"parcel {number} of order {i} is late" for i in range(16)]}
+        client.request("POST", "/v2/models/intent/predict", json.dumps(slow), {"content-type": "application/json"})
+    answers = [client.getresponse() for client in clients]
+    return [answer.status for answer in answers if answer.read()]
+
+
+@contextmanager
+def more_open_files() -> Iterator[None]:
+    """This process may have as many open files as the machine lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_request_alone_goes_where_the_last_one_went_and_many_at_once_to_all(own_server: Server) -> None:
     before = sent_to_replicas(own_server)
     for _ in range(20):
         answer_of(own_server)
     between = sent_to_replicas(own_server)
     assert sorted(now - then for now, then in zip(between, before, strict=True)) == [*[0] * (len(before) - 1), 20]
-    with ExitStack() as stack:
-        clients = [
-            stack.enter_context(closing(HTTPConnection(own_server.url.removeprefix("http://"), timeout=30)))
-            for _ in range(16)
-        ]
-        for number, client in enumerate(clients):
-            slow = {"texts": [f"parcel {number} of order {i} is late" for i in range(16)]}
-            client.request("POST", "/v2/models/intent/predict", json.dumps(slow), {"content-type": "application/json"})
-        assert [client.getresponse().status for client in clients] == [200] * 16
+    with clients(own_server, 16) as many:
+        assert at_once(many) == [200] * 16
     shares = [now - then for now, then in zip(sent_to_replicas(own_server), between, strict=True)]
     assert sum(shares) == 16
     assert min(shares) >= 4, shares
+
+
+def test_requests_share_connections_to_the_replicas_however_many_clients_there_are(own_server: Server) -> None:
+    (files,) = (int(number) for number in re.findall(r"^Maxsock: (\d+)", ask_haproxy(own_server, "show info"), re.M))
+    address = ("127.0.0.1", int(own_server.url.rpartition(":")[2]))
+    with ExitStack() as stack, more_open_files(), clients(own_server, 16) as many:
+        for _ in range(int(0.3 * files)):  # HAProxy's own bound for keeping connections to servers is 0.2
+            stack.enter_context(socket.create_connection(address, timeout=30))
+        at_once(many)
+        before = sum(sent_to_replicas(own_server, "connect"))
+        for _ in range(5):
+            assert at_once(many) == [200] * 16
+        assert sum(sent_to_replicas(own_server, "connect")) - before < 16
 
 
 @pytest.mark.parametrize("name", ["haproxy -db", "ray::HAProxyManager"])

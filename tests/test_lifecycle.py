@@ -114,15 +114,20 @@ def kill(server: Server, victim: int) -> None:
     eventually(lambda: len(set(replicas(server)) - {victim}) >= len(before), 60)
 
 
-def sent_to_replicas(server: Server) -> list[int]:
-    """How many requests HAProxy has sent to each of the task's replicas."""
+def ask_haproxy(server: Server, command: str) -> str:
+    """What HAProxy answers to `command` over its administrator's socket."""
     haproxy = max(children(server.process.pid, "haproxy -db"))  # the one that goes may still be there
-    command = Path(f"/proc/{haproxy}/cmdline").read_text().split("\0")
+    started_with = Path(f"/proc/{haproxy}/cmdline").read_text().split("\0")
     with socket.socket(socket.AF_UNIX) as admin, admin.makefile() as answer:
-        admin.connect(str(Path(command[command.index("-f") + 1]).with_name("admin.sock")))
-        admin.sendall(b"show stat\n")
-        rows = csv.DictReader(answer.read().removeprefix("# ").splitlines())
-    return [int(row["stot"]) for row in rows if "SERVE_REPLICA_intent" in row["svname"]]
+        admin.connect(str(Path(started_with[started_with.index("-f") + 1]).with_name("admin.sock")))
+        admin.sendall(f"{command}\n".encode())
+        return answer.read()
+
+
+def sent_to_replicas(server: Server, what: str = "stot") -> list[int]:
+    """How many requests HAProxy has sent to each of the task's replicas; or another column of its statistics."""
+    rows = csv.DictReader(ask_haproxy(server, "show stat").removeprefix("# ").splitlines())
+    return [int(row[what]) for row in rows if "SERVE_REPLICA_intent" in row["svname"]]
 
 
 def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
