@@ -18,6 +18,7 @@ _RETRY_AFTER_S = 2
 _WRAPPER = Path(__file__).with_name("haproxy.sh")
 _BUFFER_BYTES = 32 * 1024  # a connection has two; hundreds of short texts fit
 _FILES_FOR_REUSE = 90  # percent
+_VERY_MANY = 64  # requests under way, for each replica: more than a batch, and another like it waits
 
 
 def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
@@ -37,11 +38,16 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         _answer(503, "not_ready", _NO_REPLICA, _RETRY_AFTER_S),
     ]
     # A replica that is asked all the time answers sooner than two that take turns and sleep in between: 15 % (0018).
-    # So a request that is alone in its backend goes where the last such one went, and else to the least busy.
+    # So a request that is alone in its backend goes where the last such one went, and else to the least busy. But when
+    # very many are under way that is one that refuses, and would have to refuse them all (0021): they go to any.
+    very_many = f"{{ be_conn,div(txn.replicas) ge {_VERY_MANY} }}"
     for_each_backend = [
         "250ms",  # Serve's own
-        "stick-table type integer size 1k expire 1h",
-        "stick on int(1) if { be_conn le 1 }",
+        "stick-table type integer size 1k expire 1h",  # servers by their numbers, and by 0 who had the last one alone
+        "http-request set-var(txn.replicas) nbsrv",
+        "stick on int(0) if { be_conn le 1 }",
+        f"stick match rand(1000),mod(txn.replicas),add(1) if {very_many}",
+        "stick store-response srv_id",
         "default-server",  # the rest of Serve's line follows
     ]
     # HAProxy keeps a connection to a replica only while less than a fifth of its files are open. More than some 1,600

@@ -6,24 +6,15 @@ we need of it the gateway does itself: it counts what waits, watches deadlines a
 finishes what it has accepted before it ends. Serve still starts, probes, drains and replaces the replica.
 
 Serve takes the middlewares from the function that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names, just before it
-starts uvicorn: where we have uvicorn take our kind of connection (serve/connection.py), and look less often whether it
-should end.
+starts uvicorn: where we have it start our kind, with our kind of connection (serve/connection.py).
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
-
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-if TYPE_CHECKING:
-    from uvicorn import Server
-
 CALLBACK = f"{__name__}:middlewares"
-
-_TICK_S = 0.5  # uvicorn's own is 0.1, in each of a server's HTTP servers
 
 _application: ASGIApp | None = None  # of this process: a replica is a process, and has one
 
@@ -39,15 +30,11 @@ def middlewares() -> list[Middleware]:
     import uvicorn
     from uvicorn.config import HTTP_PROTOCOLS
 
+    from serve.connection import Server
+
     HTTP_PROTOCOLS["auto"] = "serve.connection:Connection"
-    uvicorn.Server.main_loop = _tick  # type: ignore[assignment]
+    uvicorn.Server = Server  # type: ignore[misc]
     return []
-
-
-async def _tick(server: Server) -> None:
-    """As uvicorn's: the date of the answers is renewed, and it ends when it should."""
-    while not await server.on_tick(0):  # noqa: ASYNC110  uvicorn has no event for it
-        await asyncio.sleep(_TICK_S)
 
 
 def past(serve: ASGIApp) -> ASGIApp:

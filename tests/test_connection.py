@@ -19,16 +19,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from serve.connection import Connection
+from serve.connection import Connection, Server
 
 LARGE = "x" * 3_000_000
 
 
 class Watched(Connection):
     alive: ClassVar[weakref.WeakSet[Connection]] = weakref.WeakSet()
+    turn = 0  # of the event loop, while it is busy
+    made_in: ClassVar[list[int]] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.alive.add(self)
+        self.made_in.append(Watched.turn)
         super().connection_made(transport)
 
 
@@ -48,6 +51,13 @@ async def broken(request: Request) -> Response:
     raise RuntimeError("unforeseen")
 
 
+async def busy(request: Request) -> Response:
+    time.sleep(0.5)  # noqa: ASYNC251  as a batch would
+    for Watched.turn in range(1, 50):
+        await asyncio.sleep(0)
+    return PlainTextResponse("done")
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
     routes = [
@@ -55,8 +65,9 @@ def address() -> Iterator[tuple[str, int]]:
         Route("/stream", stream),
         Route("/large", large),
         Route("/broken", broken),
+        Route("/busy", busy),
     ]
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), http=Watched, lifespan="off", log_config=None))
+    server = Server(uvicorn.Config(Starlette(routes=routes), http=Watched, lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -150,3 +161,17 @@ def test_a_connection_that_is_reset_is_forgotten(client: socket.socket) -> None:
         time.sleep(0.05)
         gc.collect()
     assert not Watched.alive
+
+
+def test_a_burst_of_connections_is_accepted_in_few_turns_of_the_loop(
+    address: tuple[str, int], client: socket.socket
+) -> None:
+    client.sendall(b"GET /busy HTTP/1.1\r\nhost: test\r\n\r\n")
+    time.sleep(0.1)
+    burst = [socket.create_connection(address, timeout=10) for _ in range(16)]
+    until(client, b"done")
+    for one in burst:
+        one.close()
+    in_turns = [turn for turn in Watched.made_in if turn]
+    assert len(in_turns) == 16
+    assert len(set(in_turns)) <= 4, in_turns

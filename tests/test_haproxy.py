@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.conftest import Server
-from tests.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, sent_to_replicas
+from tests.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
 
 
 def answers(server: Server) -> bool:
@@ -33,11 +33,15 @@ def clients(server: Server, count: int) -> Iterator[list[HTTPConnection]]:
         yield [stack.enter_context(closing(HTTPConnection(address, timeout=30))) for _ in range(count)]
 
 
+def ask(client: HTTPConnection, *texts: str) -> None:
+    body = json.dumps({"texts": texts})
+    client.request("POST", "/v2/models/intent/predict", body, {"content-type": "application/json"})
+
+
 def at_once(clients: list[HTTPConnection]) -> list[int]:
     """The statuses of requests that take long, one a client."""
     for number, client in enumerate(clients):
-        slow = {"texts": [f"parcel {number} of order {i} is late" for i in range(16)]}
-        client.request("POST", "/v2/models/intent/predict", json.dumps(slow), {"content-type": "application/json"})
+        ask(client, *[f"parcel {number} of order {i} is late" for i in range(16)])
     answers = [client.getresponse() for client in clients]
     return [answer.status for answer in answers if answer.read()]
 
@@ -77,6 +81,30 @@ def test_requests_share_connections_to_the_replicas_however_many_clients_there_a
         for _ in range(5):
             assert at_once(many) == [200] * 16
         assert sum(sent_to_replicas(own_server, "connect")) - before < 16
+
+
+def test_of_very_many_requests_each_replica_has_its_share_though_one_answers_sooner(own_server: Server) -> None:
+    def sent() -> int:
+        return sum(sent_to_replicas(own_server))
+
+    slow_one, first = replicas(own_server)[0], sent()
+    os.kill(slow_one, signal.SIGSTOP)
+    try:
+        with clients(own_server, 360) as many:
+            for number, client in enumerate(many[:300]):
+                ask(client, f"where is order {number}?")
+            eventually(lambda: sent() == first + 300, 5)
+            eventually(lambda: sum(sent_to_replicas(own_server, "scur")) < 200, 5)  # the other one has answered its own
+            before = sent_to_replicas(own_server)
+            for number, client in enumerate(many[300:]):
+                ask(client, f"is order {number} late?")
+            eventually(lambda: sent() == first + 360, 5)
+            shares = [now - then for now, then in zip(sent_to_replicas(own_server), before, strict=True)]
+            os.kill(slow_one, signal.SIGCONT)
+            assert {client.getresponse().status for client in many} <= {200, 503}
+    finally:
+        os.kill(slow_one, signal.SIGCONT)
+    assert min(shares) >= 10, shares
 
 
 @pytest.mark.parametrize("name", ["haproxy -db", "ray::HAProxyManager"])
