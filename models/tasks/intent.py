@@ -52,49 +52,51 @@ class Intent(ClassifierTask):
         self._known_texts: list[str] = known["texts"]
         logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1)
         self._known = np.ascontiguousarray(_directions(logits).T)
+        self._ranks = min(max(2, self.options.top_k), len(self.labels))  # the second stands in for out-of-scope
         # Whoever gets a probability of this much gets the label, and is not handed to a person.
         self._sure_from = max(self.options.handoff_below, _OUT_OF_SCOPE_FROM)
 
     def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities, and two columns more: the known question that is seen most like the text, and how like.
+        """Probabilities; the known question that is seen most like the text, and how like; the likeliest labels.
 
-        Not looked for where no text of the batch can need it: a text alone would wait for that longer than for its
-        softmax.
+        The question is not looked for where no text of the batch can need it: a text alone would wait for that longer
+        than for its softmax.
         """
+        labels = len(self.labels)
+        rows = np.empty((len(output), labels + 2 + self._ranks), np.float32)
         shares = softmax(output)
-        if not self._known_texts:
-            return shares
-        rows = np.empty((len(output), len(self.labels) + 2), np.float32)
-        rows[:, :-2] = shares
-        if float(np.minimum.reduce(np.maximum.reduce(shares, axis=-1))) >= self._sure_from:
-            rows[:, -2:] = _NOT_LOOKED_FOR
+        rows[:, :labels] = shares
+        rows[:, labels + 2 :] = (-shares).argsort(axis=-1, kind="stable")[:, : self._ranks]
+        sure = float(np.minimum.reduce(np.maximum.reduce(shares, axis=-1))) >= self._sure_from
+        if sure or not self._known_texts:
+            rows[:, labels : labels + 2] = _NOT_LOOKED_FOR
         else:
             directions = _directions(output)
             nearest = (directions @ self._known).argmax(axis=-1)
-            rows[:, -2] = nearest
+            rows[:, labels] = nearest
             # Not the product's own value: some processors round it otherwise for one text than for many.
-            rows[:, -1] = np.add.reduce(directions * self._known.T[nearest], axis=-1)
+            rows[:, labels + 1] = np.add.reduce(directions * self._known.T[nearest], axis=-1)
         return rows
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
-        values = row.tolist()  # so few numbers are ranked sooner than numpy has begun
-        shares, nearest = values[: len(self.labels)], values[len(self.labels) :]
-        ranked = sorted(range(len(shares)), key=shares.__getitem__, reverse=True)
-        best = ranked[0]
-        if best == self._out_of_scope and shares[best] < _OUT_OF_SCOPE_FROM and len(ranked) > 1:
-            best = ranked[1]
+        shares = row.tolist()  # so few numbers are read sooner than numpy has begun
+        nearest, similarity, *ranked = shares[len(self.labels) :]
+        top = [int(rank) for rank in ranked]
+        best = top[0]
+        if best == self._out_of_scope and shares[best] < _OUT_OF_SCOPE_FROM and len(top) > 1:
+            best = top[1]
         label, score = self.labels[best], shares[best]
         handoff = best == self._out_of_scope or score < self.options.handoff_below
         answer: Prediction = {
             "label": label,
             "score": rounded(score),
             "handoff": handoff,
-            "top_k": [{"label": self.labels[i], "score": rounded(shares[i])} for i in ranked[: self.options.top_k]],
+            "top_k": [{"label": self.labels[i], "score": rounded(shares[i])} for i in top[: self.options.top_k]],
         }
         if not handoff and label in self._answers:
             answer["answer"] = self._answers[label]
-        if handoff and best != self._out_of_scope and nearest and nearest[1] >= self.options.nearest_above:
-            answer["nearest"] = {"question": self._known_texts[int(nearest[0])], "similarity": rounded(nearest[1])}
+        if handoff and best != self._out_of_scope and similarity >= self.options.nearest_above:
+            answer["nearest"] = {"question": self._known_texts[int(nearest)], "similarity": rounded(similarity)}
         return answer
 
     @classmethod
