@@ -50,8 +50,8 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         "stick store-response srv_id",
         "default-server",  # the rest of Serve's line follows
     ]
-    # HAProxy keeps a connection to a replica only while less than a fifth of its files are open. More than some 1,600
-    # clients, busy or not, and each request would have a connection of its own made and thrown away (0009).
+    # HAProxy keeps a connection to a replica only while less than a fifth of its files are open: with some 1,000
+    # clients that wait, or 2,000 idle ones, each request would have one made for it and thrown away (0009).
     for_the_process = [
         "127.0.0.1:514 local0 info",  # Serve's own
         f"tune.pool-low-fd-ratio {_FILES_FOR_REUSE}",
