@@ -28,7 +28,7 @@ _HUNG_S = 60.0
 # More work than this goes to a thread: whoever must be refused, or is known, is not to wait for a batch to end.
 _PROMPT_S = 0.15
 # Between two batches on the event loop: in three turns answers leave, and what has come is read, parsed and queued. New
-# connections are accepted one a turn, so it goes on until a turn had nothing to do, or the model has waited for long.
+# connections are accepted a few a turn, so it goes on until a turn had nothing to do, or the model has waited for long.
 _TURNS = 3
 _IDLE_TURN_S = 50e-6
 _LONGEST_TURNS_S = 5e-3

@@ -17,7 +17,7 @@ _CUT_OFF = "the replica that had this request ended before it answered; send it 
 _RETRY_AFTER_S = 2
 _WRAPPER = Path(__file__).with_name("haproxy.sh")
 _BUFFER_BYTES = 32 * 1024  # a connection has two; hundreds of short texts fit
-_FILES_FOR_REUSE = 90  # percent
+_FILES_FOR_REUSE = 90  # percent; the rest is for connections that must be made
 _VERY_MANY = 64  # requests under way, for each replica: more than a batch, and another like it waits
 
 

@@ -26,7 +26,8 @@ LARGE = "x" * 3_000_000
 
 class Watched(Connection):
     alive: ClassVar[weakref.WeakSet[Connection]] = weakref.WeakSet()
-    turn = 0  # of the event loop, while it is busy
+    busy = threading.Event()  # the event loop
+    turn = 0  # of it, since then
     made_in: ClassVar[list[int]] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -52,6 +53,7 @@ async def broken(request: Request) -> Response:
 
 
 async def busy(request: Request) -> Response:
+    Watched.busy.set()
     time.sleep(0.5)  # noqa: ASYNC251  as a batch would
     for Watched.turn in range(1, 50):
         await asyncio.sleep(0)
@@ -167,7 +169,7 @@ def test_a_burst_of_connections_is_accepted_in_few_turns_of_the_loop(
     address: tuple[str, int], client: socket.socket
 ) -> None:
     client.sendall(b"GET /busy HTTP/1.1\r\nhost: test\r\n\r\n")
-    time.sleep(0.1)
+    assert Watched.busy.wait(10)
     burst = [socket.create_connection(address, timeout=10) for _ in range(16)]
     until(client, b"done")
     for one in burst:

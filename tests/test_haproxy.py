@@ -43,7 +43,9 @@ def at_once(clients: list[HTTPConnection]) -> list[int]:
     for number, client in enumerate(clients):
         ask(client, *[f"parcel {number} of order {i} is late" for i in range(16)])
     answers = [client.getresponse() for client in clients]
-    return [answer.status for answer in answers if answer.read()]
+    for answer in answers:
+        answer.read()  # or the connection could not be used again
+    return [answer.status for answer in answers]
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class Intent(ClassifierTask):
         self._sure_from = max(self.options.handoff_below, _OUT_OF_SCOPE_FROM)
 
     def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities; the known question that is seen most like the text, and how like; the likeliest labels.
+        """(texts, labels + 2 + ranks): probabilities; the known question most like it, and how like; the best labels.
 
         The question is not looked for where no text of the batch can need it: a text alone would wait for that longer
         than for its softmax.
