@@ -82,9 +82,16 @@ class InvalidRequest(RequestError):
 
 
 class Overloaded(RequestError):
-    """Raise when taking the request on would make it and others late; always with `retry_after`."""
+    """Raise when taking the request on would make it and others late; always with `retry_after`.
+
+    For `full_s` seconds any other request would be refused as well.
+    """
 
     status, code = 503, "overloaded"
+
+    def __init__(self, message: str, *, retry_after: int, full_s: float = 0.0):
+        super().__init__(message, retry_after=retry_after)
+        self.full_s = full_s
 
 
 class NotReady(RequestError):

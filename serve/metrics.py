@@ -82,7 +82,9 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
         )
         self._dropped = Counter(
-            "flywheel_dropped_texts", "Texts that never reached the model, and why.", ["task", "reason"]
+            "flywheel_dropped_texts",
+            "Texts that never reached the model, and why. A request that HAProxy refused counts as one.",
+            ["task", "reason"],
         )
         self._cache = Counter(
             "flywheel_cache_texts",
@@ -127,6 +129,13 @@ class Metrics:
     def request(self, version: str, endpoint: str, status: int, seconds: float) -> None:
         self._child(self._requests, version, endpoint, str(status)).inc()
         self._child(self._latency, version, endpoint).observe(seconds)
+
+    def refused(self, predicts: int, infers: int) -> None:
+        """Requests that HAProxy refused for this replica: not even their number of texts is known."""
+        for endpoint, count in (("predict", predicts), ("infer", infers)):
+            if count:
+                self._child(self._requests, "none", endpoint, "503").inc(count)
+        self.dropped("overloaded", predicts + infers)
 
     def batch(self, version: str, size: int, seconds: float) -> None:
         self._child(self._texts, version).inc(size)

@@ -35,6 +35,7 @@ from serve.version import LoadedVersion
 log = logging.getLogger("flywheel.replica")
 
 _FOLLOW_EVERY_S = 1.0
+_LEAST_TOKENS = 3  # a word between the two that begin and end each text
 
 
 class Replica:
@@ -171,12 +172,14 @@ class Replica:
         if self.backlog_s <= longest / 2:  # a batch that runs is far shorter than the other half
             return
         tokens = version.encoder.estimated_tokens(texts, version.batcher.knows)
+        self._admission.met(known=not tokens)
         wait = version.batcher.wait_s(tokens)
         if tokens and wait > longest:
             self.metrics.dropped("overloaded", len(texts))
             raise Overloaded(
                 f"the model is busy for the next {wait:.1f} s; try again later",
                 retry_after=math.ceil(min(wait - longest, limits.deadline_s)),
+                full_s=self._admission.full_s(version.batcher.wait_s(_LEAST_TOKENS)),
             )
 
     def _recorder(self) -> Recorder:

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.errors import Internal, MethodNotAllowed, NotFound, RequestError
+from serve.errors import Internal, MethodNotAllowed, NotFound, Overloaded, RequestError
+from serve.haproxy import FULL_MS
 from serve.schemas import to_json
 
 log = logging.getLogger("flywheel.gateway")
@@ -53,6 +54,8 @@ def error_response(error: RequestError) -> Response:
     response = json_response(error.body(), error.status)
     if error.retry_after is not None:
         response.headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, Overloaded) and error.full_s:
+        response.headers[FULL_MS] = str(round(error.full_s * 1000))
     return response
 
 

@@ -32,3 +32,19 @@ def test_however_late_they_are_some_are_let_in() -> None:
     for step in range(1000):
         admission.waited(60.0, step * 0.2)
     assert 0.5 <= admission.bound_s < 0.6
+
+
+def test_a_full_replica_need_not_see_what_it_would_refuse_unless_some_of_it_is_known() -> None:
+    admission = Admission(1.0)
+    assert admission.full_s(least_wait_s=0.8) == 0.0  # a short text can still be taken
+    assert admission.full_s(least_wait_s=1.1) == pytest.approx(0.1)
+    for number in range(200):
+        admission.met(known=number % 2 == 0)
+    assert admission.full_s(least_wait_s=1.1) == 0.0
+    for _ in range(200):
+        admission.met(known=False)
+    assert admission.full_s(least_wait_s=1.1) == pytest.approx(0.1)
+
+
+def test_however_long_may_be_waited_a_replica_is_asked_again_soon() -> None:
+    assert Admission(300.0).full_s(least_wait_s=301.0) == pytest.approx(0.5)

@@ -1,7 +1,8 @@
-"""HAProxy: which replica it sends a request to; and killed, it is back within seconds."""
+"""HAProxy: which replica it sends a request to, and when to none; and killed, it is back within seconds."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,10 +12,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
+from itertools import count
 
 import httpx
 import pytest
 
+from loadtests.arrivals import OpenLoop, new_event_loop
+from serve.haproxy import REFUSED
 from tests.conftest import Server
 from tests.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
 
@@ -107,6 +111,39 @@ def test_of_very_many_requests_each_replica_has_its_share_though_one_answers_soo
     finally:
         os.kill(slow_one, signal.SIGCONT)
     assert min(shares) >= 10, shares
+
+
+def refusals_counted(server: Server) -> float:
+    """Answers 503 of the task so far, by its metrics; asks it first, for HAProxy tells with the next request."""
+    for _ in range(8):
+        answer_of(server)
+    pattern = r'^flywheel_requests_total\{endpoint="predict",status="503",task="intent",.*\} (\S+)$'
+    return sum(map(float, re.findall(pattern, server.get("/metrics").text, re.M)))
+
+
+def requests_of_thirty_words() -> Iterator[bytes]:
+    head = b"POST /v2/models/intent/predict HTTP/1.1\r\nhost: flywheel\r\ncontent-type: application/json\r\n"
+    for number in count():
+        body = json.dumps({"text": f"parcel {number}" + " is late" * 15}).encode()
+        yield head + f"content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_of_an_overload_most_is_refused_before_it_reaches_a_replica_and_counted(own_server: Server) -> None:
+    counted, sent = refusals_counted(own_server), sum(sent_to_replicas(own_server))
+    with more_open_files(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        outcome = runner.run(OpenLoop(own_server.url, requests_of_thirty_words(), 3000).run(rate=2000, seconds=4))
+    sent = sum(sent_to_replicas(own_server)) - sent
+    accepted, shed = len(outcome.accepted), len(outcome.shed)  # shed: 503 in the shape of the contract
+    assert (outcome.sent, outcome.lost, outcome.hung, outcome.other) == (accepted + shed, 0, 0, {})
+    assert accepted <= sent < accepted + shed / 2
+    eventually(lambda: refusals_counted(own_server) - counted == shed, 10)
+
+
+def test_a_client_cannot_count_refusals(own_server: Server) -> None:
+    counted = refusals_counted(own_server)
+    answer = own_server.post("/v2/models/intent/predict", json=GOOD, headers={REFUSED: "1000 0"})
+    assert answer.status_code == 200
+    assert refusals_counted(own_server) == counted
 
 
 @pytest.mark.parametrize("name", ["haproxy -db", "ray::HAProxyManager"])
