@@ -8,6 +8,7 @@ or is being answered now, is not run again.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -32,6 +33,9 @@ _PROMPT_S = 0.15
 _TURNS = 3
 _IDLE_TURN_S = 50e-6
 _LONGEST_TURNS_S = 5e-3
+# For so long the event loop stays awake for who asks again at once, as one client alone does: a virtual machine's core
+# that sleeps is slow to wake, and its caches are taken by others.
+_AWAKE_S = 1e-3
 
 Run = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 Waited = Callable[[float, float], None]
@@ -75,6 +79,7 @@ class Batcher:
         # wait as much as the model does, and belongs into the estimate of a wait.
         self._free_since: float | None = None
         self._arrived = asyncio.Event()
+        self._was_idle_s = math.inf  # the last time that there was nothing to do
         self._loop: asyncio.AbstractEventLoop
         self._worker: asyncio.Task[None] | None = None
 
@@ -159,7 +164,7 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while True:
-                await self._arrived.wait()
+                await self._work_arrives()
                 if self._prompt:
                     await _catch_up()
                 self._tell_dropped(self._waiting.drop())
@@ -177,6 +182,17 @@ class Batcher:
             # Whoever waits hears of it at once; the replica reports that it is unhealthy and is replaced.
             for entry in [*self._running, *self._waiting.clear()]:
                 entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
+
+    async def _work_arrives(self) -> None:
+        """Return when there is something to do: at once, if it comes as soon after the last as it lately did."""
+        if self._arrived.is_set():
+            return
+        began = time.monotonic()
+        if self._inline and self._was_idle_s < _AWAKE_S:
+            while not self._arrived.is_set() and time.monotonic() - began < _AWAKE_S:  # noqa: ASYNC110  see _AWAKE_S
+                await asyncio.sleep(0)
+        await self._arrived.wait()
+        self._was_idle_s = time.monotonic() - began
 
     @property
     def _prompt(self) -> bool:

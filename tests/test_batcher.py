@@ -623,3 +623,36 @@ async def test_who_joins_a_text_that_runs_tells_no_wait(metrics: Metrics, model:
         await batcher.stop()
     assert len(told) == 1
     assert told[0] >= 0
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    turns = 0
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        super()._run_once()  # type: ignore[misc]
+
+
+def test_who_asks_again_at_once_finds_the_event_loop_awake_and_who_does_not_finds_it_asleep(
+    metrics: Metrics, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.batcher._AWAKE_S", 0.1)
+
+    async def turns_after(batcher: Batcher, pause: float) -> int:
+        """In the tenth of a second that follows two texts with a pause between them."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, CountingLoop)
+        await batcher.submit([(1,)], time.monotonic() + 10)
+        await asyncio.sleep(pause)
+        await batcher.submit([(1,)], time.monotonic() + 10)
+        before = loop.turns
+        await asyncio.sleep(0.1)
+        return loop.turns - before
+
+    async def run() -> None:
+        async with batching(metrics, model, inline=True) as batcher:
+            assert await turns_after(batcher, pause=0) > 50
+            assert await turns_after(batcher, pause=0.3) < 20
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        runner.run(run())
