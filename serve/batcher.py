@@ -80,6 +80,7 @@ class Batcher:
         self._free_since: float | None = None
         self._arrived = asyncio.Event()
         self._was_idle_s = math.inf  # the last time that there was nothing to do
+        self._was_alone = False  # the text that ran last
         self._loop: asyncio.AbstractEventLoop
         self._worker: asyncio.Task[None] | None = None
 
@@ -172,6 +173,7 @@ class Batcher:
                 if not self._waiting:
                     self._arrived.clear()
                 if batch:
+                    self._was_alone = len(batch) == 1
                     self._running, self._running_since = batch, time.monotonic()
                     await self._answer(batch)
                     self._tell_waits(batch)
@@ -184,11 +186,11 @@ class Batcher:
                 entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
 
     async def _work_arrives(self) -> None:
-        """Return when there is something to do: at once, if it comes as soon after the last as it lately did."""
+        """Return when there is something to do: at once where one client is alone, and asks again as soon as it did."""
         if self._arrived.is_set():
             return
         began = time.monotonic()
-        if self._inline and self._was_idle_s < _AWAKE_S:
+        if self._inline and self._was_alone and self._was_idle_s < _AWAKE_S:
             while not self._arrived.is_set() and time.monotonic() - began < _AWAKE_S:  # noqa: ASYNC110  see _AWAKE_S
                 await asyncio.sleep(0)
         await self._arrived.wait()
