@@ -101,7 +101,7 @@ def flags_of_its_end() -> dict[str, str]:
 def _refusals() -> list[str]:
     """Of very many requests, refuse those that would go to a replica which has just said that it is full.
 
-    It would refuse them itself, for ten times the processor time, which its model then lacks (0022).
+    It would refuse them itself, for several times the processor time, which its model then lacks (0022).
     """
     body = json.dumps({"error": _FULL, "code": "overloaded"})
     return [
@@ -111,16 +111,16 @@ def _refusals() -> list[str]:
         f"acl full var(txn.full_for) -m int 1:{_LONGEST_FULL_MS}",
         "acl predict path_end /predict",
         "acl infer path_end /infer",
+        "acl asks path_end /predict /infer",
         "http-request sc-inc-gpc(0,0) if full METH_POST predict",
         "http-request sc-inc-gpc(1,0) if full METH_POST infer",
-        *(
-            f"http-request return status 503 content-type application/json string '{body}'"
-            f" hdr retry-after %[sc_get_gpt(1,0)] if full METH_POST {endpoint}"
-            for endpoint in ("predict", "infer")
-        ),
+        f"http-request return status 503 content-type application/json string '{body}'"
+        " hdr retry-after %[sc_get_gpt(1,0)] if full METH_POST asks",
         f"http-request del-header {REFUSED}",  # a client's
-        f'http-request set-header {REFUSED} "%[sc_clr_gpc(0,0)] %[sc_clr_gpc(1,0)]"'
-        " if { sc_get_gpc(0,0) gt 0 } or { sc_get_gpc(1,0) gt 0 }",
+        "acl untold sc_get_gpc(0,0) gt 0",
+        "acl untold sc_get_gpc(1,0) gt 0",  # or: two lines of a name are alternatives
+        # Told with a request that the replica counts too: of other endpoints it would not look.
+        f'http-request set-header {REFUSED} "%[sc_clr_gpc(0,0)] %[sc_clr_gpc(1,0)]" if untold METH_POST asks',
         "acl refuses status 503",
         f"acl says_full res.hdr({FULL_MS}) -m found",
         "http-response track-sc1 srv_id if refuses says_full",

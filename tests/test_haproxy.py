@@ -17,7 +17,7 @@ from itertools import count
 import httpx
 import pytest
 
-from loadtests.arrivals import OpenLoop, new_event_loop
+from loadtests.arrivals import OpenLoop, Outcome, new_event_loop
 from serve.haproxy import REFUSED
 from tests.conftest import Server
 from tests.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
@@ -121,22 +121,37 @@ def refusals_counted(server: Server) -> float:
     return sum(map(float, re.findall(pattern, server.get("/metrics").text, re.M)))
 
 
-def requests_of_thirty_words() -> Iterator[bytes]:
+def requests_of_thirty_words(known: int = 0) -> Iterator[bytes]:
+    """Each new, but for one of `known`, which is always the same."""
     head = b"POST /v2/models/intent/predict HTTP/1.1\r\nhost: flywheel\r\ncontent-type: application/json\r\n"
     for number in count():
-        body = json.dumps({"text": f"parcel {number}" + " is late" * 15}).encode()
+        name = "known" if known and number % known == 0 else f"parcel {number}"
+        body = json.dumps({"text": name + " is late" * 15}).encode()
         yield head + f"content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def test_of_an_overload_most_is_refused_before_it_reaches_a_replica_and_counted(own_server: Server) -> None:
-    counted, sent = refusals_counted(own_server), sum(sent_to_replicas(own_server))
+def overloaded(server: Server, requests: Iterator[bytes]) -> tuple[Outcome, int]:
+    """How more requests than it can answer ended, and how many of them HAProxy sent to replicas."""
+    before = sum(sent_to_replicas(server))
     with more_open_files(), asyncio.Runner(loop_factory=new_event_loop) as runner:
-        outcome = runner.run(OpenLoop(own_server.url, requests_of_thirty_words(), 3000).run(rate=2000, seconds=4))
-    sent = sum(sent_to_replicas(own_server)) - sent
+        outcome = runner.run(OpenLoop(server.url, requests, 3000).run(rate=2000, seconds=4))
+    return outcome, sum(sent_to_replicas(server)) - before
+
+
+def test_of_an_overload_most_is_refused_before_it_reaches_a_replica_and_counted(own_server: Server) -> None:
+    counted = refusals_counted(own_server)
+    outcome, sent = overloaded(own_server, requests_of_thirty_words())
     accepted, shed = len(outcome.accepted), len(outcome.shed)  # shed: 503 in the shape of the contract
     assert (outcome.sent, outcome.lost, outcome.hung, outcome.other) == (accepted + shed, 0, 0, {})
     assert accepted <= sent < accepted + shed / 2
+    own_server.get("/v2/models/intent")  # nothing is told with what the replica does not count
     eventually(lambda: refusals_counted(own_server) - counted == shed, 10)
+
+
+def test_where_more_than_a_few_requests_are_known_a_full_replica_sees_all_of_them(own_server: Server) -> None:
+    outcome, sent = overloaded(own_server, requests_of_thirty_words(known=4))
+    assert len(outcome.shed) > 0
+    assert sent == outcome.sent
 
 
 def test_a_client_cannot_count_refusals(own_server: Server) -> None:
