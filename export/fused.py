@@ -20,10 +20,6 @@ from export.checkpoint import TextModel
 from export.unpadded import Layout
 
 _NAME = "onnxruntime"
-# Added to the scores of padding, whose key is that of its text's last token (Layout.in_row): it gets e^-50 of that
-# one's weight, which no sum of float32 sees. The operator's own -10,000 gives the least that onnxruntime's exp can, a
-# denormal number: some processors multiply those by microcode, for an eighth of a run (docs/decisions/0019).
-_PADDING_SCORE = -50.0
 
 
 def with_fused_operators(model: TextModel, *, tanh_gelu: bool) -> TextModel:
@@ -58,24 +54,20 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Queries, keys and values of shape (batch, heads, length, size) to (batch, length, heads, size).
 
-    With a `layout` these are one row of all tokens, which is laid out as its texts for as long as attention needs that.
+    With a `layout` the query is of one row of all tokens, and has the keys and values in it.
     """
+    if layout is not None:
+        return layout.attention(query.transpose(1, 2), scaling), None
     batch, heads, length, size = query.shape
     inputs = [tensor.transpose(1, 2).reshape(batch, length, heads * size) for tensor in (query, key, value)]
-    attributes: dict[str, Any] = {"num_heads": heads, "scale": float(scaling)}
-    if layout is not None:
-        inputs, mask = [layout.as_texts(tensor) for tensor in inputs], layout.mask
-        attributes["mask_filter_value"] = _PADDING_SCORE
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
         (*inputs, None, None if mask is None else mask.to(torch.int32)),
-        attributes,
+        {"num_heads": heads, "scale": float(scaling)},
         dtype=query.dtype,
         shape=inputs[0].shape,
         version=1,
     )
-    if layout is not None:
-        output = layout.as_row(output)
     return output.reshape(batch, length, heads, size), None
 
 

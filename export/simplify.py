@@ -29,19 +29,23 @@ def without_reshapes_in_a_row(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_bias_in_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantized products with their bias in one MatMulIntegerToFloat: onnxruntime fuses all but the bias."""
+    """Quantized products with their bias in one MatMulIntegerToFloat: onnxruntime fuses all but the bias.
+
+    Only those whose weights are rounded symmetrically, as the quantizer does it.
+    """
 
     def apart(op: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any, bias: Any) -> Any:
         product = op.MatMul(op.DequantizeLinear(x, x_scale, x_zero), op.DequantizeLinear(w, w_scale, w_zero))
         return op.Add(product, bias)
 
-    def fused(op: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, w_zero: Any, bias: Any) -> Any:
-        inputs = (x, w, x_scale, w_scale, x_zero, w_zero, bias)
-        return op.MatMulIntegerToFloat(*inputs, _domain="com.microsoft")
+    def fused(op: Any, x: Any, w: Any, x_scale: Any, w_scale: Any, x_zero: Any, bias: Any, **_: Any) -> Any:
+        # A zero point of zero is the operator's default, for which it need not multiply.
+        return op.MatMulIntegerToFloat(x, w, x_scale, w_scale, x_zero, None, bias, _domain="com.microsoft")
 
-    def is_bias(context: Any, bias: ir.Value, **_: Any) -> bool:
-        return bias.const_value is not None and len(bias.const_value.shape) == 1
+    def fits(context: Any, w_zero: ir.Value, bias: ir.Value, **_: Any) -> bool:
+        symmetric = w_zero.const_value is not None and not w_zero.const_value.numpy().any()
+        return symmetric and bias.const_value is not None and len(bias.const_value.shape) == 1
 
     # What rounds the input stays for the other products that read it.
-    rewritten: onnx.ModelProto = rewrite(model, [pattern.RewriteRule(apart, fused, is_bias, remove_nodes=False)])
+    rewritten: onnx.ModelProto = rewrite(model, [pattern.RewriteRule(apart, fused, fits, remove_nodes=False)])
     return rewritten

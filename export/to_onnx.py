@@ -20,7 +20,7 @@ from export.optimize import quantize_static_int8, to_fp16
 from export.parity import measure_parity
 from export.session import OnnxSession
 from export.tokenizer import TextEncoder
-from export.unpadded import Unpadded, knows_its_positions
+from export.unpadded import Unpadded, can_be_unpadded
 
 
 def export_bundle(
@@ -49,7 +49,7 @@ def export_bundle(
         fp32, final = Path(tmp) / "fp32.onnx", Path(tmp) / "final.onnx"
         fused = with_fused_operators(model, tanh_gelu=precision == "int8")
         # A GPU pads gladly, and cannot record a graph whose shapes depend on what is in the mask.
-        skips_padding = precision == "int8" and knows_its_positions(model)
+        skips_padding = precision == "int8" and can_be_unpadded(model)
         trace(Unpadded(fused) if skips_padding else fused, tokenizer, fp32)
         if precision == "int8":
             quantize_static_int8(fp32, final, [row.ids for row in encoder.encode(calibration)])

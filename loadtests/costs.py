@@ -12,6 +12,7 @@ line. Linux only.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 import time
@@ -74,17 +75,26 @@ def spent(pid: int, seconds: float) -> dict[str, float]:
     shares = {key: (spent_s - before.get(key, 0.0)) / (ended - began) for key, spent_s in after.items()}
     replicas: dict[int, list[float]] = defaultdict(list)
     kinds: dict[str, float] = defaultdict(float)
-    for (process, _), share in shares.items():
+    for (process, thread), share in shares.items():
         name = command(process)
-        if "ServeReplica:intent" in name:
-            replicas[process].append(share)
-        else:
+        if "ServeReplica:intent" not in name:
             kinds[kind_of(name)] += share
+        elif steps_back(process, thread):
+            kinds["replica: the model and the event loop"] += share
+        else:
+            replicas[process].append(share)
     for own in replicas.values():
-        model, loop, *others = [*sorted(own, reverse=True), 0.0]
-        kinds["replica: the model and the event loop"] += model + loop
+        loop, *others = sorted(own, reverse=True)
+        kinds["replica: the model and the event loop"] += loop
         kinds["replica: other threads (the log's)"] += sum(others)
     return kinds
+
+
+def steps_back(process: int, thread: int) -> bool:
+    """Whether it is the model's thread: alone in its process it lets the others go first."""
+    with suppress(OSError):
+        return os.getpriority(os.PRIO_PROCESS, thread) > os.getpriority(os.PRIO_PROCESS, process)
+    return False
 
 
 def kind_of(name: str) -> str:

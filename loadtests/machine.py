@@ -1,7 +1,8 @@
-"""What the figures were measured on: processor, cores, versions."""
+"""What the figures were measured on: processor, cores, versions, model."""
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import time
@@ -23,6 +24,12 @@ def versions(peers: Sequence[str]) -> str:
     ours = [("Flywheel", "flywheel-serve"), ("Ray", "ray"), ("onnxruntime", "onnxruntime")]
     named = [f"{title} {_installed(package)}" for title, package in ours]
     return ", ".join([*named, f"Python {platform.python_version()}", *map(_pinned, peers), time.strftime("%Y-%m-%d")])
+
+
+def model(bundle: Path) -> str:
+    """Which export it is: one by an older version may lack what has made the graph faster since."""
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    return f"{manifest['task']} {manifest['precision']}, exported {manifest['created']}"
 
 
 def _processor() -> str:

@@ -195,7 +195,8 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 
 
 def _loads(report: dict[str, Any]) -> Table:
-    table = Table(title=f"{report['machine']}; texts: {report['texts']}; medians of {len(report['rounds'])} rounds")
+    what = f"{report['machine']}; texts: {report['texts']}; medians of {len(report['rounds'])} rounds"
+    table = Table(title=f"{what}\nmodel: {report['model']}")
     table.add_column("server and scenario", no_wrap=True)
     for column in ("requests/s", "min-max", "of the limit", "p50 ms", "p95 ms", "p99 ms", "errors", "labels\ndiffer",
                    "PSS MB"):  # fmt: skip

@@ -138,6 +138,7 @@ class Bench:
         return {
             "machine": machine.describe(),
             "versions": machine.versions(self.options.peers),
+            "model": machine.model(self.bundle),
             "driver": drivers.name(),
             "texts": source,
             "seconds": self.options.seconds,

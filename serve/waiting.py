@@ -1,7 +1,7 @@
 """What waits for the model, and which of it goes next.
 
 A run of the model costs about as much as the tokens in it, plus a share of that for each token of padding, plus what
-some fifteen cost for starting it. So a batch holds texts of like length, up to a number of tokens beyond which it gets
+some twenty cost for starting it. So a batch holds texts of like length, up to a number of tokens beyond which it gets
 no cheaper per token: a short text never waits for a long batch to end, and a busy model loses nothing
 (docs/decisions/0010-batching.md).
 """
@@ -33,7 +33,7 @@ _LATE_S = 0.3  # a queue this long behind is served by age
 _FORGOTTEN = 0.1  # of what a token costs, with each batch
 _MOST_SURPRISE = 10.0
 _DROP_EVERY_S = 0.01
-_START_TOKENS = 15  # what starting the model costs, as many tokens
+_START_TOKENS = 30  # what a batch more costs, as so many tokens: the start of the model, and the event loop's turn
 
 
 @dataclass(slots=True, eq=False)

@@ -53,7 +53,7 @@ def _round(speed: float, short_p99: float = 8.0) -> dict[str, Any]:
 
 def _report(rounds: list[dict[str, Any]], **tests: Any) -> dict[str, Any]:
     facts = {"machine": "a machine", "versions": "some versions", "texts": "some texts", "target_s": 1.0,
-             "limit_setting": {"batch": 8}, "problems": {}}  # fmt: skip
+             "model": "intent int8, exported today", "limit_setting": {"batch": 8}, "problems": {}}  # fmt: skip
     return summarize(rounds, facts, tests.get("overload"), tests.get("soak"))
 
 
@@ -183,6 +183,7 @@ def test_the_table_names_every_server_and_every_bound() -> None:
     assert "could not be installed" in shown
     assert "round 1 was disturbed" in shown
     assert "MISSED" in shown
+    assert "exported today" in shown
 
 
 def test_the_plot_is_an_svg_of_every_server(tmp_path: Path) -> None:

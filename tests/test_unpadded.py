@@ -19,7 +19,7 @@ from export.fused import with_fused_operators
 from export.optimize import quantize_static_int8
 from export.to_onnx import trace
 from export.tokenizer import pad
-from export.unpadded import Unpadded, knows_its_positions
+from export.unpadded import Unpadded, can_be_unpadded
 from tests.conftest import small_classifier
 
 LONGEST = 40
@@ -79,12 +79,17 @@ def test_a_layer_computes_no_padding(traced: Traced, name: str, shape: tuple[int
 
 
 def test_padding_weighs_nothing_and_is_no_number_that_processors_are_slow_with(traced: Traced) -> None:
-    graph = onnx.load(str(traced.unpadded)).graph
-    given = [{a.name: a.f for a in node.attribute} for node in graph.node if node.op_type == "MultiHeadAttention"]
-    assert len(given) == 2
-    for attributes in given:
-        weight = np.exp(np.float32(attributes["mask_filter_value"]))
-        assert np.finfo(np.float32).tiny * 1e9 < weight < np.finfo(np.float32).eps ** 2
+    graph = onnx.load(str(traced.unpadded))
+    weights = [node.output[0] for node in graph.graph.node if node.op_type == "Softmax"]
+    assert len(weights) == 2
+    graph.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in weights)
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    ids, mask = pad(some_rows([9, 3, 17]))
+    for given in session.run(weights, {"input_ids": ids, "attention_mask": mask}):
+        assert given.shape == (3, 4, 17, 17)
+        of_padding = given[1, :, :, 3:]
+        assert np.finfo(np.float32).tiny * 1e9 < of_padding.min()
+        assert of_padding.max() < np.finfo(np.float32).eps ** 2
 
 
 def test_padding_may_be_anywhere_and_anything(traced: Traced) -> None:
@@ -114,8 +119,9 @@ def test_int8_has_each_bias_in_its_product_and_no_reshape_of_a_reshape(traced: T
     graph = onnx.load(str(tmp_path / "int8.onnx")).graph
     made_by = {name: node for node in graph.node for name in node.output}
     products = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
-    assert len(products) == 2 * 6
+    assert len(products) == 2 * 4  # queries, keys and values are one
     assert all(node.input[6].endswith(".bias") for node in products)
+    assert not any(node.input[5] for node in products)  # a zero point of zero, which would be multiplied all the same
     dimensions = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     assert not [node for node in graph.node if node.op_type == "Add" and 1 in map(dimensions.get, node.input)]
     reshapes = [node for node in graph.node if node.op_type == "Reshape"]
@@ -124,4 +130,4 @@ def test_int8_has_each_bias_in_its_product_and_no_reshape_of_a_reshape(traced: T
 
 def test_an_encoder_that_finds_its_positions_itself_keeps_its_padding() -> None:
     config = DistilBertConfig(vocab_size=100, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    assert not knows_its_positions(TextModel(DistilBertModel(config), 2))
+    assert not can_be_unpadded(TextModel(DistilBertModel(config), 2))
