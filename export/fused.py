@@ -25,9 +25,9 @@ _NAME = "onnxruntime"
 def with_fused_operators(model: TextModel, *, tanh_gelu: bool) -> TextModel:
     """A copy of `model` to be traced and never run: its attention is com.microsoft's MultiHeadAttention.
 
-    An encoder that does not take its attention from transformers' AttentionInterface keeps its own. `tanh_gelu`
-    replaces the exact GELU by its tanh approximation (Hendrycks & Gimpel, 2016, https://arxiv.org/abs/1606.08415),
-    which is within 5e-4 of it.
+    Or that of a Layout, where its encoder is given one. An encoder that does not take its attention from transformers'
+    AttentionInterface keeps its own. `tanh_gelu` replaces the exact GELU by its tanh approximation (Hendrycks & Gimpel,
+    2016, https://arxiv.org/abs/1606.08415), which is within 5e-4 of it.
     """
     fused = copy.deepcopy(model)
     AttentionInterface.register(_NAME, _attention)

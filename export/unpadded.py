@@ -3,7 +3,7 @@
 Texts of a batch are padded to the longest, and a layer works on the padding as on any token. Here the padding is left
 out before the first layer. Attention alone must tell one text from the other: it gets them laid out as they came, and
 what it gives for the padding is left out again. This is the unpadding of Effective Transformer (ByteDance, 2020,
-https://github.com/bytedance/effective_transformer), in operators that every provider has. Measured in
+https://github.com/bytedance/effective_transformer), in operators that onnxruntime has already. Measured in
 docs/decisions/0019-no-padding.md and docs/decisions/0023-attention-over-the-row.md.
 """
 
@@ -90,7 +90,7 @@ class Layout(NamedTuple):
 
 
 class Unpadded(nn.Module):
-    """`model`, whose attention is that of export/fused.py, over tokens alone. To be traced and never run.
+    """`model`, as export/fused.py gives it, over tokens alone. To be traced and never run.
 
     The three products of an attention become one here, so `model` is of no other use after that.
     """
