@@ -22,14 +22,12 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from export.errors import BundleError
+
 FORMAT = 2  # 1 had no skips_padding
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
 
 Precision = Literal["fp32", "int8", "fp16"]
-
-
-class BundleError(Exception):
-    """Raised when a bundle is missing, incomplete, damaged, or of a format this version does not read."""
 
 
 class Manifest(BaseModel):

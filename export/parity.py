@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.checkpoint import TextModel
+from export.errors import ParityError
 from export.session import OnnxSession
 from export.tokenizer import pad
 
@@ -22,10 +23,6 @@ MOST_LABELS_MOVED = {"int8": 0.03, "fp16": 0.005, "fp32": 0.0}
 LEAST_MEAN_COSINE = 0.97
 # The same text alone and among others: the largest difference of a score.
 MOST_BATCH_DIFFERENCE = 1e-3
-
-
-class ParityError(Exception):
-    """Raised when an exported model answers differently from its checkpoint, or differently in a batch."""
 
 
 def measure_parity(model: TextModel, session: OnnxSession, texts: Sequence[str]) -> dict[str, Any]:

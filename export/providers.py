@@ -15,10 +15,6 @@ SLOW_ON_CPU = ["SkipLayerNormFusion"]
 Providers = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
-class ProviderError(Exception):
-    """Raised when the configuration asks for a provider that this build or this machine does not have."""
-
-
 class GpuOptions(BaseModel):
     """How a session uses its GPU; on a CPU nothing of it is read. docs/gpu.md says what each setting does."""
 

@@ -11,10 +11,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.bundle import Bundle, BundleError
+from export.bundle import Bundle
+from export.errors import BundleError, ProviderError
 from export.gpu import BoundRun, provider_list
 from export.packed import packed_model
-from export.providers import CPU, CUDA, SLOW_ON_CPU, TENSORRT, GpuOptions, ProviderError, Providers
+from export.providers import CPU, CUDA, SLOW_ON_CPU, TENSORRT, GpuOptions, Providers
 from export.tokenizer import TextEncoder, pad
 
 log = logging.getLogger("flywheel.session")

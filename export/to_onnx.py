@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from export.bundle import Bundle, Precision, write_bundle
 from export.checkpoint import TextModel, load_checkpoint
-from export.fused import with_fused_operators
-from export.optimize import quantize_static_int8, to_fp16
+from export.graph.fused import with_fused_operators
+from export.graph.optimize import quantize_static_int8, to_fp16
+from export.graph.unpadded import Unpadded, can_be_unpadded
 from export.parity import measure_parity
 from export.session import OnnxSession
 from export.tokenizer import TextEncoder
-from export.unpadded import Unpadded, can_be_unpadded
 
 
 def export_bundle(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SEED = ROOT / "models" / "seed"
+SEED = ROOT / "models" / "data" / "seed"
 BANKING77 = ROOT.parent / "shared" / "data" / "banking77" / "test.csv"
 SHORT_TOKENS, LONG_TOKENS = 16, 256  # the two special tokens included
 

@@ -21,9 +21,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from export.providers import GpuOptions, Providers
-from models.curation.terms import Rules
-from models.task import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
-from models.thresholds import Thresholds
+from models.curation.types import Rules
+from models.tasks.base import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
+from models.tasks.thresholds import Thresholds
 
 DEFAULT_FILE = "flywheel.yaml"
 DEFAULT_TASKS: dict[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ class RayConfig(_Section):
 
 
 class ReplicaRange(_Section):
-    """As many replicas as the waiting work asks for (serve/autoscaling.py)."""
+    """As many replicas as the waiting work asks for (serve/rayserve/autoscaling.py)."""
 
     min: int = Field(1, ge=1)
     max: int = Field(ge=1)

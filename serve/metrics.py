@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.samples import State
+from models.feedback.types import State
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

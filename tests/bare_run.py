@@ -11,14 +11,15 @@ from typing import Any
 import orjson
 
 from export.bundle import FORMAT, MANIFEST, Manifest
-from models.checks import Check
-from models.curate import RANKING_STEPS, Context, Curated, Rules, curate
-from models.gate import Verdict
-from models.learners import TextLearner
-from models.retrain import Plan, Result, retrain
-from models.samples import NewFeedback, Sample
-from models.store import Store
-from models.train import Candidate
+from models.curation.pipeline import RANKING_STEPS, Context, Curated, Rules, curate
+from models.evaluation.checks import Check
+from models.evaluation.gate import Verdict
+from models.feedback.store import Store
+from models.feedback.types import NewFeedback, Sample
+from models.retraining.families import TextLearner
+from models.retraining.plan import Plan, Result
+from models.retraining.run import retrain
+from models.training.candidate import Candidate
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Run:
     def states(self) -> dict[str, int]:
         return {state: count for state, count in self.store.counts("intent").items() if count}
 
-    # The three steps of models.learners.Learner
+    # The three steps of models.retraining.families.Learner
 
     def curate(self, samples: Sequence[Sample]) -> Curated:
         context = Context(labels=frozenset({"refund"}), training=(), holdout=(), embed=NotImplemented, redact=str)

@@ -91,7 +91,8 @@ def small_classifier(longest: int) -> tuple[Any, Any]:
     import torch
     from transformers import BertConfig, BertModel
 
-    from export.checkpoint import DEFAULT_BASE, TextModel, load_base
+    from export.base_model import DEFAULT_BASE
+    from export.checkpoint import TextModel, load_base
 
     _, tokenizer = load_base(DEFAULT_BASE)
     torch.manual_seed(0)
@@ -116,7 +117,7 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _PREPARE = """
 from rich.console import Console
 from serve.config import load_config
-from serve.training import prepare
+from serve.cli.progress import prepare
 if __name__ == "__main__":
     prepare(load_config(), Console())
 """
@@ -174,7 +175,7 @@ def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def bundle_of(trained_home: Path) -> Callable[[str], Path]:
     """Task name to the directory of its champion's bundle."""
-    from models.releases import read_release
+    from models.releases.release import read_release
 
     def find(task: str) -> Path:
         release = read_release(trained_home, task)

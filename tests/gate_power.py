@@ -11,9 +11,9 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from models.gate import judge
-from models.thresholds import Thresholds
-from models.trial import Evaluation
+from models.evaluation.evaluate import Evaluation
+from models.evaluation.gate import judge
+from models.tasks.thresholds import Thresholds
 
 Bools = NDArray[np.bool_]
 HOLDOUTS = {330: (3, 0.88), 432: (27, 0.963), 3080: (77, 0.925)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from models.dataset import Example
+from models.data.dataset import Example
 
 THINGS = {
     "astronomy": ("telescope", "comet", "galaxy", "eclipse", "planet", "nebula"),

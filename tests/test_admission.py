@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.admission import Admission
+from serve.engine.admission import Admission
 
 
 def test_all_of_the_target_while_waits_are_as_guessed() -> None:

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from export.bundle import Bundle
 from export.parity import BATCHES, run_in_random_batches, scores
 from export.session import OnnxSession
-from models.behaviour import load_behaviour
-from models.dataset import Dataset, load_dataset
-from models.evaluate import classifier_metrics, ranker_metrics
-from models.fit_ranker import HISTORY
-from models.ranking import Item, Ranker
-from models.task import TextRequest, all_tasks, get_task, softmax
+from models.data.dataset import Dataset, load_dataset
+from models.data.interactions import load_behaviour
+from models.evaluation.metrics import classifier_metrics, ranker_metrics
+from models.tasks.base import TextRequest, all_tasks, get_task, softmax
 from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
+from models.tasks.ranker import HISTORY, Item, Ranker
 
 CLASSIFIERS = ("intent", "sentiment")
 Floats = NDArray[np.float32]

@@ -17,11 +17,11 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from serve.batcher import Batcher
 from serve.config import Batching
+from serve.engine.batcher import Batcher
+from serve.engine.queue import Entry, Job, WaitingTexts
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
-from serve.waiting import Entry, Job, WaitingTexts
 
 BAD = -1
 Rows = list[list[int]]
@@ -636,7 +636,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
 def test_who_asks_again_at_once_finds_the_event_loop_awake_and_who_does_not_finds_it_asleep(
     metrics: Metrics, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.batcher._AWAKE_S", 0.1)
+    monkeypatch.setattr("serve.engine.batcher._AWAKE_S", 0.1)
 
     async def turns_after(batcher: Batcher, pause: float) -> int:
         """In the tenth of a second that follows two texts with a pause between them."""

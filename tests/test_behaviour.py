@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models.behaviour import Behaviour, load_behaviour
-from models.dataset import DatasetError
-from models.fit_ranker import phases, tower_matrices
+from models.data.dataset import DatasetError
+from models.data.interactions import Behaviour, load_behaviour
+from models.training.fit_ranker import phases, tower_matrices
 
 HEADER = "user_id,item_id,event,time,text"
 Row = tuple[str, str, str, str, str]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from export.bundle import FORMAT, MANIFEST, MODEL, TOKENIZER, Bundle, BundleError, write_bundle
-from models.task import all_tasks
+from export.bundle import FORMAT, MANIFEST, MODEL, TOKENIZER, Bundle, write_bundle
+from export.errors import BundleError
+from models.tasks.base import all_tasks
 
 Damage = Callable[[Path], object]
 

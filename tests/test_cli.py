@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from export.bundle import Bundle
-from models.dataset import load_dataset
-from models.registry import Registry
-from models.releases import read_release
-from models.samples import NewFeedback
-from models.store import Store
+from models.data.dataset import load_dataset
+from models.feedback.store import Store
+from models.feedback.types import NewFeedback
+from models.releases.registry import Registry
+from models.releases.release import read_release
 from tests.conftest import flywheel, free_port
 from tests.own_corpus import OWN
 

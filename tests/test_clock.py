@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from serve import clock
-from serve.flags import flags_of_serve
+from serve.rayserve import idle_wakeups
+from serve.rayserve.environment import flags_of_serve
 from tests.conftest import Server
 from tests.test_lifecycle import children, eventually
 
@@ -97,7 +97,7 @@ def test_a_slowed_actor_heeds_a_signal(actor: int) -> None:
 
 
 def test_a_process_that_is_none_of_rays_has_no_clock() -> None:
-    assert clock.find() is None
+    assert idle_wakeups.find() is None
 
 
 def ask(program: Program, method: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from serve.autoscaling import BacklogPolicy, Load, LoadMeter, wanted_replicas
 from serve.config import ConfigError, ReplicaRange, TaskConfig, load_config
+from serve.rayserve.autoscaling import BacklogPolicy, Load, LoadMeter, wanted_replicas
 from tests.conftest import flywheel, free_port
 
 IDLE, STEADY, LATE, SHEDDING = Load(0.0, 0.02), Load(0.002, 0.8), Load(0.3, 1.0), Load(1.0, 1.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.task import all_tasks
+from models.tasks.base import all_tasks
 from serve.config import Config, ConfigError, load_config
 from tests.conftest import ROOT, flywheel
 

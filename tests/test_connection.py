@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from serve.connection import Connection, Server
+from serve.rayserve.http_server import Connection, Server
 
 LARGE = "x" * 3_000_000
 

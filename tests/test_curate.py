@@ -17,13 +17,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 
-from models.curate import Context, Curated, Rules, curate
-from models.curation.likeness import Index, differ_by_typos, fingerprints, words
-from models.curation.shares import shares
-from models.curation.terms import Embed, Group
-from models.dataset import Example, load_dataset, read_rows
-from models.redact import redact
-from models.samples import Sample
+from models.curation.pipeline import Context, Curated, Rules, curate
+from models.curation.quotas import shares
+from models.curation.similarity import Index, differ_by_typos, fingerprints, words
+from models.curation.types import Embed, Group
+from models.data.dataset import Example, load_dataset, read_rows
+from models.feedback.pii import redact
+from models.feedback.types import Sample
 from tests.conftest import ROOT
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -385,7 +385,7 @@ def banking(name: str) -> list[Example]:
 
 @pytest.mark.skipif(not BANKING.is_dir(), reason="needs Banking77 at ../shared/data/banking77")
 def test_new_intents_of_banking77() -> None:
-    from models.curation.embedding import base_encoder
+    from models.curation.embeddings import base_encoder
 
     corpus = banking("train.csv")
     new = set(random.Random(1).sample(sorted({example.label for example in corpus}), 4))

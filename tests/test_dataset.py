@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from models.dataset import DatasetError, load_dataset
-from models.task import all_tasks
+from models.data.dataset import DatasetError, load_dataset
+from models.tasks.base import all_tasks
 
 GOOD = "text,label,split\nhi there,greet,train\nbye,leave,train\nhello you,greet,holdout\n"
 ROWS = [(f"{word} number {i}, please", word) for word in ("open", "close") for i in range(60)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.dataset import load_dataset, read_rows
-from models.drift import Drift, Limits, drift_of_confidence, drift_of_inputs
+from models.data.dataset import load_dataset, read_rows
+from models.evaluation.drift import Drift, Limits, drift_of_confidence, drift_of_inputs
 from tests.conftest import ROOT
 from tests.test_curate import latent
 
@@ -100,7 +100,7 @@ def test_the_seed_corpora(random: np.random.Generator) -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs Banking77 and the Financial PhraseBank at ../shared/data")
 def test_real_texts(random: np.random.Generator) -> None:
-    from models.curation.embedding import base_encoder
+    from models.curation.embeddings import base_encoder
 
     def texts(name: str, count: int) -> list[str]:
         rows = [row["text"] for _, row in read_rows(DATA / name, required=("text", "label"))]

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from export import words
 from export.bundle import Bundle
 from export.tokenizer import Encoded, Ids, TextEncoder
-from serve.encoding import RememberingEncoder
+from serve.engine.token_cache import RememberingEncoder
 
 MAX_LENGTH = 16
 

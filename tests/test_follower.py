@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from models.releases import Release, write_release
-from serve import follower
-from serve.follower import Follower
+from models.releases.release import Release, write_release
+from serve.engine import release_watcher
+from serve.engine.release_watcher import Follower
 
 
 class Fail(Exception):
@@ -51,14 +51,14 @@ def outcomes(home: Path, *results: Exception | str, pause_s: float = 0.0) -> lis
 def test_what_could_not_be_loaded_is_tried_again_until_it_is_served(
     home: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(follower, "TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(release_watcher, "TRY_AGAIN_S", 0.0)
     assert outcomes(home, error, error, "version 2 is left out") == ["1"] * 4  # and not a fifth time
     assert [type(error).__name__ in record.message for record in caplog.records] == [True]
 
 
 def test_between_two_tries_there_is_a_pause(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcomes(home, "left out", "left out") == ["1"]
-    monkeypatch.setattr(follower, "TRY_AGAIN_S", 0.05)
+    monkeypatch.setattr(release_watcher, "TRY_AGAIN_S", 0.05)
     assert outcomes(home, "left out", pause_s=0.1) == ["1", "1"]
 
 

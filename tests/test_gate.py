@@ -18,16 +18,16 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score
 
 from export.bundle import MODEL, Bundle, write_bundle
-from models.behaviour import load_behaviour
-from models.checks import _auc, _gaps, _user_auc, calibration
-from models.dataset import load_dataset
-from models.evaluate import calibration_error, ranker_metrics
-from models.gate import Verdict, gate_classifier, gate_ranker, judge, judge_ranker, refusal
-from models.paired import chance_of, least_difference, recall_chance
-from models.samples import Sample
-from models.thresholds import Thresholds
-from models.trial import Evaluation, RankerEvaluation
-from models.verdict import DATA, PAGE, write_verdict
+from models.data.dataset import load_dataset
+from models.data.interactions import load_behaviour
+from models.evaluation.checks import _auc, _gaps, _user_auc, calibration
+from models.evaluation.evaluate import Evaluation, RankerEvaluation
+from models.evaluation.gate import Verdict, gate_classifier, gate_ranker, judge, judge_ranker, refusal
+from models.evaluation.metrics import calibration_error, ranker_metrics
+from models.evaluation.report import DATA, PAGE, write_verdict
+from models.evaluation.significance import chance_of, least_difference, recall_chance
+from models.feedback.types import Sample
+from models.tasks.thresholds import Thresholds
 from tests.gate_power import synthetic
 
 TEXTS, LABELS = 432, 27

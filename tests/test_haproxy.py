@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from loadtests.arrivals import OpenLoop, Outcome, new_event_loop
-from serve.haproxy import REFUSED
+from serve.api.headers import REFUSED
 from tests.conftest import Server
 from tests.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
 

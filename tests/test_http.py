@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.task import all_tasks
+from models.tasks.base import all_tasks
 from tests.conftest import Server
 
 TASKS = ("intent", "sentiment", "recommendation")

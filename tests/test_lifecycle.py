@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from models.releases import Release, write_release
+from models.releases.release import Release, write_release
 from tests.conftest import Server
 from tests.test_http import assert_error
 

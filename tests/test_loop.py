@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from models.retrain import ASKED, Plan, Result
-from models.rollout import Rollout
-from models.samples import NewFeedback
-from models.store import Store
+from models.feedback.store import Store
+from models.feedback.types import NewFeedback
+from models.releases.rollout import Rollout
+from models.retraining.plan import ASKED, Plan, Result
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
-from serve.loop import Loop
+from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
 
 AFTER = 10

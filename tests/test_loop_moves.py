@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from models.releases import Release, read_release, write_aliased, write_release
-from models.rollout import Rollout
-from models.store import Store
+from models.feedback.store import Store
+from models.releases.release import Release, read_release, write_aliased, write_release
+from models.releases.rollout import Rollout
 from serve.config import Config, FeedbackConfig, LearningConfig, RolloutConfig
-from serve.loop import Loop
+from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
 from tests.test_loop import Runs
 
@@ -40,7 +40,7 @@ class World:
             self.while_it_looks()
             return list(registry.collect())
 
-        monkeypatch.setattr("serve.loop.collect", collect)
+        monkeypatch.setattr("serve.controller.loop.collect", collect)
         self.runs = runs = Runs()
         metrics = LoopMetrics(CollectorRegistry())
         self.loop = Loop(self._config, metrics, runs.start, lambda _: None, runs.follow, runs.poll)
@@ -161,7 +161,7 @@ def test_the_loop_hands_over_what_was_moved_without_a_database(world: World) -> 
 
 
 def test_the_registry_follows_each_move_whoever_made_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.loop._ALIAS_AGAIN_S", 0.1)
+    monkeypatch.setattr("serve.controller.loop._ALIAS_AGAIN_S", 0.1)
     world.loop.turn("intent")
     assert world.runs.followed == []  # what was moved before is taken to be followed
     world.operator.promote("3", "over HTTP")

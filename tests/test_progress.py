@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.progress import ProgressFile, read_progress
+from models.training.progress import ProgressFile, read_progress
 
 
 def test_before_the_first_run_there_is_none(tmp_path: Path) -> None:

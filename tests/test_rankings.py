@@ -14,15 +14,16 @@ import pytest
 
 from export.bundle import Bundle
 from export.session import OnnxSession
-from models.behaviour import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
-from models.dataset import SEED, DatasetError, corpus_file
-from models.fit_ranker import phases, tower_matrices
-from models.impressions import unusable, with_rankings
-from models.releases import read_release
-from models.retrain import Plan, _split, retrain
-from models.samples import LoggedPrediction, NewFeedback, Sample
-from models.store import Store
-from models.task import get_task
+from models.data.dataset import SEED, DatasetError, corpus_file
+from models.data.implicit_feedback import unusable, with_rankings
+from models.data.interactions import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
+from models.feedback.store import Store
+from models.feedback.types import LoggedPrediction, NewFeedback, Sample
+from models.releases.release import read_release
+from models.retraining.plan import Plan
+from models.retraining.run import _split, retrain
+from models.tasks.base import get_task
+from models.training.fit_ranker import phases, tower_matrices
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from models.samples import LoggedPrediction, NewFeedback
+from models.feedback.pseudonyms import UserHasher
+from models.feedback.types import LoggedPrediction, NewFeedback
 from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
-from models.users import UserHasher
 from serve.config import FeedbackConfig
 from serve.errors import InvalidRequest
-from serve.feedback import Feedback, FeedbackDesk
+from serve.feedback.intake import Feedback, FeedbackDesk
+from serve.feedback.writer import Recorder
 from serve.metrics import Metrics
-from serve.recorder import Recorder
 
 USER = "customer-4711"
 

@@ -18,11 +18,11 @@ from stdnum import luhn, verhoeff
 from stdnum.in_ import aadhaar
 from stdnum.iso7064 import mod_97_10
 
-from models.redact import KINDS, Found, _find, count, find, redact, redact_json
-from models.users import UserHasher
+from models.feedback.pii import KINDS, Found, _find, count, find, redact, redact_json
+from models.feedback.pseudonyms import UserHasher
 
 ROOT = Path(__file__).resolve().parent.parent
-SEED = ROOT / "models" / "seed"
+SEED = ROOT / "models" / "data" / "seed"
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -398,7 +398,10 @@ def test_placeholders_are_counted_by_kind() -> None:
 
 
 def test_all_that_is_loaded_late_can_be_loaded_first() -> None:
-    code = "import sys, models.redact as r; r.prepare(); print('phonenumbers' in sys.modules, 'stdnum' in sys.modules)"
+    code = (
+        "import sys, models.feedback.pii as r; r.prepare();"
+        "print('phonenumbers' in sys.modules, 'stdnum' in sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["True", "True"]
 
@@ -406,7 +409,7 @@ def test_all_that_is_loaded_late_can_be_loaded_first() -> None:
 def test_import_is_light() -> None:
     """The serving replicas import this: neither learning libraries nor number plans may come with it."""
     heavy = "{'torch', 'transformers', 'mlflow', 'sklearn', 'scipy', 'pandas', 'phonenumbers', 'stdnum'}"
-    code = f"import sys, models.redact, models.users; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, models.feedback.pii, models.feedback.pseudonyms; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 

@@ -14,14 +14,15 @@ import pytest
 
 from export.bundle import Bundle
 from export.session import OnnxSession
-from models.dataset import DatasetError, Example, corpus_file, load_corpus, load_dataset, save_corpus
-from models.releases import read_release
-from models.replay import mix
-from models.train import Candidate, Job, build_candidate, register_candidate
+from models.data.dataset import DatasetError, Example, corpus_file, load_corpus, load_dataset, save_corpus
+from models.releases.release import read_release
+from models.training.candidate import Candidate, Job
+from models.training.pipeline import build_candidate, register_candidate
+from models.training.replay import mix
 from tests.own_corpus import CORRECTIONS, OWN, own_data
 
 if TYPE_CHECKING:
-    from models.finetune import Recipe
+    from models.training.config import Recipe
 
 PLANTED = Example("the risotto of Xanthippe Quillfeather burned", "cooking")
 
@@ -35,7 +36,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    from models.finetune import Recipe
+    from models.training.config import Recipe
 
     return Recipe(replay=5, repeats=2)
 
@@ -152,7 +153,7 @@ def test_no_correction_is_in_what_is_kept_or_shown(candidate: Candidate) -> None
 
 
 def test_a_lesson_says_which_labels_it_shows_more_often_than_the_data_has_them(recipe: Recipe) -> None:
-    from models.lesson import Lesson
+    from models.training.training_set import Lesson
 
     corpus = load_dataset("sentiment")
     corpus = corpus._replace(train=[*examples("few", 4), *examples("many", 50)])
@@ -163,7 +164,7 @@ def test_a_lesson_says_which_labels_it_shows_more_often_than_the_data_has_them(r
 
 
 def test_the_order_of_the_corrections_is_not_part_of_their_fingerprint(recipe: Recipe) -> None:
-    from models.lesson import Lesson
+    from models.training.training_set import Lesson
 
     corpus = load_dataset("sentiment")
 
@@ -204,10 +205,10 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
     import torch
 
     from export.checkpoint import checkpoint_labels, load_checkpoint
-    from models.finetune import CONTINUED
-    from models.lesson import Lesson
-    from models.pooling import pad_rows
-    from models.workers import finetune_on_workers
+    from models.training.config import CONTINUED
+    from models.training.distributed import finetune_on_workers
+    from models.training.pooling import pad_rows
+    from models.training.training_set import Lesson
 
     steps = tmp_path / "steps"
 
@@ -236,8 +237,9 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
     import torch
 
     from export.checkpoint import load_checkpoint
-    from models.finetune import Recipe, resume
-    from models.pooling import pad_rows
+    from models.training.config import Recipe
+    from models.training.finetune import resume
+    from models.training.pooling import pad_rows
 
     start = parent / "checkpoints" / "intent" / "1"
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -253,7 +255,7 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
 def test_a_new_label_is_found_on_the_encoder_as_it_is_and_the_old_rows_stay() -> None:
     import torch
 
-    from models.probe import probe
+    from models.training.linear_probe import probe
 
     draw = torch.Generator().manual_seed(0)
     centres = 4 * torch.eye(3, 16)
@@ -276,8 +278,9 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
     import torch
 
     from export.checkpoint import load_checkpoint
-    from models.finetune import Recipe, blend, merge_adapters, resume
-    from models.pooling import pad_rows
+    from models.training.config import Recipe
+    from models.training.finetune import blend, merge_adapters, resume
+    from models.training.pooling import pad_rows
 
     start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -298,8 +301,9 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
 
 
 def test_a_start_must_be_a_classifier_whose_labels_all_stay(parent: Path, trained_home: Path) -> None:
-    from export.checkpoint import CheckpointError
-    from models.finetune import Recipe, resume
+    from export.errors import CheckpointError
+    from models.training.config import Recipe
+    from models.training.finetune import resume
 
     with pytest.raises(CheckpointError, match="knows the label 'gardening'"):
         resume(Recipe(), parent / "checkpoints" / "intent" / "1", ["astronomy", "cooking"])

@@ -17,13 +17,14 @@ import pytest
 
 from export.bundle import Bundle
 from export.session import OnnxSession
-from models.curation.terms import Rules
-from models.releases import read_release
-from models.retrain import Plan, Result, retrain
-from models.samples import NewFeedback
-from models.store import Store
-from models.thresholds import Thresholds
-from models.train import sweep
+from models.curation.types import Rules
+from models.feedback.store import Store
+from models.feedback.types import NewFeedback
+from models.releases.release import read_release
+from models.retraining.plan import Plan, Result
+from models.retraining.run import retrain
+from models.tasks.thresholds import Thresholds
+from models.training.pipeline import sweep
 from tests.conftest import ROOT
 from tests.own_corpus import CORRECTIONS
 
@@ -132,7 +133,7 @@ def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner:
     home, store = learner
     program = (
         "import sys; from pathlib import Path\n"
-        "from models.retrain import Plan, retrain; from models.store import Store\n"
+        "from models.retraining.run import Plan, retrain; from models.feedback.store import Store\n"
         "home = Path(sys.argv[1])\n"
         "report = lambda stage, done, total: print(stage, flush=True)\n"
         "plan = Plan('intent', new_labels=True)\n"

@@ -10,12 +10,12 @@ import mlflow
 import pytest
 
 from export.bundle import MANIFEST
-from models.learners import TextLearner
-from models.registry import Registry
-from models.releases import ancestry, local_versions, make_release, read_release, write_release
-from models.retrain import Plan, Result
-from models.rollout import Rollout
-from models.store import Store, StoreUnavailable
+from models.feedback.store import Store, StoreUnavailable
+from models.releases.registry import Registry
+from models.releases.release import ancestry, local_versions, make_release, read_release, write_release
+from models.releases.rollout import Rollout
+from models.retraining.families import TextLearner
+from models.retraining.plan import Plan, Result
 from tests.bare_run import Run, bundle
 
 # MLflow reads its database with a loader that SQLAlchemy has deprecated.
@@ -32,7 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         made.champion = champion
         return made
 
-    monkeypatch.setattr("models.retrain.learner_of", learner_of)
+    monkeypatch.setattr("models.retraining.run.learner_of", learner_of)
     yield made
     made.store.close()
 
@@ -56,7 +56,7 @@ def test_an_error_counts_against_corrections_while_they_are_learned_and_not_befo
         raise RuntimeError("out of memory")
 
     run.correct(0, 3)
-    monkeypatch.setattr("models.train.register_candidate", fail)
+    monkeypatch.setattr("models.training.pipeline.register_candidate", fail)
     assert run(attempts=1).outcome == "failed"
     assert run.states() == {"waiting": 3}
     run.during = fail
@@ -236,7 +236,7 @@ def test_corrections_of_a_version_that_never_served_are_learned_again_when_its_r
 ) -> None:
     run.correct(0, 3)
     with monkeypatch.context() as patched:
-        patched.setattr("models.retrain.Rollout.challenge", kill)
+        patched.setattr("models.retraining.run.Rollout.challenge", kill)
         with pytest.raises(Killed):
             run()
     assert run.states() == {"leased": 3}

@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from models import spool
-from models.releases import Release, ReleaseChanged, ReleaseError, read_release, release_path
-from models.rollout import Rollout
-from models.store import Store
+from models.feedback.store import Store
+from models.releases import audit_outbox
+from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release, release_path
+from models.releases.rollout import Rollout
 from serve.config import RolloutConfig
+from serve.controller.canary_analysis import Tally, Verdict, decide, watch
+from serve.engine.routing import Router
 from serve.errors import NotFound
-from serve.evidence import Tally, Verdict, decide, watch
-from serve.routing import Router
 from tests.conftest import start_server, stop_server
 from tests.test_cli import mlflow_client
 from tests.test_http import assert_error
@@ -163,7 +163,7 @@ def test_a_rollback_needs_no_database_and_is_in_the_audit_log_when_it_is_back(ro
     assert Rollout(rollout.home, unreachable, "intent", "ops").promote("3", "next").champion == "3"
     lines = kept.read_bytes()
 
-    spool.hand_over(rollout.home, "intent", rollout.store)
+    audit_outbox.flush(rollout.home, "intent", rollout.store)
     entries = rollout.store.audits("intent")
     assert [(entry.action, entry.version, entry.who, entry.why) for entry in entries[:2]] == [
         ("promote", "3", "ops", "next"),
@@ -171,7 +171,7 @@ def test_a_rollback_needs_no_database_and_is_in_the_audit_log_when_it_is_back(ro
     ]
     assert entries[1].detail == {"withdrawn": "2"}
     kept.write_bytes(lines)  # as a crash leaves it between the transaction and the file
-    spool.hand_over(rollout.home, "intent", rollout.store)
+    audit_outbox.flush(rollout.home, "intent", rollout.store)
     assert rollout.store.audits("intent") == entries
     assert kept.stat().st_size == 0
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rapidfuzz import fuzz, process, utils
 
-from models.dataset import SEED, load_dataset
-from models.seed import simulate
+from models.data.dataset import SEED, load_dataset
+from models.data.seed import simulate
 from models.tasks.intent import OUT_OF_SCOPE
 
 INTENTS = {

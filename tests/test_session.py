@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from export import session as session_module
-from export.bundle import Bundle, BundleError, write_bundle
+from export.bundle import Bundle, write_bundle
+from export.errors import BundleError, ProviderError
 from export.gpu import BoundRun, bucket, provider_list
-from export.providers import CPU, CUDA, TENSORRT, GpuOptions, ProviderError
+from export.providers import CPU, CUDA, TENSORRT, GpuOptions
 from export.session import OnnxSession, choose_provider
 from export.tokenizer import pad
 from serve.config import ConfigError, SessionConfig, load_config
@@ -34,8 +35,8 @@ Rows = list[list[int]]
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """A small untrained classifier, exported as trained ones are: fp32 and fp16."""
-    from export.fused import with_fused_operators
-    from export.optimize import to_fp16
+    from export.graph.fused import with_fused_operators
+    from export.graph.optimize import to_fp16
     from export.to_onnx import trace
 
     folder = tmp_path_factory.mktemp("bundles")

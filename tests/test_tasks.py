@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from export.bundle import Bundle
 from export.session import OnnxSession
-from models.task import Task, TaskOptions, UnknownTaskError, all_tasks, get_task
+from models.tasks.base import Task, TaskOptions, UnknownTaskError, all_tasks, get_task
 from tests.conftest import ROOT
 
 DATATYPES = {"BYTES": str, "FP32": float, "INT32": int, "BOOL": bool}

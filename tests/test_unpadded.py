@@ -15,11 +15,11 @@ from onnx import TensorProto, helper
 from transformers import DistilBertConfig, DistilBertModel
 
 from export.checkpoint import TextModel
-from export.fused import with_fused_operators
-from export.optimize import quantize_static_int8
+from export.graph.fused import with_fused_operators
+from export.graph.optimize import quantize_static_int8
+from export.graph.unpadded import Unpadded, can_be_unpadded
 from export.to_onnx import trace
 from export.tokenizer import pad
-from export.unpadded import Unpadded, can_be_unpadded
 from tests.conftest import small_classifier
 
 LONGEST = 40

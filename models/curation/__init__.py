@@ -1,1 +1,1 @@
-"""The steps of curation; `models.curate` puts them in order."""
+"""The steps of curation; `models.curation.pipeline` puts them in order."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from models.curation.terms import Context, Fate, Group, Outcome, Rules, sift
-from models.impressions import unusable
+from models.curation.types import Context, Fate, Group, Outcome, Rules, sift
+from models.data.implicit_feedback import unusable
 
 
 def without_ranking(groups: list[Group], context: Context, rules: Rules) -> Outcome:

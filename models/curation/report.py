@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from models.curation.terms import Context, Fate
-from models.samples import Sample
+from models.curation.types import Context, Fate
+from models.feedback.types import Sample
 
 _MOST_EXAMPLES = 5
 _PLACEHOLDER = re.compile(r"\[(\w+)\]")

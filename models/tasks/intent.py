@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from export.bundle import Bundle
-from models.task import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded, softmax
+from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded, softmax
 
 if TYPE_CHECKING:
     from export.session import OnnxSession
@@ -102,7 +102,7 @@ class Intent(ClassifierTask):
     @classmethod
     def assets(cls, session: OnnxSession, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """Answer templates for the labels we wrote them for, and the clearest known questions of each label."""
-        templates = orjson.loads((files("models") / "seed" / "intent_answers.json").read_bytes())
+        templates = orjson.loads((files("models.data") / "seed" / "intent_answers.json").read_bytes())
         names = session.bundle.manifest.labels
         logits = session.predict(texts)
         kept: list[int] = []

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StringConstraints
 
 from export.bundle import Bundle
-from models.ranking import Item, Ranker
-from models.task import MOST_ITEMS, Columns, Prediction, Strict, Task, TaskOptions, Tensor, not_blank, rounded
+from models.tasks.base import MOST_ITEMS, Columns, Prediction, Strict, Task, TaskOptions, Tensor, not_blank, rounded
+from models.tasks.ranker import Item, Ranker
 
 ItemText = Annotated[str, StringConstraints(strict=True), AfterValidator(not_blank)]
 Features = dict[str, Annotated[float, Field(allow_inf_nan=False)]]

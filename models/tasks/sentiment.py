@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints
 
-from models.task import ClassifierTask, Prediction, TextRequest, rounded
+from models.tasks.base import ClassifierTask, Prediction, TextRequest, rounded
 
 
 class SentimentRequest(TextRequest):

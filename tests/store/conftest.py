@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from models.samples import LoggedPrediction, NewFeedback
-from models.store import Store
+from models.feedback.store import Store
+from models.feedback.types import LoggedPrediction, NewFeedback
 from tests.postgres import PostgresMissing, PostgresServer, postgres_server
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from models.samples import NewFeedback
-from models.store import Store
+from models.feedback.store import Store
+from models.feedback.types import NewFeedback
 from tests.store.conftest import NOW, Clock, add, correction, made, prediction
 
 

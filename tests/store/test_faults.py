@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
-from models.store import Store, StoreUnavailable
+from models.feedback.store import Store, StoreUnavailable
 from tests.postgres import PostgresServer
 from tests.store.conftest import add, correction, fill_queue, prediction
 

@@ -8,8 +8,8 @@ from datetime import timedelta, timezone
 import pytest
 from sqlalchemy import insert, text
 
-from models.store import Store
-from models.store.schema import predictions
+from models.feedback.store import Store
+from models.feedback.store.schema import predictions
 from tests.store.conftest import NOW, Clock, add, correction, made, prediction
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from models.store import Store
+from models.feedback.store import Store
 from tests.store.conftest import add, correction, fill_queue, made, prediction
 
 SPAWN = multiprocessing.get_context("spawn")

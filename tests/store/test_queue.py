@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from models.store import Store
+from models.feedback.store import Store
 from tests.store.conftest import NOW, Clock, add, correction, fill_queue
 
 

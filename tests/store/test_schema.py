@@ -12,9 +12,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from models.store import Store, StoreTooNew
-from models.store.migrations import configuration
-from models.store.schema import HEAD, metadata
+from models.feedback.store import Store, StoreTooNew
+from models.feedback.store.migrations import configuration
+from models.feedback.store.schema import HEAD, metadata
 from tests.conftest import ROOT
 from tests.store.conftest import fill_queue
 
@@ -46,7 +46,7 @@ def test_an_older_flywheel_does_not_write_to_a_newer_database(store: Store, url:
 
 
 def test_a_server_that_finds_its_tables_loads_no_migrations(store: Store, url: str) -> None:
-    program = f"import sys; from models.store import Store; Store.open({url!r}).close(); print(*sys.modules)"
+    program = f"import sys; from models.feedback.store import Store; Store.open({url!r}).close(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "sqlalchemy" in loaded

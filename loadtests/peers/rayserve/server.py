@@ -39,7 +39,7 @@ class Classifier:
 
 
 @serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0})
-@serve.ingress(app)
+@serve.rayserve.bypass(app)
 class Ingress:
     def __init__(self, classifier: DeploymentHandle) -> None:
         self.classifier = classifier

@@ -1,0 +1,94 @@
+"""What is done to an exported graph for the machine it will run on: int8 for CPUs, fp16 for GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import CalibrationMethod
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from export.graph.outliers import split_outliers
+from export.graph.simplify import with_bias_in_products, without_reshapes_in_a_row
+from export.tokenizer import pad
+
+# Only the matrix products of the encoder. What is between them (attention scores, softmax, layer norm) costs little and
+# would lose the most; and the head must stay in fp32, for its input is a mean whose last bit differs between batches:
+# rounding it to int8 made that bit a step of 0.002 in the output.
+_QUANTIZED = ("MatMul",)
+
+
+class _Texts(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds calibration texts one at a time, so that padding never enters an activation's range."""
+
+    def __init__(self, rows: Sequence[Sequence[int]]):
+        self._rows = iter(rows)
+
+    def get_next(self) -> dict[str, Any] | None:
+        row = next(self._rows, None)
+        if row is None:
+            return None
+        ids, mask = pad([row])
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Sequence[int]]) -> None:
+    """Static int8 (QDQ, weights per channel) of the graph at `source`, written to `target`.
+
+    Static, because dynamic int8 scales activations by the range of the whole batch, and so lets one text's answer
+    depend on its batch-mates (docs/decisions/0002-static-int8.md). `calibration` are token ids of training texts.
+    """
+    model = without_reshapes_in_a_row(onnx.load(str(source)))
+    del model.graph.value_info[:]  # the exporter's inferred shapes clash with the quantizer's own inference
+    weights = {tensor.name for tensor in model.graph.initializer}
+    products = [n for n in model.graph.node if n.op_type in _QUANTIZED and n.input[1] in weights]
+    kept_fp32 = [n.name for n in model.graph.node if n.op_type in _QUANTIZED and n not in products]
+    ranges, outlier_products = split_outliers(model, calibration)
+    rounded = _round_for_products_alone(model.graph, products)
+    quantize_static(
+        model,
+        str(target),
+        _Texts(calibration),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(_QUANTIZED),
+        nodes_to_exclude=kept_fp32 + outlier_products,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={
+            "TensorQuantOverrides": {rounded[name]: given for name, given in ranges.items()},
+            # Products give fp32: onnxruntime then runs one MatMulIntegerToFloat where it had to round and unround.
+            "OpTypesToExcludeOutputQuantization": list(_QUANTIZED),
+        },
+    )
+    onnx.save(with_bias_in_products(onnx.load(str(target))), str(target))
+
+
+def _round_for_products_alone(graph: onnx.GraphProto, products: Sequence[onnx.NodeProto]) -> dict[str, str]:
+    """Give the products inputs of their own: activation -> the copy that is quantized.
+
+    The quantizer rounds a tensor for all who read it, so the residual connections, and the outlier channels that
+    are split off for their precision, would be read from int8 too.
+    """
+    copies: dict[str, str] = {}
+    for node in products:
+        name = node.input[0]
+        if name not in copies:
+            copies[name] = f"{name}_rounded"
+            after = next(i for i, other in enumerate(graph.node) if name in other.output) + 1
+            graph.node.insert(after, onnx.helper.make_node("Identity", [name], [copies[name]], f"{name}_copy"))
+            # onnx infers no types past com.microsoft's operators, and the quantizer must know this one.
+            graph.value_info.append(onnx.helper.make_tensor_value_info(copies[name], onnx.TensorProto.FLOAT, None))
+        node.input[0] = copies[name]
+    return copies
+
+
+def to_fp16(source: Path, target: Path) -> None:
+    """Half precision of the graph at `source`, written to `target`; inputs and output keep their types."""
+    model = onnx.load(str(source))
+    del model.graph.value_info[:]
+    onnx.save(convert_float_to_float16(model, keep_io_types=True), str(target))

@@ -1,0 +1,124 @@
+"""Leave out what the model must not see or has seen, and merge samples that say the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from models.curation.similarity import Index, fingerprints, words
+from models.curation.types import Context, Fate, Group, Outcome, Rules, sift
+from models.feedback.types import Sample
+
+
+def empty(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Drop what has no text or no label."""
+
+    def fate(group: Group) -> Fate | None:
+        blank = not group.lead.text.strip() or not group.lead.label.strip()
+        return Fate(group.lead.id, "dropped", "without text or label") if blank else None
+
+    return sift(groups, fate)
+
+
+def unknown_labels(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Drop labels that the champion does not have, unless the task learns new ones."""
+
+    def fate(group: Group) -> Fate | None:
+        known = context.new_labels or group.lead.label in context.labels
+        return None if known else Fate(group.lead.id, "dropped", "unknown label")
+
+    return sift(groups, fate)
+
+
+def rare_new_labels(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Put off new labels that are not yet understandable from their examples; they wait for more."""
+    texts = Counter(group.lead.label for group in groups)
+
+    def fate(group: Group) -> Fate | None:
+        label = group.lead.label
+        if label in context.labels or texts[label] >= rules.least_new_label:
+            return None
+        return Fate(group.lead.id, "deferred", "new label with too few examples", f"({texts[label]})")
+
+    return sift(groups, fate)
+
+
+def like_holdout(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Drop what resembles a text of the frozen holdout, whatever its label: it would be learned by heart."""
+    index = Index(rules.near_duplicate)
+    held_out = list(dict.fromkeys(words(text) for text in context.holdout))
+    for position, fingerprint in enumerate(fingerprints(held_out)):
+        index.add(position, fingerprint)
+    texts = list({words(group.lead.text): None for group in groups})
+    seen = {text for text, fingerprint in zip(texts, fingerprints(texts), strict=True) if index.like(fingerprint)}
+
+    def fate(group: Group) -> Fate | None:
+        return Fate(group.lead.id, "dropped", "resembles the holdout") if words(group.lead.text) in seen else None
+
+    return sift(groups, fate)
+
+
+def known(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Drop what the training corpus already says: the same text with the same label."""
+    corpus = {(words(example.text), example.label) for example in context.training}
+
+    def fate(group: Group) -> Fate | None:
+        return Fate(group.lead.id, "dropped", "known") if (words(group.lead.text), group.lead.label) in corpus else None
+
+    return sift(groups, fate)
+
+
+def duplicates(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Merge the same text with the same label into the most trusted sample, the earliest of these."""
+    leads: dict[tuple[tuple[str, ...], str], int] = {}
+    merging = _Merging("duplicate")
+    for group in by_trust(groups, rules):
+        key = (words(group.lead.text), group.lead.label)
+        if key in leads:
+            merging.into(leads[key], group)
+        else:
+            leads[key] = merging.lead(group)
+    return merging.outcome()
+
+
+def near_duplicates(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Merge texts of one label that are nearly the same into the most trusted sample, the earliest of these.
+
+    Each is compared with leads only, so a chain of small differences never merges what is not alike.
+    """
+    merging = _Merging("near duplicate")
+    indexes: dict[str, Index] = {}
+    ranked = by_trust(groups, rules)
+    for group, fingerprint in zip(ranked, fingerprints(words(group.lead.text) for group in ranked), strict=True):
+        index = indexes.setdefault(group.lead.label, Index(rules.near_duplicate))
+        alike = index.like(fingerprint)
+        if alike:
+            merging.into(alike[0], group)
+        else:
+            index.add(merging.lead(group), fingerprint)
+    return merging.outcome()
+
+
+def by_trust(groups: list[Group], rules: Rules) -> list[Group]:
+    return sorted(groups, key=lambda group: (-rules.trust_of(group.lead.source), group.lead.at, group.lead.id))
+
+
+class _Merging:
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        self._leads: list[Sample] = []
+        self._merged: list[list[Sample]] = []
+        self._gone: list[Fate] = []
+
+    def lead(self, group: Group) -> int:
+        self._leads.append(group.lead)
+        self._merged.append(list(group.merged))
+        return len(self._leads) - 1
+
+    def into(self, position: int, group: Group) -> None:
+        self._merged[position].extend(group.voices)
+        detail = f"of feedback {self._leads[position].id}"
+        self._gone.append(Fate(group.lead.id, "dropped", self._reason, detail))
+
+    def outcome(self) -> Outcome:
+        kept = [Group(lead, tuple(merged)) for lead, merged in zip(self._leads, self._merged, strict=True)]
+        return Outcome(kept, self._gone)

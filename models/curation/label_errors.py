@@ -1,0 +1,168 @@
+"""Labels that look wrong by confident learning (Northcutt et al., 2021, https://arxiv.org/abs/1911.00068).
+
+Each text's label is predicted by a model that did not see it, from the other feedback and from the training corpus. The
+corpus is judged with the feedback: how often its labels, which are taken as right, look wrong tells how much of that is
+the difficulty of the task.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from models.curation.types import Context, Fate, Group, Outcome, Rules
+from models.data.dataset import Example
+from models.feedback.types import Sample
+
+_FOLDS = 5
+# The two miss different errors: a random wrong label has a low probability, a confused one loses to its neighbour.
+_SIGNS = {"low_normalized_margin": "normalized_margin", "low_self_confidence": "self_confidence"}
+# Chosen on Banking77 among 1, 3, 10 and 30: a weaker penalty fits the wrong labels.
+_INVERSE_PENALTY = 3.0
+_SURE = 0.95
+
+Vectors = NDArray[np.float32]
+
+
+class _Judgement(NamedTuple):
+    judged: NDArray[np.bool_]
+    """which groups could be judged at all: labels with fewer examples than folds cannot"""
+    odd: NDArray[np.bool_]
+    """whose label looks wrong"""
+    suspected: NDArray[np.bool_]
+    """whose label looks more wrong than all but a few of the corpus's"""
+    usual: float
+    """share of the corpus that is odd"""
+
+
+def suspects(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+    """Quarantine labels that look wrong, and all of a source or user with too many of them."""
+    if len(groups) < rules.least_to_suspect:
+        return Outcome(groups, [])
+    replay = _replay(context, rules)
+    texts = [group.lead.text for group in groups]
+    vectors = np.asarray(context.embed([*texts, *(example.text for example in replay)]), np.float32)
+    own, corpus = dict(zip(texts, vectors, strict=False)), vectors[len(texts) :]
+    gone: list[Fate] = []
+    condemned: set[Hashable] = set()
+    while True:
+        judgement = _judge(groups, np.stack([own[group.lead.text] for group in groups]), replay, corpus, context, rules)
+        guilty = _guilty(groups, judgement, rules) - condemned
+        if not guilty:
+            break
+        # Their labels taught the model that judged the rest, so the rest is judged again without them.
+        condemned |= guilty
+        groups, fates = _without(groups, condemned)
+        gone += fates
+        for group in groups:  # a witness that took the lead has a spelling of its own
+            if group.lead.text not in own:
+                own[group.lead.text] = np.asarray(context.embed([group.lead.text]), np.float32)[0]
+        if not groups:
+            return Outcome([], gone)
+    kept = [group for group, bad in zip(groups, judgement.suspected, strict=True) if not bad]
+    gone += [
+        Fate(group.lead.id, "quarantined", "suspected label error")
+        for group, bad in zip(groups, judgement.suspected, strict=True)
+        if bad
+    ]
+    return Outcome(kept, gone)
+
+
+def _replay(context: Context, rules: Rules) -> list[Example]:
+    """Texts of every label: those of the labels not in the feedback say what a wrong label should have been."""
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in context.training:
+        by_label[example.label].append(example)
+    share = max(rules.replay_a_label, ceil(rules.least_replay / max(1, len(by_label))))
+    chosen = random.Random(context.seed)
+    return [
+        example
+        for label in sorted(by_label)
+        for example in chosen.sample(by_label[label], min(share, len(by_label[label])))
+    ]
+
+
+def _judge(
+    groups: Sequence[Group], own: Vectors, replay: Sequence[Example], corpus: Vectors, context: Context, rules: Rules
+) -> _Judgement:
+    labels = np.array([*(group.lead.label for group in groups), *(example.label for example in replay)])
+    vectors = np.concatenate([own, corpus.reshape(-1, own.shape[1])])
+    counts = Counter(labels.tolist())
+    judged = np.array([counts[label] >= _FOLDS for label in labels.tolist()])
+    odd = np.zeros(len(labels), np.bool_)
+    suspected = odd.copy()
+    is_corpus = np.arange(len(labels)) >= len(groups)
+    names, numbers = np.unique(labels[judged], return_inverse=True)
+    if len(names) > 1:
+        probabilities = _out_of_sample(vectors[judged], numbers, context.seed)
+        of_corpus = is_corpus[judged]
+        for filter_by, score in _SIGNS.items():
+            found = find_label_issues(numbers, probabilities, filter_by=filter_by, n_jobs=1)
+            quality = get_label_quality_scores(numbers, probabilities, method=score)
+            floor = np.quantile(quality[of_corpus], rules.most_good_suspected) if of_corpus.any() else np.inf
+            odd[judged] |= found
+            suspected[judged] |= found & (quality < floor)
+    seen = odd[judged & is_corpus]
+    mine = ~is_corpus
+    return _Judgement(judged[mine], odd[mine], suspected[mine], float(seen.mean()) if seen.size else 0.0)
+
+
+def _out_of_sample(vectors: Vectors, numbers: NDArray[np.intp], seed: int) -> NDArray[np.float64]:
+    """Probabilities of shape (texts, labels), each row from a fold's model that did not see the text."""
+    out = np.zeros((len(numbers), int(numbers.max()) + 1))
+    for seen, unseen in StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(vectors, numbers):
+        model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000).fit(vectors[seen], numbers[seen])
+        out[np.ix_(unseen, model.classes_)] = model.predict_proba(vectors[unseen])
+    return out
+
+
+def _guilty(groups: Sequence[Group], judgement: _Judgement, rules: Rules) -> set[Hashable]:
+    """Sources and users of whom it is certain that more than `most_suspected` of their labels are wrong.
+
+    What of the corpus looks wrong is taken off: on a hard task a tenth of the right labels do. The bound is Wilson's,
+    one-sided, so few samples condemn nobody.
+    """
+    tallies: dict[Hashable, Counter[bool]] = defaultdict(Counter)
+    for group, judged, odd in zip(groups, judgement.judged, judgement.odd, strict=True):
+        if judged:
+            for giver in _givers(group.lead):
+                tallies[giver][bool(odd)] += 1
+    return {giver for giver, tally in tallies.items() if _over(tally, judgement.usual, rules)}
+
+
+def _over(tally: Counter[bool], usual: float, rules: Rules) -> bool:
+    if tally.total() < rules.least_to_judge or not tally[True]:
+        return False
+    test = binomtest(tally[True], tally.total(), alternative="greater")
+    least = float(test.proportion_ci(_SURE, method="wilson").low)
+    return (least - usual) / max(1 - usual, 1e-9) > rules.most_suspected
+
+
+def _givers(sample: Sample) -> list[Hashable]:
+    return [sample.source] if sample.user is None else [sample.source, (sample.source, sample.user)]
+
+
+def _without(groups: Sequence[Group], condemned: set[Hashable]) -> tuple[list[Group], list[Fate]]:
+    """The groups with an innocent voice, led by the first; nobody loses a sample because a bad source repeated it."""
+    kept: list[Group] = []
+    gone: list[Fate] = []
+    for group in groups:
+        if condemned.isdisjoint(_givers(group.lead)):
+            kept.append(group)
+            continue
+        by_source = group.lead.source in condemned
+        gone.append(Fate(group.lead.id, "quarantined", "suspected source" if by_source else "suspected user"))
+        if voices := [voice for voice in group.merged if condemned.isdisjoint(_givers(voice))]:
+            kept.append(Group(voices[0], tuple(voices[1:])))
+    return kept, gone

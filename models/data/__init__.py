@@ -1,0 +1,1 @@
+"""What models are trained on: labelled texts, users' interactions, and the seed corpora."""

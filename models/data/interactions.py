@@ -1,0 +1,173 @@
+"""What users did with the items they were shown: the training data of the recommendation task.
+
+A file is CSV or JSONL with one impression a row: `user_id`, `item_id`, `event` (`view` when it was only shown;
+`click`, `buy` or `like` when it was chosen), `time` (any number that grows), `text` of the item, optional `split`
+(`train` or `holdout`), and numeric columns of the item, such as `price`, under any other name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import orjson
+
+from models.data.dataset import SEED, DatasetError, load_kept, read_rows
+
+CHOSEN = frozenset({"click", "buy", "like"})
+SHOWN = frozenset({"view"})
+EVENTS = CHOSEN | SHOWN
+_REQUIRED = ("user_id", "item_id", "event", "time", "text")
+_HOLDOUT_SHARE = 0.2
+_SEED_FILE = SEED / "behaviour.csv"
+
+
+class Impression(NamedTuple):
+    user: str
+    item: str
+    chosen: bool
+    time: float
+    holdout: bool
+    before: bool = False
+    """chosen before anything was recorded: it tells who the user is, and not what was preferred to what"""
+
+
+class CatalogueItem(NamedTuple):
+    text: str
+    numbers: dict[str, float]
+
+
+class Behaviour(NamedTuple):
+    """Impressions in order of time within each user, and the items they speak of."""
+
+    name: str
+    impressions: list[Impression]
+    items: dict[str, CatalogueItem]
+    numbers: list[str]
+    fingerprint: str
+    added: Mapping[str, Any] = MappingProxyType({})
+    """what the lineage says of impressions that the file did not have"""
+
+    def by_user(self) -> dict[str, list[Impression]]:
+        users: dict[str, list[Impression]] = {}
+        for impression in self.impressions:
+            users.setdefault(impression.user, []).append(impression)
+        return users
+
+    def lineage(self) -> dict[str, Any]:
+        """What the bundle and the MLflow run record of where a version came from."""
+        held_out = sum(impression.holdout for impression in self.impressions)
+        return {
+            "name": self.name,
+            "train_rows": sum(not impression.before for impression in self.impressions) - held_out,
+            "holdout_rows": held_out,
+            "items": len(self.items),
+            "fingerprint": self.fingerprint,
+            **self.added,
+        }
+
+
+def load_behaviour(file: Path | None = None) -> Behaviour:
+    """The file, or the seed shop. Without a `split` column each user's newest fifth is held out.
+
+    Raises DatasetError, with the line number, on anything that would train a wrong model.
+    """
+    path = file or _SEED_FILE
+    impressions: list[Impression] = []
+    items: dict[str, CatalogueItem] = {}
+    digest = hashlib.sha256()
+    explicit = False
+    for line, row in _rows(file):
+        digest.update(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
+        event, split = row["event"], row.get("split") or ""
+        if event not in EVENTS:
+            allowed = ", ".join(sorted(EVENTS))
+            raise DatasetError(f"{path}, line {line}: the event is {event!r}; it must be one of: {allowed}.")
+        if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
+            raise DatasetError(f"{path}, line {line}: user_id, item_id and text must not be empty.")
+        if split not in ("train", "holdout", ""):
+            raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
+        explicit = explicit or bool(split)
+        time = _number(path, line, "time", row["time"])
+        impressions.append(Impression(row["user_id"], row["item_id"], event in CHOSEN, time, split == "holdout"))
+        numbers = {
+            key: _number(path, line, key, value)
+            for key, value in row.items()
+            if key not in (*_REQUIRED, "split") and value not in ("", None)
+        }
+        items.setdefault(row["item_id"], CatalogueItem(row["text"], numbers))
+    impressions.sort(key=lambda impression: (impression.user, impression.time))
+    if not explicit:
+        impressions = _hold_out_newest(impressions)
+    names = sorted({name for item in items.values() for name in item.numbers})
+    behaviour = Behaviour(path.stem, impressions, items, names, digest.hexdigest())
+    _check(path, behaviour)
+    return behaviour
+
+
+def keep_behaviour(file: Path | None, kept: Path) -> None:
+    """Write the rows of `file`, or of the seed shop, as JSONL; load_behaviour reads it to the same fingerprint."""
+    with kept.open("wb") as out:
+        for _, row in _rows(file):
+            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def load_kept_behaviour(home: Path, task: str, lineage: Mapping[str, Any]) -> Behaviour:
+    """The behaviour that a bundle's `manifest.data` speaks of, with the very holdout of that version.
+
+    Raises DatasetError when it was not kept, or is not what it was.
+    """
+    behaviour = load_kept(home, task, lineage, load_behaviour, load_behaviour)
+    return behaviour._replace(name=str(lineage["name"]))
+
+
+def _rows(file: Path | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    return _seed_rows(_SEED_FILE) if file is None else read_rows(file, required=_REQUIRED, numbers=("time",))
+
+
+def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    catalogue = {
+        row["id"]: {"text": f"{row['title']}. {row['description']}", "price": row["price"]}
+        for _, row in read_rows(SEED / "catalogue.csv", required=("id", "title", "description", "price"))
+    }
+    for line, row in read_rows(path, required=("user_id", "item_id", "event", "time")):
+        yield line, {**row, **catalogue[row["item_id"]]}
+
+
+def _number(path: Path, line: int, column: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DatasetError(f"{path}, line {line}: {column} is {value!r}, which is not a number.")
+    return number
+
+
+def _hold_out_newest(impressions: list[Impression]) -> list[Impression]:
+    total: dict[str, int] = {}
+    for impression in impressions:
+        total[impression.user] = total.get(impression.user, 0) + 1
+    seen: dict[str, int] = {}
+    split = []
+    for impression in impressions:
+        seen[impression.user] = seen.get(impression.user, 0) + 1
+        newest = seen[impression.user] > total[impression.user] * (1 - _HOLDOUT_SHARE)
+        split.append(impression._replace(holdout=newest))
+    return split
+
+
+def _check(path: Path, behaviour: Behaviour) -> None:
+    for name, rows in (
+        ("training", [i for i in behaviour.impressions if not i.holdout]),
+        ("holdout", [i for i in behaviour.impressions if i.holdout]),
+    ):
+        chosen = sum(impression.chosen for impression in rows)
+        if not 0 < chosen < len(rows):
+            raise DatasetError(
+                f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {len(rows)} are chosen."
+            )

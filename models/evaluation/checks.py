@@ -1,0 +1,282 @@
+"""The gate's checks, one function each: two evaluations in, a Check with its numbers and a sentence out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evaluation.evaluate import Evaluation, RankerEvaluation
+from models.evaluation.metrics import calibration_error
+from models.evaluation.significance import bootstrap, chance_of, least_difference, mostly_above, recall_chance
+from models.tasks.thresholds import Thresholds
+
+
+@dataclass(frozen=True)
+class Check:
+    """One reason for the verdict. `value` is None where nothing was measured; `unit` is of value and bound."""
+
+    name: str
+    passed: bool
+    sentence: str
+    value: float | None = None
+    bound: float | None = None
+    limit: Literal["at most", "at least"] = "at most"
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Champion and candidate on one set: how many examples the candidate won and lost."""
+
+    wins: int
+    losses: int
+    total: int
+    before: int
+    """examples that the champion has right"""
+
+    @classmethod
+    def of(cls, champion: Evaluation, candidate: Evaluation) -> Paired:
+        won, lost = candidate.right & ~champion.right, champion.right & ~candidate.right
+        return cls(int(won.sum()), int(lost.sum()), len(candidate.truth), int(champion.right.sum()))
+
+    @property
+    def points(self) -> float:
+        """Candidate's accuracy minus the champion's, in points."""
+        return 100 * (self.wins - self.losses) / self.total if self.total else 0.0
+
+    @property
+    def better(self) -> float:
+        """The p-value that the candidate is better."""
+        return chance_of(self.wins, self.losses)
+
+    @property
+    def worse(self) -> float:
+        """The p-value that the candidate is worse."""
+        return chance_of(self.losses, self.wins)
+
+
+def sound(defect: str | None, where: str) -> Check:
+    """Are the candidate's answers on this set answers at all? `defect` is what its evaluation says of itself."""
+    sentence = f"The candidate is broken: {defect} ({where})." if defect else f"Every answer on the {where} is sound."
+    return Check(f"sound on {where}", defect is None, sentence)
+
+
+def knows_labels(champion: Evaluation, candidate: Evaluation) -> Check:
+    """May the candidate give every label that the champion gives? New ones are welcome."""
+    missing = sorted(set(champion.labels) - set(candidate.labels))
+    new = len(set(candidate.labels) - set(champion.labels))
+    twice = len(candidate.labels) - len(set(candidate.labels))
+    sentence = f"The candidate knows the champion's {len(champion.labels)} labels" + (
+        f" and {new} new." if new else "."
+    )
+    if missing:
+        sentence = f"The candidate lost {len(missing)} of the champion's labels: {listed(missing)}."
+    elif twice:
+        sentence = "The candidate has a label twice."
+    return Check("labels", not missing and not twice, sentence, len(missing), 0, unit="missing")
+
+
+def feedback(pair: Paired, limits: Thresholds) -> tuple[Check, bool]:
+    """Not proven worse on the newest feedback; and whether it is proven better there."""
+    if pair.total < limits.least_feedback:
+        sentence = f"Feedback has no say: {pair.total} texts held out, {limits.least_feedback} needed."
+        return Check("feedback", True, sentence), False
+    gained = pair.better < limits.significance
+    passed = pair.worse >= limits.significance
+    verb = "better" if gained else "worse" if not passed else "not shown to differ"
+    sentence = f"On the newest feedback the candidate is {verb}: {_counts(pair)}."
+    return Check("feedback", passed, sentence, pair.worse, limits.significance, "at least", "p-value"), gained
+
+
+def holdout(pair: Paired, gained: bool, limits: Thresholds) -> Iterator[Check]:
+    """The three that bound what the candidate may lose on the frozen holdout; the last two yield to a proven gain."""
+    sentence = f"On the holdout: {_counts(pair)}."
+    passed = -pair.points <= limits.most_loss + 1e-9
+    yield Check("holdout accuracy", passed, sentence, _plain(-pair.points), limits.most_loss, unit="points lost")
+
+    margin = limits.margin_with_gain if gained else limits.margin
+    possible = -100 * least_difference(pair.wins, pair.losses, pair.total, limits.significance)
+    passed = possible <= margin
+    sure = f"{1 - limits.significance:.0%}"
+    sentence = f"With {sure} confidence the true loss on the holdout is at most {max(possible, 0):.1f} points."
+    if not passed and pair.points >= 0:
+        sentence += f" Too few texts to rule out {margin:g}: give a larger holdout, or raise gate.margin."
+    yield Check("holdout margin", passed, sentence, possible, margin, unit="points")
+
+    if gained:
+        sentence = f"The loss on the holdout, if any ({_p(pair.worse)}), is the price of the gain on feedback."
+        yield Check("holdout trend", True, sentence)
+    else:
+        passed = pair.worse >= limits.significance
+        verb = "could be" if passed else "is not"
+        sentence = f"What was lost on the holdout {verb} chance ({_p(pair.worse)}, McNemar's exact test)."
+        if pair.points >= 0:
+            sentence = "On balance nothing was lost on the holdout."
+        yield Check("holdout trend", passed, sentence, pair.worse, limits.significance, "at least", "p-value")
+
+
+def label_recall(champion: Evaluation, candidate: Evaluation, where: str, limits: Thresholds) -> Check:
+    """No label's recall fell by more than it may, beyond what chance does to its few examples."""
+    worst: tuple[float, str, float, str] | None = None
+    fallen = []
+    for label in sorted(set(candidate.truth)):
+        own = candidate.of_label(label)
+        total = int(own.sum())
+        if total < limits.least_label_examples:
+            continue
+        before, after = int(champion.right[own].sum()), int(candidate.right[own].sum())
+        losses = int((champion.right & ~candidate.right)[own].sum())
+        chance = recall_chance(losses - (before - after), losses, total, limits.most_recall_loss / 100)
+        loss = 100 * (before - after) / total
+        told = f"{label} fell from {before} to {after} of {total}"
+        if chance < limits.significance:
+            fallen.append(told)
+        worst = min(worst or (2.0, "", 0.0, ""), (chance, label, loss, told))
+    name = f"recall of each label, {where}"
+    if worst is None:
+        return Check(name, True, f"No label has {limits.least_label_examples} texts in the {where}.")
+    loss = worst[2]
+    if fallen:
+        sentence = f"Recall on the {where}: {listed(fallen)}."
+    elif loss <= 0:
+        sentence = f"No label lost recall on the {where}."
+    else:
+        within = "chance explains it" if loss > limits.most_recall_loss else "within the bound"
+        sentence = f"Recall on the {where}, most lost: {worst[3]}; {within}."
+    return Check(name, not fallen, sentence, _plain(loss), limits.most_recall_loss, unit="points lost")
+
+
+def calibration(champion: Evaluation, candidate: Evaluation, limits: Thresholds) -> Check:
+    """A score still means what it says: the expected calibration error did not rise, beyond what chance does to it."""
+    before = 100 * calibration_error(champion.confidence, champion.right)
+    after = 100 * calibration_error(candidate.confidence, candidate.right)
+    rise = after - before
+    passed = rise <= limits.most_calibration_rise or _rise_by_chance(champion, candidate, limits.significance)
+    sentence = f"The calibration error went from {before:.1f} to {after:.1f} points."
+    if not passed:
+        how = "sure" if candidate.confidence.mean() > candidate.accuracy else "unsure"
+        sentence += f" The candidate is too {how} of itself."
+    elif rise > limits.most_calibration_rise:
+        sentence += " Chance explains it on a set of this size."
+    return Check("calibration", passed, sentence, rise, limits.most_calibration_rise, unit="points risen")
+
+
+def _rise_by_chance(champion: Evaluation, candidate: Evaluation, significance: float) -> bool:
+    before, after = _gaps(champion), _gaps(candidate)
+
+    def rise(drawn: NDArray[Any]) -> float:
+        return float(np.abs(drawn @ after).sum() - np.abs(drawn @ before).sum())
+
+    return float(np.quantile(bootstrap(rise, len(candidate.truth)), significance)) <= 0
+
+
+def _gaps(evaluation: Evaluation, bins: int = 10) -> NDArray[np.float64]:
+    """(texts, bins): right minus confidence, in the bin of metrics.calibration_error that the text falls in.
+
+    The error of any draw of texts is the sum over bins of the absolute column sums, divided by the texts.
+    """
+    which = np.minimum((evaluation.confidence * bins).astype(int), bins - 1)
+    gaps = np.zeros((len(which), bins))
+    gaps[np.arange(len(which)), which] = evaluation.right - evaluation.confidence.astype(np.float64)
+    return gaps
+
+
+def latency(ratios: NDArray[np.float64], limits: Thresholds) -> Check:
+    """The median of the rounds, refused when the sign test says that it was no busy moment."""
+    if not len(ratios):
+        return Check("latency", True, "Latency was not measured.")
+    median = float(np.median(ratios))
+    over = mostly_above(ratios, limits.most_latency_ratio) < limits.significance
+    sentence = f"A text takes {median:.2f} times as long as with the champion, median of {len(ratios)} rounds in turn."
+    return Check("latency", not over, sentence, median, limits.most_latency_ratio, unit="times")
+
+
+def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, limits: Thresholds) -> Iterator[Check]:
+    """AUC over all impressions and the mean AUC within a user: the seen loss, the possible loss, the trend.
+
+    The bootstrap draws users, not impressions: those of one user resemble each other.
+    """
+    names = {user: i for i, user in enumerate(dict.fromkeys(candidate.users))}
+    of_user = np.array([names[user] for user in candidate.users])
+    chosen = np.array(candidate.chosen)
+    sure = f"{1 - limits.significance:.0%}"
+    for name, statistic in (("AUC", _auc), ("AUC within a user", _user_auc)):
+        before = statistic(chosen, champion.scores, of_user, len(names))
+        after = statistic(chosen, candidate.scores, of_user, len(names))
+
+        def difference(drawn: NDArray[Any], before: Any = before, after: Any = after) -> float:
+            return float(after(drawn) - before(drawn))
+
+        once = np.ones(len(names), int)
+        loss = -100.0 * difference(once)
+        if np.isnan(loss):
+            yield Check(name, False, f"{name} cannot be measured: the holdout needs chosen and unchosen items.")
+            continue
+        draws = bootstrap(difference, len(names))
+        possible, least = (float(v) for v in -100 * np.quantile(draws, [limits.significance, 1 - limits.significance]))
+        sentence = f"{name} went from {before(once):.4f} to {after(once):.4f} on {len(chosen)} impressions."
+        yield Check(name, loss <= limits.most_loss, sentence, _plain(loss), limits.most_loss, unit="points lost")
+        sentence = f"With {sure} confidence the true loss of {name} is at most {max(possible, 0):.1f} points."
+        yield Check(f"{name}, margin", possible <= limits.margin, sentence, possible, limits.margin, unit="points")
+        verb = "is not" if least > 0 else "could be"
+        sentence = f"What was lost of {name} {verb} chance (bootstrap over {len(names)} users)."
+        if loss <= 0:
+            sentence = f"Nothing was lost of {name}."
+        yield Check(f"{name}, trend", least <= 0, sentence, least, 0.0, unit="points lost at least")
+
+
+Statistic = Callable[[NDArray[Any]], float]
+
+
+def _auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], users: int) -> Statistic:
+    """AUC with each user's impressions counted as often as the user was drawn; ties count half.
+
+    sklearn's roc_auc_score gives the same and sorts anew each time, which takes minutes over a bootstrap.
+    """
+    order = np.argsort(scores, kind="stable")
+    tie = np.cumsum(np.r_[0, np.diff(scores[order]) > 0])
+    chosen, of_user = chosen[order], of_user[order]
+
+    def weighted(drawn: NDArray[Any]) -> float:
+        weights = drawn[of_user]
+        won, lost = np.bincount(tie, weights * chosen), np.bincount(tie, weights * ~chosen)
+        pairs = won.sum() * lost.sum()
+        return float((won * (np.cumsum(lost) - lost / 2)).sum() / pairs) if pairs else float("nan")
+
+    return weighted
+
+
+def _user_auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], users: int) -> Statistic:
+    """The mean over users of the AUC of each one's impressions, where there are users with both outcomes."""
+    rows = [np.flatnonzero(of_user == user) for user in range(users)]
+    once, alone = np.ones(1, int), np.zeros(len(scores), int)
+    own = np.array([_auc(chosen[r], scores[r], alone[r], 1)(once) for r in rows])
+    counted = np.isfinite(own)
+
+    def mean(drawn: NDArray[Any]) -> float:
+        weights = drawn[counted]
+        return float(np.average(own[counted], weights=weights)) if weights.sum() else float("nan")
+
+    return mean
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names in a sentence, cut after `most`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _counts(pair: Paired) -> str:
+    before, after = (100 * right / pair.total for right in (pair.before, pair.before + pair.wins - pair.losses))
+    return f"{after:.1f} % of {pair.total} texts right, {before:.1f} % before ({pair.wins} won, {pair.losses} lost)"
+
+
+def _p(chance: float) -> str:
+    return f"p = {chance:.3f}" if chance >= 0.0005 else "p < 0.001"
+
+
+def _plain(number: float) -> float:
+    return number + 0.0  # -0.0 reads badly

@@ -1,0 +1,204 @@
+"""A bundle on trial: what it answers on labelled texts, whether it answers at all, and how fast beside another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.bundle import Bundle
+from export.providers import Providers
+from export.session import OnnxSession
+from models.data.interactions import Behaviour
+from models.tasks.base import softmax
+from models.tasks.ranker import HISTORY, Item, Ranker
+
+_TIMED_TEXTS = 8
+_LEAST_FOR_CONSTANT = 20  # texts; fewer may well have one answer
+_INVARIANCE_TEXTS = 64
+
+
+class DefectError(Exception):
+    """Raised when a bundle cannot be put on trial at all; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one bundle answers on one labelled set. `probabilities` is (len(truth), len(labels)) in a sound one.
+
+    `shown_as` is what a report calls each example; empty when it may not show them.
+    """
+
+    labels: tuple[str, ...]
+    truth: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    shown_as: tuple[str, ...] = ()
+
+    def unusable(self) -> str | None:
+        """What makes these outputs no answers at all, as the end of a sentence; None when they are."""
+        expected = (len(self.truth), len(self.labels))
+        if self.probabilities.shape != expected:
+            return f"its output has the shape {self.probabilities.shape}, not {expected}"
+        wrong = int((~np.isfinite(self.probabilities)).any(1).sum())
+        return f"its scores for {wrong} of {len(self.truth)} texts are not finite numbers" if wrong else None
+
+    def defect(self) -> str | None:
+        """As `unusable`, and what no working model answers: one label for everything, though most have another."""
+        if defect := self.unusable():
+            return defect
+        always = self.predicted[0] if len(set(self.predicted)) == 1 else None
+        if len(self.truth) >= _LEAST_FOR_CONSTANT and always and self.truth.count(always) * 2 < len(self.truth):
+            return f"it answers {always!r} whatever the text"
+        return None
+
+    @cached_property
+    def predicted(self) -> tuple[str, ...]:
+        return tuple(self.labels[i] for i in self.probabilities.argmax(1)) if self.truth else ()
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """(examples,). A true label that the bundle does not know is simply never right."""
+        return np.fromiter(map(str.__eq__, self.predicted, self.truth), bool, len(self.truth))
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
+        """(examples,), from 0 to 1."""
+        return self.probabilities.max(1) if self.truth else np.zeros(0, np.float32)
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean()) if self.truth else 0.0
+
+    def of_label(self, label: str) -> NDArray[np.bool_]:
+        """(examples,): which of them truly have `label`."""
+        marked: NDArray[np.bool_] = self._truth == label
+        return marked
+
+    @cached_property
+    def _truth(self) -> NDArray[np.str_]:
+        return np.array(self.truth, np.str_)
+
+
+@dataclass(frozen=True)
+class RankerEvaluation:
+    """What one bundle scores each held-out impression, and what the user did, one entry an impression."""
+
+    users: tuple[str, ...]
+    chosen: tuple[bool, ...]
+    scores: NDArray[np.float64]
+
+    def defect(self) -> str | None:
+        """What makes these scores unusable, as the end of a sentence; None when they are sound."""
+        if self.scores.shape != (len(self.users),):
+            return f"its scores have the shape {self.scores.shape}, not {(len(self.users),)}"
+        if not np.isfinite(self.scores).all():
+            return "some of its scores are not finite numbers"
+        if len(self.users) > 1 and np.ptp(self.scores) == 0:
+            return "it gives every item the same score"
+        return None
+
+
+def open_session(path: Path, providers: Providers = "auto") -> OnnxSession:
+    """A session on the bundle at `path`, as a replica starts it. Raises DefectError, whatever is wrong."""
+    try:
+        return OnnxSession(Bundle.open(path), providers=providers)
+    except Exception as error:  # BundleError, and what onnxruntime and the tokenizer raise, of a dozen types
+        raise DefectError(f"it cannot be loaded: {_first_line(error)}") from error
+
+
+def evaluate_bundle(
+    session: OnnxSession, texts: Sequence[str], truth: Sequence[str], shown_as: Sequence[str] = ()
+) -> Evaluation:
+    """Run the exported model over `texts`. Raises DefectError when it fails on them."""
+    labels = session.bundle.manifest.labels
+    if not texts:
+        return Evaluation(labels, (), np.zeros((0, len(labels)), np.float32))
+    try:
+        output = session.predict(texts)
+    except Exception as error:  # onnxruntime's own, of a dozen types
+        raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
+    with np.errstate(invalid="ignore", over="ignore"):
+        probabilities = softmax(output) if output.ndim == 2 else output
+    return Evaluation(labels, tuple(truth), probabilities, tuple(shown_as))
+
+
+def evaluate_ranker(session: OnnxSession, behaviour: Behaviour) -> RankerEvaluation:
+    """Score the held-out impressions as the server would have when they happened. Raises DefectError when it fails."""
+    names = list(behaviour.items)
+    users, chosen, scores = [], [], []
+    try:
+        ranker = Ranker.from_asset(session.bundle.asset("ranker"))
+        vectors = session.predict([behaviour.items[name].text for name in names])
+        row = {name: i for i, name in enumerate(names)}
+        for user, impressions in behaviour.by_user().items():
+            history: list[str] = []
+            for impression in impressions:
+                if impression.holdout:
+                    past = history[-HISTORY:]
+                    items = [Item(name, behaviour.items[name].numbers) for name in (*past, impression.item)]
+                    of = vectors[[row[name] for name in (*past, impression.item)]]
+                    scores.append(float(ranker.score(items[:-1], of[:-1], items[-1:], of[-1:])[0]))
+                    users.append(user)
+                    chosen.append(impression.chosen)
+                if impression.chosen:
+                    history.append(impression.item)
+    except Exception as error:  # onnxruntime's own, and those of weights that do not fit
+        raise DefectError(f"it fails on the holdout: {_first_line(error)}") from error
+    return RankerEvaluation(tuple(users), tuple(chosen), np.array(scores))
+
+
+def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
+    """A sentence about parity with the checkpoint and among batch-mates. Raises DefectError when either is broken.
+
+    The export measured the first and wrote it into the manifest; the second is measured again on some of `texts`.
+    """
+    from export.parity import MOST_BATCH_DIFFERENCE, MOST_LABELS_MOVED, run_in_random_batches, scores
+
+    manifest = session.bundle.manifest
+    recorded = manifest.parity
+    if "max_batch_difference" not in recorded:
+        raise DefectError("its manifest has no parity with the checkpoint: it was not made by the exporter")
+    moved = float(recorded.get("labels_moved", 0.0))
+    if not moved <= MOST_LABELS_MOVED[manifest.precision]:
+        raise DefectError(f"its export moved {moved:.1%} of the labels that the checkpoint gives")
+    rows = [encoded.ids for encoded in session.encoder.encode(list(texts[:_INVARIANCE_TEXTS]))]
+    try:
+        alone = np.concatenate([session.run([row]) for row in rows])
+        together = run_in_random_batches(session, rows, np.random.default_rng(0))
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = float(np.abs(scores(alone, manifest.kind) - scores(together, manifest.kind)).max())
+    except Exception as error:  # onnxruntime's own, and numpy's on outputs whose shape changes with the batch
+        raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
+    if difference > MOST_BATCH_DIFFERENCE:
+        raise DefectError(f"an answer depends on its batch-mates: scores move by {difference:.4f}")
+    return f"The export moved {moved:.1%} of the checkpoint's labels; an answer does not depend on its batch-mates."
+
+
+def latency_ratios(
+    champion: OnnxSession, candidate: OnnxSession, texts: Sequence[str], rounds: int = 31
+) -> NDArray[np.float64]:
+    """Candidate's time over the champion's on the same texts, (rounds,), tokenization included.
+
+    The two take turns, so that whatever else the machine does falls on both.
+    """
+    ratios = []
+    for turn in range(-2, rounds):  # the first two only warm both up
+        at = max(turn, 0) * _TIMED_TEXTS
+        part = [texts[i % len(texts)] for i in range(at, at + _TIMED_TEXTS)]
+        seconds = {}
+        for session in (champion, candidate) if turn % 2 else (candidate, champion):
+            started = time.perf_counter()
+            session.predict(part)
+            seconds[session] = time.perf_counter() - started
+        if turn >= 0:
+            ratios.append(seconds[candidate] / seconds[champion])
+    return np.array(ratios)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,183 @@
+"""May this candidate serve? The exported bundle against the champion's, on the same texts, check by check.
+
+A candidate is accepted when every check passes. Each allows for what chance does to a set of that size, and a holdout
+too small to rule out harm refuses. docs/decisions/0013-gate.md has the reasons and the error rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.providers import Providers
+from export.session import OnnxSession
+from models.data.dataset import Example
+from models.data.interactions import Behaviour
+from models.evaluation import checks
+from models.evaluation.checks import Check, Paired
+from models.evaluation.evaluate import (
+    DefectError,
+    Evaluation,
+    RankerEvaluation,
+    check_parity,
+    evaluate_bundle,
+    evaluate_ranker,
+    latency_ratios,
+    open_session,
+)
+from models.feedback.types import Sample
+from models.tasks.thresholds import Thresholds
+
+HOLDOUT, FEEDBACK = "holdout", "feedback"
+_NO_TIMES: NDArray[np.float64] = np.zeros(0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision with its reasons, and the evaluations they were drawn from; those of a ranker are not kept."""
+
+    reasons: tuple[Check, ...]
+    champion: Mapping[str, Evaluation] = field(default_factory=dict)
+    candidate: Mapping[str, Evaluation] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        return bool(self.reasons) and all(check.passed for check in self.reasons)
+
+    @property
+    def failed(self) -> list[Check]:
+        return [check for check in self.reasons if not check.passed]
+
+    @property
+    def sentence(self) -> str:
+        """The decision and what decided it: for a log line, a notification and the top of the page."""
+        if self.accepted:
+            told = [check.sentence for check in self.reasons if check.name in ("holdout accuracy", "feedback", "AUC")]
+            return " ".join(["Accepted.", *told])
+        first, *more = self.failed
+        others = f" {len(more)} more {'checks' if len(more) > 1 else 'check'} failed." if more else ""
+        return f"Refused. {first.sentence}{others}"
+
+
+def refusal(name: str, sentence: str) -> Verdict:
+    """The verdict on a candidate that never came to the comparison, such as one whose export failed."""
+    return Verdict((Check(name, False, sentence),))
+
+
+def judge(
+    champion: Mapping[str, Evaluation],
+    candidate: Mapping[str, Evaluation],
+    thresholds: Thresholds,
+    ratios: NDArray[np.float64] = _NO_TIMES,
+) -> Verdict:
+    """Compare two classifiers on the frozen `holdout` and the newest `feedback`, which may be absent or empty.
+
+    Both were evaluated on the same examples in the same order; `ratios` are of trial.latency_ratios. The label sets may
+    differ: what the champion does not know counts as wrong for the champion. Raises KeyError without a holdout.
+    """
+    pairs = {name: (champion[name], candidate[name]) for name in (HOLDOUT, FEEDBACK) if name in candidate}
+    pairs = {name: pair for name, pair in pairs.items() if name == HOLDOUT or pair[1].truth}
+    before, after = pairs[HOLDOUT]
+    # Feedback may well be of one label only, which a candidate misses: there one answer for all is no defect.
+    reasons = [checks.sound(after.defect(), HOLDOUT)]
+    reasons += [checks.sound(pair[1].unusable(), name) for name, pair in pairs.items() if name != HOLDOUT]
+    reasons += [_usable(pair[0], name) for name, pair in pairs.items() if pair[0].unusable()]
+    if not after.truth:
+        reasons.append(Check(HOLDOUT, False, "There is no holdout to compare on."))
+    if any(not check.passed for check in reasons):
+        return Verdict(tuple(reasons))  # nothing else can be said of numbers that are not there
+    newest = Paired.of(*pairs[FEEDBACK]) if FEEDBACK in pairs else Paired(0, 0, 0, 0)
+    heard, gained = checks.feedback(newest, thresholds)
+    reasons += [*checks.holdout(Paired.of(before, after), gained, thresholds), heard]
+    reasons += [
+        checks.label_recall(*pair, name, thresholds)
+        for name, pair in pairs.items()
+        if name == HOLDOUT or newest.total >= thresholds.least_feedback
+    ]
+    reasons += [checks.knows_labels(before, after), checks.calibration(before, after, thresholds)]
+    reasons.append(checks.latency(ratios, thresholds))
+    return Verdict(tuple(reasons), champion, candidate)
+
+
+def judge_ranker(
+    champion: RankerEvaluation,
+    candidate: RankerEvaluation,
+    thresholds: Thresholds,
+    ratios: NDArray[np.float64] = _NO_TIMES,
+) -> Verdict:
+    """Compare two rankers on the same held-out impressions, by AUC and by AUC within a user."""
+    if defect := champion.defect():
+        return refusal("champion", f"The champion is broken: {defect}. Promote another version by hand.")
+    reasons = [checks.sound(candidate.defect(), HOLDOUT)]
+    if reasons[0].passed:
+        reasons += [*checks.ranking(champion, candidate, thresholds), checks.latency(ratios, thresholds)]
+    return Verdict(tuple(reasons))
+
+
+def gate_classifier(
+    champion: Path,
+    candidate: Path,
+    holdout: Sequence[Example],
+    feedback: Sequence[Sample],
+    thresholds: Thresholds,
+    providers: Providers = "auto",
+) -> Verdict:
+    """Put two bundles on trial and judge. Whatever is wrong with either is a refusal, never an exception.
+
+    `feedback` is the newest, held out by time: the candidate was not trained on it. It may be empty.
+    """
+    texts = [example.text for example in holdout]
+    # A user may ask for erasure, and a report outlives the store: feedback is shown by its id and never by its text.
+    ids = [f"feedback {sample.id}" for sample in feedback]
+
+    def evaluate(session: OnnxSession) -> dict[str, Evaluation]:
+        return {
+            HOLDOUT: evaluate_bundle(session, texts, [example.label for example in holdout], texts),
+            FEEDBACK: evaluate_bundle(session, [s.text for s in feedback], [s.label for s in feedback], ids),
+        }
+
+    if not holdout:
+        return refusal(HOLDOUT, "There is no holdout to compare on.")
+    role = "champion"
+    try:
+        old = open_session(champion, providers)
+        before = evaluate(old)
+        role = "candidate"
+        new = open_session(candidate, providers)
+        after = evaluate(new)
+        verdict = judge(before, after, thresholds)
+        if not verdict.candidate:  # unsound: there is nothing to compare with a checkpoint, or to time
+            return verdict
+        parity = Check("parity", True, check_parity(new, texts))
+        verdict = judge(before, after, thresholds, latency_ratios(old, new, texts))
+    except DefectError as error:
+        return refusal(role, f"The {role} is broken: {error}.")
+    return Verdict((*verdict.reasons, parity), before, after)
+
+
+def gate_ranker(
+    champion: Path, candidate: Path, behaviour: Behaviour, thresholds: Thresholds, providers: Providers = "auto"
+) -> Verdict:
+    """As `gate_classifier`, for rankers, on the held-out impressions of `behaviour`."""
+    texts = [item.text for item in behaviour.items.values()]
+    role = "champion"
+    try:
+        old = open_session(champion, providers)
+        before = evaluate_ranker(old, behaviour)
+        role = "candidate"
+        new = open_session(candidate, providers)
+        after = evaluate_ranker(new, behaviour)
+        parity = Check("parity", True, check_parity(new, texts))
+        verdict = judge_ranker(before, after, thresholds, latency_ratios(old, new, texts))
+    except DefectError as error:
+        return refusal(role, f"The {role} is broken: {error}.")
+    return Verdict((*verdict.reasons, parity))
+
+
+def _usable(champion: Evaluation, where: str) -> Check:
+    sentence = f"The champion is broken: {champion.unusable()} ({where}). Promote another version by hand."
+    return Check("champion", False, sentence)

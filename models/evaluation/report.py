@@ -1,0 +1,187 @@
+"""The verdict as a page for a model's owner and as JSON for a program: what was decided, why, and what changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from models.evaluation.evaluate import Evaluation
+from models.evaluation.gate import HOLDOUT, Verdict
+from models.evaluation.metrics import classifier_metrics
+
+PAGE, DATA = "verdict.html", "verdict.json"
+_TEMPLATE = "report.html.j2"
+_MOST_EXAMPLES = 100  # of those won and of those lost; a page of thousands is read by nobody
+_MOST_TEXT = 300
+_MOST_CONFUSIONS = 12
+_LEAST_IN_BIN = 5  # examples, below which a point of the calibration plot shows chance and nothing else
+_BINS = 10
+
+
+class Answer(NamedTuple):
+    """One example that changed sides, with what either bundle said of it and how sure it was (0 to 1)."""
+
+    shown_as: str
+    truth: str
+    champion: str
+    champion_score: float
+    candidate: str
+    candidate_score: float
+
+
+class LabelChange(NamedTuple):
+    """One label's recall (0 to 1) before and after."""
+
+    label: str
+    examples: int
+    before: float
+    after: float
+
+    @property
+    def points(self) -> float:
+        return 100 * (self.after - self.before)
+
+
+class SetChange(NamedTuple):
+    """What changed on one set. Metrics are name -> (champion's, candidate's), each from 0 to 1."""
+
+    name: str
+    examples: int
+    metrics: dict[str, tuple[float, float]]
+    labels: list[LabelChange]
+    won: list[Answer]
+    lost: list[Answer]
+
+
+def write_verdict(verdict: Verdict, folder: Path, *, title: str, facts: Mapping[str, str] | None = None) -> Path:
+    """Write `verdict.html` and `verdict.json` into `folder`; the page's path.
+
+    `title` and `facts` (task, versions, data) head the page. The page is one file that loads nothing, and every text
+    in it is escaped: texts are whatever a stranger wrote. It holds holdout texts, and feedback by id alone.
+    """
+    facts = dict(facts or {})
+    changes = [
+        set_change(name, champion, verdict.candidate[name])
+        for name, champion in verdict.champion.items()
+        if champion.truth
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        "title": title,
+        "accepted": verdict.accepted,
+        "sentence": verdict.sentence,
+        "facts": facts,
+        "checks": [asdict(check) for check in verdict.reasons],
+        "sets": [{**c._asdict(), **{k: [r._asdict() for r in getattr(c, k)] for k in _LISTS}} for c in changes],
+    }
+    (folder / DATA).write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+    held_out = verdict.candidate.get(HOLDOUT)
+    page = (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            title=title,
+            facts=facts,
+            verdict=verdict,
+            changes=changes,
+            confusion=_confusion(verdict.champion[HOLDOUT], held_out) if held_out else None,
+            calibration=_calibration(verdict.champion[HOLDOUT], held_out) if held_out else None,
+            most=_MOST_EXAMPLES,
+        )
+    )
+    path = folder / PAGE
+    path.write_bytes(page.encode("utf-8", "replace"))
+    return path
+
+
+_LISTS = ("labels", "won", "lost")
+
+
+def set_change(name: str, champion: Evaluation, candidate: Evaluation) -> SetChange:
+    """Champion against candidate on one set; labels by how much they moved, the largest loss first."""
+    before, after = (classifier_metrics(e.labels, e.truth, e.probabilities) for e in (champion, candidate))
+    labels = []
+    for label, examples in Counter(candidate.truth).items():
+        own = candidate.of_label(label)
+        labels.append(
+            LabelChange(label, examples, float(champion.right[own].mean()), float(candidate.right[own].mean()))
+        )
+    labels.sort(key=lambda change: (change.points, change.label))
+    metrics = {metric: (before[metric], after[metric]) for metric in before}
+    won = _answers(champion, candidate, candidate.right & ~champion.right)
+    lost = _answers(champion, candidate, champion.right & ~candidate.right)
+    return SetChange(name, len(candidate.truth), metrics, labels, won, lost)
+
+
+def _answers(champion: Evaluation, candidate: Evaluation, which: NDArray[np.bool_]) -> list[Answer]:
+    """The examples that `which` marks, those the candidate is surest of first."""
+    rows = sorted(np.flatnonzero(which), key=lambda i: -float(candidate.confidence[i]))
+    return [
+        Answer(
+            _cut(candidate.shown_as[i]) if candidate.shown_as else f"number {i + 1}",
+            candidate.truth[i],
+            champion.predicted[i],
+            round(float(champion.confidence[i]), 4),
+            candidate.predicted[i],
+            round(float(candidate.confidence[i]), 4),
+        )
+        for i in map(int, rows)
+    ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else text[:_MOST_TEXT] + "…"
+
+
+class _Cell(NamedTuple):
+    row: int
+    column: int
+    share: float
+    examples: int
+
+
+def _confusion(champion: Evaluation, candidate: Evaluation) -> dict[str, Any]:
+    """The cells of the candidate's matrix that are not empty, and its commonest confusions beside the champion's."""
+    labels = sorted(set(candidate.truth) | set(candidate.predicted))
+    at = {label: i for i, label in enumerate(labels)}
+    total = Counter(candidate.truth)
+    counts = Counter(zip(candidate.truth, candidate.predicted, strict=True))
+    before = Counter(zip(champion.truth, champion.predicted, strict=True))
+    cells = [_Cell(at[true], at[said], n / total[true], n) for (true, said), n in counts.items()]
+    pairs = sorted((pair for pair in counts | before if pair[0] != pair[1]), key=lambda p: (-counts[p], -before[p], p))
+    return {
+        "labels": labels,
+        "cells": cells,
+        "pairs": [(true, said, before[true, said], counts[true, said]) for true, said in pairs[:_MOST_CONFUSIONS]],
+    }
+
+
+def _calibration(champion: Evaluation, candidate: Evaluation) -> dict[str, list[tuple[float, float, int]]]:
+    """For each of the two: (mean confidence, share right, examples) of every bin that holds enough of them."""
+    curves = {}
+    for name, evaluation in (("champion", champion), ("candidate", candidate)):
+        bins = np.minimum((evaluation.confidence * _BINS).astype(int), _BINS - 1)
+        curves[name] = [
+            (float(evaluation.confidence[bins == b].mean()), float(evaluation.right[bins == b].mean()), int(n))
+            for b, n in enumerate(np.bincount(bins, minlength=_BINS))
+            if n >= _LEAST_IN_BIN
+        ]
+    return curves
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,1 @@
+"""What users said: its types, pseudonyms, personal data, and the store that keeps it."""

@@ -1,0 +1,169 @@
+"""Personal data is taken out of every text before it touches the disk.
+
+`redact` puts `[email]`, `[phone]`, `[card]`, ... where it stood. Whatever a library can check (python-stdnum,
+phonenumbers, ipaddress) is checked by it; the words around a number tell the rest, so that an order number stays.
+Every pattern takes time linear in the text: no repetition within a repetition of the same characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, cast
+
+from models.feedback.pii.found import KINDS, Found, Kind
+from models.feedback.pii.ids import lettered_ids, numeric_ids
+from models.feedback.pii.mail import emails, secrets, wallets
+from models.feedback.pii.normal import view
+from models.feedback.pii.numbers import accounts, addresses, cards, ibans, runs
+from models.feedback.pii.people import may_have_names, names
+from models.feedback.pii.telephone import phones
+
+__all__ = ["KINDS", "Found", "Kind", "count", "find", "prepare", "redact", "redact_json"]
+
+_PASSES = 6
+_DEEPEST = 100
+_WORD = re.compile(r"[A-Za-z_]*\Z")
+# What is left of ASCII without digits, the at-sign and opening brackets.
+_QUIET = re.compile(r"[\t\n\r !-')-/:;=-?A-Z\\-z|-~]*\Z")
+# These gates begin with a digit, which the regex engine finds fastest.
+_DIGIT = re.compile(r"\d")
+_TWO_DIGITS = re.compile(r"\d[\s().:/-]{0,3}\d")
+_IBAN_LIKE = re.compile(r"\d(?<=[A-Za-z]{2}\d)\d")
+_LETTERED = re.compile(
+    r"\d(?:\d\d[A-Za-z]|\d\d[ -][A-Za-z]\b|\d ?[A-Da-d]\b|\d[A-Za-z]\d\d|(?<=[A-Za-z]\d)\d{3}|\d{5}[-+])"
+)
+_LONG_WORD = re.compile(r"(?:0x|bc1|1|3)\w{20}")
+_BRACKET = re.compile(r"[(\[{<]")
+_PLACEHOLDER = re.compile(r"\[(" + "|".join(KINDS) + r")\]")
+_RANK = {kind: rank for rank, kind in enumerate(KINDS)}
+
+
+def redact(text: str) -> str:
+    """The text with a placeholder such as `[email]` for each find. Redacting again changes nothing; never raises."""
+    if _is_harmless(text):
+        return text
+    for _ in range(_PASSES):
+        found = _find(text)
+        if not found:
+            return text
+        text = _replace(text, found)
+    # What a placeholder leaves beside itself may be a find of its own, once or twice. Only a text made for it goes on.
+    return "[redacted]" if _find(text) else text
+
+
+_redact_key = lru_cache(1024)(redact)  # of the same few, in every answer
+
+
+def prepare() -> None:
+    """Loads what the first texts with a name, a phone or an id would else wait for: about 9 MB and 0.2 s."""
+    redact("Ann, +44 7700 900123, 2125550175, DE89 3704 0044 0532 0130 00, 65 929 970 489, 39053344705, 54362315K")
+
+
+def find(text: str) -> list[Found]:
+    """What is personal in the text, in order, none overlapping."""
+    return [] if _is_harmless(text) else _find(text)
+
+
+def _is_harmless(text: str) -> bool:
+    """Of most texts one look tells that no detector finds anything; of the others it does not tell."""
+    if _WORD.match(text):  # as labels are
+        return True
+    return bool(_QUIET.match(text)) and "dot" not in text.lower() and not may_have_names(text)
+
+
+def _find(text: str) -> list[Found]:
+    seen, index = view(text)
+    found = _merge(sorted(_detect(seen), key=lambda one: one.start))
+    if index is None:
+        return found
+    return [Found(one.kind, index[one.start], index[one.end - 1] + 1) for one in found]
+
+
+def count(text: str) -> Counter[Kind]:
+    """How many placeholders of each kind a redacted text has."""
+    return Counter(cast(Kind, match[1]) for match in _PLACEHOLDER.finditer(text)) if "[" in text else Counter()
+
+
+def redact_json(value: Any, longest: int | None = None) -> Any:
+    """A JSON value with every string in it redacted, keys as well, and whole numbers that are payment cards.
+
+    Strings are cut to `longest` characters before. Keys that become the same are numbered. What is nested deeper than
+    100 is left out.
+    """
+    return _redact_json(value, longest, 0)
+
+
+def _redact_json(value: Any, longest: int | None, depth: int) -> Any:
+    if isinstance(value, str):
+        return redact(value[:longest])
+    if isinstance(value, int):
+        return "[card]" if _is_card(value) else value
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth >= _DEEPEST:
+        return "[redacted]"
+    if not isinstance(value, dict):
+        return [_redact_json(inner, longest, depth + 1) for inner in value]
+    out: dict[str, Any] = {}
+    for key, inner in value.items():
+        name = plain = _redact_key(str(key))
+        number = 1
+        while name in out:
+            number += 1
+            name = f"{plain} {number}"
+        out[name] = _redact_json(inner, longest, depth + 1)
+    return out
+
+
+def _is_card(number: int) -> bool:
+    return 10**11 <= number < 10**19 and any(one.kind == "card" for one in find(str(number)))
+
+
+def _detect(text: str) -> Iterator[Found]:
+    lowered = text.lower()
+    if "@" in text or ("at" in lowered and _BRACKET.search(text)) or "dot" in lowered:
+        yield from emails(text)
+    if may_have_names(text):
+        yield from names(text)
+    if not _DIGIT.search(text):
+        return
+    yield from secrets(text)
+    if _LONG_WORD.search(text):
+        yield from wallets(text)
+    if not _TWO_DIGITS.search(text):
+        return
+    yield from addresses(text)
+    if _IBAN_LIKE.search(text):
+        yield from ibans(text)
+    if _LETTERED.search(text):
+        yield from lettered_ids(text)
+    for start, end, about in runs(text):
+        yield from cards(text, start, end, about)
+        around = max(0, start - 4), min(len(text), end + 2)  # a plus sign or a letter may belong to it
+        yield from numeric_ids(text, *around, about)
+        yield from phones(text, *around, about)
+        yield from accounts(text, *around, about)
+
+
+def _merge(found: list[Found]) -> list[Found]:
+    """Those that overlap as one, under the kind of highest rank. `found` is in order of start."""
+    merged: list[Found] = []
+    for one in found:
+        if merged and one.start < merged[-1].end:
+            last = merged[-1]
+            merged[-1] = Found(min(last.kind, one.kind, key=_RANK.__getitem__), last.start, max(last.end, one.end))
+        else:
+            merged.append(one)
+    return merged
+
+
+def _replace(text: str, found: list[Found]) -> str:
+    parts: list[str] = []
+    at = 0
+    for one in found:
+        parts += (text[at : one.start], f"[{one.kind}]")
+        at = one.end
+    return "".join((*parts, text[at:]))

@@ -1,0 +1,144 @@
+"""Payment cards, IBANs, bank accounts, IP addresses: numbers that prove themselves by checksum or range."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+
+from models.feedback.pii.context import Topic, topic
+from models.feedback.pii.found import Found
+
+_RUN = re.compile(r"\d[\d\s().\-/]{4,}\d")  # one class repeated: linear
+_SENTENCE = re.compile(r"\.\s+")
+_GROUP = re.compile(r"\d+")
+_CARD = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
+    r"|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|2720\d{12}"  # Mastercard
+    r"|3[47]\d{13}"  # American Express
+    r"|3(?:0[0-59]|[689]\d)\d{11,16}"  # Diners Club
+    r"|(?:352[89]|35[3-8]\d)\d{12,15}"  # JCB
+    r"|6(?:011|5\d\d|4[4-9]\d|2\d\d)\d{12,15}"  # Discover, UnionPay
+    r"|(?:5[06789]|6[0-9])\d{10,17}"  # Maestro, RuPay, Elo
+)
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_ACCOUNT = re.compile(r"(?<!\w)\d{2}-\d{2}-\d{2}(?: \d{6,10})?(?!\w)|(?<!\w)\d[\d -]{4,20}\d(?!\w)")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9]{3})")
+_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:.]{6,45}(?!\w)")
+_MAC = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])")
+
+
+def runs(text: str) -> Iterator[tuple[int, int, Topic | None]]:
+    """Where digits enough for any kind stand together within a sentence, and what the words before say they are."""
+    for run in _RUN.finditer(text):
+        ends = [gap.end() for gap in _SENTENCE.finditer(text, *run.span())]
+        for start, end in pairwise((run.start(), *ends, run.end())):
+            digits = sum(map(str.isdigit, text[start:end]))
+            about = topic(text, start) if digits >= 6 and start == run.start() else None
+            if digits >= 7 or (digits == 6 and about in ("id", "account", "iban")):
+                yield start, end, about
+
+
+def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
+    """Groups of digits side by side in `text[start:end]` that make 12 to 19 digits of a known issuer and pass Luhn.
+
+    Behind words that say so also those that fail: with a typing error a number is as private.
+    """
+    groups = [match.span() for match in _GROUP.finditer(text, start, end)]
+    for first, (begin, _) in enumerate(groups):
+        if text[begin] not in "23456" and about != "card":
+            continue
+        digits, between, sizes = "", set[str](), set[int]()
+        for index in range(first, min(first + 19, len(groups))):
+            if index > first:
+                gap = text[groups[index - 1][1] : groups[index][0]]
+                between.update(gap.replace("\n", " "))
+                # A point or a slash stands between all groups or none, else it is that of an IP address or a price.
+                if len(gap) > 3 or (between & set("./()") and len(between) > 1):
+                    break
+            group = text[slice(*groups[index])]
+            digits += group
+            sizes.add(len(group))
+            if len(digits) > 19:
+                break
+            even = 1 not in sizes or len(sizes) == 1  # digits one by one, but none alone among groups
+            if len(digits) >= 12 and even and (_is_card(digits) or (about == "card" and len(digits) >= 13)):
+                yield Found("card", begin, groups[index][1])
+
+
+def _is_card(digits: str) -> bool:
+    return bool(_CARD.fullmatch(digits)) and _luhn(digits)
+
+
+def _luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1. Here, as it runs over every window and a library's costs ten times as much."""
+    values = [int(digit) for digit in reversed(digits)]
+    return (sum(values[::2]) + sum(_DOUBLED[value] for value in values[1::2])) % 10 == 0
+
+
+def accounts(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
+    """Account numbers and sort codes have no checksum: only behind words that say so."""
+    if about in ("account", "iban"):
+        for match in _ACCOUNT.finditer(text, start, end):
+            yield Found("account", *match.span())
+
+
+def ibans(text: str) -> Iterator[Found]:
+    """ISO 13616, with spaces or not, by the country's length and checksum; behind the word IBAN by length alone."""
+    start = 0
+    while begin := _IBAN.search(text, start):
+        stop = _end_of_iban(text, begin.start())
+        if stop:
+            yield Found("iban", begin.start(), stop)
+        start = stop or begin.end()
+
+
+def _end_of_iban(text: str, start: int) -> int | None:
+    length = _length_of_iban(text[start : start + 2].upper())
+    number = _of_length(length).match(text, start) if length else None
+    if not number:
+        return None
+    compact = re.sub("[ -]", "", number[0]).upper()
+    value = int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4]))
+    return number.end() if value % 97 == 1 or topic(text, start) == "iban" else None
+
+
+@cache
+def _of_length(length: int) -> re.Pattern[str]:
+    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?![A-Za-z0-9])")
+
+
+@cache
+def _length_of_iban(country: str) -> int:
+    """Of a country that has IBANs, by the registry that python-stdnum carries; else 0."""
+    from stdnum import numdb
+
+    structure = numdb.get("iban").info(country)[0][1].get("bban", "")  # such as 8!n10!n
+    parts = [int(part) for part in re.findall(r"(\d+)!", structure)]
+    return 4 + sum(parts) if parts else 0
+
+
+def addresses(text: str) -> Iterator[Found]:
+    """IP addresses of both kinds, and MAC addresses as `id`."""
+    if text.count(".") >= 3:
+        for match in _IPV4.finditer(text):
+            if all(int(part) < 256 for part in match[0].split(".")):
+                yield Found("ip", *match.span())
+    if text.count(":") >= 2:
+        for match in _IPV6.finditer(text):
+            address = match[0].rstrip(".") if match[0].endswith("::") else match[0].rstrip(".:")
+            if _is_ipv6(address):
+                yield Found("ip", match.start(), match.start() + len(address))
+        for match in _MAC.finditer(text):
+            yield Found("id", *match.span())
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return any(map(str.isdigit, address))  # "cafe::" is an address as well as a word of C++

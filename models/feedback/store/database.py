@@ -1,0 +1,272 @@
+"""Connections, transactions and what may go wrong with them; the same calls for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import Connection, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from models.feedback.store.schema import HEAD
+from models.feedback.store.unavailable import DEADLOCKS, LOCKED, reason_of, sqlstate
+
+T = TypeVar("T")
+
+_WRITES = "flywheel_writes"
+# Any numbers, as long as no other program on the same PostgreSQL database takes them.
+_MIGRATING, _ERASING = 0x666C7901, 0x666C7902
+_MOST_TRIES = 5
+_BUSY_S = 0.001
+_CHUNK = 500
+
+
+class StoreError(Exception):
+    """Base of what the store raises by itself."""
+
+
+class StoreUnavailable(StoreError):
+    """Raised when the database is unreachable, locked for too long, full or read-only: nothing was stored, and the
+    same call may work later."""
+
+
+class StoreTooNew(StoreError):
+    """Raised by `Store.open` when a newer Flywheel has migrated the database; this one must not write to it."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Pieces short enough for one IN (...)."""
+    return (values[i : i + _CHUNK] for i in range(0, len(values), _CHUNK))
+
+
+class Database:
+    """One database of this schema. Safe to share between threads; each process opens its own.
+
+    `patience_s` is how long a call waits for other writers or for the server before it raises StoreUnavailable.
+    `clock` says what time it is; leases and locks of machines that share a database stand on it.
+    """
+
+    def __init__(self, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now):
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self.clock = clock
+        self._patience_s = patience_s
+        self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        # Threads of one process wait in line here: SQLite itself makes its writers sleep and try again.
+        self._writer = threading.Lock()
+        # Parameters are what users wrote: they stay out of error messages.
+        self.engine = create_engine(
+            parsed, hide_parameters=True, pool_pre_ping=True, pool_size=4, max_overflow=8, pool_timeout=patience_s,
+            connect_args={"timeout": patience_s} if self._is_sqlite else _postgres_arguments(patience_s),
+        )  # fmt: skip
+        self._insert: Any
+        if self._is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+            self._insert = sqlite_insert
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", self._begin_sqlite)
+        else:
+            from sqlalchemy.dialects.postgresql import insert as postgres_insert
+
+            self._insert = postgres_insert
+            event.listen(self.engine, "connect", _prepare_postgres)
+
+    @classmethod
+    def open(cls, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now) -> Self:
+        """Connect, and migrate to the newest schema; any number of processes may do so at once.
+
+        Raises StoreUnavailable, or StoreTooNew.
+        """
+        store = cls(url, patience_s=patience_s, clock=clock)
+        try:
+            store.migrate()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the idle connections. The store still works, and opens them again."""
+        self.engine.dispose()
+
+    def migrate(self) -> None:
+        """Bring the tables to the newest schema; see `open`."""
+        with self._explained():
+            if self._is_sqlite:
+                self._make_sqlite()
+            with self.read() as connection:
+                if _revision(connection) == HEAD:
+                    return
+
+            def to_head(connection: Connection) -> None:
+                if not self._is_sqlite:
+                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
+                from models.feedback.store.migrations import upgrade
+
+                if (revision := _revision(connection)) != HEAD and not upgrade(connection, revision):
+                    raise StoreTooNew(
+                        f"The feedback store has schema {revision}; this Flywheel knows up to {HEAD}: update it."
+                    )
+
+            self.write(to_head)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection to read from; what is written on it is rolled back."""
+        with self._explained(), self.engine.connect() as connection:
+            yield connection
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction that is durable when this returns. `work` may run again after a deadlock."""
+        for left in reversed(range(_MOST_TRIES)):
+            try:
+                with self._explained(), self._turn(), self.engine.connect() as connection:
+                    connection.execution_options(**{_WRITES: True})
+                    with connection.begin():
+                        return work(connection)
+            except StoreUnavailable as error:
+                if not left or sqlstate(error.__cause__) not in DEADLOCKS:
+                    raise
+        raise AssertionError("unreachable")
+
+    def insert(self, table: Table) -> Any:
+        """INSERT with ON CONFLICT, which both dialects have and SQLAlchemy spells per dialect."""
+        return self._insert(table)
+
+    def hold_off_erasure(self, connection: Connection) -> None:
+        """Until the transaction ends, no `erase` runs: what was read of `erased` stays true."""
+        if not self._is_sqlite:  # there the only writer is this one
+            connection.execute(text(f"SELECT pg_advisory_xact_lock_shared({_ERASING})"))
+
+    def hold_off_writers(self, connection: Connection) -> None:
+        """The other side of `hold_off_erasure`."""
+        if not self._is_sqlite:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_ERASING})"))
+
+    def overwrite_deleted(self) -> None:
+        """Rewrite SQLite's files without what was deleted. Writers wait meanwhile: 50 MB took 2 s on two busy cores.
+
+        `secure_delete` alone leaves copies in the free space of pages that were split or joined before the deletion,
+        and the write-ahead log has the rest. PostgreSQL overwrites deleted rows when autovacuum has run; its own log
+        and its backups are the operator's.
+        """
+        if not self._is_sqlite:
+            return
+        try:
+            with self._explained(), self._turn():
+                self._outside_transaction("VACUUM")
+                if self._outside_transaction("PRAGMA wal_checkpoint(TRUNCATE)"):
+                    raise StoreUnavailable("The feedback store is not available: a reader holds its write-ahead log.")
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"The rows are deleted, but their bytes may remain; do it again. {error}") from error
+
+    def _begin_sqlite(self, connection: Connection) -> None:
+        """A writer takes its lock at once: one that reads first and writes later fails when another wrote in between.
+
+        Other processes are waited for here in short steps. SQLite's own steps grow to 100 ms, many times what a
+        transaction takes: two busy writers lost half of the time in them.
+        """
+        driver: Any = connection.connection.driver_connection
+        if not connection.get_execution_options().get(_WRITES):
+            driver.execute("BEGIN")
+            return
+        deadline = time.monotonic() + self._patience_s
+        driver.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    driver.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.OperationalError as error:
+                    if reason_of(error) != LOCKED or time.monotonic() > deadline:
+                        raise
+                    time.sleep(_BUSY_S)
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {int(1000 * self._patience_s)}")
+
+    def _outside_transaction(self, statement: str) -> Any:
+        """Run a statement that SQLite refuses within a transaction; the first value of its answer, if any."""
+        with self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            row = driver.execute(statement).fetchone()
+            return row[0] if row else None
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._is_sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=self._patience_s):
+            raise StoreUnavailable("The feedback store is not available: it was locked for too long.")
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, PoolTimeout, OSError, sqlite3.Error) as error:
+            reason = reason_of(error)
+            if reason is None:
+                raise
+            raise StoreUnavailable(f"The feedback store is not available: {reason}.") from error
+
+    def _make_sqlite(self) -> None:
+        """Make the file's directory and set the journal mode, which the file then keeps."""
+        if self.engine.url.database:
+            Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self._patience_s
+        while True:  # SQLite answers at once, without its usual patience, when two processes change the mode
+            try:
+                self._outside_transaction("PRAGMA journal_mode = WAL")
+                return
+            except (OperationalError, sqlite3.OperationalError) as error:
+                if reason_of(error) != LOCKED or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def _prepare_sqlite(driver: sqlite3.Connection, _: object) -> None:
+    driver.isolation_level = None  # `_begin_sqlite` begins transactions, not the driver
+    driver.execute("PRAGMA synchronous = FULL")  # a commit has reached the disk when it returns
+    driver.execute("PRAGMA secure_delete = ON")  # what was erased is overwritten
+
+
+def _postgres_arguments(patience_s: float) -> dict[str, Any]:
+    milliseconds = int(1000 * patience_s)
+    return {
+        "connect_timeout": max(2, int(patience_s)),
+        "tcp_user_timeout": milliseconds,
+        "application_name": "flywheel",
+        "options": f"-c lock_timeout={milliseconds} -c statement_timeout={6 * milliseconds} -c timezone=UTC",
+    }
+
+
+def _prepare_postgres(driver: Any, _: object) -> None:
+    # A server tuned to lose its last transactions in a crash must not lose ours.
+    driver.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    driver.commit()

@@ -1,0 +1,106 @@
+"""Which text a piece of feedback speaks of, and what makes two pieces the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from models.feedback.types import NewFeedback, Outcome
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Logged(NamedTuple):
+    """What of a logged prediction the join needs."""
+
+    version: str
+    input: Any
+    output: Any
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A piece of feedback with its text. `subject` is the user whose text it is."""
+
+    text: str
+    index: int | None = None
+    version: str | None = None
+    predicted: str | None = None
+    subject: str | None = None
+
+
+def join(item: NewFeedback, prediction: Logged | None, oldest: datetime) -> Joined | Outcome:
+    """The item with the text of `prediction`, or its own; or why it has none.
+
+    Predictions older than `oldest` have been deleted: an id from before it cannot be told from one that never was.
+    """
+    if item.prediction_id is None:
+        return Joined(item.text or "")
+    if prediction is None:
+        made = made_at(item.prediction_id)
+        return "stale_id" if made is not None and made < oldest else "unknown_id"
+    if isinstance(prediction.input, list):
+        return _text_of(item, prediction)
+    return _item_of(item, prediction)
+
+
+def made_at(prediction_id: str) -> datetime | None:
+    """When this id was made: its first 12 hexadecimal digits are milliseconds since the epoch, as in a UUIDv7."""
+    try:
+        milliseconds = int.from_bytes(_time_of(prediction_id), "big")
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except (ValueError, OverflowError):
+        return None
+
+
+def key_of(item: NewFeedback, joined: Joined) -> bytes:
+    """The same for two pieces of feedback of which only one may be stored: a sha256.
+
+    The time of the prediction stands before it. Feedback of one hour then lies together in the index, and a batch of
+    a hundred changes a few of the index's pages and not a hundred.
+    """
+    parts: tuple[str | int | None, ...]
+    time = b""
+    if item.prediction_id is not None:
+        parts = ("id", item.task, item.prediction_id, joined.index, item.item_id, item.event, item.source)
+        with suppress(ValueError):
+            time = _time_of(item.prediction_id)
+    else:
+        parts = ("text", item.task, _normal(joined.text), item.label, item.source, item.user, item.item_id, item.event)
+    return time + hashlib.sha256(ascii(parts).encode()).digest()
+
+
+def _time_of(prediction_id: str) -> bytes:
+    time = bytes.fromhex(prediction_id.replace("-", "")[:12])
+    if len(time) != 6:
+        raise ValueError("shorter than a time")
+    return time
+
+
+def _normal(text: str) -> str:
+    """Texts that a reader takes for the same one: case, width and white space do not matter."""
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
+
+
+def _text_of(item: NewFeedback, prediction: Logged) -> Joined | Outcome:
+    texts: list[str] = prediction.input
+    index = 0 if item.index is None and len(texts) == 1 else item.index
+    if index is None or not 0 <= index < len(texts):
+        return "needs_index"
+    answers = prediction.output
+    answer = answers[index] if isinstance(answers, list) and index < len(answers) else None
+    predicted = answer.get("label") if isinstance(answer, dict) else None
+    return Joined(texts[index], index, prediction.version, predicted, prediction.user)
+
+
+def _item_of(item: NewFeedback, prediction: Logged) -> Joined | Outcome:
+    candidates = prediction.input.get("candidates", []) if isinstance(prediction.input, dict) else []
+    for candidate in candidates:
+        if item.item_id is not None and candidate.get("id") == item.item_id:
+            return Joined(candidate["text"], None, prediction.version, None, prediction.user)
+    return "needs_index"

@@ -1,0 +1,76 @@
+"""Entries of the audit log on their way: a line each in a file of the home, until the store has them.
+
+A move is made with or without a database, and what it was is known all the same when the database is back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import Connection, insert, select
+
+from models.feedback.store import Audit, Store
+from models.feedback.store.schema import audit_log
+
+log = logging.getLogger("flywheel.audit_outbox")
+
+
+def append(home: Path, entry: Audit) -> None:
+    """Durable when it returns. Raises OSError."""
+    line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
+    with _locked(home, entry.task) as file:
+        file.write(b"\n" + line + b"\n")  # a line of its own, even after one that a crash has torn
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush(home: Path, task: str, store: Store) -> None:
+    """Write what is kept of the task into the store, each entry once, and forget it. Raises what the store raises."""
+    path = _path(home, task)
+    if not path.exists() or not path.stat().st_size:
+        return
+    with _locked(home, task) as file:
+        file.seek(0)
+        entries = [entry for line in file if line.strip() and (entry := _read(line)) is not None]
+        store.write(lambda connection: _add(connection, entries))
+        file.truncate(0)
+
+
+def _add(connection: Connection, entries: Sequence[Audit]) -> None:
+    c = audit_log.c
+    for entry in entries:
+        # A crash after the last transaction, and before the file was emptied, has left what the store has already.
+        same = select(c.id).where(c.task == entry.task, c.at == entry.at, c.action == entry.action, c.who == entry.who)
+        if connection.execute(same).first() is None:
+            connection.execute(insert(audit_log).values(**asdict(entry)))
+
+
+def _read(line: bytes) -> Audit | None:
+    try:
+        values = json.loads(line)
+        return Audit(**{**values, "at": datetime.fromisoformat(values["at"])})
+    except (ValueError, TypeError, KeyError):
+        log.error("an entry for the audit log was torn by a crash: %r", line)
+        return None
+
+
+def _path(home: Path, task: str) -> Path:
+    return home / "audit" / f"{task}.jsonl"
+
+
+@contextmanager
+def _locked(home: Path, task: str) -> Iterator[BinaryIO]:
+    path = _path(home, task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file

@@ -1,0 +1,174 @@
+"""MLflow as this project uses it: a run a training, a registered model a task, aliases champion and challenger."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.bundle import Bundle
+from export.errors import BundleError
+from export.packed import packed_folder, packed_model
+from models.releases.release import (
+    ReleaseError,
+    local_versions,
+    make_release,
+    read_release,
+    write_aliased,
+    write_release,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+log = logging.getLogger("flywheel.registry")
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+class Registry:
+    """The MLflow store under `home`, or the one that MLFLOW_TRACKING_URI names."""
+
+    def __init__(self, home: Path):
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+
+        self.home = home
+        self._artifacts = home / "mlartifacts"
+        home.mkdir(parents=True, exist_ok=True)
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = given or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        if given is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow exports it, and we would take it for the user's
+        self._is_local = given is None
+        self._mlflow: Any = mlflow
+        self._client: MlflowClient = mlflow.MlflowClient()
+
+    def register(
+        self,
+        task: str,
+        bundle: Path,
+        checkpoint: Path,
+        *,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        losses: list[tuple[int, float]],
+        figures: Mapping[str, Figure],
+        lineage: Mapping[str, Any],
+        artifacts: Sequence[Path] = (),
+    ) -> str:
+        """Log the run, register its bundle as the task's next version, move bundle and checkpoint to their places.
+
+        A task's first version becomes champion; a later one waits for a move (rollout.py).
+        `artifacts` are folders.
+        """
+        self._experiment(task)
+        with self._mlflow.start_run(run_name=f"train-{task}") as run:
+            self._mlflow.log_params({**parameters, **{f"data.{key}": value for key, value in lineage.items()}})
+            self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
+            for step, loss in losses:
+                self._mlflow.log_metric("loss", loss, step=step)
+            for name, figure in figures.items():
+                self._mlflow.log_figure(figure, name)
+            for folder in artifacts:
+                self._mlflow.log_artifacts(str(folder), folder.name)
+            self._mlflow.log_artifacts(str(bundle), "bundle")
+            source = self._mlflow.get_artifact_uri("bundle")
+        name = self._registered(task)
+        tags = {"data.fingerprint": str(lineage["fingerprint"]), "data.name": str(lineage["name"])}
+        taken = local_versions(self.home, task)
+        while (
+            version := str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
+        ) in taken:
+            log.warning("%s version %s is here already, though MLflow did not know it; taking the next", task, version)
+        for folder, kind in ((checkpoint, "checkpoints"), (bundle, "bundles")):
+            place = self.home / kind / task / version
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(folder, place)
+        with suppress(BundleError):  # whoever serves it says what is wrong with it
+            packed_model(Bundle.open(self.home / "bundles" / task / version))  # now, not while replicas serve
+        try:
+            read_release(self.home, task)
+        except ReleaseError:
+            write_release(self.home, make_release(self.home, task, version))
+        self.follow(task)
+        return version
+
+    def withdraw(self, task: str, version: str) -> None:
+        """Delete a version that must never serve: its bundle, here and in MLflow, and its checkpoint. The run stays."""
+        for kind in ("bundles", "checkpoints"):
+            shutil.rmtree(self.home / kind / task / version, ignore_errors=True)
+        shutil.rmtree(packed_folder(self.home / "bundles" / task / version), ignore_errors=True)
+        run = self._client.get_run(self._client.get_model_version(task, version).run_id)
+        self._client.delete_model_version(task, version)
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts("bundle")
+        self._client.set_tag(run.info.run_id, "verdict", "withdrawn")
+
+    def log_refused(
+        self,
+        task: str,
+        *,
+        parameters: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        artifacts: Sequence[Path],
+        why: str,
+    ) -> str:
+        """Log the run of a candidate that the gate refused, with its verdict; it becomes no version. The run's id."""
+        self._experiment(task)
+        with self._mlflow.start_run(run_name=f"refused-{task}", tags={"verdict": "refused", "why": why[:5000]}) as run:
+            self._mlflow.log_params(parameters)
+            self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
+            for folder in artifacts:
+                self._mlflow.log_artifacts(str(folder), folder.name)
+            return str(run.info.run_id)
+
+    def follow(self, task: str) -> bool:
+        """Let the aliases say what the task's release file says. What serves is the file; MLflow may be behind it.
+
+        False, with a line in the log, when MLflow does not answer: whoever moved a version has moved it all the same.
+        """
+        release = read_release(self.home, task)
+        try:
+            name = self._registered(task)
+            there = self._client.get_registered_model(name).aliases
+            for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
+                self._set_alias(name, alias, version, there)
+        except Exception as error:  # of MLflow, of its database's driver, of the network
+            log.warning("MLflow's aliases of %s stay behind its release: %s: %s", task, type(error).__name__, error)
+            return False
+        write_aliased(self.home, release)
+        return True
+
+    def _set_alias(self, name: str, alias: str, version: str | None, there: Mapping[str, str]) -> None:
+        if version is None:
+            if alias in there:
+                self._client.delete_registered_model_alias(name, alias)
+            return
+        try:
+            self._client.set_registered_model_alias(name, alias, version)
+        except self._mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.
+            log.warning("MLflow does not know %s version %s: %s", name, version, error)
+
+    def _experiment(self, task: str) -> None:
+        if self._client.get_experiment_by_name(task) is None:
+            local = (self._artifacts / task).resolve().as_uri() if self._is_local else None
+            self._client.create_experiment(task, artifact_location=local)
+        self._mlflow.set_experiment(task)
+
+    def _registered(self, task: str) -> str:
+        if not self._client.search_registered_models(filter_string=f"name='{task}'"):
+            self._client.create_registered_model(task)
+        return task

@@ -1,0 +1,213 @@
+"""The Task: everything that differs between intent, sentiment and recommendation, and nothing else.
+
+A task turns a request into texts and the model's output back into predictions. The server, the batcher and the
+exporter know only this interface; a new task is a new file in `models/tasks` and an entry in `flywheel.yaml`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from export.bundle import Bundle
+from models.tasks.thresholds import Thresholds
+
+Datatype = Literal["BYTES", "FP32", "INT32", "BOOL"]
+Prediction = dict[str, Any]
+Columns = Mapping[str, Sequence[Any]]
+
+# No request may have more, whatever the configuration allows: reading on would hold the event loop for seconds. For the
+# same reason a list is refused at its first wrong element.
+MOST_ITEMS = 4096
+
+Text = Annotated[str, StringConstraints(strict=True)]
+
+
+class UnknownTaskError(Exception):
+    """Raised when a name in flywheel.yaml or on the command line has no file in `models/tasks`."""
+
+
+class Tensor(NamedTuple):
+    """One tensor of the task's Open Inference Protocol signature; `length` -1 is any."""
+
+    name: str
+    datatype: Datatype
+    optional: bool = False
+
+
+class Strict(BaseModel):
+    """Base of all requests and options: unknown keys are errors, so that a typo never passes silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def not_blank(text: str) -> str:
+    """The text, refused when a reader would see nothing in it."""
+    # The first character settles it for almost every text, and a request may have thousands.
+    if not text[:1].isalnum() and not any(c.isprintable() and not c.isspace() for c in text):
+        raise ValueError("the text is empty")
+    return text
+
+
+class TextRequest(Strict):
+    """`{"text": "..."}` or `{"texts": ["...", ...]}`; one prediction a text, in order."""
+
+    text: Text | None = Field(None, examples=["where is my order 88231?"])
+    texts: list[Text] | None = Field(None, min_length=1, max_length=MOST_ITEMS, fail_fast=True)
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.text is None) == (self.texts is None):
+            raise ValueError("give either 'text' or 'texts'")
+        return self
+
+    @field_validator("text")
+    @classmethod
+    def _text_not_blank(cls, text: str | None) -> str | None:
+        return text if text is None else not_blank(text)
+
+    @field_validator("texts")
+    @classmethod
+    def _texts_not_blank(cls, texts: list[str] | None) -> list[str] | None:
+        for i, text in enumerate(texts or ()):
+            try:
+                not_blank(text)
+            except ValueError as error:
+                raise ValueError(f"texts[{i}]: {error}") from None
+        return texts
+
+    def all_texts(self) -> list[str]:
+        return [self.text] if self.text is not None else list(self.texts or ())
+
+
+class TaskOptions(Strict):
+    """What an entry under `tasks:` in flywheel.yaml may set for the task itself."""
+
+
+class Task(ABC):
+    """One task, bound to one bundle. Instances are stateless between requests and safe to share."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    kind: ClassVar[Literal["classifier", "ranker"]]
+    Request: ClassVar[type[Strict]]
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    inputs: ClassVar[tuple[Tensor, ...]]
+    outputs: ClassVar[tuple[Tensor, ...]]
+    example: ClassVar[dict[str, Any]]
+    max_length: ClassVar[int] = 128
+    gate: ClassVar[Thresholds] = Thresholds()
+
+    def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
+        self.labels = bundle.manifest.labels
+        self.options = options if options is not None else self.Options()
+
+    @abstractmethod
+    def texts(self, request: Any) -> list[str]:
+        """The texts the model must read to answer this request, in the order `decode` expects their outputs."""
+
+    def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The model's output for a batch, (texts, labels or dimensions), as `decode` wants it: once for many texts."""
+        return output
+
+    @abstractmethod
+    def decode(self, request: Any, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
+        """The answer. `output` is what `activate` gave for `texts`; `truncated` says which of them were cut."""
+
+    @classmethod
+    @abstractmethod
+    def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:
+        """OIP input tensors, flattened, to the JSON that `predict` takes."""
+
+    def user(self, request: Any) -> str | None:
+        """Who is asking, where the request says so."""
+        return None
+
+    def topic(self, request: Any) -> str | None:
+        """What the request is about, where it says so: kept with the answer."""
+        return None
+
+    @classmethod
+    def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+        """Predictions to the columns named in `outputs`, one row a prediction."""
+        return {tensor.name: [prediction[tensor.name] for prediction in predictions] for tensor in cls.outputs}
+
+
+class ClassifierTask(Task):
+    """A task that gives each text one of the bundle's labels. Subclasses usually override `prediction` alone."""
+
+    kind = "classifier"
+    Request: ClassVar[type[Strict]] = TextRequest
+    inputs = (Tensor("text", "BYTES"),)
+    outputs: ClassVar[tuple[Tensor, ...]] = (Tensor("label", "BYTES"), Tensor("score", "FP32"))
+
+    def texts(self, request: TextRequest) -> list[str]:
+        return request.all_texts()
+
+    def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        return softmax(output)
+
+    def decode(self, request: TextRequest, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
+        predictions = [self.prediction(request, row) for row in output]
+        for prediction, cut in zip(predictions, truncated, strict=True):
+            if cut:
+                prediction["truncated"] = True
+        return predictions
+
+    def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
+        """One text's answer from its row of `activate`: here the probabilities, of shape (labels,)."""
+        best = int(row.argmax())
+        return {"label": self.labels[best], "score": rounded(row[best])}
+
+    @classmethod
+    def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:
+        return {"texts": list(tensors["text"])}
+
+    @classmethod
+    def assets(cls, session: Any, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+        """What to put beside the model in the bundle, made from training texts and the exported session."""
+        return {}
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Row-wise softmax of (n, labels)."""
+    # The ufuncs themselves: their methods on arrays go through Python first.
+    exponent: NDArray[np.float32] = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
+    exponent /= np.add.reduce(exponent, axis=-1, keepdims=True)
+    return exponent
+
+
+def rounded(score: Any) -> float:
+    """A score as clients see it: six decimals, far below what quantization leaves meaningful."""
+    return math.floor(float(score) * 1e6 + 0.5) / 1e6  # `round` goes through a string
+
+
+@cache
+def all_tasks() -> dict[str, type[Task]]:
+    """Every task there is: name to class, found in `models/tasks`."""
+    import models.tasks as package
+
+    found: dict[str, type[Task]] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        namespace = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
+        for value in namespace.values():
+            if isinstance(value, type) and issubclass(value, Task) and "name" in vars(value):
+                found[value.name] = value
+    return found
+
+
+def get_task(name: str) -> type[Task]:
+    """The task class called `name`. Raises UnknownTaskError, which lists the names there are."""
+    try:
+        return all_tasks()[name]
+    except KeyError:
+        raise UnknownTaskError(f"There is no task {name!r}; there are: {', '.join(sorted(all_tasks()))}.") from None

@@ -1,0 +1,102 @@
+"""How a candidate's text similarity and its numbers become one score: a logistic regression over a few features.
+
+For a user's history H and a candidate c, with unit vectors from the text model: the cosine of c with the mean of H,
+with its nearest item in H and with its newest item; whether there is a history at all; how often c was chosen
+in training when it was shown (smoothed towards the mean); and for each number (price, ...) its standardized value
+and its distance from the mean of H. Missing numbers count as the training mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+HISTORY = 10  # newest chosen items that describe a user, in training as in serving
+
+
+class Item(NamedTuple):
+    """What is known of an item beside its text."""
+
+    id: str | None
+    features: Mapping[str, float]
+
+
+class Ranker:
+    """The scoring half of a recommendation model; plain JSON in the bundle's `assets/ranker.json`."""
+
+    def __init__(
+        self,
+        numbers: Sequence[str],
+        mean: Sequence[float],
+        scale: Sequence[float],
+        popularity: Mapping[str, float],
+        weights: Sequence[float],
+        bias: float,
+    ):
+        self.numbers = tuple(numbers)
+        self._mean = np.asarray(mean, np.float64)
+        self._scale = np.asarray(scale, np.float64)
+        self._popularity = dict(popularity)
+        self._unseen = float(np.mean(list(popularity.values()))) if popularity else 0.0
+        self.weights = np.asarray(weights, np.float64)
+        self.bias = bias
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The columns of `features`, in order."""
+        spread = [part for name in self.numbers for part in (name, f"{name}_distance")]
+        return ["mean_cosine", "nearest_cosine", "newest_cosine", "has_history", "popularity", *spread]
+
+    def features(
+        self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any
+    ) -> Floats:
+        """(candidates, features). `*_vectors` are (n, dimensions) unit vectors in the order of their items."""
+        columns = np.zeros((len(candidates), len(self.feature_names)))
+        if history:
+            cosines = np.asarray(vectors, np.float64) @ np.asarray(history_vectors, np.float64).T
+            columns[:, 0] = cosines.mean(1)
+            columns[:, 1] = cosines.max(1)
+            columns[:, 2] = cosines[:, -1]
+            columns[:, 3] = 1.0
+        columns[:, 4] = [self._popularity.get(item.id or "", self._unseen) for item in candidates]
+        if self.numbers:
+            own = self._standardized(candidates)
+            usual = self._standardized(history).mean(0) if history else np.zeros(len(self.numbers))
+            columns[:, 5::2] = own
+            columns[:, 6::2] = np.abs(own - usual) if history else 0.0
+        return columns
+
+    def score(self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any) -> Floats:
+        """The probability, from 0 to 1, that the user chooses each candidate; shape (candidates,)."""
+        logits = self.features(history, history_vectors, candidates, vectors) @ self.weights + self.bias
+        probabilities: Floats = 1.0 / (1.0 + np.exp(-logits))
+        return probabilities
+
+    def _standardized(self, items: Sequence[Item]) -> Floats:
+        raw = np.array([[item.features.get(name, np.nan) for name in self.numbers] for item in items], np.float64)
+        raw = raw.reshape(len(items), len(self.numbers))
+        compressed = np.sign(raw) * np.log1p(np.abs(raw))  # prices and counts spread over decades
+        standardized: Floats = np.nan_to_num((compressed - self._mean) / self._scale)
+        return np.clip(standardized, -5.0, 5.0)
+
+    def to_asset(self) -> dict[str, Any]:
+        return {
+            "numbers": list(self.numbers),
+            "mean": self._mean.tolist(),
+            "scale": self._scale.tolist(),
+            "popularity": self._popularity,
+            "weights": self.weights.tolist(),
+            "bias": self.bias,
+        }
+
+    @classmethod
+    def from_asset(cls, asset: Mapping[str, Any] | None) -> Self:
+        """Raises ValueError when the bundle was exported without its ranking weights."""
+        if asset is None:
+            raise ValueError("the bundle has no assets/ranker.json; train the recommendation task again")
+        return cls(**asset)

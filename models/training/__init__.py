@@ -1,0 +1,1 @@
+"""From a corpus to a checkpoint to an evaluated candidate."""

@@ -1,0 +1,72 @@
+"""Fine-tuning on several workers of Ray Train: on one machine, or on several that share the home's files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from models.training.config import Recipe
+from models.training.finetune import finetune_classifier
+from models.training.progress import Stage
+from models.training.training_set import Lesson
+
+
+class WorkersError(Exception):
+    """Raised when the workers cannot be started, or one of them failed: the message says what to do."""
+
+
+def finetune_on_workers(
+    workers: int, lesson: Lesson, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
+) -> list[tuple[int, float]]:
+    """`finetune_classifier` with each batch divided among `workers`, whose gradients are averaged (DDP).
+
+    Each takes one CPU of the Ray cluster, or a GPU where there are any. They read `start` and write `out` at the same
+    paths as the caller. Raises WorkersError.
+    """
+    try:
+        from ray.train import RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise WorkersError(f"Several workers need pip install 'flywheel-serve[workers]': {error}") from None
+    import torch
+
+    given: dict[str, Any] = {
+        "lesson": lesson,
+        "recipe": replace(recipe, batch=max(1, recipe.batch // workers), threads=1),
+        "out": out,
+        "report": report,
+        "start": start,
+        "nice": os.nice(0),
+    }
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix="ray-train-") as scratch:
+        given["losses"] = Path(scratch) / "losses.json"  # Ray Train reports metrics with its own checkpoints only
+        trainer = TorchTrainer(
+            _train,
+            train_loop_config=given,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available()),
+            run_config=RunConfig(storage_path=scratch),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:  # Ray Train wraps whatever a worker raised
+            raise WorkersError(f"Training on {workers} workers failed: {error}") from error
+        return [(step, loss) for step, loss in orjson.loads(given["losses"].read_bytes())]
+
+
+def _train(given: dict[str, Any]) -> None:
+    """One worker. All end with the same weights, and the first one's are kept."""
+    from ray import train
+
+    os.nice(given["nice"] - os.nice(0))  # whatever serves goes first, as with who started this
+    first = train.get_context().get_world_rank() == 0
+    with tempfile.TemporaryDirectory() as scratch:
+        out = given["out"] if first else Path(scratch) / "checkpoint"
+        report: Stage = given["report"] if first else lambda *_: None
+        losses = finetune_classifier(given["lesson"], given["recipe"], out, report, given["start"])
+    if first:
+        given["losses"].write_bytes(orjson.dumps(losses))

@@ -1,0 +1,237 @@
+"""Fine-tune a text encoder into a classifier of labelled texts.
+
+The loop itself is Hugging Face's `Trainer`; here stand the batches, the loss and which weights may move.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from export.checkpoint import TextModel, checkpoint_labels, load_base, load_checkpoint, save_checkpoint
+from export.errors import CheckpointError
+from models.training.config import Recipe
+from models.training.linear_probe import probe
+from models.training.pooling import pad_rows, pooled
+from models.training.progress import Stage
+from models.training.training_set import Lesson
+
+_LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
+
+
+def finetune_classifier(
+    lesson: Lesson, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
+) -> list[tuple[int, float]]:
+    """Train on the lesson's examples and write the checkpoint to `out`; (step, loss) as it went.
+
+    `start` is a checkpoint of ours to continue from, instead of the recipe's base; labels that it does not know are
+    fitted to its encoder before, and again after (models/training/linear_probe.py). Logits are shifted by the
+    logarithm of each label's excess while training, so that the model does not give a label more often than the data
+    has it (logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    Raises CheckpointError for an unknown base or an unfit start.
+    """
+    outputs = len(lesson.labels)
+    model, tokenizer = (
+        resume(recipe, start, lesson.labels) if start else prepare(recipe, outputs=outputs, normalize=False)
+    )
+    index = {label: i for i, label in enumerate(lesson.labels)}
+    rows = tokenizer([e.text for e in lesson.examples], truncation=True, max_length=recipe.max_length)["input_ids"]
+    data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, lesson.examples, strict=True)]
+    shift = torch.tensor([math.log(lesson.excess.get(label, 1.0)) for label in lesson.labels])
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        ids, mask = pad_rows([row["input_ids"] for row in batch])
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([row["label"] for row in batch])}
+
+    def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        logits = model(inputs["input_ids"], inputs["attention_mask"]) + shift
+        return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
+
+    truth = torch.tensor([row["label"] for row in data])
+    fresh = [index[label] for label in sorted(set(lesson.labels) - set(checkpoint_labels(start)))] if start else []
+
+    def fit_fresh(smoothing: float) -> None:
+        if fresh:
+            features = pooled(model.encoder, rows, lambda done, total: report("probing", done, total))
+            probe(model.head, features, truth, fresh, shift, smoothing)
+
+    fit_fresh(recipe.label_smoothing)  # so that training starts where its loss is least
+    losses = _run(model, data, collate, loss, recipe, lambda done, total: report("training", done, total))
+    merge_adapters(model.cpu())  # what follows is quick, and partly with weights that never were on a GPU
+    if start and recipe.blend < 1.0:
+        blend(model, lesson.labels, start, recipe.blend)
+    fit_fresh(0.0)  # the encoder has moved since, forth and back
+    save(model, tokenizer, lesson.labels, out)
+    return losses
+
+
+@torch.no_grad()
+def blend(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
+    """Move the weights back towards `start`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
+
+    `share` of them stays as trained. So do the head's rows of labels that `start` does not know: there is nothing to
+    move them back to.
+    """
+    before, _ = load_checkpoint(start, normalize=False)
+    old = before.encoder.state_dict()
+    for name, value in model.encoder.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(old[name], 1 - share)
+    rows = [labels.index(label) for label in checkpoint_labels(start)]
+    for grown, known in ((model.head.weight, before.head.weight), (model.head.bias, before.head.bias)):
+        grown[rows] = torch.lerp(grown[rows], known, 1 - share)
+
+
+def prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+    """The base model under a fresh head, seeded, with the recipe's weights frozen. Raises CheckpointError."""
+    _settle(recipe)
+    encoder, tokenizer = load_base(recipe.base)
+    return TextModel(_trainable(encoder, recipe), outputs, normalize=normalize), tokenizer
+
+
+def resume(recipe: Recipe, start: Path, labels: Sequence[str]) -> tuple[TextModel, PreTrainedTokenizerBase]:
+    """A classifier's checkpoint, its head grown to `labels`, seeded, with the recipe's weights frozen.
+
+    Raises CheckpointError when `start` is not a classifier's checkpoint or knows a label that is not in `labels`.
+    """
+    _settle(recipe)
+    known = checkpoint_labels(start)
+    if lost := set(known) - set(labels):
+        raise CheckpointError(f"{start} knows the label {min(lost)!r}, which the new version would not have.")
+    model, tokenizer = load_checkpoint(start, normalize=False)
+    model.head = _grown(model.head, known, labels)
+    model.encoder = _trainable(model.encoder, recipe)
+    return model, tokenizer
+
+
+def _grown(head: nn.Linear, known: Sequence[str], labels: Sequence[str]) -> nn.Linear:
+    """The head with a row for each of `labels`: the known ones keep theirs, a new one starts at zero.
+
+    A zero row gives every text the logit 0, far under that of the label it has: old answers stay until it is fitted.
+    """
+    grown = nn.Linear(head.in_features, len(labels))
+    nn.init.zeros_(grown.weight)
+    nn.init.zeros_(grown.bias)
+    rows = [labels.index(label) for label in known]
+    with torch.no_grad():
+        grown.weight[rows] = head.weight
+        grown.bias[rows] = head.bias
+    return grown
+
+
+def _settle(recipe: Recipe) -> None:
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    set_seed(recipe.seed)
+    transformers_logging.disable_progress_bar()  # bars of its own for every file it reads, between ours
+    transformers_logging.set_verbosity_error()
+
+
+def _trainable(encoder: nn.Module, recipe: Recipe) -> Any:
+    """The encoder with the recipe's weights frozen, or with adapters for all of them."""
+    if recipe.method == "lora":
+        lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
+        return get_peft_model(encoder, lora)
+    _freeze(encoder, recipe.frozen_layers)
+    return encoder
+
+
+def _freeze(encoder: nn.Module, layers: int) -> None:
+    """Keep the embeddings and the first `layers` transformer layers as they are; 0 leaves everything free."""
+    if layers == 0:
+        return
+    stack = next(module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    for part in (*(m for n, m in encoder.named_children() if n == "embeddings"), *stack[:layers]):
+        part.requires_grad_(False)
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, progress: Callable[[int, int], None]):
+        self._progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress(state.global_step, state.max_steps)
+
+
+def _run(
+    model: TextModel,
+    data: list[dict[str, Any]],
+    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+    recipe: Recipe,
+    progress: Callable[[int, int], None],
+) -> list[tuple[int, float]]:
+    class _Trainer(Trainer):  # type: ignore[misc]
+        def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
+            return loss(model, inputs)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            use_cpu=not torch.cuda.is_available(),  # unless it is said, several workers on CPUs do not find each other
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch,
+            warmup_steps=0.1,
+            lr_scheduler_type="linear",
+            train_sampling_strategy="group_by_length",
+            seed=recipe.seed,
+            data_seed=recipe.seed,
+            save_strategy="no",
+            report_to=[],
+            logging_steps=10,
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        trainer = _Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=data,
+            data_collator=collate,
+            optimizers=(_optimizer(model, recipe), None),
+            callbacks=[_Report(progress)],
+        )
+        for noisy in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(noisy)
+        trainer.train()
+        return [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _optimizer(model: TextModel, recipe: Recipe) -> torch.optim.Optimizer:
+    rate = recipe.learning_rate * (_LORA_RATE if recipe.method == "lora" else 1.0)
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in model.encoder.parameters() if p.requires_grad], "lr": rate},
+            {"params": list(model.head.parameters()), "lr": recipe.learning_rate * recipe.head_rate},
+        ],
+        weight_decay=0.01,
+    )
+
+
+def save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str], out: Path) -> None:
+    """Write the checkpoint, adapters merged into the weights they adapt."""
+    merge_adapters(model)
+    save_checkpoint(out, model, tokenizer, labels)
+
+
+def merge_adapters(model: TextModel) -> None:
+    """Make LoRA's adapters part of the weights they adapt; nothing where there are none."""
+    if hasattr(model.encoder, "merge_and_unload"):
+        model.encoder = model.encoder.merge_and_unload()

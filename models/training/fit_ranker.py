@@ -1,0 +1,138 @@
+"""Behaviour to a ranking model: choices for the text tower, then the weights that combine it with numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from export.session import OnnxSession
+from models.data.dataset import DatasetError
+from models.data.interactions import Behaviour, Impression
+from models.evaluation.metrics import ranker_metrics
+from models.tasks.ranker import HISTORY, Item, Ranker
+
+Phase = Literal["before", "tower", "ranker", "holdout"]
+_TOWER_SHARE = 0.75  # of a user's training impressions, the oldest
+_PRIOR = 10.0  # impressions' worth of belief that an item is as popular as the average one
+
+
+def phases(impressions: Sequence[Impression]) -> list[Phase]:
+    """What each of one user's impressions, oldest first, is for: the tower, the ranker's weights, or the holdout.
+
+    What was chosen before is for none of them: it is only the history of the others.
+
+    The weights are fitted on impressions that the tower has not seen. On those it has seen its cosines look better
+    than they are, and a weight that believed them ranked worse than popularity alone.
+    """
+    training = sum(not (impression.holdout or impression.before) for impression in impressions)
+    found: list[Phase] = []
+    for impression in impressions:
+        older = sum(phase in ("tower", "ranker") for phase in found) < training * _TOWER_SHARE
+        if impression.before:
+            found.append("before")
+        else:
+            found.append("holdout" if impression.holdout else "tower" if older else "ranker")
+    return found
+
+
+def tower_matrices(behaviour: Behaviour) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`shown` and `chosen` for item_tower.fit_tower, both (users, items), of the impressions meant for it.
+
+    Raises DatasetError when users have too few impressions to fit the ranking weights on others than these.
+    """
+    outcomes = {
+        impression.chosen
+        for impressions in behaviour.by_user().values()
+        for impression, phase in zip(impressions, phases(impressions), strict=True)
+        if phase == "ranker"
+    }
+    if len(outcomes) < 2:
+        raise DatasetError(
+            f"{behaviour.name}: too few impressions a user. The newest quarter of the training rows must hold both "
+            "chosen and unchosen items; give more rows a user."
+        )
+    column = {item: i for i, item in enumerate(behaviour.items)}
+    users = behaviour.by_user()
+    shown = np.zeros((len(users), len(column)), np.float32)
+    chosen = np.zeros_like(shown)
+    for row, impressions in enumerate(users.values()):
+        for impression, phase in zip(impressions, phases(impressions), strict=True):
+            at = row, column[impression.item]
+            if phase == "tower":
+                shown[at] = 1.0
+            if phase in ("tower", "before"):
+                chosen[at] = max(chosen[at], impression.chosen)
+    return shown, chosen
+
+
+def fit_ranker(behaviour: Behaviour, session: OnnxSession) -> tuple[Ranker, dict[str, float]]:
+    """The weights, fitted on training impressions, and the metrics on the held-out ones.
+
+    The metrics compare with ranking by popularity alone, on the same impressions.
+    """
+    names = list(behaviour.items)
+    vectors = session.predict([behaviour.items[name].text for name in names])
+    vector_of = dict(zip(names, vectors, strict=True))
+    popularity, shown = _popularity(behaviour)
+    raw = np.array([[behaviour.items[n].numbers.get(k, np.nan) for k in behaviour.numbers] for n in names])
+    raw = np.sign(raw) * np.log1p(np.abs(raw))
+    mean, scale = np.nanmean(raw, 0), np.maximum(np.nanstd(raw, 0), 1e-6)
+    unfitted = Ranker(behaviour.numbers, mean.tolist(), scale.tolist(), popularity, [], 0.0)
+    x, y, phase, users = _design(behaviour, unfitted, vector_of, popularity, shown)
+    fitted, held_out = phase == "ranker", phase == "holdout"
+    center, spread = x[fitted].mean(0), np.maximum(x[fitted].std(0), 1e-6)
+    model = LogisticRegression(max_iter=1000).fit((x[fitted] - center) / spread, y[fitted])
+    weights = model.coef_[0] / spread
+    bias = float(model.intercept_[0] - (weights * center).sum())
+    ranker = Ranker(behaviour.numbers, mean.tolist(), scale.tolist(), popularity, weights.tolist(), bias)
+    own = [user for user, held in zip(users, held_out, strict=True) if held]
+    metrics = ranker_metrics(own, y[held_out].tolist(), (x[held_out] @ weights + bias).tolist())
+    by_popularity = ranker_metrics(own, y[held_out].tolist(), x[held_out][:, 4].tolist())
+    return ranker, {**metrics, "popularity_auc": by_popularity["auc"]}
+
+
+def _popularity(behaviour: Behaviour) -> tuple[dict[str, float], Counter[str]]:
+    """Share of training impressions in which an item was chosen, smoothed to the mean; how often it was shown."""
+    shown, chosen = Counter[str](), Counter[str]()
+    for impression in behaviour.impressions:
+        if not (impression.holdout or impression.before):
+            shown[impression.item] += 1
+            chosen[impression.item] += impression.chosen
+    mean = sum(chosen.values()) / sum(shown.values())
+    return {item: (chosen[item] + _PRIOR * mean) / (shown[item] + _PRIOR) for item in shown}, shown
+
+
+def _design(
+    behaviour: Behaviour,
+    ranker: Ranker,
+    vector_of: dict[str, NDArray[np.float32]],
+    popularity: dict[str, float],
+    shown: Counter[str],
+) -> tuple[Any, Any, Any, list[str]]:
+    """Features, outcome and phase of every impression, with the history as it stood at that moment."""
+    rows, chosen, phase, users = [], [], list[Phase](), []
+    for user, impressions in behaviour.by_user().items():
+        history: list[Impression] = []
+        for impression, its_phase in zip(impressions, phases(impressions), strict=True):
+            if impression.before:
+                history.append(impression)
+                continue
+            past = [Item(i.item, behaviour.items[i.item].numbers) for i in history[-HISTORY:]]
+            past_vectors = np.array([vector_of[i.item] for i in history[-HISTORY:]])
+            item = Item(impression.item, behaviour.items[impression.item].numbers)
+            rows.append(ranker.features(past, past_vectors, [item], vector_of[impression.item][None])[0])
+            if not impression.holdout:
+                # This very outcome is in the item's popularity: leave it out, or its weight is flattered.
+                total = shown[impression.item] + _PRIOR
+                rows[-1][4] = (popularity[impression.item] * total - impression.chosen) / (total - 1)
+            chosen.append(impression.chosen)
+            phase.append(its_phase)
+            users.append(user)
+            if impression.chosen:
+                history.append(impression)
+    return np.array(rows), np.array(chosen), np.array(phase), users

@@ -1,0 +1,47 @@
+"""Several trainings at once: one process and one torch thread a core."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from models.training.candidate import Candidate, Job
+from models.training.pipeline import build_candidate
+
+
+def build_in_parallel(
+    jobs: Sequence[Job], home: Path, report: Callable[[str, str, int, int], None]
+) -> Iterator[Candidate]:
+    """Build several candidates, one process and one torch thread a core; `report` gets (task, stage, done, total).
+
+    Two trainings of one thread each finish sooner than one after the other with two
+    (docs/decisions/0005-training-recipe.md). Yields each as it is done; a failure is raised when it is met.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, len(jobs))
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Manager() as manager, ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        queue = manager.Queue()
+        threads = max(1, cores // workers)
+        jobs = [replace(job, recipe=(*job.recipe, ("threads", threads))) for job in jobs]
+        waiting: set[Future[Candidate]] = {pool.submit(_build_and_report, job, home, queue) for job in jobs}
+        while waiting:
+            finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            while True:
+                try:
+                    report(*queue.get_nowait())
+                except Empty:
+                    break
+            yield from (future.result() for future in finished)
+
+
+def _build_and_report(job: Job, home: Path, queue: Any) -> Candidate:
+    logging.getLogger().setLevel(logging.ERROR)
+    return build_candidate(job, home, lambda stage, done, total: queue.put((job.task, stage, done, total)))

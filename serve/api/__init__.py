@@ -1,0 +1,1 @@
+"""HTTP: the gateway of a task, the control application, and what both say."""

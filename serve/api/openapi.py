@@ -1,0 +1,149 @@
+"""The OpenAPI 3.1 description of the server, built from the same models that validate its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from models.tasks.base import Task, get_task
+from serve.api.oip import InferRequest
+from serve.api.operations import Challenge, Erasure, Move, Promotion, Rollback
+from serve.feedback.intake import Feedback, FeedbackBatch
+
+_ERRORS = {
+    "400": "The body is not JSON.",
+    "403": "This is for operators.",
+    "404": "There is no such model, version or prediction.",
+    "408": "The request had not arrived within the server's deadline.",
+    "409": "Not possible as things are now.",
+    "410": "The prediction was deleted, as all are after some days.",
+    "413": "The body is larger than the limit.",
+    "415": "The body is not declared as JSON.",
+    "422": "The JSON has not the right shape; `fields` says where and why.",
+    "503": "Overloaded or not ready; see `Retry-After`.",
+    "504": "The deadline passed.",
+}
+
+
+def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
+    """The description of a server that serves `tasks`."""
+    classes = [get_task(name) for name in tasks]
+    loop: list[type[BaseModel]] = [Feedback, FeedbackBatch, *(model for model, _ in _MOVES.values())]
+    models: list[type[BaseModel]] = [InferRequest, *loop, *dict.fromkeys(task.Request for task in classes)]
+    references, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, Any] = {
+        "/v2/health/live": {"get": _read("Is the server alive?")},
+        "/v2/health/ready": {"get": _read("Are all models ready?", ["503"])},
+        "/v2": {"get": _read("Server metadata")},
+        "/metrics": {"get": _read("Prometheus metrics of all replicas", content="text/plain")},
+    }
+    for task in classes:
+        schema = references[(task.Request, "validation")]
+        infer = references[(InferRequest, "validation")]
+        base = f"/v2/models/{task.name}"
+        for path, parameters in ((base, []), (base + "/versions/{version}", [_VERSION])):
+            common = {"tags": [task.name], "parameters": parameters}
+            paths[path] = {"get": {**_read("Model metadata", ["404"]), **common}}
+            paths[f"{path}/ready"] = {"get": {**_read("Is this model ready?", ["404", "503"]), **common}}
+            paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
+            paths[f"{path}/infer"] = {
+                "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
+            }
+            answered = paths[f"{path}/infer"]["post"]["responses"]["200"]
+            answered["content"]["application/json"]["schema"] = _INFERRED
+        correction = {"anyOf": [references[(model, "validation")] for model in (Feedback, FeedbackBatch)]}
+        taken = _write("Correct an answer; 202 once it is durable", correction, _correction(task), ok="202")
+        paths[f"{base}/feedback"] = {
+            "get": {**_read("Corrections by state", ["503"]), "tags": [task.name]},
+            "post": {**taken, "tags": [task.name]},
+        }
+        for name, (model, summary) in _MOVES.items():
+            move = _write(
+                summary,
+                references[(model, "validation")],
+                _EXAMPLES.get(name, {"why": "why"}),
+                ok=_MOVED.get(name, "200"),
+            )
+            paths[f"{base}/{name}"] = {"post": {**move, "tags": [task.name]}}
+        progress = _read("How far a retraining is, or how the last one ended", ["403"])
+        paths[f"{base}/retrain"]["get"] = {**progress, "tags": [task.name]}
+        paths[f"{base}/audit"] = {"get": {**_read("Moves and retrainings, newest first", ["403"]), "tags": [task.name]}}
+    schemas = {**definitions.get("$defs", {}), "Error": _ERROR}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Flywheel",
+            "version": version,
+            "description": "Fine-tuned text classifiers, served under the Open Inference Protocol (v2).",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+_MOVES: dict[str, tuple[type[BaseModel], str]] = {
+    "promote": (Promotion, "Make a version, or the challenger, the champion"),
+    "challenge": (Challenge, "Try a version in shadow or as a canary"),
+    "rollback": (Rollback, "Withdraw the challenger, or return to the champion before"),
+    "retrain": (Move, "Learn from the waiting corrections now"),
+    "erase": (Erasure, "Delete all that is kept of a user"),
+}
+_MOVED = {"retrain": "202"}
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "challenge": {"version": "2", "mode": "canary", "share": 0.1, "why": "why"},
+    "erase": {"user": "customer-7", "why": "asked by mail"},
+}
+_VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+_INFERRED = {
+    "type": "object",
+    "required": ["model_name", "model_version", "id", "parameters", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string", "description": "the request's own, if it had one"},
+        "parameters": {
+            "type": "object",
+            "properties": {"prediction_id": {"type": "string", "description": "the `id` that feedback refers to"}},
+        },
+        "outputs": {"type": "array", "items": {"type": "object"}},
+    },
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error", "code"],
+    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+}
+
+
+def _read(summary: str, errors: Sequence[str] = (), content: str = "application/json") -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": "OK", "content": {content: {}}}, **_errors(errors)},
+    }
+
+
+def _write(summary: str, schema: dict[str, Any], example: dict[str, Any], ok: str = "200") -> dict[str, Any]:
+    body = {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+    done = {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"summary": summary, "requestBody": body, "responses": {ok: done, **_errors(list(_ERRORS))}}
+
+
+def _errors(codes: Sequence[str]) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {code: {"description": _ERRORS[code], "content": content} for code in codes}
+
+
+def _correction(task: type[Task]) -> dict[str, Any]:
+    what = {"label": "a label"} if task.kind == "classifier" else {"item_id": "an item", "event": "click"}
+    return {"id": "the id of a prediction", **what, "source": "support-desk", "consent": True}
+
+
+def _infer_example(task: type[Task]) -> dict[str, Any]:
+    required = [tensor for tensor in task.inputs if not tensor.optional]
+    tensors = [{"name": t.name, "shape": [1], "datatype": t.datatype, "data": ["a text"]} for t in required]
+    return {"inputs": tensors}

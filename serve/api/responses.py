@@ -1,0 +1,81 @@
+"""Answers and errors as HTTP responses: what all applications of the server share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.api.headers import FULL_MS
+from serve.api.validation import to_json
+from serve.errors import Internal, MethodNotAllowed, NotFound, Overloaded, RequestError
+
+log = logging.getLogger("flywheel.gateway")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def plain(handler: Handler) -> Handler:
+    """Turns the errors of an uncounted endpoint into responses."""
+
+    async def wrapped(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RequestError as error:
+            return error_response(error)
+        except Exception:
+            log.exception("unforeseen error in %s", request.url.path)
+            return error_response(Internal("an internal error; the server's log has the cause"))
+
+    return wrapped
+
+
+class _JsonResponse(Response):
+    """Starlette's goes through the headers it was not given, in each answer."""
+
+    media_type = "application/json"
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        length = str(len(self.body)).encode()
+        self.raw_headers = [(b"content-length", length), (b"content-type", b"application/json")]
+
+
+def json_response(value: Mapping[str, Any], status: int = 200) -> Response:
+    return _JsonResponse(to_json(value), status)
+
+
+def error_response(error: RequestError) -> Response:
+    """The contract's error: `{"error", "code", ...}`, with Retry-After where there is one."""
+    response = json_response(error.body(), error.status)
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, Overloaded) and error.full_s:
+        response.headers[FULL_MS] = str(round(error.full_s * 1000))
+    return response
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own 404 and 405 in the shape of the contract."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        response = error_response(MethodNotAllowed(f"{request.method} is not allowed here; use {allowed}"))
+        response.headers["allow"] = allowed
+        return response
+    return error_response(NotFound(f"there is nothing at {request.url.path}"))
+
+
+def mount_at_root(app: ASGIApp) -> ASGIApp:
+    """Ray Serve names the route prefix as root_path; our routes carry the whole path, so drop it again."""
+
+    async def at_root(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["root_path"] = ""
+        await app(scope, receive, send)
+
+    return at_root

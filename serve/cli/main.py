@@ -1,0 +1,284 @@
+"""The `flywheel` command. Heavy imports happen inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import orjson
+import typer
+
+from export.errors import BundleError, ProviderError
+from models.data.dataset import DatasetError
+from models.releases.release import Release, ReleaseError, local_versions, read_release
+from models.tasks.base import UnknownTaskError, get_task
+from serve.cli.client import ServerError, call
+from serve.cli.lifecycle import commands
+from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, out, print_error
+from serve.config import ConfigError, load_config
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Serve fine-tuned text classifiers, and train the next version of them.",
+)
+app.add_typer(commands)
+
+_OF_HEAVY_MODULES = ("CheckpointError", "ParityError", "TrainExtraMissing")  # known errors, of what we do not import
+
+
+def main() -> None:
+    """Entry point: our own errors are one sentence and exit 1, everything else is a bug and keeps its traceback."""
+    from serve.rayserve.server import StartError
+
+    known: tuple[type[Exception], ...] = (
+        ConfigError, DatasetError, ReleaseError, BundleError, ProviderError, UnknownTaskError, StartError,
+        FileExistsError,
+    )  # fmt: skip
+    try:
+        app()
+    except known as error:
+        print_error(error)
+        sys.exit(1)
+    except Exception as error:
+        if type(error).__name__ in _OF_HEAVY_MODULES:
+            print_error(error)
+            sys.exit(1)
+        raise
+
+
+@app.command()
+def up(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Overrides server.host.", envvar="HOST")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Overrides server.port.", envvar="PORT")] = None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; train first whatever task has no version yet.
+
+    Examples:
+
+        flywheel up
+
+        flywheel up --port 9000 --config production.yaml
+    """
+    settings = load_config(config)
+    address = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
+    server = type(settings.server).model_validate({**settings.server.model_dump(), **address})
+    settings = settings.model_copy(update={"server": server})
+    from serve.cli.progress import prepare
+    from serve.rayserve.environment import has_haproxy
+    from serve.rayserve.server import check_port, running
+
+    if settings.ray.address is None:  # on a cluster, Serve may hold the port already
+        check_port(server.host, server.port)
+    if prepare(settings, out):
+        # torch and transformers would stay in this process for as long as it serves: 300 MB for nothing.
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    stop = threading.Event()
+    _on_end(lambda *_: stop.set())
+    if not has_haproxy():
+        out.print("This platform has no HAProxy from Ray: its Python proxy routes instead, at lower throughput.")
+    started = time.monotonic()
+    with out.status("starting Ray and loading the models"):
+        server_context = running(settings)
+        server_context.__enter__()
+    _on_end(lambda *_: stop.set())  # again: Ray takes SIGTERM for itself, and would end this process without a drain
+    url = f"http://{server.host}:{server.port}"
+    out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
+    for task in settings.tasks:
+        out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
+    while not stop.wait(0.5):
+        pass
+    _on_end(signal.SIG_IGN)
+    out.print("draining: answering what was accepted")
+    server_context.__exit__(None, None, None)
+
+
+def _on_end(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    """What Ctrl-C does, and SIGTERM, by which supervisors and containers end a process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+@app.command()
+def train(
+    task: TaskArgument,
+    data: Annotated[Path | None, typer.Option(help="Your .csv or .jsonl; default: the seed corpus.")] = None,
+    base: Annotated[str | None, typer.Option(help="Encoder: a Hugging Face name or a directory.")] = None,
+    method: Annotated[Literal["full", "lora"], typer.Option(help="Fine-tune all weights, or adapters.")] = "full",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training texts.")] = None,
+    precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
+    config: ConfigOption = None,
+) -> None:
+    """Fine-tune, export, check and register a new version of TASK.
+
+    A file for a classifier has the columns `text` and `label`; one for recommendation `user_id`, `item_id`,
+    `event`, `time` and `text`. A task's first version serves at once, a later one after `flywheel promote`.
+
+    Examples:
+
+        flywheel train intent
+
+        flywheel train sentiment --data posts.csv --epochs 4
+
+        flywheel train intent --data tickets.jsonl --base ./my-encoder --method lora
+    """
+    from models.data.dataset import load_dataset
+    from models.data.interactions import load_behaviour
+    from models.training.candidate import Job
+    from serve.cli.progress import train_jobs
+
+    settings = load_config(config)
+    # Before the seconds that importing torch takes: most mistakes are in the file.
+    if get_task(task).kind == "classifier":
+        load_dataset(task, data)
+    else:
+        if epochs is not None or method == "lora":
+            raise typer.BadParameter(
+                f"{task} learns a projection and its ranking weights: no --epochs, no --method lora"
+            )
+        load_behaviour(data)
+    recipe: dict[str, Any] = {"method": method}
+    recipe |= {key: value for key, value in {"base": base, "epochs": epochs}.items() if value is not None}
+    train_jobs([Job(task, data, precision, tuple(recipe.items()))], settings.home, out)
+
+
+@app.command()
+def export(
+    task: TaskArgument,
+    version: Annotated[str, typer.Argument(help="The version whose checkpoint to export.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle directory to write; it must not exist.")],
+    precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
+    data: Annotated[Path | None, typer.Option(help="What it was trained on; default: the seed corpus.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Export a version's checkpoint again, in another precision, and check it against PyTorch.
+
+    Example:
+
+        flywheel export intent 1 ./intent-fp16 --precision fp16
+    """
+    from models.training.candidate import Job
+    from models.training.pipeline import export_checkpoint
+
+    settings = load_config(config)
+    get_task(task)
+    checkpoint = settings.home / "checkpoints" / task / version
+    manifest = export_checkpoint(Job(task, data, precision), checkpoint, bundle).manifest
+    out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity})
+
+
+@app.command()
+def releases(config: ConfigOption = None) -> None:
+    """List each task's versions on this machine and which one serves.
+
+    Example:
+
+        flywheel releases
+    """
+    from rich.table import Table
+
+    settings = load_config(config)
+    table = Table("task", "version", "alias", "metrics")
+    for task in settings.tasks:
+        try:
+            release = read_release(settings.home, task)
+        except ReleaseError:
+            release = None
+        for version in local_versions(settings.home, task):
+            manifest = orjson.loads((settings.home / "bundles" / task / version / "manifest.json").read_bytes())
+            metrics = ", ".join(f"{name} {value:g}" for name, value in manifest["metrics"].items())
+            table.add_row(task, version, _role(release, version), metrics)
+    out.print(table)
+
+
+def _role(release: Release | None, version: str) -> str:
+    if release is None:
+        return ""
+    if version == release.champion:
+        return "champion"
+    if version == release.challenger:
+        return f"challenger, canary {release.share:.0%}" if release.mode == "canary" else "challenger, shadow"
+    return "previous" if version == release.previous else ""
+
+
+@app.command()
+def status(url: UrlOption = URL) -> None:
+    """Ask a running server which models it has and whether they are ready; exit 1 when one is not.
+
+    Example:
+
+        flywheel status --url http://127.0.0.1:9000
+    """
+    try:
+        server = call(f"{url}/v2")
+    except ServerError as error:
+        print_error(error)
+        raise typer.Exit(1) from None
+    ready = True
+    for name in server["models"]:
+        try:
+            metadata = call(f"{url}/v2/models/{name}")
+        except ServerError as error:
+            ready = False
+            out.print(f"{name}: {error}")
+        else:
+            versions = ", ".join(f"{v['version']} ({v['provider']})" for v in metadata["version_details"])
+            out.print(f"{name}: ready, version {versions}", highlight=False)
+    if not ready:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    task: TaskArgument,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="One or more texts; none: JSON from standard input.")
+    ] = None,
+    url: UrlOption = URL,
+) -> None:
+    """Ask a running server.
+
+    Examples:
+
+        flywheel predict intent "where is my order?"
+
+        flywheel predict recommendation < request.json
+    """
+    body = orjson.dumps({"texts": texts}) if texts else sys.stdin.buffer.read()
+    try:
+        out.print_json(data=call(f"{url}/v2/models/{task}/predict", body))
+    except ServerError as error:
+        print_error(error)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def bench(
+    args: Annotated[list[str] | None, typer.Argument(help="Options of loadtests/bench.py.")] = None,
+) -> None:
+    """Measure this machine's limit and the server in one run (the same as `make bench`).
+
+    Example:
+
+        flywheel bench -- --seconds 5
+    """
+    import subprocess
+
+    script = Path(__file__).parent.parent.parent / "loadtests" / "bench.py"
+    if not script.is_file():
+        print_error("the benchmark is part of the repository; run it from a clone.")
+        raise typer.Exit(1)
+    raise typer.Exit(subprocess.call([sys.executable, str(script), *(args or [])]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What moves by itself: retraining, releases, the registry."""

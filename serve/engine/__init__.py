@@ -1,0 +1,1 @@
+"""What answers a predict request. Knows no HTTP and no Ray."""

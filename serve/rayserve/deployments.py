@@ -1,0 +1,80 @@
+"""The two Ray Serve deployments. Import this only after `server.py` has set Ray's flags in the environment."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from ray import serve as ray_serve
+from starlette.types import ASGIApp
+
+from serve.config import Config
+from serve.metrics import DIRECTORY_VARIABLE
+from serve.rayserve import bypass
+from serve.rayserve.autoscaling import LoadMeter
+
+
+@ray_serve.deployment(ray_actor_options={"num_cpus": 0}, health_check_period_s=5)
+@ray_serve.ingress()
+class TaskDeployment:
+    """A replica of one task: the gateway's ASGI application, on the replica's own HTTP server."""
+
+    def __init__(self, task: str, config: Config, metrics_dir: str):
+        # prometheus-client chooses its storage when it is first imported, which is below.
+        os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        from serve.api.gateway import build_gateway
+        from serve.engine.replica import Replica
+
+        self._replica = Replica(task, config)
+        self._meter = LoadMeter()
+        self._gateway = bypass.install(build_gateway(self._replica))
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._gateway
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve; an exception has the replica replaced."""
+        if not self._replica.alive:
+            raise RuntimeError("the batching worker or the follower of releases has died")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray Serve where the number of replicas follows the load."""
+        return self._meter.read(self._replica.backlog_s)._asdict()
+
+
+@ray_serve.deployment(name="control", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
+@ray_serve.ingress()
+class ControlDeployment:
+    """Health, metadata, metrics and documentation; and the loop, of which there is one."""
+
+    def __init__(self, config: Config, metrics_dir: str):
+        os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        from serve.api.control import build_control
+        from serve.controller.loop import Loop
+        from serve.metrics import LoopMetrics
+        from serve.rayserve import jobs
+
+        self._tasks = list(config.tasks)
+        self._control = bypass.install(build_control(self._tasks, self._not_ready))
+        self._loop = Loop(
+            config,
+            LoopMetrics(),
+            lambda plan: jobs.start_run(config, plan),
+            lambda task: jobs.start_drift(config, task),
+            (lambda task: jobs.start_follow(config, task)) if find_spec("mlflow") else None,
+            jobs.poll,
+        )
+        self._loop.start()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._control
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve; an exception has the replica replaced, and the loop with it."""
+        if not self._loop.alive:
+            raise RuntimeError("the loop has died")
+
+    def _not_ready(self) -> dict[str, str]:
+        applications = ray_serve.status().applications
+        states = {t: str(applications[t].status.value) if t in applications else "MISSING" for t in self._tasks}
+        return {task: state.lower() for task, state in states.items() if state != "RUNNING"}
