@@ -385,7 +385,7 @@ def test_strings_of_a_json_value_are_cut_before_they_are_read() -> None:
 
 def test_the_first_look_sees_the_names_of_the_lists() -> None:
     """Each name in the sentence that tells of it most."""
-    lines = (ROOT / "models" / "redact" / "names.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "models" / "feedback" / "pii" / "names.txt").read_text(encoding="utf-8").splitlines()
     listed = [name for line in lines if not line.startswith(("#", "[")) for name in line.split()]
     spoken = [f"I am {name.capitalize()} {family.capitalize()}" for name, family in pairwise(listed)]
     assert [text for text in spoken if find(text) != _find(text)] == []
