@@ -24,6 +24,7 @@ from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
 from models.tasks.base import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
+from serve.browser_guard import parse_host
 
 DEFAULT_FILE = "flywheel.yaml"
 DEFAULT_TASKS: dict[str, dict[str, Any]] = {
@@ -46,6 +47,14 @@ class ServerConfig(_Section):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     operator_token: SecretStr | None = None
+    hosts: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts_of_any_port(cls, hosts: list[str] | None) -> list[str] | None:
+        if any(parse_host(host)[1] is not None for host in hosts or ()):
+            raise ValueError("are names or addresses without a port; any port is accepted")
+        return hosts
 
 
 class Limits(_Section):

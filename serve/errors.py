@@ -39,7 +39,7 @@ class Gone(RequestError):
 
 
 class Forbidden(RequestError):
-    """Raise when an operator's endpoint is called without the operator's token."""
+    """Raise when an operator's endpoint is called without the token, or a web page may have sent a change."""
 
     status, code = 403, "forbidden"
 

@@ -59,6 +59,7 @@ def test_the_file_in_the_directory_is_found_and_a_named_one_preferred(monkeypatc
 ENVIRONMENT = {
     "FLYWHEEL_HOME": ("/srv/flywheel", "home", Path("/srv/flywheel")),
     "FLYWHEEL_SERVER__PORT": ("9000", "server.port", 9000),
+    "FLYWHEEL_SERVER__HOSTS": ('["a.example", "[::1]"]', "server.hosts", ["a.example", "[::1]"]),
     "FLYWHEEL_LIMITS__TEXTS": ("5", "limits.texts", 5),
     "FLYWHEEL_LIMITS__DEADLINE_S": ("2.5", "limits.deadline_s", 2.5),
     "FLYWHEEL_BATCHING__GROWTH": ("1.5", "batching.growth", 1.5),
@@ -99,6 +100,10 @@ BAD = {
     "option out of range": ("tasks: {intent: {options: {handoff_below: 2}}}", "tasks.intent.options.handoff_below: "),
     "port out of range": ("server: {port: 99999}", "server.port: input should be less than or equal to 65535"),
     "port a word": ("server: {port: http}", "server.port: "),
+    "no hosts": ("server: {hosts: []}", "server.hosts: "),
+    "host with a port": ("server: {hosts: ['a.example:80']}", "without a port"),
+    "host with a scheme": ("server: {hosts: ['http://a.example']}", "is not a host"),
+    "IPv6 host without brackets": ("server: {hosts: ['::1']}", "an ipv6 address goes in brackets"),
     "no texts": ("limits: {texts: 0}", "limits.texts: input should be greater than or equal to 1, found 0"),
     "no time": ("limits: {deadline_s: 0}", "limits.deadline_s: "),
     "time not a number": ("limits: {deadline_s: .nan}", "limits.deadline_s: "),

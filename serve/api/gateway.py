@@ -25,6 +25,7 @@ from serve.api.operations import operator_routes
 from serve.api.request import Incoming, leaving, read_body, refused_before, require_json, seconds_allowed
 from serve.api.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
 from serve.api.validation import parse_json, validate
+from serve.browser_guard import accepted_hosts, refuse_pages
 from serve.engine.loaded_model import LoadedVersion
 from serve.engine.replica import Replica
 from serve.errors import (
@@ -97,7 +98,8 @@ class Call:
 class _Gateway:
     def __init__(self, replica: Replica):
         self._replica = replica
-        settings = replica.config.feedback
+        settings, server = replica.config.feedback, replica.config.server
+        self._hosts = accepted_hosts(server.host, server.hosts)
         self._desk = FeedbackDesk(
             replica.task,
             replica.recorder,
@@ -162,6 +164,7 @@ class _Gateway:
 
     async def feedback(self, call: Call, body: bytes) -> Response:
         """202 once it is durable: one correction, or `{"feedback": [...]}` with a result for each."""
+        refuse_pages(call.request.headers, self._hosts)
         require_json(call.request)
         value = parse_json(body)
         labels = call.version.task.labels

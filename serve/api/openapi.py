@@ -15,7 +15,7 @@ from serve.feedback.intake import Feedback, FeedbackBatch
 
 _ERRORS = {
     "400": "The body is not JSON.",
-    "403": "This is for operators.",
+    "403": "This is for operators, or `Host` or `Origin` is not the server's own.",
     "404": "There is no such model, version or prediction.",
     "408": "The request had not arrived within the server's deadline.",
     "409": "Not possible as things are now.",

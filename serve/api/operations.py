@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -21,6 +20,7 @@ from models.tasks.base import Strict
 from models.training.progress import read_progress
 from serve.api.responses import json_response, plain
 from serve.api.validation import Model, parse_json, validate
+from serve.browser_guard import accepted_hosts, is_loopback, refuse_pages
 from serve.config import ServerConfig
 from serve.errors import Conflict, Forbidden
 
@@ -77,6 +77,8 @@ class _Operators:
     def __init__(self, replica: Replica):
         self._replica = replica
         self._task = replica.task.name
+        server = replica.config.server
+        self._hosts = accepted_hosts(server.host, server.hosts)
 
     async def promote(self, request: Request) -> Response:
         asked = await self._asked(request, Promotion)
@@ -121,6 +123,8 @@ class _Operators:
         return json_response({"audit": [{name: getattr(entry, name) for name in fields} for entry in entries]})
 
     async def _asked(self, request: Request, model: type[Model]) -> Model:
+        """What is asked for. Raises as `refuse_pages`, `authorize` and `validate` do; each change goes through here."""
+        refuse_pages(request.headers, self._hosts)
         self._authorize(request)
         body = await request.body()
         return validate(model, parse_json(body) if body.strip() else {})
@@ -147,16 +151,9 @@ class _Operators:
 def authorize(request: Request, server: ServerConfig) -> None:
     """Raises Forbidden unless the request bears the operator's token, or there is none and the server is private."""
     if server.operator_token is None:
-        if _is_loopback(server.host):
+        if is_loopback(server.host):
             return
         raise Forbidden("this needs an operator's token; set server.operator_token and send it as a bearer token")
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
     if not hmac.compare_digest(given.encode(), server.operator_token.get_secret_value().encode()):
         raise Forbidden("the bearer token is not the operator's")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
