@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from serve import clock, haproxy, ingress
+from serve import haproxy, ingress
 
 LEAN = Path(__file__).parent / "lean"
 DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
@@ -105,15 +105,12 @@ def _of_haproxy(deadline_s: float) -> list[Flag]:
 def _of_serve() -> list[Flag]:
     path = os.pathsep.join([str(LEAN), *full_path()])
     callback = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-    setup_hook = f"{clock.__name__}.{clock.slow.__name__}"
     return [
         Flag("PYTHONPATH", path, "no pandas where nothing trains; the operator's own follows", "0014", ours=True),
         Flag(callback, ingress.CALLBACK, "our connection: an answer is never cut in half", "0009", ours=True),
         Flag("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1", "our code runs in its server's event loop", "0009", ours=True),
         Flag("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", str(DRAIN_S), "until HAProxy has heard of it", "0001"),
         Flag("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent to anybody", ""),
-        # As a runtime environment's `worker_process_setup_hook` it would leave Ray's first workers without use: 160 MB.
-        Flag("__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR", setup_hook, "run as each of Ray's processes starts", "0020"),
         Flag("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5", "ten looks a second at each replica: 6 % of a core", "0009"),
         Flag("RAY_event_stats", "0", "for a dashboard that is not there", "0009"),
         Flag("RAY_task_events_report_interval_ms", "0", "for a dashboard that is not there", "0009"),
