@@ -34,7 +34,7 @@ class Flag(NamedTuple):
     name: str
     value: str
     why: str
-    page: str  # of docs/decisions; empty where there is nothing to decide
+    page: str  # of docs/decisions; empty where none tells more
     ours: bool = False  # the server is wrong with another value, so the operator's own does not stay
     rest: str = ""  # of the line, after the value
     lines: tuple[str, ...] = ()  # of HAProxy's configuration, after the value, whoever's that is
@@ -84,16 +84,14 @@ def _of_haproxy(deadline_s: float) -> list[Flag]:
     everywhere = tuple(haproxy.for_all_sections(deadline_s, logs=log in os.environ))
     return [
         Flag("RAY_SERVE_ENABLE_HA_PROXY", "1", "requests go straight into a replica", "0001"),
-        Flag(
-            "RAY_SERVE_HAPROXY_NBTHREAD", "1", "enough for 8,000 requests a second; the models have the cores", "0001"
-        ),
+        Flag("RAY_SERVE_HAPROXY_NBTHREAD", "1", "enough for 8,000 requests a second; the models have the cores", ""),
         Flag("RAY_SERVE_HAPROXY_METRICS_ENABLED", "0", "a datagram a request, parsed in Python; we count ours", "0004"),
         Flag("RAY_SERVE_HAPROXY_RETRY_ON", "conn-failure empty-response", "what a dead replica had goes on", "0001"),
         Flag("RAY_SERVE_HAPROXY_RETRIES", "2", "to another replica, and once more", "0001"),
         Flag(
             "RAY_SERVE_HAPROXY_TUNE_BUFSIZE", haproxy.BUFFER_BYTES, "a request is kept whole to be sent again", "0001"
         ),
-        Flag("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", "15", "a replaced HAProxy does not stay for minutes", "0001"),
+        Flag("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", "15", "a replaced HAProxy does not stay for minutes", ""),
         Flag("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1", "a dead HAProxy is replaced after three checks", "0001"),
         # Serve's own values, and our lines behind them: see serve/haproxy.py.
         Flag(log, "127.0.0.1:514", "connections are kept", "0009", rest=" local0 info", lines=haproxy.FOR_THE_PROCESS),
@@ -117,12 +115,12 @@ def _of_serve() -> list[Flag]:
         Flag("RAY_enable_metrics_collection", "0", "for a dashboard that is not there", "0009"),
         Flag("REPORTER_UPDATE_INTERVAL_MS", "60000", "a look at all processes that nobody reads", "0009"),
         Flag("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "60000", "Serve's own metrics, which nobody reads", "0009"),
-        Flag("RAY_worker_niceness", "0", "15 is Ray's own: whatever else runs would go before HAProxy", "0009"),
-        Flag("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray leaves the GPUs' variables alone", "0011"),
+        Flag("RAY_worker_niceness", "0", "15 is Ray's own: whatever else runs would go before HAProxy", ""),
+        Flag("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray leaves the GPUs' variables alone", ""),
         Flag("RAY_DEDUP_LOGS", "0", "nothing is logged to the driver", ""),
-        Flag("OMP_NUM_THREADS", "1", "replicas share the cores; pools of threads would only take turns", "0003"),
-        Flag("TOKENIZERS_PARALLELISM", "false", "as above", "0003"),
-        Flag("MALLOC_ARENA_MAX", "2", "an arena a thread that keeps what it freed, in a dozen processes", "0003"),
+        Flag("OMP_NUM_THREADS", "1", "replicas share the cores; pools of threads would only take turns", ""),
+        Flag("TOKENIZERS_PARALLELISM", "false", "as above", ""),
+        Flag("MALLOC_ARENA_MAX", "2", "an arena a thread that keeps what it freed, in a dozen processes", ""),
     ]
 
 
@@ -142,16 +140,16 @@ def _of_this_run(run_dir: Path) -> list[Flag]:
     first = _free_block()
     ports, files = "two servers' replicas and pages are apart", "two servers' files are apart"
     return [
-        Flag("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first + 2), ports, "0001"),
-        Flag("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + _BLOCK), ports, "0001"),
-        Flag("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(first + 1), ports, "0001"),
+        Flag("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first + 2), ports, ""),
+        Flag("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + _BLOCK), ports, ""),
+        Flag("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(first + 1), ports, ""),
         Flag("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()), ports, "0001"),
         Flag("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()), ports, "0001"),
-        Flag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(run_dir / "haproxy.cfg"), files, "0001"),
-        Flag("RAY_SERVE_HAPROXY_SOCKET_PATH", str(run_dir / "admin.sock"), files, "0001"),
-        Flag("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", str(run_dir), files, "0001"),
-        Flag("RAY_SERVE_HAPROXY_SERVER_STATE_FILE", str(run_dir / "server-state"), files, "0001"),
-        Flag("RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH", str(run_dir / "metrics.sock"), files, "0001"),
+        Flag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(run_dir / "haproxy.cfg"), files, ""),
+        Flag("RAY_SERVE_HAPROXY_SOCKET_PATH", str(run_dir / "admin.sock"), files, ""),
+        Flag("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", str(run_dir), files, ""),
+        Flag("RAY_SERVE_HAPROXY_SERVER_STATE_FILE", str(run_dir / "server-state"), files, ""),
+        Flag("RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH", str(run_dir / "metrics.sock"), files, ""),
     ]
 
 
