@@ -29,7 +29,46 @@ from loadtests.workloads import NAMES, Scenario, Scenarios
 TARGET_S = float(os.environ.get("FLYWHEEL_LIMITS__WAIT_S", "1.0"))  # as in flywheel.yaml
 WARM_S, DRAIN_S, SWEEP_S, START_S = 1.0, 0.5, 1.0, 15.0
 # Whatever a server or a load generator may do wrong: what other turns measured is kept.
-_FAILURES = (PeerError, drivers.LoadError, OSError, HTTPException, ValueError, LookupError)
+FAILURES = (PeerError, drivers.LoadError, OSError, HTTPException, ValueError, LookupError)
+
+
+class Steps:
+    """A run's progress: a bar with time left over the steps' expected seconds; a line a step without a terminal."""
+
+    def __init__(self, console: Console, total_s: float):
+        self._console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._bar = self.progress.add_task("", total=total_s)
+
+    @contextmanager
+    def step(self, what: str, expected_s: float) -> Iterator[None]:
+        self.progress.update(self._bar, description=what)
+        if not self._console.is_terminal:
+            self._console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
+        yield
+        self.progress.advance(self._bar, expected_s)
+
+
+def measure(url: str, scenario: Scenario, seconds: float) -> dict[str, Any]:
+    """What `drivers.load` gives for the scenario in `seconds`, after its warm-up. Raises LoadError."""
+    drivers.once(url, scenario.first)
+    if scenario.warm_s:
+        drivers.load(url, scenario.warm or scenario.calls, scenario.connections, scenario.warm_s)
+        time.sleep(DRAIN_S)  # what the warm-up left unanswered
+    return drivers.load(url, scenario.calls, scenario.connections, seconds, by_kind=scenario.by_kind)
+
+
+def load_s(seconds: float, warm_s: float = WARM_S) -> float:
+    """The seconds that `measure` is expected to take."""
+    return float(seconds) + warm_s + DRAIN_S
 
 
 class Bench:
@@ -41,16 +80,8 @@ class Bench:
         self.problems: dict[str, str] = {}  # a peer's name -> what went wrong with it
         self._absent: set[str] = set()
         self._alone: dict[str, dict[str, str]] = {}
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._bar = self.progress.add_task("", total=self._expected_s())
+        steps = Steps(console, self._expected_s())
+        self.progress, self._step = steps.progress, steps.step
 
     def install(self) -> None:
         """The peers' environments; a peer that cannot be installed is left out, and the report says so."""
@@ -129,7 +160,7 @@ class Bench:
                 (warm_up,) = self.scenarios.of(FLYWHEEL, ["c16"])
                 drivers.load(url, warm_up.calls, warm_up.connections, 3 * WARM_S)
                 return run(url, pid, statistics.median(rates))
-        except _FAILURES as error:
+        except FAILURES as error:
             self._failed(server, what, error)
             return None
 
@@ -174,22 +205,15 @@ class Bench:
                         r["labels"][server.name] = self._labels(server, url)
                 for scenario in scenarios:
                     with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s(scenario.warm_s)):
-                        loads[scenario.name] = self._load(url, scenario)
+                        loads[scenario.name] = measure(url, scenario, self.options.seconds)
                 r["memory"][server.name] = memory_mb(pid)
-        except _FAILURES as error:
+        except FAILURES as error:
             self._failed(server, f"round {number}", error)
 
     def _failed(self, server: Peer, when: str, error: Exception) -> None:
         """The run goes on: what was measured in many minutes is not lost to one bad start."""
         self.problems[server.name] = f"{when}: {error}"
         self.console.print(f"{server.title}: {when}: {error}", highlight=False, markup=False)
-
-    def _load(self, url: str, scenario: Scenario) -> dict[str, Any]:
-        drivers.once(url, scenario.first)
-        if scenario.warm_s:
-            drivers.load(url, scenario.warm or scenario.calls, scenario.connections, scenario.warm_s)
-            time.sleep(DRAIN_S)  # what the warm-up left unanswered
-        return drivers.load(url, scenario.calls, scenario.connections, self.options.seconds, by_kind=scenario.by_kind)
 
     def _labels(self, server: Peer, url: str) -> dict[str, float]:
         """Alone asked once, under load in each round; `agree` is the share that Flywheel labels alike."""
@@ -199,14 +223,6 @@ class Bench:
         agree = sum(flywheel.get(text) == label for text, label in alone.items()) / len(alone)
         return {**labels_under_load(server, url, alone, min(3.0, self.options.seconds)), "agree": agree}
 
-    @contextmanager
-    def _step(self, what: str, expected_s: float) -> Iterator[None]:
-        self.progress.update(self._bar, description=what)
-        if not self.console.is_terminal:
-            self.console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
-        yield
-        self.progress.advance(self._bar, expected_s)
-
     def _sweep_s(self) -> float:
         return 2 * len(limit.settings()) * (SWEEP_S + 1.5)
 
@@ -214,7 +230,7 @@ class Bench:
         return float((limit.CONTENDERS + 0.5) * self.options.seconds + 6)
 
     def _load_s(self, warm_s: float = WARM_S) -> float:
-        return float(self.options.seconds) + warm_s + DRAIN_S
+        return load_s(self.options.seconds, warm_s)
 
     def _expected_s(self) -> float:
         """The steps' expected seconds, all of them: what the progress bar runs over."""

@@ -46,13 +46,14 @@ def home() -> Path:
     return Path(os.environ.get("FLYWHEEL_HOME", ROOT / "var")).resolve()
 
 
-def champion_bundle() -> Path:
-    """The intent model that Flywheel serves. Raises PeerError when there is none yet."""
-    release = home() / "releases" / "intent.json"
+def champion_bundle(models: Path | None = None) -> Path:
+    """The intent model that Flywheel serves from the home `models` (None: `home()`). Raises PeerError without one."""
+    models = models or home()
+    release = models / "releases" / "intent.json"
     if not release.is_file():
         raise PeerError("There is no intent model yet. Run: make serve (it trains one), then make bench.")
     content = json.loads(release.read_text(encoding="utf-8"))
-    return home() / str(content["versions"][content["champion"]])
+    return models / str(content["versions"][content["champion"]])
 
 
 @contextmanager
@@ -69,23 +70,45 @@ def running(server: Peer, bundle: Path) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def flywheel(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A `flywheel up` with the home's models, ready; it ends with the block. Raises PeerError when it does not start.
+    """A `flywheel up` on a copy of the home, ready; it ends with the block. Raises PeerError when it does not start."""
+    command = Path(sys.executable).parent / "flywheel"
+    with copied(home()) as own, up(command, ROOT, port, {**environment, "FLYWHEEL_HOME": str(own)}) as process:
+        yield process
 
-    It has a home of its own, so that the user's neither logs what a benchmark asks nor learns from it.
+
+@contextmanager
+def copied(models: Path) -> Iterator[Path]:
+    """A new home with the releases and bundles of another, which is gone after the block.
+
+    So the user's home neither logs what a benchmark asks nor learns from it.
     """
-    command = [str(Path(sys.executable).parent / "flywheel"), "up", "--port", str(port)]
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryDirectory() as scratch:
         for folder in ("releases", "bundles"):
-            shutil.copytree(home() / folder, Path(scratch) / folder)
-        own = {**os.environ, **environment, "FLYWHEEL_HOME": scratch}
-        process = subprocess.Popen(command, cwd=ROOT, env=own, stdout=log, stderr=subprocess.STDOUT)
+            shutil.copytree(models / folder, Path(scratch) / folder)
+        yield Path(scratch)
+
+
+@contextmanager
+def up(command: Path, folder: Path, port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`command` is a `flywheel`; run as `flywheel up` in `folder`, whose flywheel.yaml it reads, until the block ends.
+
+    It is ready when the block begins. Raises PeerError when it does not start.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [str(command), "up", "--port", str(port)],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
         try:
             until = time.monotonic() + START_TIMEOUT_S
             while not _is_ready(f"http://127.0.0.1:{port}{FLYWHEEL.ready_path}"):
                 if process.poll() is not None or time.monotonic() > until:
                     log.seek(0)
                     raise PeerError(f"Flywheel did not start:\n{log.read().decode(errors='replace')[-2000:]}")
-                time.sleep(0.5)
+                time.sleep(0.1)
             yield process
         finally:
             process.send_signal(signal.SIGINT)
