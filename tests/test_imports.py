@@ -1,4 +1,4 @@
-"""A server imports nothing of training, and no file has grown beyond reading."""
+"""A server imports nothing of training."""
 
 from __future__ import annotations
 
