@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from serve.rayserve import haproxy
+from serve.rayserve import haproxy, idle_wakeups
 
 CALLBACK = "serve.rayserve.http_server:middlewares"  # a name: the command line need not import uvicorn
 LEAN = Path(__file__).parent / "stubs"
@@ -111,6 +111,12 @@ def _of_serve() -> list[Flag]:
         Flag("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", str(DRAIN_S), "until HAProxy has heard of it", "0001"),
         Flag("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent to anybody", ""),
         Flag("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5", "ten looks a second at each replica: 6 % of a core", "0009"),
+        Flag(
+            "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
+            f"{idle_wakeups.__name__}.{idle_wakeups.slow.__name__}",
+            "Ray wakes each process a hundred times a second",
+            "0020",
+        ),
         Flag("RAY_event_stats", "0", "for a dashboard that is not there", "0009"),
         Flag("RAY_task_events_report_interval_ms", "0", "for a dashboard that is not there", "0009"),
         Flag("RAY_enable_metrics_collection", "0", "for a dashboard that is not there", "0009"),
