@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serve import metrics
+from serve.browser_guard import is_loopback
 from serve.config import Config, ReplicaRange, TaskConfig
 from serve.rayserve import autoscaling
 from serve.rayserve.environment import LEAN, flags_of_serve, flags_of_this_run, restore, set_flags
@@ -30,7 +31,6 @@ _NO_LIMIT = 100_000  # the replica itself turns away what it cannot answer in ti
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
 _LONGEST_DRAIN_S = 5.0
 _CONNECT_S = 5.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class StartError(Exception):
@@ -139,7 +139,7 @@ def _join_ray(config: Config, flags: dict[str, str]) -> None:
         raise StartError(f"Cannot join the Ray cluster at ray.address {address!r}: {error}") from error
     server = config.server
     machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(machines) > 1 and server.host in _LOOPBACK:
+    if len(machines) > 1 and is_loopback(server.host):
         ray.shutdown()
         raise StartError(
             f"server.host {server.host} cannot be reached from the other machines of the cluster; "
