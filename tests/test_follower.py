@@ -1,4 +1,4 @@
-"""A replica's follower: every release is taken up in the end, and nothing that goes wrong on the way ends it."""
+"""The release watcher: every release is applied in the end, and no error on the way stops it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from models.releases.release import Release, write_release
 from serve.engine import release_watcher
-from serve.engine.release_watcher import Follower
+from serve.engine.release_watcher import ReleaseWatcher
 
 
 class Fail(Exception):
@@ -27,10 +27,10 @@ def write(home: Path, champion: str) -> None:
 
 
 def outcomes(home: Path, *results: Exception | str, pause_s: float = 0.0) -> list[str]:
-    """The champions that were tried while each `look` met the next of `results`."""
+    """The champions that were tried while each `step` meets the next of `results`."""
     tried, left = [], list(results)
 
-    async def take_up(release: Release) -> str:
+    async def apply(release: Release) -> str:
         tried.append(release.champion)
         result = left.pop(0) if left else ""
         if isinstance(result, Exception):
@@ -38,9 +38,9 @@ def outcomes(home: Path, *results: Exception | str, pause_s: float = 0.0) -> lis
         return result
 
     async def look() -> None:
-        following = Follower(home, "intent", take_up)
+        watcher = ReleaseWatcher(home, "intent", apply)
         for _ in range(len(results) + 2):
-            await following.look()
+            await watcher.step()
             await asyncio.sleep(pause_s)
 
     asyncio.run(look())
@@ -51,34 +51,34 @@ def outcomes(home: Path, *results: Exception | str, pause_s: float = 0.0) -> lis
 def test_what_could_not_be_loaded_is_tried_again_until_it_is_served(
     home: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(release_watcher, "TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(release_watcher, "RETRY_AFTER_S", 0.0)
     assert outcomes(home, error, error, "version 2 is left out") == ["1"] * 4  # and not a fifth time
     assert [type(error).__name__ in record.message for record in caplog.records] == [True]
 
 
 def test_between_two_tries_there_is_a_pause(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcomes(home, "left out", "left out") == ["1"]
-    monkeypatch.setattr(release_watcher, "TRY_AGAIN_S", 0.05)
+    monkeypatch.setattr(release_watcher, "RETRY_AFTER_S", 0.05)
     assert outcomes(home, "left out", pause_s=0.1) == ["1", "1"]
 
 
 def test_a_new_release_is_not_made_to_wait_by_one_that_failed(home: Path) -> None:
     tried = []
 
-    async def take_up(release: Release) -> str:
+    async def apply(release: Release) -> str:
         tried.append(release.champion)
         return "left out" if release.champion == "1" else ""
 
     async def follow() -> None:
-        following = Follower(home, "intent", take_up)
-        await following.look()
+        watcher = ReleaseWatcher(home, "intent", apply)
+        await watcher.step()
         write(home, "2")
         for _ in range(3):
-            await following.look()
+            await watcher.step()
         (home / "releases" / "intent.json").unlink()
-        await following.look()
+        await watcher.step()
         write(home, "3")
-        await following.look()
+        await watcher.step()
 
     asyncio.run(follow())
     assert tried == ["1", "2", "3"]

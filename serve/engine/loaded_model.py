@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from export.bundle import Bundle
 from export.session import OnnxSession
 from models.tasks.base import Task
@@ -9,23 +11,14 @@ from serve.engine.batcher import Batcher
 from serve.engine.token_cache import RememberingEncoder
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class LoadedVersion:
-    """A bundle ready to answer: its session, its task, its encoder and its batcher."""
+    """A bundle with its session, task, encoder and batcher; `path` is the bundle's, relative to the home directory."""
 
-    def __init__(
-        self,
-        version: str,
-        path: str,
-        bundle: Bundle,
-        task: Task,
-        session: OnnxSession,
-        encoder: RememberingEncoder,
-        batcher: Batcher,
-    ):
-        self.version = version
-        self.path = path
-        self.bundle = bundle
-        self.task = task
-        self.session = session
-        self.encoder = encoder
-        self.batcher = batcher
+    version: str
+    path: str
+    bundle: Bundle
+    task: Task
+    session: OnnxSession
+    encoder: RememberingEncoder
+    batcher: Batcher

@@ -1,4 +1,4 @@
-"""Has a replica follow its task's release file, whatever becomes of a release on the way."""
+"""Keeps a replica at its task's release file, whatever becomes of a release on the way."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from models.releases.release import Release, read_release, release_path
 
 log = logging.getLogger("flywheel.replica")
 
-TRY_AGAIN_S = 10.0  # the disk may be back, or somebody may have mended the bundle; and reading one costs a second
+RETRY_AFTER_S = 10.0  # the disk may be back, or somebody may have mended the bundle; and reading one costs a second
 
-TakeUp = Callable[[Release], Awaitable[str]]
+Apply = Callable[[Release], Awaitable[str]]
 """Serves the release. Returns a sentence about what of it could not be loaded, else ""; raises when nothing could."""
 
 
-class Follower:
-    """Looks at the file and calls `take_up` when it has changed; again, after a pause, as long as that fails."""
+class ReleaseWatcher:
+    """Calls `apply` when the release file of `task` has changed, and again, after a pause, as long as that fails."""
 
-    def __init__(self, home: Path, task: str, take_up: TakeUp):
-        self._home, self._task, self._take_up = home, task, take_up
-        # Times of the file. None is of no file: what was loaded at the start is looked at once more, for the file may
-        # have changed meanwhile.
-        self._served: int | None = None
+    def __init__(self, home: Path, task: str, apply: Apply):
+        self._home, self._task, self._apply = home, task, apply
+        # Modification times of the file. None is of no file: what was loaded at the start is looked at once more, since
+        # the file may have changed meanwhile.
+        self._applied: int | None = None
         self._failed: int | None = None
-        self._again = 0.0
+        self._retry_at = 0.0
 
-    async def look(self) -> None:
-        """Never raises: a replica without its follower would serve one release for ever."""
+    async def step(self) -> None:
+        """Look once. Never raises: a replica whose watcher died would serve one release for ever."""
         changed = _modified(release_path(self._home, self._task))
-        if changed == self._served or (changed == self._failed and time.monotonic() < self._again):
+        if changed == self._applied or (changed == self._failed and time.monotonic() < self._retry_at):
             return
         try:
-            problem = await self._take_up(read_release(self._home, self._task))
+            problem = await self._apply(read_release(self._home, self._task))
         except Exception as error:  # of the disk, the memory, or onnxruntime, whose errors are of a dozen types
-            problem = f"the release is not taken up: {one_line(error)}"
+            problem = f"the release is not applied: {one_line(error)}"
         if not problem:
-            self._served = changed
+            self._applied = changed
             return
-        if changed != self._failed:  # said once
+        if changed != self._failed:  # logged once
             log.error("%s: %s", self._task, problem)
-        self._failed, self._again = changed, time.monotonic() + TRY_AGAIN_S
+        self._failed, self._retry_at = changed, time.monotonic() + RETRY_AFTER_S
 
 
 def one_line(error: Exception) -> str:
@@ -50,7 +50,7 @@ def one_line(error: Exception) -> str:
 
 
 def _modified(path: Path) -> int:
-    """When the file was, in nanoseconds; 0 where that cannot be said."""
+    """The file's modification time in nanoseconds; 0 where it cannot be read."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

@@ -1,41 +1,30 @@
-"""One replica of a task: the released versions in memory, and a request answered from request to predictions."""
+"""One replica of a task: a request answered from texts to predictions by one of the versions in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from export.bundle import Bundle
-from export.errors import BundleError
-from export.session import OnnxSession
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.types import LoggedPrediction
-from models.releases.release import Release, read_release
+from models.releases.release import Release
 from models.tasks.base import Prediction, get_task
 from serve.config import Config
 from serve.engine.admission import Admission
-from serve.engine.batcher import Batcher
 from serve.engine.ids import new_id
 from serve.engine.loaded_model import LoadedVersion
-from serve.engine.release_watcher import Follower, one_line
-from serve.engine.routing import Router
+from serve.engine.model_repository import ModelRepository
 from serve.engine.shadow import Shadow
-from serve.engine.token_cache import RememberingEncoder
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
 from serve.feedback.writer import Recorder, now
 from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.replica")
 
-_FOLLOW_EVERY_S = 1.0
 _LEAST_TOKENS = 3  # a word between the two that begin and end each text
 
 
@@ -45,31 +34,21 @@ class Replica:
     def __init__(self, task: str, config: Config):
         self.task = get_task(task)
         self._config = config
-        self._options = config.task_options(task)
         self._logged = [tensor.name for tensor in self.task.outputs]  # of each prediction
         self.metrics = Metrics(task)
-        # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_step_back)
         self._admission = Admission(config.limits.wait_s)
         self.recorder = self._recorder()
-        self._router, _ = self._load(read_release(config.home, task), {})  # the follower tells what is left out
+        self._repository = ModelRepository(self.task, config, self._admission, self.metrics)
         self._shadow = Shadow(self.metrics, self._logged[0], config.limits.deadline_s)
-        self._follower: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()  # kept: asking for it is a system call
-        for version in self._router.versions.values():
-            version.batcher.start()
-        self.metrics.loaded(self._router.versions)
-        self._follower = asyncio.create_task(self._follow(), name="follower")
+        self._repository.start()
         self.recorder.start()
 
     async def stop(self) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-        await asyncio.gather(*(version.batcher.stop() for version in self._router.versions.values()))
-        self._executor.shutdown(wait=False)
+        await self._repository.stop()
         await asyncio.to_thread(self.recorder.stop)
 
     @property
@@ -78,9 +57,8 @@ class Replica:
 
     @property
     def alive(self) -> bool:
-        """False when a batcher's worker or the follower has died: the replica must then be replaced."""
-        follows = self._follower is not None and not self._follower.done()
-        return follows and all(version.batcher.alive for version in self._router.versions.values())
+        """False when something that it cannot answer without has died: the replica must then be replaced."""
+        return self._repository.alive
 
     @property
     def config(self) -> Config:
@@ -89,11 +67,11 @@ class Replica:
     @property
     def release(self) -> Release:
         """The release that is served now: the file's, without what of it could not be loaded."""
-        return self._router.release
+        return self._repository.router.release
 
     def choose(self, pinned: str | None, user: str | None = None) -> LoadedVersion:
         """Raises NotFound for a version that is not loaded."""
-        return self._router.choose(pinned, user)
+        return self._repository.router.choose(pinned, user)
 
     @property
     def longest_s(self) -> float:
@@ -103,7 +81,7 @@ class Replica:
     @property
     def backlog_s(self) -> float:
         """Seconds of work that wait for the model. The versions share its thread, so they add up."""
-        return sum(version.batcher.backlog_s for version in self._router.versions.values())
+        return self._repository.backlog_s
 
     async def answer(
         self,
@@ -129,7 +107,7 @@ class Replica:
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
         id_ = new_id()
         self.once_answered(self._log, id_, version, request, texts, predictions, user)
-        if (challenger := self._router.shadow) is not None and version is not challenger:
+        if (challenger := self._repository.router.shadow) is not None and version is not challenger:
             self._shadow.compare(challenger, request, texts, predictions, busy=self.backlog_s > 0)
         return {
             "id": id_,
@@ -191,7 +169,7 @@ class Replica:
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
         """OIP model metadata; `version_details` adds what this project knows of each loaded version."""
-        versions = [version] if version else list(self._router.versions.values())
+        versions = [version] if version else list(self._repository.router.versions.values())
         return {
             "name": self.task.name,
             "versions": [v.version for v in versions],
@@ -205,8 +183,8 @@ class Replica:
         manifest = version.bundle.manifest
         return {
             "version": version.version,
-            "alias": self._router.alias(version.version),
-            "traffic": self._router.traffic(version.version),
+            "alias": self._repository.router.alias(version.version),
+            "traffic": self._repository.router.traffic(version.version),
             "provider": version.session.provider,
             "precision": manifest.precision,
             "max_length": manifest.max_length,
@@ -215,85 +193,3 @@ class Replica:
             "data": manifest.data,
             "created": manifest.created,
         }
-
-    def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> tuple[Router[LoadedVersion], str]:
-        """A router for `release`, keeping the versions that are loaded already. Blocking: loads and warms.
-
-        Only the champion must be whole, or this raises what was wrong with it: anything that onnxruntime, the disk or
-        the memory may do. Another version that fails is left out, and the sentence says why; it is "" when none did.
-        """
-        versions, failed = {}, {}
-        for name, path in release.versions.items():
-            known = loaded.get(name)
-            try:
-                versions[name] = known if known and known.path == path else self._load_version(name, path)
-            except Exception as error:
-                if name == release.champion:
-                    raise
-                failed[name] = f"version {name} is left out: {one_line(error)}"
-        if failed:
-            changes: dict[str, Any] = {"versions": {name: release.versions[name] for name in versions}}
-            if release.challenger in failed:
-                changes |= {"challenger": None, "mode": None, "share": 0.0}
-            release = release.model_copy(update=changes)
-        return Router(release, versions), "; ".join(failed.values())
-
-    def _load_version(self, name: str, path: str) -> LoadedVersion:
-        bundle = Bundle.open(self._config.home / path)
-        if bundle.manifest.task != self.task.name:
-            raise BundleError(f"The bundle {path} is for {bundle.manifest.task}, not {self.task.name}.")
-        settings = self._config.session
-        session = OnnxSession(
-            bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu, shared=True
-        )
-        seconds_a_token = session.warm_up()
-        task = self.task(bundle, self._options)
-        batching, remember = self._config.batching, self._config.cache.texts
-        encoder = RememberingEncoder(session.encoder, bundle.manifest.max_length, remember)
-        batcher = Batcher(
-            lambda rows: task.activate(session.run(rows)),
-            self._executor,
-            batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
-            self.metrics,
-            name,
-            waited=self._admission.waited,
-            remember=remember,
-            inline=not session.on_gpu,
-            seconds_a_token=seconds_a_token,
-            padding_cost=session.padding_cost,
-        )
-        return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
-
-    async def _follow(self) -> None:
-        follower = Follower(self._config.home, self.task.name, self._take_up)
-        while True:
-            await asyncio.sleep(_FOLLOW_EVERY_S)
-            self.metrics.waiting(sum(v.batcher.waiting for v in self._router.versions.values()), self.backlog_s)
-            await follower.look()
-
-    async def _take_up(self, release: Release) -> str:
-        """Load beside the old release, swap, then retire the old one. Returns what was left out, and why."""
-        old = self._router
-        new, left_out = await asyncio.to_thread(self._load, release, old.versions)
-        if new.release == old.release:
-            return left_out
-        for name, version in new.versions.items():
-            if version is not old.versions.get(name):
-                version.batcher.start()
-        self._router = new
-        self.metrics.loaded(new.versions)
-        log.warning("%s now serves version %s", self.task.name, release.champion)
-        await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
-        return left_out
-
-
-def _step_back() -> None:
-    """Let the event loop go before the model's thread: where cores are short a refusal would wait for the model."""
-    if sys.platform == "linux":  # where a priority is a thread's own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 10)
-
-
-async def _retire(version: LoadedVersion) -> None:
-    # Requests that chose this version a moment ago may not have queued their texts yet.
-    await asyncio.sleep(1.0)
-    await version.batcher.stop()

@@ -35,7 +35,7 @@ class TaskDeployment:
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced."""
         if not self._replica.alive:
-            raise RuntimeError("the batching worker or the follower of releases has died")
+            raise RuntimeError("a batching worker or the release watcher has died")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray Serve where the number of replicas follows the load."""

@@ -1,0 +1,154 @@
+"""The released versions of one task in memory: loaded, warmed, swapped and retired as the release changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from export.bundle import Bundle
+from export.errors import BundleError
+from export.session import OnnxSession
+from models.releases.release import Release, read_release
+from models.tasks.base import Task
+from serve.config import Config
+from serve.engine.admission import Admission
+from serve.engine.batcher import Batcher
+from serve.engine.loaded_model import LoadedVersion
+from serve.engine.release_watcher import ReleaseWatcher, one_line
+from serve.engine.routing import Router
+from serve.engine.token_cache import RememberingEncoder
+from serve.metrics import Metrics
+
+log = logging.getLogger("flywheel.replica")
+
+_STEP_EVERY_S = 1.0
+_RETIRE_AFTER_S = 1.0  # requests that chose a version a moment ago may not have queued their texts yet
+
+
+class ModelRepository:
+    """Keeps `router` at what the task's release file says. Its methods but for `start` are for the event loop.
+
+    Raises on construction what was wrong with the champion: anything that onnxruntime, the disk or the memory may do.
+    """
+
+    def __init__(self, task: type[Task], config: Config, admission: Admission, metrics: Metrics):
+        self._task = task
+        self._config = config
+        self._options = config.task_options(task.name)
+        self._admission = admission
+        self._metrics = metrics
+        # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_lower_priority)
+        self._watcher: asyncio.Task[None] | None = None
+        self.router, _ = self._load(read_release(config.home, task.name), {})  # the watcher logs what is left out
+
+    def start(self) -> None:
+        """Start the versions' batchers and watch the release. Call it in a running event loop."""
+        for version in self.router.versions.values():
+            version.batcher.start()
+        self._metrics.loaded(self.router.versions)
+        self._watcher = asyncio.create_task(self._watch(), name="release-watcher")
+
+    async def stop(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await asyncio.gather(*(version.batcher.stop() for version in self.router.versions.values()))
+        self._executor.shutdown(wait=False)
+
+    @property
+    def alive(self) -> bool:
+        """False when a batcher's worker or the watcher has died: the replica must then be replaced."""
+        watches = self._watcher is not None and not self._watcher.done()
+        return watches and all(version.batcher.alive for version in self.router.versions.values())
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of work that wait for the model. The versions share its thread, so they add up."""
+        return sum(version.batcher.backlog_s for version in self.router.versions.values())
+
+    async def apply(self, release: Release) -> str:
+        """Load beside the old release, swap, then retire the old one. Returns what was left out, and why."""
+        old = self.router
+        new, left_out = await asyncio.to_thread(self._load, release, old.versions)
+        if new.release == old.release:
+            return left_out
+        for name, version in new.versions.items():
+            if version is not old.versions.get(name):
+                version.batcher.start()
+        self.router = new
+        self._metrics.loaded(new.versions)
+        log.warning("%s now serves version %s", self._task.name, release.champion)
+        await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
+        return left_out
+
+    async def _watch(self) -> None:
+        watcher = ReleaseWatcher(self._config.home, self._task.name, self.apply)
+        while True:
+            await asyncio.sleep(_STEP_EVERY_S)
+            waiting = sum(version.batcher.waiting for version in self.router.versions.values())
+            self._metrics.waiting(waiting, self.backlog_s)
+            await watcher.step()
+
+    def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> tuple[Router[LoadedVersion], str]:
+        """A router for `release`, keeping the versions that are loaded already. Blocking: loads and warms.
+
+        Only the champion must be whole, or this raises what was wrong with it. Another version that fails is left out,
+        and the sentence says why; it is "" when none did.
+        """
+        versions, failed = {}, {}
+        for name, path in release.versions.items():
+            known = loaded.get(name)
+            try:
+                versions[name] = known if known and known.path == path else self._load_version(name, path)
+            except Exception as error:
+                if name == release.champion:
+                    raise
+                failed[name] = f"version {name} is left out: {one_line(error)}"
+        if failed:
+            changes: dict[str, Any] = {"versions": {name: release.versions[name] for name in versions}}
+            if release.challenger in failed:
+                changes |= {"challenger": None, "mode": None, "share": 0.0}
+            release = release.model_copy(update=changes)
+        return Router(release, versions), "; ".join(failed.values())
+
+    def _load_version(self, name: str, path: str) -> LoadedVersion:
+        bundle = Bundle.open(self._config.home / path)
+        if bundle.manifest.task != self._task.name:
+            raise BundleError(f"The bundle {path} is for {bundle.manifest.task}, not {self._task.name}.")
+        settings = self._config.session
+        session = OnnxSession(
+            bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu, shared=True
+        )
+        seconds_a_token = session.warm_up()
+        task = self._task(bundle, self._options)
+        batching, remember = self._config.batching, self._config.cache.texts
+        encoder = RememberingEncoder(session.encoder, bundle.manifest.max_length, remember)
+        batcher = Batcher(
+            lambda rows: task.activate(session.run(rows)),
+            self._executor,
+            batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
+            self._metrics,
+            name,
+            waited=self._admission.waited,
+            remember=remember,
+            inline=not session.on_gpu,
+            seconds_a_token=seconds_a_token,
+            padding_cost=session.padding_cost,
+        )
+        return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
+
+
+def _lower_priority() -> None:
+    """Let the event loop go before the model's thread: where cores are short a refusal would wait for the model."""
+    if sys.platform == "linux":  # where a priority is a thread's own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 10)
+
+
+async def _retire(version: LoadedVersion) -> None:
+    await asyncio.sleep(_RETIRE_AFTER_S)
+    await version.batcher.stop()
