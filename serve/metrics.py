@@ -213,6 +213,12 @@ def collect() -> list[Any]:
     return list(_registry().collect())
 
 
+def loaded_replicas() -> dict[tuple[str, str], float]:
+    """By (task, version): how many replicas on this machine have it in memory."""
+    samples = (sample for family in collect() for sample in family.samples if family.name == "flywheel_loaded_replicas")
+    return {(sample.labels["task"], sample.labels["version"]): sample.value for sample in samples}
+
+
 def exposition() -> tuple[bytes, str]:
     """`collect` as Prometheus text, and its content type."""
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

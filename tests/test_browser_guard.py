@@ -15,8 +15,13 @@ from tests.test_http import TASKS, assert_error
 
 JSON = "application/json"
 LOOPBACK = accepted_hosts("127.0.0.1", None)
-MOVES = ("promote", "challenge", "rollback", "retrain", "erase")
-CHANGES = [f"/v2/models/{task}/{name}" for task in TASKS for name in ("feedback", *MOVES)]
+OPERATIONS = "/v2/repository/models"
+MOVES = ("promote", "challenge", "rollback", "retrain", "erase", "load", "unload")
+CHANGES = [
+    *(f"/v2/models/{task}/feedback" for task in TASKS),
+    *(f"{OPERATIONS}/{task}/{name}" for task in TASKS for name in MOVES),
+]
+READS = ("/predict", "/infer", "/index")
 EVIL = "http://evil.example"
 
 
@@ -129,7 +134,7 @@ def test_which_addresses_are_loopback() -> None:
 def test_these_are_all_endpoints_that_change_something(server: Server) -> None:
     paths = server.get("/openapi.json").json()["paths"]
     posts = {path for path, methods in paths.items() if set(methods) - {"get", "parameters"}}
-    assert {path for path in posts if not path.endswith(("/predict", "/infer"))} == set(CHANGES)
+    assert {path for path in posts if not path.endswith(READS)} == set(CHANGES)
     assert all({"403", "415"} <= paths[path]["post"]["responses"].keys() for path in CHANGES)
 
 
@@ -137,8 +142,13 @@ def test_these_are_all_endpoints_that_change_something(server: Server) -> None:
 def test_no_page_changes_anything(server: Server, path: str) -> None:
     own = server.url.removeprefix("http://")
     body = b'{"text": "a", "label": "track_order", "user": "u", "version": "1", "mode": "shadow"}'
-    asked = path.rsplit("/", 1)[0]
-    before = server.get(f"{asked}/audit").json(), server.get(f"{asked}/feedback").json()
+    task = path.split("/")[-2]
+
+    def state() -> list[object]:
+        asked = f"{OPERATIONS}/{task}/audit", f"{OPERATIONS}/{task}/retrain", f"/v2/models/{task}/feedback"
+        return [server.get("/v2/health/ready").status_code, *(server.get(one).json() for one in asked)]
+
+    before = state()
     for given in (
         {"host": "evil.example", "origin": EVIL, "content-type": "text/plain"},
         {"host": "evil.example", "content-type": JSON},
@@ -155,13 +165,13 @@ def test_no_page_changes_anything(server: Server, path: str) -> None:
         for content in (body, b""):
             error = assert_error(server.post(path, headers=given, content=content), 415)
             assert error["code"] == "unsupported_media_type"
-    assert before == (server.get(f"{asked}/audit").json(), server.get(f"{asked}/feedback").json())
+    assert before == state()
 
 
 def test_the_servers_own_page_and_a_shell_still_change_things(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     for given in ({}, {"origin": server.url}, {"host": f"LOCALHOST:{port}", "origin": f"http://localhost:{port}"}):
-        moved = server.post("/v2/models/intent/rollback", headers={"content-type": JSON, **given})
+        moved = server.post(f"{OPERATIONS}/intent/rollback", headers={"content-type": JSON, **given})
         assert_error(moved, 409)  # for what it asks: there is nothing to go back to
         fine = {"text": "the parcel never came", "label": "track_order", "source": "desk", "consent": False}
         assert server.post("/v2/models/intent/feedback", json=fine, headers=given).status_code == 202
@@ -179,7 +189,8 @@ def test_a_server_goes_by_the_names_it_is_given(home: Path, tmp_path: Path) -> N
 
     def ask(name: str, host: str | None) -> httpx.Response:
         given = {"content-type": JSON, **({"host": host} if host else {})}
-        return server.post(f"/v2/models/intent/{name}", headers=given)
+        base = "/v2/models/intent" if name == "feedback" else f"{OPERATIONS}/intent"
+        return server.post(f"{base}/{name}", headers=given)
 
     try:
         for name in ("feedback", *MOVES):

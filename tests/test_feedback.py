@@ -25,6 +25,7 @@ from tests.test_lifecycle import children, eventually
 
 MODEL = "/v2/models/intent"
 FEEDBACK = f"{MODEL}/feedback"
+OPERATIONS = "/v2/repository/models/intent"
 GOOD = {"text": "the parcel never came", "label": "track_order", "source": "desk", "consent": True}
 
 
@@ -167,7 +168,7 @@ def test_a_user_is_erased_on_request(desk: Server) -> None:
     answer = predict(desk, user=user, text="remember the heron on my parcel")
     body = {**GOOD, "text": "the heron again", "user": user}
     assert desk.post(FEEDBACK, json=body).status_code == 202
-    erased = desk.post(f"{MODEL}/erase", json={"user": user, "why": "asked by mail"})
+    erased = desk.post(f"{OPERATIONS}/erase", json={"user": user, "reason": "asked by mail"})
     assert erased.status_code == 200, erased.text
     assert rows(desk, "SELECT count(*) FROM feedback WHERE text LIKE '%heron%'") == [(0,)]
     assert rows(desk, f"SELECT count(*) FROM predictions WHERE id = '{answer['id']}'") == [(0,)]
@@ -250,7 +251,7 @@ def test_predictions_go_on_while_postgresql_is_away(home: Path, tmp_path: Path) 
                 assert server.post(FEEDBACK, json=GOOD).status_code == 202
                 postgres.stop()
                 id_ = while_out(server)
-                moved = server.post(f"{MODEL}/challenge", json={"version": "1", "mode": "shadow"})
+                moved = server.post(f"{OPERATIONS}/challenge", json={"version": "1", "mode": "shadow"})
                 refused(moved, 409, "conflict")  # for what it asks, not for the store
                 postgres.start()
                 afterwards(server, id_)
@@ -261,7 +262,7 @@ def test_predictions_go_on_while_postgresql_is_away(home: Path, tmp_path: Path) 
 
 
 def test_a_retraining_that_never_was_has_no_progress(desk: Server) -> None:
-    assert desk.get(f"{MODEL}/retrain").json() == {"state": "never"}
+    assert desk.get(f"{OPERATIONS}/retrain").json() == {"state": "never", "requests": []}
 
 
 def test_metrics_count_what_became_of_corrections(desk: Server) -> None:

@@ -1,4 +1,4 @@
-"""When the loop begins a retraining, and when it leaves well alone."""
+"""When the controller starts a retraining, and when it does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback
 from models.releases.rollout import Rollout
-from models.retraining.plan import ASKED, Plan, Result
+from models.retraining.plan import Plan, Result
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
 from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
@@ -30,15 +30,18 @@ class Runs:
         self.drift: Any = None
         self.result: Any = None
 
-    def start(self, plan: Plan) -> Plan:
+    def start_retraining(self, plan: Plan) -> Plan:
         self.begun.append(plan)
         return plan
 
-    def follow(self, task: str) -> str:
+    def start_drift_test(self, task: str) -> Any:
+        return self.drift
+
+    def start_registry_sync(self, task: str) -> str:
         self.followed.append(task)
         return task
 
-    def poll(self, _: Any) -> Any:
+    def poll(self, handle: Any) -> Any:
         return self.result
 
 
@@ -55,7 +58,7 @@ def made(tmp_path: Path) -> Made:
         ).model_copy(update={"home": tmp_path})  # the environment may name another
         store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
         metrics = LoopMetrics(CollectorRegistry())
-        return Loop(config, metrics, runs.start, lambda _: runs.drift, runs.follow, runs.poll), store, runs
+        return Loop(config, store, metrics, runs), store, runs
 
     return make
 
@@ -65,122 +68,122 @@ def correct(store: Store, first: int, count: int, age: timedelta = timedelta()) 
     items = [
         NewFeedback("intent", "desk", True, at, "track_order", text=f"text {n}") for n in range(first, first + count)
     ]
-    store.add_feedback(items, keep_days=30)
+    store.feedback.add(items, keep_days=30)
 
 
 def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> None:
     loop, store, runs = made(method="lora")
     correct(store, 0, AFTER - 1)
-    loop.turn("intent")
+    loop.step_task("intent")
     assert runs.begun == []
     correct(store, AFTER, 1)
-    loop.turn("intent")
-    loop.turn("intent")  # it is under way
+    loop.step_task("intent")
+    loop.step_task("intent")  # it is under way
     assert len(runs.begun) == 1
     assert runs.begun[0].new_labels
     assert dict(runs.begun[0].recipe)["method"] == "lora"
-    assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
+    assert store.audit.entries("intent")[0].reason == f"{AFTER} corrections wait"
 
 
 def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
     for _ in range(3):
-        loop.turn("intent")
+        loop.step_task("intent")
     assert len(runs.begun) == 1
     correct(store, 100, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     assert len(runs.begun) == 2
 
 
 def test_what_a_run_left_is_forgotten_when_it_is_gone(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
-    loop.turn("intent")
-    learned = store.lease("intent", "a terminal", AFTER, 60)
-    store.settle("a terminal", {sample.id: ("used", None) for sample in learned})
-    loop.turn("intent")
+    loop.step_task("intent")
+    learned = store.queue.lease("intent", "a terminal", AFTER, 60)
+    store.queue.settle("a terminal", {sample.id: ("used", None) for sample in learned})
+    loop.step_task("intent")
     correct(store, 100, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     assert len(runs.begun) == 2
 
 
 def test_what_arrived_while_it_ran_starts_the_next(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     correct(store, 100, AFTER)
     runs.result = Result("refused", "worse", left=AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     assert len(runs.begun) == 2
 
 
 def test_after_a_failure_it_does_not_begin_again_at_once(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     runs.result = Result("failed", "its process ended")
-    loop.turn("intent")
+    loop.step_task("intent")
     correct(store, 100, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     assert len(runs.begun) == 1
 
 
 def test_what_a_killed_run_held_starts_the_next_when_its_lease_has_expired(made: Made) -> None:
     loop, store, runs = made(every_hours=1)
     correct(store, 0, AFTER, timedelta(hours=2))
-    store.lease("intent", "killed", AFTER, 60)
-    loop.turn("intent")
+    store.queue.lease("intent", "killed", AFTER, 60)
+    loop.step_task("intent")
     assert runs.begun == []
-    loop._store.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
-    loop.turn("intent")
+    store.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
+    loop.step_task("intent")
     assert len(runs.begun) == 1
-    assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
+    assert store.audit.entries("intent")[0].reason == f"{AFTER} corrections wait"
 
 
 def test_a_run_that_found_another_at_work_is_not_begun_again_at_once(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)
-    loop.turn("intent")
+    loop.step_task("intent")
     runs.result = Result("busy", "it is being retrained already")
-    loop.turn("intent")
-    loop.turn("intent")
+    loop.step_task("intent")
+    loop.step_task("intent")
     assert len(runs.begun) == 1
 
 
 def test_a_ranker_learns_like_the_others(made: Made) -> None:
     loop, store, runs = made(automatic=False)
-    store.audit("recommendation", ASKED, None, "ops", "a new season")
-    loop.turn("recommendation")
+    store.retraining.request("recommendation", "ops", "a new season")
+    loop.step_task("recommendation")
     assert [plan.task for plan in runs.begun] == ["recommendation"]
 
 
 def test_it_begins_when_asked_however_few_there_are(made: Made) -> None:
     loop, store, runs = made(automatic=False)
     correct(store, 0, AFTER * 2)
-    loop.turn("intent")
+    loop.step_task("intent")
     assert runs.begun == []
-    store.audit("intent", ASKED, None, "ops", "before the sale")
-    loop.turn("intent")
+    store.retraining.request("intent", "ops", "before the sale")
+    loop.step_task("intent")
     assert len(runs.begun) == 1
-    assert store.audits("intent")[0].why == "asked for by ops: before the sale"
+    assert store.audit.entries("intent")[0].reason == "requested by ops: before the sale"
     runs.result = Result("refused", "worse")
-    loop.turn("intent")
-    loop.turn("intent")  # the question was answered
+    loop.step_task("intent")
+    loop.step_task("intent")  # the question was answered
     assert len(runs.begun) == 1
 
 
 def test_it_begins_by_schedule(made: Made) -> None:
     loop, store, runs = made(every_hours=24)
     correct(store, 0, 1, timedelta(hours=23))
-    loop.turn("intent")
+    loop.step_task("intent")
     assert runs.begun == []
     correct(store, 5, 1, timedelta(hours=25))
-    loop.turn("intent")
+    loop.step_task("intent")
     assert len(runs.begun) == 1
 
 
@@ -189,9 +192,9 @@ def drifting(made: Made, found: Any) -> list[Plan]:
     loop, store, runs = made(on_drift=True, after=1000)
     runs.drift = "the test"
     correct(store, 0, 60)
-    loop.turn("intent")
+    loop.step_task("intent")
     runs.result = found
-    loop.turn("intent")
+    loop.step_task("intent")
     return runs.begun
 
 
@@ -206,6 +209,6 @@ def test_it_does_not_begin_without_drift_nor_when_the_test_died(made: Made, foun
 
 def test_a_version_that_never_got_a_release_moves_nothing(made: Made, tmp_path: Path) -> None:
     loop, store, runs = made()
-    loop.turn("intent")
+    loop.step_task("intent")
     assert runs.begun == []
-    assert Rollout(tmp_path, store, "intent", "a test").store.audits("intent") == []
+    assert Rollout(tmp_path, store, "intent", "a test").store.audit.entries("intent") == []

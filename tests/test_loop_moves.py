@@ -40,10 +40,10 @@ class World:
             self.while_it_looks()
             return list(registry.collect())
 
-        monkeypatch.setattr("serve.controller.loop.collect", collect)
+        monkeypatch.setattr("serve.controller.rollout.collect", collect)
         self.runs = runs = Runs()
         metrics = LoopMetrics(CollectorRegistry())
-        self.loop = Loop(self._config, metrics, runs.start, lambda _: None, runs.follow, runs.poll)
+        self.loop = Loop(self._config, self.store, metrics, runs)
         for version in ("1", "2", "3"):
             (home / "bundles" / "intent" / version).mkdir(parents=True)
         for version in ("1", "2"):
@@ -72,9 +72,9 @@ def lonely_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_a_promotion_is_taken_back_when_its_answers_fail_and_for_a_while_only(world: World) -> None:
     def turn(fails: int) -> str:
-        world.loop.turn("intent")
+        world.loop.step_task("intent")
         world.answer("2", 400, fails)
-        world.loop.turn("intent")
+        world.loop.step_task("intent")
         return world.release.champion
 
     assert turn(fails=0) == "2"
@@ -86,9 +86,9 @@ def test_a_promotion_is_taken_back_when_its_answers_fail_and_for_a_while_only(wo
     assert turn(fails=100) == "2"
     write_release(world.home, now)
     assert turn(fails=100) == "1"
-    last = world.store.audits("intent")[0]
-    assert (last.action, last.version, last.who) == ("rollback", "1", "the loop")
-    assert last.why == "20.0% of 500 answers failed, and 0.0% before it"
+    last = world.store.audit.entries("intent")[0]
+    assert (last.action, last.version, last.actor) == ("rollback", "1", "the controller")
+    assert last.reason == "20.0% of 500 answers failed, and 0.0% before it"
     assert turn(fails=100) == "1"
 
 
@@ -97,23 +97,23 @@ def test_what_an_operator_withdrew_meanwhile_is_neither_promoted_nor_is_the_cham
     world: World, fails: int
 ) -> None:
     world.operator.challenge("3", "canary", 0.1, "a test")
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
     world.answer("3", 300, fails)
     world.answer("2", 300)
     world.while_it_looks = lambda: world.release.challenger and world.operator.rollback("complaints")
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
     assert (world.release.champion, world.release.challenger) == ("2", None)
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
     assert (world.release.champion, world.release.challenger) == ("2", None)
-    assert [entry.who for entry in world.store.audits("intent")] == ["ops"] * 4
+    assert [entry.actor for entry in world.store.audit.entries("intent")] == ["ops"] * 4
 
 
 def test_the_loop_does_not_return_to_a_version_that_an_operator_has_just_replaced(world: World) -> None:
     world.operator.promote("3", "a test")
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
     world.answer("3", 100, 300)
     world.while_it_looks = lambda: world.release.champion == "3" and world.operator.promote("2", "3 fails")
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
     assert world.release.champion == "2"
 
 
@@ -126,10 +126,10 @@ def test_a_challenger_that_no_replica_could_load_is_taken_out(
     for version, count in zip(("2", "3"), replicas, strict=True):
         world.loaded.labels("intent", version).set(count)
     for _ in range(2):
-        world.loop.turn("intent")
+        world.loop.step_task("intent")
     assert world.release.challenger == challenger
     if challenger is None:
-        assert "no replica could load it" in world.store.audits("intent")[0].why
+        assert "no replica could load it" in world.store.audit.entries("intent")[0].reason
 
 
 @pytest.mark.parametrize(("fails", "challenger"), [(0, "3"), (300, None)])
@@ -138,44 +138,44 @@ def test_without_a_database_a_challenger_that_fails_is_taken_out_and_none_is_pro
 ) -> None:
     world = lonely_world
     world.operator.challenge("3", "canary", 0.1, "a test")
-    world.loop.turns()
+    world.loop.step()
     world.answer("3", 300, fails)
     world.answer("2", 300)
-    world.loop.turns()
+    world.loop.step()
     assert (world.release.champion, world.release.challenger) == ("2", challenger)
 
 
 def test_without_a_database_a_promotion_that_fails_is_taken_back(lonely_world: World) -> None:
-    lonely_world.loop.turns()
+    lonely_world.loop.step()
     lonely_world.answer("2", 300, 300)
-    lonely_world.loop.turns()
+    lonely_world.loop.step()
     assert lonely_world.release.champion == "1"
 
 
 def test_the_loop_hands_over_what_was_moved_without_a_database(world: World) -> None:
     away = Store("postgresql://nobody@127.0.0.1:1/none", patience_s=0.2)
     Rollout(world.home, away, "intent", "ops").rollback("now")
-    assert world.store.audits("intent")[0].action == "promote"
-    world.loop.turn("intent")
-    assert world.store.audits("intent")[0].action == "rollback"
+    assert world.store.audit.entries("intent")[0].action == "promote"
+    world.loop.step_task("intent")
+    assert world.store.audit.entries("intent")[0].action == "rollback"
 
 
 def test_the_registry_follows_each_move_whoever_made_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.controller.loop._ALIAS_AGAIN_S", 0.1)
-    world.loop.turn("intent")
+    monkeypatch.setattr("serve.controller.registry_sync.RETRY_AFTER_S", 0.1)
+    world.loop.step_task("intent")
     assert world.runs.followed == []  # what was moved before is taken to be followed
     world.operator.promote("3", "over HTTP")
-    world.loop.turn("intent")
-    world.loop.turn("intent")  # it is under way
+    world.loop.step_task("intent")
+    world.loop.step_task("intent")  # it is under way
     assert world.runs.followed == ["intent"]
     world.runs.result = False  # MLflow is away
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
     assert world.runs.followed == ["intent"]  # there is a pause
     time.sleep(0.2)
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
     assert world.runs.followed == ["intent"] * 2
     write_aliased(world.home, world.release)
     world.runs.result = True
-    world.loop.turn("intent")
-    world.loop.turn("intent")
+    world.loop.step_task("intent")
+    world.loop.step_task("intent")
     assert world.runs.followed == ["intent"] * 2

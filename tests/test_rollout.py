@@ -16,7 +16,7 @@ from models.releases import audit_outbox
 from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release, release_path
 from models.releases.rollout import Rollout
 from serve.config import RolloutConfig
-from serve.controller.canary_analysis import Tally, Verdict, decide, watch
+from serve.controller.canary_analysis import Verdict, VersionCounts, decide, watch
 from serve.engine.routing import Router
 from serve.errors import NotFound
 from tests.conftest import start_server, stop_server
@@ -176,51 +176,69 @@ def test_a_rollback_needs_no_database_and_is_in_the_audit_log_when_it_is_back(ro
     assert kept.stat().st_size == 0
 
 
-FINE = Tally(answers=500, texts=400, seconds=4.0)
+FINE = VersionCounts(answers=500, texts=400, seconds=4.0)
 
 
 @pytest.mark.parametrize(
     ("release", "challenger", "champion", "accuracy", "age", "step"),
     [
-        (CANARY, Tally(answers=50, seconds=0.5), FINE, {}, 60, "wait"),
+        (CANARY, VersionCounts(answers=50, seconds=0.5), FINE, {}, 60, "wait"),
         (CANARY, FINE, FINE, {}, 5, "wait"),
         (CANARY, FINE, FINE, {}, 60, "promote"),
-        (CANARY, Tally(answers=500, errors=20, seconds=5), FINE, {}, 60, "rollback"),
-        (CANARY, Tally(answers=500, errors=20, seconds=5), Tally(answers=500, errors=30, seconds=5), {}, 60, "promote"),
-        (CANARY, Tally(answers=30, errors=25, seconds=1), FINE, {}, 1, "rollback"),
-        (CANARY, Tally(answers=500, texts=100, seconds=4), FINE, {}, 60, "rollback"),
+        (CANARY, VersionCounts(answers=500, errors=20, seconds=5), FINE, {}, 60, "rollback"),
+        (
+            CANARY,
+            VersionCounts(answers=500, errors=20, seconds=5),
+            VersionCounts(answers=500, errors=30, seconds=5),
+            {},
+            60,
+            "promote",
+        ),
+        (CANARY, VersionCounts(answers=30, errors=25, seconds=1), FINE, {}, 1, "rollback"),
+        (CANARY, VersionCounts(answers=500, texts=100, seconds=4), FINE, {}, 60, "rollback"),
         (CANARY, FINE, FINE, {"1": (90, 100), "2": (60, 100)}, 60, "rollback"),
         (CANARY, FINE, FINE, {"1": (90, 100), "2": (88, 100)}, 60, "promote"),
         (CANARY, FINE, FINE, {"1": (9, 10), "2": (1, 10)}, 60, "promote"),
-        (SHADOW, Tally(agree=480, differ=20), FINE, {}, 60, "canary"),
-        (SHADOW, Tally(agree=100, differ=400), FINE, {}, 60, "rollback"),
-        (SHADOW, Tally(agree=450, failed=50), FINE, {}, 60, "rollback"),
-        (SHADOW, Tally(answers=500), FINE, {}, 60, "wait"),
+        (SHADOW, VersionCounts(agree=480, differ=20), FINE, {}, 60, "canary"),
+        (SHADOW, VersionCounts(agree=100, differ=400), FINE, {}, 60, "rollback"),
+        (SHADOW, VersionCounts(agree=450, failed=50), FINE, {}, 60, "rollback"),
+        (SHADOW, VersionCounts(answers=500), FINE, {}, 60, "wait"),
     ],
 )
 def test_what_evidence_decides(
-    release: Release, challenger: Tally, champion: Tally, accuracy: dict[str, tuple[int, int]], age: float, step: str
+    release: Release,
+    challenger: VersionCounts,
+    champion: VersionCounts,
+    accuracy: dict[str, tuple[int, int]],
+    age: float,
+    step: str,
 ) -> None:
-    verdict = decide(release, challenger, champion, accuracy, age, RULES)
-    assert isinstance(verdict, Verdict)
-    assert verdict.step == step, verdict.why
-    assert verdict.why
+    decision = decide(release, challenger, champion, accuracy, age, RULES)
+    assert isinstance(decision, Verdict)
+    assert decision.step == step, decision.reason
+    assert decision.reason
 
 
 @pytest.mark.parametrize(
     ("champion", "before", "step"),
     [
-        (Tally(answers=500, errors=100, faults=3), Tally(), "wait"),  # deadlines passed, which the load may have done
-        (Tally(answers=500, faults=20), Tally(answers=500), "rollback"),
-        (Tally(answers=500, faults=20), Tally(answers=500, faults=25), "wait"),  # so it was before
-        (Tally(answers=50, faults=20), Tally(), "wait"),
-        (Tally(answers=30, faults=25), Tally(), "rollback"),
-        (Tally(), Tally(), "wait"),
+        (
+            VersionCounts(answers=500, errors=100, faults=3),
+            VersionCounts(),
+            "wait",
+        ),  # deadlines passed, which the load may have done
+        (VersionCounts(answers=500, faults=20), VersionCounts(answers=500), "rollback"),
+        (VersionCounts(answers=500, faults=20), VersionCounts(answers=500, faults=25), "wait"),  # so it was before
+        (VersionCounts(answers=50, faults=20), VersionCounts(), "wait"),
+        (VersionCounts(answers=30, faults=25), VersionCounts(), "rollback"),
+        (VersionCounts(), VersionCounts(), "wait"),
     ],
 )
-def test_what_becomes_of_a_promoted_version_that_fails(champion: Tally, before: Tally, step: str) -> None:
-    verdict = watch(champion, before, RULES)
-    assert verdict.step == step, verdict.why
+def test_what_becomes_of_a_promoted_version_that_fails(
+    champion: VersionCounts, before: VersionCounts, step: str
+) -> None:
+    decision = watch(champion, before, RULES)
+    assert decision.step == step, decision.reason
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
@@ -237,11 +255,11 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         FLYWHEEL_ROLLOUT__AUTOMATIC="false",
         FLYWHEEL_SERVER__OPERATOR_TOKEN="s3cret-token",
     )
-    model = "/v2/models/intent"
+    model, operations = "/v2/models/intent", "/v2/repository/models/intent"
     operator = {"authorization": "Bearer s3cret-token"}
 
     def move(name: str, **body: Any) -> httpx.Response:
-        return server.post(f"{model}/{name}", json=body, headers=operator)
+        return server.post(f"{operations}/{name}", json=body, headers=operator)
 
     def answers(count: int = 40) -> set[str]:
         def version(user: int) -> str:
@@ -260,23 +278,23 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         return {alias: str(version) for alias, version in found.items()}
 
     try:
-        for path in ("promote", "challenge", "rollback", "retrain", "erase"):
-            assert_error(server.post(f"{model}/{path}", json={}), 403)
-        for path in ("audit", "retrain"):
-            wrong = httpx.get(f"{server.url}{model}/{path}", headers={"authorization": "Bearer guess"}, timeout=30)
+        for path in ("promote", "challenge", "rollback", "retrain", "erase", "load", "unload"):
+            assert_error(server.post(f"{operations}/{path}", json={}), 403)
+        for path in ("audit", "retrain", "versions", "gate/1"):
+            wrong = httpx.get(f"{server.url}{operations}/{path}", headers={"authorization": "Bearer guess"}, timeout=30)
             assert_error(wrong, 403)
         assert move("challenge", version="2", mode="shadow").status_code == 200
         eventually(lambda: alias("2") == "challenger", 10)
         eventually(lambda: answers() == {"1"} and 'result="agree"' in server.get("/metrics").text, 10)
         assert move("challenge", version="2", mode="canary", share=0.5).is_success
         eventually(lambda: answers() == {"1", "2"}, 10)
-        assert move("promote", why="test").json()["champion"] == "2"
+        assert move("promote", reason="test").json()["champion"] == "2"
         eventually(lambda: answers() == {"2"} and alias("2") == "champion", 10)
-        assert move("rollback", version="2", why="test").json()["champion"] == "1"
+        assert move("rollback", version="2", reason="test").json()["champion"] == "1"
         eventually(lambda: answers() == {"1"}, 10)
         assert_error(move("rollback", version="2"), 409)
         assert move("rollback").status_code == 409
-        audit = httpx.get(f"{server.url}{model}/audit", headers=operator, timeout=30).json()["audit"]
+        audit = httpx.get(f"{server.url}{operations}/audit", headers=operator, timeout=30).json()["audit"]
         actions = [entry["action"] for entry in audit]
         assert actions == ["rollback", "promote", "canary", "shadow"]
         # Each move was followed in a process of its own, one after the other, and the last is what stays.

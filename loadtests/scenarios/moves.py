@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it
 from loadtests.scenarios.world import Body, Flywheel, Row, Traffic, copy_of_models, eventually, serving_intent, show
 
 MODEL = "/v2/models/intent"
+OPERATIONS = "/v2/repository/models/intent"
 CONNECTIONS, SHARE, REQUESTS, USERS, AT_ONCE = 32, 0.1, 5000, 2500, 8
 WITHIN_S = 5.0
 
@@ -51,7 +52,7 @@ def _under_load(server: Flywheel) -> list[Row]:
         time.sleep(2)
         for action, body, version in (("promote", {"version": "2"}, "2"), ("rollback", {}, "1")):
             began = time.monotonic()
-            client.must(f"{MODEL}/{action}", {**body, "who": "moves.py", "why": "the scenario"})
+            client.must(f"{OPERATIONS}/{action}", {**body, "actor": "moves.py", "reason": "the scenario"})
             seconds = eventually(lambda v=version: _only(traffic, v), 30, every=0.1)  # type: ignore[misc]
             rows.append(Row(f"{action}: seconds until every answer is of version {version}",
                             time.monotonic() - began if seconds < 30 else 1e9, "<=", WITHIN_S))  # fmt: skip
@@ -70,7 +71,7 @@ def _only(traffic: Traffic, version: str) -> bool:
 
 def _canary(server: Flywheel) -> list[Row]:
     client = server.client()
-    client.must(f"{MODEL}/challenge", {"version": "2", "mode": "canary", "share": SHARE})
+    client.must(f"{OPERATIONS}/challenge", {"version": "2", "mode": "canary", "share": SHARE})
     eventually(lambda: len(client.must(MODEL)["versions"]) == 2, 10)
     time.sleep(2)  # every replica has it by then
     of_user: dict[str, set[str]] = defaultdict(set)

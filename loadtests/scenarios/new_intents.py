@@ -32,6 +32,7 @@ from loadtests.scenarios.world import Client, Flywheel, Row, Traffic, eventually
 from loadtests.texts import BANKING77
 
 MODEL = "/v2/models/intent"
+OPERATIONS = "/v2/repository/models/intent"
 NEW, WRONG, TWICE, MOST_MINUTES = 10, 0.1, 0.2, 15
 SOURCES = ("desk-north", "desk-south", "desk-west")
 # Eight kinds of personal data; each is looked for afterwards, byte by byte, in all that the server has written.
@@ -94,8 +95,8 @@ def _tell(server: Flywheel, home: Path, train: Sequence[Text], test: Sequence[Te
         seconds = eventually(lambda: champion(client) != "1", MOST_MINUTES * 60, every=1.0)
         took = time.monotonic() - began
         say(f"version {champion(client)} after {took / 60:.1f} minutes; {client.must(f'{MODEL}/feedback')['states']}")
-        for entry in reversed(client.must(f"{MODEL}/audit")["audit"]):
-            say(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['version'] or '':3} {entry['why'][:160]}")
+        for entry in reversed(client.must(f"{OPERATIONS}/audit")["audit"]):
+            say(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['version'] or '':3} {entry['reason'][:160]}")
     old_after, new_after = _recalls(server, test, new)
     ray_logs = Path("/tmp/ray").resolve()
     leaks = files_with(list(PERSONAL.values()), [home, *([ray_logs] if ray_logs.is_dir() else [])])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
 
-from loadtests.scenarios.new_intents import MODEL, NEW, champion, fresh, read, say, train_champion
+from loadtests.scenarios.new_intents import MODEL, NEW, OPERATIONS, champion, fresh, read, say, train_champion
 from loadtests.scenarios.world import Body, Row, eventually, serving_intent, show
 from loadtests.texts import BANKING77
 
@@ -55,14 +55,14 @@ def main() -> int:
         say(f"{len(items)} corrections sent; waiting for the end of a retraining")
 
         def ended() -> bool:
-            return bool(outcomes(client.must(f"{MODEL}/audit")["audit"]))
+            return bool(outcomes(client.must(f"{OPERATIONS}/audit")["audit"]))
 
         took = eventually(ended, 15 * 60, every=1.0)
         time.sleep(10)  # for a release that should not be
         states = client.must(f"{MODEL}/feedback")["states"]
-        entries = client.must(f"{MODEL}/audit")["audit"]
+        entries = client.must(f"{OPERATIONS}/audit")["audit"]
         for entry in reversed(entries):
-            say(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['why'][:200]}")
+            say(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['reason'][:200]}")
         say(str(states))
         versions = len(client.must(MODEL)["versions"])
         return show([

@@ -59,6 +59,19 @@ class Release(BaseModel):
             raise ValueError(f"the challenger {self.challenger!r} is not another one of the versions")
         return self
 
+    def alias(self, version: str) -> str | None:
+        """What the registry calls this version: champion, challenger, or nothing."""
+        if version == self.champion:
+            return "champion"
+        return "challenger" if version == self.challenger else None
+
+    def traffic(self, version: str) -> float:
+        """The share (0 to 1) of the requests that name no version which this one answers."""
+        share = self.share if self.mode == "canary" else 0.0
+        if version == self.champion:
+            return 1.0 - share
+        return share if version == self.challenger else 0.0
+
 
 def release_path(home: Path, task: str) -> Path:
     return home / "releases" / f"{task}.json"

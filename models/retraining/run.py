@@ -21,6 +21,7 @@ import orjson
 
 from models.feedback.store import Store, StoreError
 from models.feedback.types import Sample
+from models.releases.gate_reports import write_gate_report
 from models.releases.release import Release, ReleaseChanged, ancestry, read_release
 from models.releases.rollout import Rollout
 from models.retraining.families import learner_of
@@ -98,6 +99,7 @@ class _Run:
     """set when another has the lock"""
 
     def result(self) -> Result:
+        from models.evaluation.report import DATA as VERDICT
         from models.training.pipeline import sweep
 
         plan, store = self.plan, self.store
@@ -132,7 +134,9 @@ class _Run:
                 return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
             self._recheck(release, learned)
             self.report("registering", 0, 0)
+            gate_report = (pages[0] / VERDICT).read_bytes()  # registering moves the candidate's files away
             version, release = self._registered(candidate, release, learned, replayed, pages)
+            write_gate_report(self.home, plan.task, version, gate_report)
         finally:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
         # Before its corrections are settled: killed in between, the next run finds them by the version that serves.

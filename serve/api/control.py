@@ -1,10 +1,10 @@
-"""The control application, at `/`: health, server metadata, metrics, the API's description, and every 404."""
+"""The control application, at `/`: health, metadata, metrics, operations, the API's description, and every 404."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
@@ -15,15 +15,16 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from models.feedback.store import Store
 from serve.api.openapi import openapi
+from serve.api.operations import BASE, Operations
+from serve.api.repository import RUNNING, UNLOADED, Applications, Repository
 from serve.api.responses import json_response, mount_at_root, on_http_exception, plain
+from serve.config import Config
 from serve.errors import NotFound, NotReady
 from serve.metrics import exposition
 
-Status = Callable[[], dict[str, str]]
-"""Blocking; what is not ready: task -> its state. Empty when everything is."""
-
-_STATUS_AGE_S = 1.0
+_STATES_AGE_S = 1.0
 
 
 def server_version() -> str:
@@ -33,9 +34,10 @@ def server_version() -> str:
         return "0+unknown"
 
 
-def build_control(tasks: Sequence[str], not_ready: Status) -> ASGIApp:
-    """The application. `not_ready` is asked at most once a second, however often probes come."""
-    control = _Control(tasks, not_ready)
+def build_control(config: Config, store: Store, applications: Applications) -> ASGIApp:
+    """The application. The cluster is asked for states at most once a second, however often probes come."""
+    control = _Control(list(config.tasks), applications)
+    operations = Operations(config, store)
     app = Starlette(
         routes=[
             Route("/v2/health/live", plain(control.live)),
@@ -45,6 +47,8 @@ def build_control(tasks: Sequence[str], not_ready: Status) -> ASGIApp:
             Route("/openapi.json", plain(control.openapi)),
             Route("/docs", plain(control.docs)),
             Route("/docs/{asset}", plain(control.asset)),
+            *Repository(config, operations, applications).routes(),
+            *operations.routes(),
             Route("/v2/models/{rest:path}", plain(control.unknown_model), methods=["GET", "POST", "PUT", "DELETE"]),
         ],
         exception_handlers={HTTPException: on_http_exception},
@@ -54,30 +58,35 @@ def build_control(tasks: Sequence[str], not_ready: Status) -> ASGIApp:
 
 
 class _Control:
-    def __init__(self, tasks: Sequence[str], not_ready: Status):
-        self._tasks = list(tasks)
-        self._ask = not_ready
-        self._state: dict[str, str] = {}
-        self._asked = 0.0
+    def __init__(self, tasks: list[str], applications: Applications):
+        self._tasks = tasks
+        self._applications = applications
+        self._states: dict[str, str] = {}
+        self._states_at = -math.inf
 
     async def live(self, request: Request) -> Response:
         return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        if time.monotonic() - self._asked > _STATUS_AGE_S:
-            self._asked = time.monotonic()
-            self._state = await asyncio.to_thread(self._ask)
-        if self._state:
-            waiting = ", ".join(f"{task} is {state}" for task, state in self._state.items())
-            raise NotReady(f"not ready: {waiting}", retry_after=2, models=self._state, ready=False)
+        """Whether every task answers, but for those that somebody unloaded."""
+        waiting = {task: state for task, state in (await self._asked()).items() if state not in (RUNNING, UNLOADED)}
+        if waiting:
+            sentence = ", ".join(f"{task} is {state}" for task, state in waiting.items())
+            raise NotReady(f"not ready: {sentence}", retry_after=2, models=waiting, ready=False)
         return json_response({"ready": True})
+
+    async def _asked(self) -> dict[str, str]:
+        if time.monotonic() - self._states_at > _STATES_AGE_S:
+            self._states_at = time.monotonic()
+            self._states = await asyncio.to_thread(self._applications.states)
+        return self._states
 
     async def metadata(self, request: Request) -> Response:
         return json_response(
             {
                 "name": "flywheel",
                 "version": server_version(),
-                "extensions": ["binary_tensor_data"],
+                "extensions": ["binary_tensor_data", "model_repository"],
                 "models": self._tasks,
             }
         )
@@ -104,7 +113,9 @@ class _Control:
     async def unknown_model(self, request: Request) -> Response:
         name = request.path_params["rest"].partition("/")[0]
         if name in self._tasks:
-            # HAProxy sends a served task's requests here only while it has no replica: at the start and in a drain.
+            # HAProxy sends a served task's requests here only while it has no replica.
+            if (await self._asked()).get(name) == UNLOADED:
+                raise NotReady(f"{name} is unloaded; load it with POST {BASE}/{name}/load", retry_after=10)
             raise NotReady(f"{name} is starting or draining", retry_after=2)
         raise NotFound(f"there is no model {name!r}; there are: {', '.join(self._tasks)}", models=self._tasks)
 

@@ -21,7 +21,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.api import oip
-from serve.api.operations import operator_routes
 from serve.api.request import Incoming, leaving, read_body, refused_before, require_json, seconds_allowed
 from serve.api.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
 from serve.api.validation import parse_json, validate
@@ -31,6 +30,7 @@ from serve.engine.replica import Replica
 from serve.errors import (
     Internal,
     InvalidRequest,
+    NotFound,
     NotReady,
     RequestError,
 )
@@ -39,6 +39,7 @@ from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackDesk
 log = logging.getLogger("flywheel.gateway")
 
 _USER = "x-user-id"  # keeps a user with one version of a canary; stored as a keyed hash
+_MOVED = ("promote", "challenge", "rollback", "retrain", "erase", "audit")  # until 0.2, operators asked here
 Answer = Callable[["Call", bytes], Awaitable[Response]]
 
 
@@ -55,7 +56,7 @@ def build_gateway(replica: Replica) -> ASGIApp:
             Route(f"{version}/infer", gateway.handle("infer", gateway.infer), methods=["POST"]),
             Route(f"{base}/feedback", gateway.handle("feedback", gateway.feedback), methods=["POST"]),
             Route(f"{base}/feedback", plain(gateway.feedback_counts), methods=["GET"]),
-            *operator_routes(replica, base),
+            *(Route(f"{base}/{name}", plain(gateway.moved), methods=["GET", "POST"]) for name in _MOVED),
             Route(base, plain(gateway.metadata), methods=["GET"]),
             Route(version, plain(gateway.metadata), methods=["GET"]),
             Route(f"{base}/ready", plain(gateway.ready), methods=["GET"]),
@@ -183,6 +184,11 @@ class _Gateway:
 
     async def feedback_counts(self, request: Request) -> Response:
         return json_response(await self._desk.counts())
+
+    async def moved(self, request: Request) -> Response:
+        name = request.url.path.rpartition("/")[2]
+        place = f"/v2/repository/models/{self._replica.task.name}/{name}"
+        raise NotFound(f"there is nothing at {request.url.path}: operators' endpoints are at {place}")
 
     async def metadata(self, request: Request) -> Response:
         pinned = request.path_params.get("version")

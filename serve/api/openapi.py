@@ -10,7 +10,8 @@ from pydantic.json_schema import models_json_schema
 
 from models.tasks.base import Task, get_task
 from serve.api.oip import InferRequest
-from serve.api.operations import Challenge, Erasure, Move, Promotion, Rollback
+from serve.api.operations import BASE, Challenge, Erasure, Move, Promotion, Rollback
+from serve.api.repository import Index, Load, Unload
 from serve.feedback.intake import Feedback, FeedbackBatch
 
 _ERRORS = {
@@ -31,7 +32,7 @@ _ERRORS = {
 def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
     """The description of a server that serves `tasks`."""
     classes = [get_task(name) for name in tasks]
-    loop: list[type[BaseModel]] = [Feedback, FeedbackBatch, *(model for model, _ in _MOVES.values())]
+    loop: list[type[BaseModel]] = [Feedback, FeedbackBatch, Index, *(model for model, _ in _CHANGES.values())]
     models: list[type[BaseModel]] = [InferRequest, *loop, *dict.fromkeys(task.Request for task in classes)]
     references, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
@@ -40,6 +41,9 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
         "/v2/health/live": {"get": _read("Is the server alive?")},
         "/v2/health/ready": {"get": _read("Are all models ready?", ["503"])},
         "/v2": {"get": _read("Server metadata")},
+        "/v2/repository/index": {
+            "post": _write("Which versions there are, and which answer", references[(Index, "validation")], {})
+        },
         "/metrics": {"get": _read("Prometheus metrics of all replicas", content="text/plain")},
     }
     for task in classes:
@@ -62,17 +66,15 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             "get": {**_read("Corrections by state", ["503"]), "tags": [task.name]},
             "post": {**taken, "tags": [task.name]},
         }
-        for name, (model, summary) in _MOVES.items():
-            move = _write(
-                summary,
-                references[(model, "validation")],
-                _EXAMPLES.get(name, {"why": "why"}),
-                ok=_MOVED.get(name, "200"),
-            )
-            paths[f"{base}/{name}"] = {"post": {**move, "tags": [task.name]}}
-        progress = _read("How far a retraining is, or how the last one ended", ["403"])
-        paths[f"{base}/retrain"]["get"] = {**progress, "tags": [task.name]}
-        paths[f"{base}/audit"] = {"get": {**_read("Moves and retrainings, newest first", ["403"]), "tags": [task.name]}}
+        for name, (model, summary) in _CHANGES.items():
+            example = _EXAMPLES.get(name, {"reason": "why"})
+            change = _write(summary, references[(model, "validation")], example, ok=_STATUS.get(name, "200"))
+            paths[f"{BASE}/{task.name}/{name}"] = {"post": {**change, "tags": [f"{task.name}, operators"]}}
+        for name, summary in _READS.items():
+            read = {**_read(summary, ["403", "404", "503"]), "tags": [f"{task.name}, operators"]}
+            if name.endswith("}"):
+                read["parameters"] = [_VERSION]
+            paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
     schemas = {**definitions.get("$defs", {}), "Error": _ERROR}
     return {
         "openapi": "3.1.0",
@@ -86,17 +88,27 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
     }
 
 
-_MOVES: dict[str, tuple[type[BaseModel], str]] = {
+_CHANGES: dict[str, tuple[type[BaseModel], str]] = {
+    "load": (Load, "Start the task's replicas, where they were unloaded"),
+    "unload": (Unload, "End the task's replicas, once they have answered what they accepted"),
     "promote": (Promotion, "Make a version, or the challenger, the champion"),
     "challenge": (Challenge, "Try a version in shadow or as a canary"),
     "rollback": (Rollback, "Withdraw the challenger, or return to the champion before"),
     "retrain": (Move, "Learn from the waiting corrections now"),
-    "erase": (Erasure, "Delete all that is kept of a user"),
+    "erase": (Erasure, "Delete all that is kept of a user, in all tasks"),
 }
-_MOVED = {"retrain": "202"}
+_STATUS = {"retrain": "202"}
+_READS = {
+    "retrain": "How far a retraining is, or how the last one ended, and what became of requests",
+    "audit": "Moves and retrainings, newest first",
+    "versions": "The versions that are here, newest first",
+    "gate/{version}": "What the gate measured of a version before it was released",
+}
 _EXAMPLES: dict[str, dict[str, Any]] = {
-    "challenge": {"version": "2", "mode": "canary", "share": 0.1, "why": "why"},
-    "erase": {"user": "customer-7", "why": "asked by mail"},
+    "load": {},
+    "unload": {},
+    "challenge": {"version": "2", "mode": "canary", "share": 0.1, "reason": "why"},
+    "erase": {"user": "customer-7", "reason": "asked by mail"},
 }
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 _INFERRED = {

@@ -1,41 +1,55 @@
-"""What an operator asks of a task over HTTP: promote, roll back, retrain, erase. Each goes into the audit log."""
+"""What an operator asks of a task, below /v2/repository/models/{task}: move versions, retrain, erase, and look.
+
+Answered by the control application from the release file and the store, so it works while no replica is alive. What an
+operator changes goes into the audit log.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, StringConstraints
+from pydantic import AliasChoices, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from models.feedback.store import Store
-from models.releases.release import Mode, Release, ReleaseError
+from export.bundle import read_manifest
+from export.errors import BundleError
+from models.feedback.pseudonyms import UserHasher
+from models.feedback.store import Store, StoreUnavailable
+from models.releases.gate_reports import read_gate_report
+from models.releases.release import Mode, Release, ReleaseError, local_versions, read_release
 from models.releases.rollout import Rollout
-from models.retraining.plan import ASKED, lock_of
+from models.retraining.plan import lock_of
 from models.tasks.base import Strict
 from models.training.progress import read_progress
+from serve.api.request import read_body
 from serve.api.responses import json_response, plain
 from serve.api.validation import Model, parse_json, validate
 from serve.browser_guard import accepted_hosts, is_loopback, refuse_pages
-from serve.config import ServerConfig
-from serve.errors import Conflict, Forbidden
+from serve.config import Config, ServerConfig
+from serve.errors import Conflict, Forbidden, NotFound, NotReady
 
-if TYPE_CHECKING:
-    from serve.engine.replica import Replica
+BASE = "/v2/repository/models"
+_RETRY_AFTER_S = 5
+_REQUESTS = 20  # of a task's retraining requests, newest first
+_AUDIT_FIELDS = ("at", "action", "version", "actor", "reason", "detail")
 
 _Line = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=500)]
 T = TypeVar("T")
 
 
 class Move(Strict):
-    """Who moves a version, and why; both go into the audit log."""
+    """Who changes something, and why; both go into the audit log."""
 
-    who: _Line = "an operator, over HTTP"
-    why: _Line = "no reason given"
+    actor: _Line = Field("an operator, over HTTP", validation_alias=AliasChoices("actor", "who"))
+    reason: _Line = Field("no reason given", validation_alias=AliasChoices("reason", "why"))
 
 
 class Promotion(Move):
@@ -59,93 +73,159 @@ class Erasure(Move):
     user: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100)]
 
 
-def operator_routes(replica: Replica, base: str) -> list[Route]:
-    """The operators' endpoints of one task, below `base`."""
-    desk = _Operators(replica)
-    return [
-        Route(f"{base}/promote", plain(desk.promote), methods=["POST"]),
-        Route(f"{base}/challenge", plain(desk.challenge), methods=["POST"]),
-        Route(f"{base}/rollback", plain(desk.rollback), methods=["POST"]),
-        Route(f"{base}/retrain", plain(desk.retrain), methods=["POST"]),
-        Route(f"{base}/retrain", plain(desk.retraining), methods=["GET"]),
-        Route(f"{base}/erase", plain(desk.erase), methods=["POST"]),
-        Route(f"{base}/audit", plain(desk.audit), methods=["GET"]),
-    ]
+class Operations:
+    """The operators' endpoints of all tasks. `store` may be unreachable: moves of versions do without it."""
 
+    def __init__(self, config: Config, store: Store):
+        self._config = config
+        self._home = config.home
+        self._store = store
+        self._hosts = accepted_hosts(config.server.host, config.server.hosts)
 
-class _Operators:
-    def __init__(self, replica: Replica):
-        self._replica = replica
-        self._task = replica.task.name
-        server = replica.config.server
-        self._hosts = accepted_hosts(server.host, server.hosts)
+    def routes(self) -> list[Route]:
+        base = f"{BASE}/{{task}}"
+        return [
+            Route(f"{base}/promote", plain(self.promote), methods=["POST"]),
+            Route(f"{base}/challenge", plain(self.challenge), methods=["POST"]),
+            Route(f"{base}/rollback", plain(self.rollback), methods=["POST"]),
+            Route(f"{base}/retrain", plain(self.retrain), methods=["POST"]),
+            Route(f"{base}/retrain", plain(self.retraining), methods=["GET"]),
+            Route(f"{base}/erase", plain(self.erase), methods=["POST"]),
+            Route(f"{base}/audit", plain(self.audit), methods=["GET"]),
+            Route(f"{base}/versions", plain(self.versions), methods=["GET"]),
+            Route(f"{base}/gate/{{version}}", plain(self.gate), methods=["GET"]),
+        ]
 
     async def promote(self, request: Request) -> Response:
-        asked = await self._asked(request, Promotion)
-        return await self._move(asked, lambda rollout: rollout.promote(asked.version, asked.why))
+        asked = await self.change(request, Promotion)
+        return await self._move(request, asked, lambda rollout: rollout.promote(asked.version, asked.reason))
 
     async def challenge(self, request: Request) -> Response:
-        asked = await self._asked(request, Challenge)
+        asked = await self.change(request, Challenge)
         return await self._move(
-            asked, lambda rollout: rollout.challenge(asked.version, asked.mode, asked.share, asked.why)
+            request, asked, lambda rollout: rollout.challenge(asked.version, asked.mode, asked.share, asked.reason)
         )
 
     async def rollback(self, request: Request) -> Response:
-        asked = await self._asked(request, Rollback)
-        return await self._move(asked, lambda rollout: rollout.rollback(asked.why, asked.version))
+        asked = await self.change(request, Rollback)
+        return await self._move(request, asked, lambda rollout: rollout.rollback(asked.reason, asked.version))
 
     async def retrain(self, request: Request) -> Response:
-        """202: the loop starts it within seconds; `retraining` says how far it is, the audit log what came of it."""
-        asked = await self._asked(request, Move)
-        await self._with_store(lambda store: store.audit(self._task, ASKED, None, asked.who, asked.why))
-        return json_response({"status": "asked"}, 202)
+        """202: the controller starts a run within seconds; GET says how far it is and what came of the request."""
+        asked, task = await self.change(request, Move), self.task(request)
+        id_ = await self._ask(lambda store: store.retraining.request(task, asked.actor, asked.reason))
+        return json_response({"status": "requested", "request": id_}, 202)
 
     async def retraining(self, request: Request) -> Response:
-        self._authorize(request)
-        running = await self._with_store(lambda store: store.is_locked(lock_of(self._task)))
-        home = self._replica.config.home
-        return json_response(await asyncio.to_thread(read_progress, home, self._task, running=running))
+        self.authorize(request)
+        task = self.task(request)
+        running, requests = await self._ask(
+            lambda store: (store.locks.is_held(lock_of(task)), store.retraining.latest(task, _REQUESTS))
+        )
+        progress = await asyncio.to_thread(read_progress, self._home, task, running=running)
+        return json_response({**progress, "requests": [asdict(one) for one in requests]})
 
     async def erase(self, request: Request) -> Response:
-        asked = await self._asked(request, Erasure)
-        user = self._replica.recorder.hashed(asked.user)
-        assert user is not None
-        await self._replica.recorder.flush()
-        erased = await self._with_store(lambda store: store.erase(user, who=asked.who, why=asked.why))
+        """In all tasks. What lies in a replica's buffer still is refused by the store when it arrives."""
+        asked = await self.change(request, Erasure)
+        settings = self._config.feedback
+        secret = settings.secret.get_secret_value() if settings.secret else None
+        hasher = await asyncio.to_thread(UserHasher.open, self._home, secret)
+        user = hasher.hashed(asked.user)
+        erased = await self._ask(lambda store: store.privacy.erase(user, actor=asked.actor, reason=asked.reason))
         return json_response(
             {"predictions": erased.predictions, "feedback": erased.feedback, "learned_by": erased.versions}
         )
 
     async def audit(self, request: Request) -> Response:
-        self._authorize(request)
-        entries = await self._with_store(lambda store: store.audits(self._task))
-        fields = ("at", "action", "version", "who", "why", "detail")
-        return json_response({"audit": [{name: getattr(entry, name) for name in fields} for entry in entries]})
+        self.authorize(request)
+        task = self.task(request)
+        entries = await self._ask(lambda store: store.audit.entries(task))
+        return json_response({"audit": [{name: getattr(entry, name) for name in _AUDIT_FIELDS} for entry in entries]})
 
-    async def _asked(self, request: Request, model: type[Model]) -> Model:
-        """What is asked for. Raises as `refuse_pages`, `authorize` and `validate` do; each change goes through here."""
+    async def versions(self, request: Request) -> Response:
+        """The versions that are here, newest first, with what their manifests say."""
+        self.authorize(request)
+        task = self.task(request)
+        return json_response({"versions": await asyncio.to_thread(_versions, self._config, task)})
+
+    async def gate(self, request: Request) -> Response:
+        """What the gate measured of a version before it was released."""
+        self.authorize(request)
+        task, version = self.task(request), request.path_params["version"]
+        report = await asyncio.to_thread(read_gate_report, self._home, task, version)
+        if report is None:
+            raise NotFound(
+                f"there is no gate report of {task} version {version!r}: it is not here, or no retraining made it"
+            )
+        return json_response(report)
+
+    def task(self, request: Request) -> str:
+        """The task in the path. Raises NotFound for one that is not served."""
+        task: str = request.path_params["task"]
+        if task not in self._config.tasks:
+            served = ", ".join(self._config.tasks)
+            raise NotFound(f"there is no model {task!r}; there are: {served}", models=list(self._config.tasks))
+        return task
+
+    def authorize(self, request: Request) -> None:
+        """Raises Forbidden, as the function of this name."""
+        authorize(request, self._config.server)
+
+    async def change(self, request: Request, model: type[Model]) -> Model:
+        """What is asked for, of a request that changes something: each goes through here.
+
+        Raises as `refuse_pages`, `authorize`, `task`, `read_body` and `validate` do.
+        """
         refuse_pages(request.headers, self._hosts)
-        self._authorize(request)
-        body = await request.body()
+        self.authorize(request)
+        self.task(request)
+        body = await self.read(request)
         return validate(model, parse_json(body) if body.strip() else {})
 
-    async def _with_store(self, work: Callable[[Store], T]) -> T:
-        return await self._replica.recorder.ask(work)
+    async def read(self, request: Request) -> bytes:
+        """The body, within the limits that predict has. Raises as `read_body` does."""
+        limits = self._config.limits
+        return await read_body(request, limits.body_bytes, time.monotonic() + limits.deadline_s)
 
-    async def _move(self, asked: Move, move: Callable[[Rollout], Release]) -> Response:
-        home = self._replica.config.home
-
-        def run(store: Store) -> Release:
-            return move(Rollout(home, store, self._task, asked.who))
-
+    async def _ask(self, question: Callable[[Store], T]) -> T:
+        """Ask the store, off the event loop. Raises NotReady when it does not answer."""
         try:
-            release = await asyncio.to_thread(run, self._replica.recorder.store)
+            return await asyncio.to_thread(question, self._store)
+        except StoreUnavailable as error:
+            message = f"the feedback store cannot be reached: {error}"
+            raise NotReady(message, retry_after=_RETRY_AFTER_S) from error
+
+    async def _move(self, request: Request, asked: Move, move: Callable[[Rollout], Release]) -> Response:
+        rollout = Rollout(self._home, self._store, self.task(request), asked.actor)
+        try:
+            release = await asyncio.to_thread(move, rollout)
         except ReleaseError as error:
             raise Conflict(str(error)) from None
         return json_response(release.model_dump(mode="json", exclude={"versions"}))
 
-    def _authorize(self, request: Request) -> None:
-        authorize(request, self._replica.config.server)
+
+def _versions(config: Config, task: str) -> list[dict[str, Any]]:
+    try:
+        release = read_release(config.home, task)
+    except ReleaseError:  # damaged: a promotion mends it, of one of these
+        release = None
+    return [_version(config.home, task, version, release) for version in reversed(local_versions(config.home, task))]
+
+
+def _version(home: Path, task: str, version: str, release: Release | None) -> dict[str, Any]:
+    known = {
+        "version": version,
+        "alias": release and release.alias(version),
+        "traffic": release.traffic(version) if release else 0.0,
+        "previous": release is not None and release.previous == version,
+    }
+    try:
+        manifest = read_manifest(home / "bundles" / task / version)
+    except BundleError as error:
+        return {**known, "error": str(error)}
+    fields = ("created", "precision", "max_length", "base_model", "labels", "metrics", "data", "parity")
+    return {**known, **manifest.model_dump(mode="json", include=set(fields))}
 
 
 def authorize(request: Request, server: ServerConfig) -> None:

@@ -45,7 +45,7 @@ class _JsonResponse(Response):
         self.raw_headers = [(b"content-length", length), (b"content-type", b"application/json")]
 
 
-def json_response(value: Mapping[str, Any], status: int = 200) -> Response:
+def json_response(value: Mapping[str, Any] | list[Any], status: int = 200) -> Response:
     return _JsonResponse(to_json(value), status)
 
 

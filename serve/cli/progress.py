@@ -82,7 +82,7 @@ def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:
 def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result:
     """One retraining in this process, with its progress."""
     from models.retraining.run import retrain
-    from serve.controller.loop import plan_of
+    from serve.controller.retraining import plan_of
 
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),

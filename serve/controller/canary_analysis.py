@@ -1,4 +1,4 @@
-"""What live traffic says about a challenger, and what follows from it: wait, move on, or roll back."""
+"""Canary analysis: what live traffic says of a challenger, and what follows: wait, go on, or roll back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ _CERTAIN_Z = 2.33  # one-sided, 1 %
 _EARLY_ERRORS = 20  # so many errors, and every second answer one: nobody waits for more
 
 Step = Literal["wait", "canary", "promote", "rollback"]
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+"""(sample name, labels) -> value, as `collected` makes it of prometheus-client's metric families"""
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Counts of one version since some moment. Feedback is (right, given)."""
+class VersionCounts:
+    """Counts of one version since some moment."""
 
     answers: float = 0.0
     errors: float = 0.0
@@ -33,8 +35,8 @@ class Tally:
     differ: float = 0.0
     failed: float = 0.0
 
-    def since(self, before: Tally) -> Tally:
-        return Tally(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
+    def since(self, before: VersionCounts) -> VersionCounts:
+        return VersionCounts(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
 
     @property
     def mean_s(self) -> float:
@@ -46,7 +48,7 @@ class Tally:
         return self.errors / self.answers if self.answers else 0.0
 
     @classmethod
-    def of(cls, samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float], task: str, version: str) -> Self:
+    def of(cls, samples: Samples, task: str, version: str) -> Self:
         """From the collectors' samples, summed over processes, endpoints and so on."""
         totals = dict.fromkeys((f.name for f in fields(cls)), 0.0)
         for (name, labels), value in samples.items():
@@ -68,14 +70,16 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RolloutDecision:
+    """The next step of a release, and why, in a sentence for the audit log."""
+
     step: Step
-    why: str
+    reason: str
 
 
 def unloadable(
     release: Release,
-    samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float],
+    samples: Samples,
     age_s: float,
     rules: RolloutConfig,
 ) -> str | None:
@@ -92,50 +96,52 @@ def unloadable(
 
 def decide(
     release: Release,
-    challenger: Tally,
-    champion: Tally,
+    challenger: VersionCounts,
+    champion: VersionCounts,
     accuracy: Mapping[str, tuple[int, int]],
     age_s: float,
     rules: RolloutConfig,
-) -> Verdict:
-    """What to do with the release's challenger. Tallies are since it began; `accuracy` is (right, given) by version."""
+) -> RolloutDecision:
+    """What to do with the release's challenger. Counts are since it began; `accuracy` is (right, given) by version."""
     assert release.challenger is not None
     seen = challenger.answers if release.mode == "canary" else challenger.agree + challenger.differ + challenger.failed
     bad = challenger.errors if release.mode == "canary" else challenger.failed
     if bad >= _EARLY_ERRORS and bad > seen / 2:
-        return Verdict("rollback", f"{bad:.0f} of its first {seen:.0f} answers failed")
+        return RolloutDecision("rollback", f"{bad:.0f} of its first {seen:.0f} answers failed")
     if seen < rules.least_answers or age_s < rules.least_s:
-        return Verdict("wait", f"{seen:.0f} answers in {age_s:.0f} s are too few to judge")
+        return RolloutDecision("wait", f"{seen:.0f} answers in {age_s:.0f} s are too few to judge")
     rate = bad / seen
     if rate > rules.most_errors and rate > champion.error_rate:
-        return Verdict(
+        return RolloutDecision(
             "rollback", f"{rate:.1%} of {seen:.0f} answers failed, of the champion's {champion.error_rate:.1%}"
         )
     if (worse := _less_accurate(release, accuracy, rules.least_feedback)) is not None:
-        return Verdict("rollback", worse)
+        return RolloutDecision("rollback", worse)
     if release.mode == "shadow":
         share = challenger.differ / seen
         if share > rules.most_disagreement:
-            return Verdict("rollback", f"{share:.1%} of {seen:.0f} answers differ from the champion's")
-        return Verdict("canary", f"{share:.1%} of {seen:.0f} unseen answers differ, {rate:.1%} failed")
+            return RolloutDecision("rollback", f"{share:.1%} of {seen:.0f} answers differ from the champion's")
+        return RolloutDecision("canary", f"{share:.1%} of {seen:.0f} unseen answers differ, {rate:.1%} failed")
     ratio = challenger.mean_s / champion.mean_s if champion.mean_s else 1.0
     if ratio > rules.most_latency_ratio:
-        return Verdict("rollback", f"a text takes it {ratio:.2f} times as long as the champion")
-    return Verdict(
+        return RolloutDecision("rollback", f"a text takes it {ratio:.2f} times as long as the champion")
+    return RolloutDecision(
         "promote", f"{rate:.1%} of {seen:.0f} answers failed, a text takes it {ratio:.2f} times as long as the champion"
     )
 
 
-def watch(champion: Tally, before: Tally, rules: RolloutConfig) -> Verdict:
+def watch(champion: VersionCounts, before: VersionCounts, rules: RolloutConfig) -> RolloutDecision:
     """What to do with a champion that was promoted a while ago; `before` is the version that it replaced.
 
     Only its own failures count: latency, accuracy and agreement are compared while both versions answer (0014).
     """
-    share, usual = (tally.faults / tally.answers if tally.answers else 0.0 for tally in (champion, before))
+    share, usual = (counts.faults / counts.answers if counts.answers else 0.0 for counts in (champion, before))
     many = champion.faults >= _EARLY_ERRORS and share > 0.5
     if many or (champion.answers >= rules.least_answers and share > rules.most_errors and share > usual):
-        return Verdict("rollback", f"{share:.1%} of {champion.answers:.0f} answers failed, and {usual:.1%} before it")
-    return Verdict("wait", f"{share:.1%} of {champion.answers:.0f} answers failed")
+        return RolloutDecision(
+            "rollback", f"{share:.1%} of {champion.answers:.0f} answers failed, and {usual:.1%} before it"
+        )
+    return RolloutDecision("wait", f"{share:.1%} of {champion.answers:.0f} answers failed")
 
 
 def _less_accurate(release: Release, accuracy: Mapping[str, tuple[int, int]], least: int) -> str | None:

@@ -183,8 +183,8 @@ class Replica:
         manifest = version.bundle.manifest
         return {
             "version": version.version,
-            "alias": self._repository.router.alias(version.version),
-            "traffic": self._repository.router.traffic(version.version),
+            "alias": self.release.alias(version.version),
+            "traffic": self.release.traffic(version.version),
             "provider": version.session.provider,
             "precision": manifest.precision,
             "max_length": manifest.max_length,

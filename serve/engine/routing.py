@@ -41,18 +41,6 @@ class Router(Generic[Version]):
         drawn = random.random() if user is None else self._place(user)
         return self._canary if drawn < self.release.share else self._champion
 
-    def traffic(self, version: str) -> float:
-        """The share of the requests that name no version which this one answers."""
-        share = self.release.share if self._canary is not None else 0.0
-        if version == self.release.champion:
-            return 1.0 - share
-        return share if version == self.release.challenger else 0.0
-
-    def alias(self, version: str) -> str | None:
-        if version == self.release.champion:
-            return "champion"
-        return "challenger" if version == self.release.challenger else None
-
     def _place(self, user: str) -> float:
         """From 0 to 1, uniform over users, and new for each challenger: no user is the first to try them all."""
         name = f"{self.release.challenger}/{user}".encode("utf-8", "surrogatepass")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
+from pathlib import Path
 
 from ray import serve as ray_serve
 from starlette.types import ASGIApp
@@ -12,6 +12,8 @@ from serve.config import Config
 from serve.metrics import DIRECTORY_VARIABLE
 from serve.rayserve import bypass
 from serve.rayserve.autoscaling import LoadMeter
+
+_STORE_PATIENCE_S = 2.0  # of an operator, or of the loop, with a database that does not answer
 
 
 @ray_serve.deployment(ray_actor_options={"num_cpus": 0}, health_check_period_s=5)
@@ -45,25 +47,21 @@ class TaskDeployment:
 @ray_serve.deployment(name="control", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
 @ray_serve.ingress()
 class ControlDeployment:
-    """Health, metadata, metrics and documentation; and the loop, of which there is one."""
+    """Health, metadata, metrics, operations and documentation; and the controller's loop, of which there is one."""
 
     def __init__(self, config: Config, metrics_dir: str):
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        from models.feedback.store import Store
         from serve.api.control import build_control
         from serve.controller.loop import Loop
         from serve.metrics import LoopMetrics
-        from serve.rayserve import jobs
+        from serve.rayserve.applications import RayApplications
+        from serve.rayserve.jobs import RayWorkers
 
-        self._tasks = list(config.tasks)
-        self._control = bypass.install(build_control(self._tasks, self._not_ready))
-        self._loop = Loop(
-            config,
-            LoopMetrics(),
-            lambda plan: jobs.start_run(config, plan),
-            lambda task: jobs.start_drift(config, task),
-            (lambda task: jobs.start_follow(config, task)) if find_spec("mlflow") else None,
-            jobs.poll,
-        )
+        store = Store(config.feedback.store_url(config.home), patience_s=_STORE_PATIENCE_S)
+        applications = RayApplications(config, Path(metrics_dir))
+        self._control = bypass.install(build_control(config, store, applications))
+        self._loop = Loop(config, store, LoopMetrics(), RayWorkers(config))
         self._loop.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -72,9 +70,4 @@ class ControlDeployment:
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced, and the loop with it."""
         if not self._loop.alive:
-            raise RuntimeError("the loop has died")
-
-    def _not_ready(self) -> dict[str, str]:
-        applications = ray_serve.status().applications
-        states = {t: str(applications[t].status.value) if t in applications else "MISSING" for t in self._tasks}
-        return {task: state.lower() for task, state in states.items() if state != "RUNNING"}
+            raise RuntimeError("the controller's loop has died")

@@ -1,9 +1,10 @@
-"""The Ray tasks of the loop: a retraining, a test for drift, MLflow's aliases; each in a worker that ends with it."""
+"""The controller's workers as Ray tasks: a retraining, a drift test, MLflow's aliases."""
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import ray
@@ -13,36 +14,37 @@ from models.feedback.store.database import utc_now
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
 from serve.config import Config
+from serve.controller.workers import ACTOR
 from serve.rayserve.environment import full_path
 
 _NICE = 19  # whatever serves goes first
 _DRIFT_WINDOW = 1000
 
 
-def start_run(config: Config, plan: Plan) -> Any:
-    """Begin a retraining in a worker of its own."""
-    return _retrain.remote(config, plan)
+class RayWorkers:
+    """The controller's `Workers`: each piece of work is a Ray task in a worker process that ends with it."""
 
+    def __init__(self, config: Config):
+        self._config = config
+        self._has_mlflow = find_spec("mlflow") is not None
 
-def start_drift(config: Config, task: str) -> Any:
-    """Begin the test; its result is a sentence, or "" when nothing has drifted."""
-    return _drift.remote(config, task)
+    def start_retraining(self, plan: Plan) -> Any:
+        return _retrain.remote(self._config, plan)
 
+    def start_drift_test(self, task: str) -> Any:
+        return _test_drift.remote(self._config, task)
 
-def start_follow(config: Config, task: str) -> Any:
-    """Begin to bring MLflow's aliases after the task's release; its result is whether they are."""
-    return _follow.remote(config, task)
+    def start_registry_sync(self, task: str) -> Any:
+        return _sync_registry.remote(self._config, task) if self._has_mlflow else None
 
-
-def poll(reference: Any) -> Any:
-    """The result, None while it is not there; a worker that was killed gives a failed Result."""
-    done, _ = ray.wait([reference], timeout=0)
-    if not done:
-        return None
-    try:
-        return ray.get(reference)
-    except Exception as error:
-        return Result("failed", f"its process ended: {type(error).__name__}")
+    def poll(self, handle: Any) -> Any:
+        done, _ = ray.wait([handle], timeout=0)
+        if not done:
+            return None
+        try:
+            return ray.get(handle)
+        except Exception as error:
+            return Result("failed", f"its process ended: {type(error).__name__}")
 
 
 # max_calls=1: the worker ends, and gives back the gigabyte that torch takes. Ray must not repeat a run by itself: the
@@ -59,17 +61,17 @@ _OF_A_RUN: dict[str, Any] = {
 def _retrain(config: Config, plan: Plan) -> Result:
     os.nice(_NICE)
     store = Store.open(config.feedback.store_url(config.home))
-    return retrain(plan, config.home, store, "the loop", lambda *_: None)
+    return retrain(plan, config.home, store, ACTOR, lambda *_: None)
 
 
 @ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
-def _drift(config: Config, task: str) -> str:
+def _test_drift(config: Config, task: str) -> str:
     from models.evaluation.drift import drift_of_confidence, drift_of_inputs
 
     os.nice(_NICE)
     store = Store.open(config.feedback.store_url(config.home))
     since = utc_now() - timedelta(days=config.feedback.log.keep_days)
-    rows = sorted(store.latest_predictions(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
+    rows = sorted(store.predictions.latest(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
     lengths = [len(text) for row in rows for text in row.input]
     scores = [answer["score"] for row in rows for answer in row.output]
     for test, values in ((drift_of_inputs, lengths), (drift_of_confidence, scores)):
@@ -81,7 +83,7 @@ def _drift(config: Config, task: str) -> str:
 
 
 @ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
-def _follow(config: Config, task: str) -> bool:
+def _sync_registry(config: Config, task: str) -> bool:
     from models.releases.registry import Registry
 
     os.nice(_NICE)

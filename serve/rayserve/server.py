@@ -15,21 +15,14 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from serve import metrics
 from serve.browser_guard import is_loopback
-from serve.config import Config, ReplicaRange, TaskConfig
-from serve.rayserve import autoscaling
+from serve.config import Config
+from serve.rayserve.applications import targets
 from serve.rayserve.environment import LEAN, flags_of_serve, flags_of_this_run, restore, set_flags
 
-if TYPE_CHECKING:
-    from ray.serve import Deployment
-    from ray.serve.api import RunTarget
-
-_NO_LIMIT = 100_000  # the replica itself turns away what it cannot answer in time
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
-_LONGEST_DRAIN_S = 5.0
 _CONNECT_S = 5.0
 
 
@@ -82,7 +75,7 @@ def running(config: Config) -> Iterator[None]:
                 http_options={"host": config.server.host, "port": config.server.port},
                 logging_config={"log_level": "WARNING", "enable_access_log": False},
             )
-            ray_serve.run_many(_targets(config, metrics_dir), wait_for_applications_running=True)
+            ray_serve.run_many(targets(config, metrics_dir), wait_for_applications_running=True)
         except (RuntimeError, ray.exceptions.RayError) as error:
             raise StartError(_failures(applications) or str(error)) from error
         yield
@@ -177,53 +170,6 @@ def _drain(applications: list[str]) -> None:
 
     with ThreadPoolExecutor(len(applications)) as pool:
         list(pool.map(ray_serve.delete, applications))
-
-
-def _targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
-    import ray
-    from ray.serve.api import RunTarget
-
-    from serve.rayserve import deployments
-
-    # The decorators turn the classes into Deployments, which their annotations do not say.
-    control_deployment: Deployment = deployments.ControlDeployment
-    task_deployment: Deployment = deployments.TaskDeployment
-    control = control_deployment.bind(config, str(metrics_dir))
-    targets = [RunTarget(control, name="control", route_prefix="/")]
-    cores = None if config.ray.address is None else int(ray.cluster_resources().get("CPU", 1))
-    for task, settings in config.tasks.items():
-        deployment = task_deployment.options(
-            name=task,
-            **_how_many(settings, cores, config.limits.wait_s),
-            ray_actor_options={"num_cpus": config.ray.cpus, "num_gpus": settings.gpus},
-            max_ongoing_requests=_NO_LIMIT,
-            graceful_shutdown_timeout_s=min(config.limits.deadline_s, _LONGEST_DRAIN_S),
-        )
-        app = deployment.bind(task, config, str(metrics_dir))
-        targets.append(RunTarget(app, name=task, route_prefix=f"/v2/models/{task}"))
-    return targets
-
-
-def _how_many(settings: TaskConfig, cores: int | None, wait_s: float) -> dict[str, Any]:
-    if not isinstance(settings.replicas, ReplicaRange):
-        return {"num_replicas": settings.replica_count(cores)}
-    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
-
-    policy = AutoscalingPolicy(
-        policy_function=f"{autoscaling.__name__}:{autoscaling.BacklogPolicy.__name__}", policy_kwargs={"wait_s": wait_s}
-    )
-    scale = settings.replicas
-    return {
-        "autoscaling_config": AutoscalingConfig(
-            min_replicas=scale.min,
-            max_replicas=scale.max,
-            upscale_delay_s=scale.up_after_s,
-            downscale_delay_s=scale.down_after_s,
-            metrics_interval_s=autoscaling.REPORT_EVERY_S,
-            look_back_period_s=autoscaling.LOOK_BACK_S,
-            policy=policy,
-        )
-    }
 
 
 def _failures(applications: list[str]) -> str:

@@ -1,0 +1,33 @@
+"""What the gate measured of a version before it was released: a JSON file a version, beside the releases.
+
+MLflow has the same report as a page. This copy is for who asks the server, which must not need MLflow to answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+
+def write_gate_report(home: Path, task: str, version: str, report: bytes) -> None:
+    """`report` is the JSON that `models.evaluation.report` wrote. Raises OSError."""
+    path = _path(home, task, version)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(report)
+
+
+def read_gate_report(home: Path, task: str, version: str) -> dict[str, Any] | None:
+    """None for a version that no retraining of this home released, or whose report is unreadable."""
+    if not version.isdecimal():
+        return None
+    try:
+        report: dict[str, Any] = orjson.loads(_path(home, task, version).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return report
+
+
+def _path(home: Path, task: str, version: str) -> Path:
+    return home / "gates" / task / f"{version}.json"

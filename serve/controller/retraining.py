@@ -1,0 +1,121 @@
+"""Starts a retraining of a task: when somebody asked for it, or when the configured rules give a reason."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from datetime import timedelta
+from typing import Any
+
+from models.feedback.store import Store
+from models.feedback.store.database import utc_now
+from models.retraining.plan import Plan, Result
+from models.tasks.base import get_task
+from serve.config import Config
+from serve.controller.workers import ACTOR, Workers
+from serve.metrics import LoopMetrics
+
+log = logging.getLogger("flywheel.controller")
+
+_RETRY_AFTER_S = 600.0  # after a run that failed, or found another at work
+_DRIFT_TEST_EVERY_S = 1800.0
+_MIN_SAMPLES_FOR_DRIFT = 50  # drift with nothing to learn from is for a person to look at
+
+
+class RetrainingReconciler:
+    """One task's retrainings, of which one runs at a time.
+
+    A request is a row in the store, so that it survives the controller: it is `running` from the start of a run to its
+    end, and waits again when the run found another at work.
+    """
+
+    def __init__(self, task: str, config: Config, store: Store, metrics: LoopMetrics, workers: Workers):
+        self._task = task
+        self._config = config
+        self._store = store
+        self._metrics = metrics
+        self._workers = workers
+        self._run: Any = None
+        self._drift_test: Any = None
+        self._drift_test_at = 0.0
+        self._not_before = 0.0
+        self._left_waiting = 0
+        """corrections that the last run put back into the queue: by themselves they are no reason for another"""
+
+    def step(self) -> None:
+        """Raises StoreError; then the next step goes on from what the store says."""
+        counts = self._store.feedback.counts(self._task)
+        self._metrics.corrections(self._task, counts)
+        if self._run is not None:
+            if (result := self._workers.poll(self._run)) is None:
+                return
+            self._end(result)
+        else:  # some of those may have been learned in a terminal, erased or withdrawn since
+            self._left_waiting = min(self._left_waiting, counts["waiting"])
+        if (reason := self._reason(counts["waiting"])) is not None:
+            self._start(reason)
+
+    def _start(self, reason: str) -> None:
+        self._store.retraining.start(self._task)
+        self._store.audit.append(self._task, "retrain started", None, ACTOR, reason)
+        self._run = self._workers.start_retraining(plan_of(self._config, self._task))
+
+    def _end(self, result: Result) -> None:
+        busy = result.outcome == "busy"
+        self._store.retraining.finish(self._task, result.outcome, result.sentence, result.version)
+        self._run = None
+        self._left_waiting = result.left
+        self._not_before = time.monotonic() + (_RETRY_AFTER_S if busy or result.outcome == "failed" else 0.0)
+        self._metrics.retraining(self._task, result.outcome)
+        log.warning("%s: retraining: %s: %s", self._task, result.outcome, result.sentence)
+
+    def _reason(self, waiting: int) -> str | None:
+        """Why to retrain now; None when there is no reason."""
+        rules = self._config.learning
+        if (request := self._store.retraining.next(self._task)) is not None:
+            return f"requested by {request.actor}: {request.reason}"
+        if not rules.automatic or time.monotonic() < self._not_before:
+            return None
+        new = waiting - self._left_waiting
+        if new >= rules.after:
+            return f"{waiting} corrections wait"
+        oldest = self._store.feedback.oldest_waiting(self._task) if rules.every_hours is not None and new > 0 else None
+        if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
+            return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
+        # A ranking reads a history and candidates: the test does not know what their drift would be.
+        tested = rules.on_drift and get_task(self._task).kind == "classifier"
+        return self._drift() if tested and new >= _MIN_SAMPLES_FOR_DRIFT else None
+
+    def _drift(self) -> str | None:
+        """What has drifted by the last test that ended; starts the next when it is due."""
+        if self._drift_test is None:
+            if time.monotonic() >= self._drift_test_at:
+                self._drift_test = self._workers.start_drift_test(self._task)
+                self._drift_test_at = time.monotonic() + _DRIFT_TEST_EVERY_S
+            return None
+        if (found := self._workers.poll(self._drift_test)) is None:
+            return None
+        self._drift_test = None
+        if not isinstance(found, str):
+            log.warning("%s: the drift test did not end: %s", self._task, found)
+            return None
+        return found or None
+
+
+def plan_of(config: Config, task: str) -> Plan:
+    """How the configuration has a task retrained."""
+    learning, rollout = config.learning, config.rollout
+    return Plan(
+        task,
+        rules=learning.curation,
+        thresholds=config.thresholds(task),
+        new_labels=config.tasks[task].new_labels,
+        most=learning.most,
+        held_out=learning.held_out,
+        attempts=learning.attempts,
+        start=rollout.start,
+        share=rollout.share,
+        recipe=(("method", learning.method), ("threads", os.cpu_count() or 1)),  # Ray's workers are told to use one
+        workers=learning.workers,
+    )
