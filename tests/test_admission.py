@@ -10,41 +10,41 @@ from serve.engine.admission import Admission
 def test_all_of_the_target_while_waits_are_as_guessed() -> None:
     admission = Admission(2.0)
     for second in range(100):
-        admission.waited(2.4, float(second))  # the mean was guessed, so some wait longer
+        admission.observe_wait(2.4, float(second))  # the mean was guessed, so some wait longer
     assert admission.bound_s == 2.0
 
 
 def test_late_requests_lower_it_at_once_and_it_comes_back_in_seconds() -> None:
     admission = Admission(2.0)
-    admission.waited(2.6, 100.0)
+    admission.observe_wait(2.6, 100.0)
     assert admission.bound_s == pytest.approx(1.8)
     for _ in range(20):  # one batch of them is one sign, not twenty
-        admission.waited(2.6, 100.01)
+        admission.observe_wait(2.6, 100.01)
     assert admission.bound_s == pytest.approx(1.8, rel=0.01)
-    admission.waited(1.0, 101.0)
+    admission.observe_wait(1.0, 101.0)
     assert 1.8 < admission.bound_s < 1.9
-    admission.waited(1.0, 120.0)
+    admission.observe_wait(1.0, 120.0)
     assert admission.bound_s == 2.0
 
 
 def test_however_late_they_are_some_are_let_in() -> None:
     admission = Admission(2.0)
     for step in range(1000):
-        admission.waited(60.0, step * 0.2)
+        admission.observe_wait(60.0, step * 0.2)
     assert 0.5 <= admission.bound_s < 0.6
 
 
 def test_a_full_replica_need_not_see_what_it_would_refuse_unless_some_of_it_is_known() -> None:
     admission = Admission(1.0)
-    assert admission.full_s(least_wait_s=0.8) == 0.0  # a short text can still be taken
-    assert admission.full_s(least_wait_s=1.1) == pytest.approx(0.1)
+    assert admission.full_s(min_wait_s=0.8) == 0.0  # a short text can still be taken
+    assert admission.full_s(min_wait_s=1.1) == pytest.approx(0.1)
     for number in range(200):
-        admission.met(known=number % 2 == 0)
-    assert admission.full_s(least_wait_s=1.1) == 0.0
+        admission.arrived(cached=number % 2 == 0)
+    assert admission.full_s(min_wait_s=1.1) == 0.0
     for _ in range(200):
-        admission.met(known=False)
-    assert admission.full_s(least_wait_s=1.1) == pytest.approx(0.1)
+        admission.arrived(cached=False)
+    assert admission.full_s(min_wait_s=1.1) == pytest.approx(0.1)
 
 
 def test_however_long_may_be_waited_a_replica_is_asked_again_soon() -> None:
-    assert Admission(300.0).full_s(least_wait_s=301.0) == pytest.approx(0.5)
+    assert Admission(300.0).full_s(min_wait_s=301.0) == pytest.approx(0.5)

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 
 from serve.config import Batching
 from serve.engine.batcher import Batcher
-from serve.engine.queue import Entry, Job, WaitingTexts
+from serve.engine.queue import Entry, Job, RequestQueue
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
 
@@ -79,7 +79,7 @@ def model() -> Model:
 @asynccontextmanager
 async def batching(metrics: Metrics, run: Any, **settings: Any) -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as executor:
-        options = {key: settings.pop(key) for key in ("remember", "inline", "waited") if key in settings}
+        options = {key: settings.pop(key) for key in ("cache_size", "inline", "waited") if key in settings}
         batcher = Batcher(run, executor, Batching(**settings), metrics, "1", **options)
         batcher.start()
         try:
@@ -166,7 +166,7 @@ async def test_batches_are_bounded_and_the_oldest_goes_first(
 
 def queue(*jobs: tuple[float, int], seconds_a_token: float = 0.001) -> list[int]:
     """The order in which a queue gives out (arrival, length) jobs, one a batch: their numbers."""
-    waiting = WaitingTexts(Batching(texts=1))
+    waiting = RequestQueue(Batching(texts=1))
     waiting.ran(1000, 1000 * seconds_a_token)
     loop = asyncio.new_event_loop()
     for number, (since, length) in enumerate(jobs):
@@ -189,7 +189,7 @@ def test_a_short_text_overtakes_a_long_one_for_a_bounded_time() -> None:
 
 @pytest.mark.parametrize(("age", "expected"), [(0.1, [10, 10]), (1.0, [10, 12])])
 def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[int]) -> None:
-    waiting = WaitingTexts(Batching(tokens=24))
+    waiting = RequestQueue(Batching(tokens=24))
     loop = asyncio.new_event_loop()
     for length, since in ((10, age), (12, age - 0.01), (10, 0.0), (10, 0.0)):
         job = Job(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - since)
@@ -202,7 +202,7 @@ def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[
 
 @pytest.mark.parametrize(("padding_cost", "expected"), [(1.0, [10] * 4), (0.2, [10] * 4 + [13])])
 def test_a_batch_takes_a_longer_text_where_padding_is_cheap(padding_cost: float, expected: list[int]) -> None:
-    waiting = WaitingTexts(Batching(), padding_cost=padding_cost)
+    waiting = RequestQueue(Batching(), padding_cost=padding_cost)
     loop = asyncio.new_event_loop()
     for length in (10, 10, 10, 10, 13):
         job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
@@ -212,7 +212,7 @@ def test_a_batch_takes_a_longer_text_where_padding_is_cheap(padding_cost: float,
 
 
 def test_a_text_longer_than_a_batch_goes_alone_however_late() -> None:
-    waiting = WaitingTexts(Batching(tokens=24))
+    waiting = RequestQueue(Batching(tokens=24))
     loop = asyncio.new_event_loop()
     for _ in range(2):
         job = Job(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - 5)
@@ -222,7 +222,7 @@ def test_a_text_longer_than_a_batch_goes_alone_however_late() -> None:
 
 
 def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
-    waiting = WaitingTexts(Batching())
+    waiting = RequestQueue(Batching())
     loop = asyncio.new_event_loop()
     waiting.ran(100, 0.1)
     for length in (100, 100, 10):
@@ -237,7 +237,7 @@ def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
 
 
 def test_what_nobody_waits_for_is_soon_no_work_any_more() -> None:
-    waiting = WaitingTexts(Batching(), seconds_a_token=0.001)
+    waiting = RequestQueue(Batching(), seconds_a_token=0.001)
     loop = asyncio.new_event_loop()
     jobs = [Job(time.monotonic() + 100, loop.create_future(), [None], 1) for _ in range(3)]
     for job in jobs:
@@ -252,7 +252,7 @@ def test_what_nobody_waits_for_is_soon_no_work_any_more() -> None:
 
 @in_loop
 async def test_known_texts_do_not_run_again(metrics: Metrics, model: Model) -> None:
-    async with batching(metrics, model, remember=2) as batcher:
+    async with batching(metrics, model, cache_size=2) as batcher:
         first = await batcher.submit([text(1, 5), text(2, 6), text(1, 5)], soon())
         again = await batcher.submit([text(2, 6), text(1, 5)], soon())
         assert first.tolist() == [[1, 5], [2, 6], [1, 5]]
@@ -267,7 +267,7 @@ async def test_known_texts_do_not_run_again(metrics: Metrics, model: Model) -> N
 
 @in_loop
 async def test_texts_asked_at_once_run_once_and_outlive_the_one_who_asked_first(metrics: Metrics, model: Model) -> None:
-    async with busy(metrics, model, remember=10) as batcher:
+    async with busy(metrics, model, cache_size=10) as batcher:
         first = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
         await settle()
         others = [asyncio.create_task(batcher.submit([text(1, 5), text(2, 5)], soon())) for _ in range(3)]
@@ -283,7 +283,7 @@ async def test_texts_asked_at_once_run_once_and_outlive_the_one_who_asked_first(
 
 @in_loop
 async def test_an_error_is_not_remembered(metrics: Metrics, model: Model) -> None:
-    async with batching(metrics, model, remember=10) as batcher:
+    async with batching(metrics, model, cache_size=10) as batcher:
         for _ in range(2):
             with pytest.raises(ValueError, match="a bad text"):
                 await batcher.submit([text(BAD, 5)], soon())
@@ -434,15 +434,15 @@ async def test_the_texts_of_a_client_that_hung_up_are_dropped_when_their_turn_co
 
 @in_loop
 async def test_only_an_output_that_is_there_or_on_its_way_makes_a_text_known(metrics: Metrics, model: Model) -> None:
-    async with busy(metrics, model, remember=10) as batcher:
+    async with busy(metrics, model, cache_size=10) as batcher:
         gone = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
         await settle()
-        assert batcher.knows(text(1, 5)), "it waits"
+        assert batcher.is_cached(text(1, 5)), "it waits"
         gone.cancel()
         model.gate.set()
         await batcher.submit([text(2, 5)], soon())
-        assert not batcher.knows(text(1, 5)), "it was dropped, and would have to run"
-        assert batcher.knows(text(2, 5))
+        assert not batcher.is_cached(text(1, 5)), "it was dropped, and would have to run"
+        assert batcher.is_cached(text(2, 5))
 
 
 @in_loop
@@ -560,7 +560,7 @@ async def test_alive_is_false_before_the_start_and_once_the_worker_has_died(metr
 
 def guessed(batches: Sequence[tuple[int, float]], tokens: int) -> float:
     """Seconds that `tokens` are guessed to take after batches of (tokens, seconds) ran."""
-    waiting = WaitingTexts(Batching(), seconds_a_token=1.0)
+    waiting = RequestQueue(Batching(), seconds_a_token=1.0)
     for batch in batches:
         waiting.ran(*batch)
     loop = asyncio.new_event_loop()
@@ -612,7 +612,7 @@ async def test_who_joins_a_text_that_runs_tells_no_wait(metrics: Metrics, model:
     model.gate.clear()
     with ThreadPoolExecutor(1) as executor:
         waited = lambda seconds, _: told.append(seconds)  # noqa: E731
-        batcher = Batcher(model, executor, Batching(), metrics, "join", waited=waited, remember=10)
+        batcher = Batcher(model, executor, Batching(), metrics, "join", waited=waited, cache_size=10)
         batcher.start()
         first = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
         await asyncio.sleep(0.1)

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from export import words
 from export.bundle import Bundle
 from export.tokenizer import Encoded, Ids, TextEncoder
-from serve.engine.token_cache import RememberingEncoder
+from serve.engine.token_cache import CachingEncoder
 
 MAX_LENGTH = 16
 
@@ -59,7 +59,7 @@ def library(tokenizer_json: Path) -> Callable[[str], Encoded]:
 
 def test_a_text_is_tokenized_once_and_comes_back_in_its_place(tokenizer_json: Path) -> None:
     counting = Counting(tokenizer_json, MAX_LENGTH)
-    encoder = RememberingEncoder(counting, MAX_LENGTH, 10)
+    encoder = CachingEncoder(counting, MAX_LENGTH, 10)
     long = "order " * 40
     first = asyncio.run(encoder.encode(["where is it", long]))
     again = asyncio.run(encoder.encode([long, "a new one", "where is it"]))
@@ -70,7 +70,7 @@ def test_a_text_is_tokenized_once_and_comes_back_in_its_place(tokenizer_json: Pa
 
 
 def test_only_texts_without_an_answer_count_in_the_estimate(tokenizer_json: Path) -> None:
-    encoder = RememberingEncoder(TextEncoder(tokenizer_json, MAX_LENGTH), MAX_LENGTH, 10)
+    encoder = CachingEncoder(TextEncoder(tokenizer_json, MAX_LENGTH), MAX_LENGTH, 10)
     before = encoder.estimated_tokens(["where is it", "hello"], never)
     (known,) = asyncio.run(encoder.encode(["where is it"]))
     assert encoder.estimated_tokens(["where is it"], never) == len(known.ids), "it was tokenized, and never answered"
@@ -84,7 +84,7 @@ def test_only_texts_without_an_answer_count_in_the_estimate(tokenizer_json: Path
 
 def test_it_forgets_the_least_recently_used_and_never_keeps_a_very_long_text(tokenizer_json: Path) -> None:
     counting = Counting(tokenizer_json, MAX_LENGTH)
-    encoder = RememberingEncoder(counting, MAX_LENGTH, 2)
+    encoder = CachingEncoder(counting, MAX_LENGTH, 2)
     huge = "x" * 5000
     for text in ("a", "b", "a", "c", "a", "b", huge, huge):
         asyncio.run(encoder.encode([text]))
@@ -93,7 +93,7 @@ def test_it_forgets_the_least_recently_used_and_never_keeps_a_very_long_text(tok
 
 def test_with_nothing_to_remember_it_asks_every_time(tokenizer_json: Path) -> None:
     counting = Counting(tokenizer_json, MAX_LENGTH)
-    encoder = RememberingEncoder(counting, MAX_LENGTH, 0)
+    encoder = CachingEncoder(counting, MAX_LENGTH, 0)
     asyncio.run(encoder.encode(["a", "a"]))
     asyncio.run(encoder.encode(["a"]))
     assert counting.asked == ["a", "a", "a"]
@@ -103,7 +103,7 @@ def test_with_nothing_to_remember_it_asks_every_time(tokenizer_json: Path) -> No
 @settings(deadline=None, max_examples=50)
 @given(requests=st.lists(st.lists(st.text(max_size=60), max_size=5), max_size=6))
 def test_it_gives_what_the_tokenizer_gives(plain: TextEncoder, requests: list[list[str]]) -> None:
-    encoder = RememberingEncoder(plain, MAX_LENGTH, 3)
+    encoder = CachingEncoder(plain, MAX_LENGTH, 3)
     for texts in requests:
         assert asyncio.run(encoder.encode(texts)) == [plain.encode([text])[0] for text in texts]
 

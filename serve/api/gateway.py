@@ -124,7 +124,7 @@ class _Gateway:
             try:
                 pinned, user = request.path_params.get("version"), request.headers.get(_USER)
                 chosen = self._replica.choose(pinned, user)
-                deadline = time.monotonic() + seconds_allowed(request, self._replica.longest_s)
+                deadline = time.monotonic() + seconds_allowed(request, self._replica.max_seconds)
                 call = Call(request, chosen, deadline, pinned, user)
                 body = await read_body(request, self._replica.body_limit, deadline)
                 response = await answer(call, body)
@@ -135,9 +135,9 @@ class _Gateway:
                 response = error_response(Internal("an internal error; the server's log has the cause"))
             version, seconds = call.version.version if call else "none", time.perf_counter() - started
             count = self._replica.metrics.request
-            self._replica.once_answered(count, version, endpoint, response.status_code, seconds)
+            self._replica.after_response(count, version, endpoint, response.status_code, seconds)
             if (refused := refused_before(request)) is not None:
-                self._replica.once_answered(self._replica.metrics.refused, *refused)
+                self._replica.after_response(self._replica.metrics.refused, *refused)
             return response
 
         return handler

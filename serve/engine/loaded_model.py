@@ -8,7 +8,7 @@ from export.bundle import Bundle
 from export.session import OnnxSession
 from models.tasks.base import Task
 from serve.engine.batcher import Batcher
-from serve.engine.token_cache import RememberingEncoder
+from serve.engine.token_cache import CachingEncoder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,5 +20,5 @@ class LoadedVersion:
     bundle: Bundle
     task: Task
     session: OnnxSession
-    encoder: RememberingEncoder
+    encoder: CachingEncoder
     batcher: Batcher

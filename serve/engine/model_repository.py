@@ -21,7 +21,7 @@ from serve.engine.batcher import Batcher
 from serve.engine.loaded_model import LoadedVersion
 from serve.engine.release_watcher import ReleaseWatcher, one_line
 from serve.engine.routing import Router
-from serve.engine.token_cache import RememberingEncoder
+from serve.engine.token_cache import CachingEncoder
 from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.replica")
@@ -126,16 +126,16 @@ class ModelRepository:
         )
         seconds_a_token = session.warm_up()
         task = self._task(bundle, self._options)
-        batching, remember = self._config.batching, self._config.cache.texts
-        encoder = RememberingEncoder(session.encoder, bundle.manifest.max_length, remember)
+        batching, cache_size = self._config.batching, self._config.cache.texts
+        encoder = CachingEncoder(session.encoder, bundle.manifest.max_length, cache_size)
         batcher = Batcher(
             lambda rows: task.activate(session.run(rows)),
             self._executor,
             batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
             self._metrics,
             name,
-            waited=self._admission.waited,
-            remember=remember,
+            waited=self._admission.observe_wait,
+            cache_size=cache_size,
             inline=not session.on_gpu,
             seconds_a_token=seconds_a_token,
             padding_cost=session.padding_cost,

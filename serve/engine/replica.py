@@ -25,7 +25,7 @@ from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.replica")
 
-_LEAST_TOKENS = 3  # a word between the two that begin and end each text
+_MIN_TOKENS = 3  # a word between the two that begin and end each text
 
 
 class Replica:
@@ -74,7 +74,7 @@ class Replica:
         return self._repository.router.choose(pinned, user)
 
     @property
-    def longest_s(self) -> float:
+    def max_seconds(self) -> float:
         """Seconds that a request may take, whatever its client asks for."""
         return self._config.limits.deadline_s
 
@@ -88,13 +88,13 @@ class Replica:
         version: LoadedVersion,
         request: Any,
         deadline: float,
-        left: Callable[[], bool] = bool,
+        disconnected: Callable[[], bool] = bool,
         user: str | None = None,
     ) -> dict[str, Any]:
         """The predict answer to a validated request. Raises a RequestError the client can act on.
 
-        `deadline` is on the clock of time.monotonic. `left` tells whether the client is gone: it is asked before its
-        texts run. `user` is who asks, for the log.
+        `deadline` is on the clock of time.monotonic. `disconnected` tells whether the client has hung up, and is asked
+        before its texts run. `user` is who asks, for the log.
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
@@ -103,10 +103,10 @@ class Replica:
         started = time.perf_counter()
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
-        output = await version.batcher.submit([row.ids for row in encoded], deadline, left)
+        output = await version.batcher.submit([row.ids for row in encoded], deadline, disconnected)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
         id_ = new_id()
-        self.once_answered(self._log, id_, version, request, texts, predictions, user)
+        self.after_response(self._log, id_, version, request, texts, predictions, user)
         if (challenger := self._repository.router.shadow) is not None and version is not challenger:
             self._shadow.compare(challenger, request, texts, predictions, busy=self.backlog_s > 0)
         return {
@@ -116,7 +116,7 @@ class Replica:
             "predictions": predictions,
         }
 
-    def once_answered(self, do: Callable[..., object], *arguments: Any) -> None:
+    def after_response(self, do: Callable[..., object], *arguments: Any) -> None:
         """Call `do` in the event loop's next turn: the answer that is being made is sent before that."""
         self._loop.call_soon(do, *arguments)
 
@@ -143,22 +143,22 @@ class Replica:
             raise InvalidRequest(
                 f"body: {len(texts)} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
             )
-        left = deadline - time.monotonic()
-        if left <= 0:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
             self.metrics.dropped("deadline", len(texts))
             raise DeadlineExceeded("the deadline passed before the request was read")
-        longest = min(self._admission.bound_s, left)
-        if self.backlog_s <= longest / 2:  # a batch that runs is far shorter than the other half
+        max_wait = min(self._admission.bound_s, remaining)
+        if self.backlog_s <= max_wait / 2:  # a batch that runs is far shorter than the other half
             return
-        tokens = version.encoder.estimated_tokens(texts, version.batcher.knows)
-        self._admission.met(known=not tokens)
+        tokens = version.encoder.estimated_tokens(texts, version.batcher.is_cached)
+        self._admission.arrived(cached=not tokens)
         wait = version.batcher.wait_s(tokens)
-        if tokens and wait > longest:
+        if tokens and wait > max_wait:
             self.metrics.dropped("overloaded", len(texts))
             raise Overloaded(
                 f"the model is busy for the next {wait:.1f} s; try again later",
-                retry_after=math.ceil(min(wait - longest, limits.deadline_s)),
-                full_s=self._admission.full_s(version.batcher.wait_s(_LEAST_TOKENS)),
+                retry_after=math.ceil(min(wait - max_wait, limits.deadline_s)),
+                full_s=self._admission.full_s(version.batcher.wait_s(_MIN_TOKENS)),
             )
 
     def _recorder(self) -> Recorder:
@@ -168,7 +168,7 @@ class Replica:
         return Recorder(settings.store_url(self._config.home), hasher, settings, self.metrics)
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
-        """OIP model metadata; `version_details` adds what this project knows of each loaded version."""
+        """OIP model metadata; `version_details` adds what this project is_cached of each loaded version."""
         versions = [version] if version else list(self._repository.router.versions.values())
         return {
             "name": self.task.name,

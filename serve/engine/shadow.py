@@ -18,10 +18,10 @@ log = logging.getLogger("flywheel.shadow")
 class Shadow:
     """Compares by the field `key` of each prediction, one request at a time, and only where that delays nobody."""
 
-    def __init__(self, metrics: Metrics, key: str, longest_s: float):
+    def __init__(self, metrics: Metrics, key: str, max_seconds: float):
         self._metrics = metrics
         self._key = key
-        self._longest_s = longest_s
+        self._longest_s = max_seconds
         self._comparing: asyncio.Task[None] | None = None
 
     def compare(
