@@ -65,7 +65,7 @@ def correct(store: Store, first: int, count: int, age: timedelta = timedelta()) 
     items = [
         NewFeedback("intent", "desk", True, at, "track_order", text=f"text {n}") for n in range(first, first + count)
     ]
-    store.add_feedback(items, keep_days=30)
+    store.feedback.add(items, keep_days=30)
 
 
 def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> None:
@@ -79,7 +79,7 @@ def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> Non
     assert len(runs.begun) == 1
     assert runs.begun[0].new_labels
     assert dict(runs.begun[0].recipe)["method"] == "lora"
-    assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
+    assert store.audit.entries("intent")[0].reason == f"{AFTER} corrections wait"
 
 
 def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None:
@@ -101,8 +101,8 @@ def test_what_a_run_left_is_forgotten_when_it_is_gone(made: Made) -> None:
     loop.turn("intent")
     runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
     loop.turn("intent")
-    learned = store.lease("intent", "a terminal", AFTER, 60)
-    store.settle("a terminal", {sample.id: ("used", None) for sample in learned})
+    learned = store.queue.lease("intent", "a terminal", AFTER, 60)
+    store.queue.settle("a terminal", {sample.id: ("used", None) for sample in learned})
     loop.turn("intent")
     correct(store, 100, AFTER)
     loop.turn("intent")
@@ -133,13 +133,13 @@ def test_after_a_failure_it_does_not_begin_again_at_once(made: Made) -> None:
 def test_what_a_killed_run_held_starts_the_next_when_its_lease_has_expired(made: Made) -> None:
     loop, store, runs = made(every_hours=1)
     correct(store, 0, AFTER, timedelta(hours=2))
-    store.lease("intent", "killed", AFTER, 60)
+    store.queue.lease("intent", "killed", AFTER, 60)
     loop.turn("intent")
     assert runs.begun == []
-    loop._store.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
+    loop._store.database.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
     loop.turn("intent")
     assert len(runs.begun) == 1
-    assert store.audits("intent")[0].why == f"{AFTER} corrections wait"
+    assert store.audit.entries("intent")[0].reason == f"{AFTER} corrections wait"
 
 
 def test_a_run_that_found_another_at_work_is_not_begun_again_at_once(made: Made) -> None:
@@ -154,7 +154,7 @@ def test_a_run_that_found_another_at_work_is_not_begun_again_at_once(made: Made)
 
 def test_a_ranker_learns_like_the_others(made: Made) -> None:
     loop, store, runs = made(automatic=False)
-    store.audit("recommendation", ASKED, None, "ops", "a new season")
+    store.audit.append("recommendation", ASKED, None, "ops", "a new season")
     loop.turn("recommendation")
     assert [plan.task for plan in runs.begun] == ["recommendation"]
 
@@ -164,10 +164,10 @@ def test_it_begins_when_asked_however_few_there_are(made: Made) -> None:
     correct(store, 0, AFTER * 2)
     loop.turn("intent")
     assert runs.begun == []
-    store.audit("intent", ASKED, None, "ops", "before the sale")
+    store.audit.append("intent", ASKED, None, "ops", "before the sale")
     loop.turn("intent")
     assert len(runs.begun) == 1
-    assert store.audits("intent")[0].why == "asked for by ops: before the sale"
+    assert store.audit.entries("intent")[0].reason == "asked for by ops: before the sale"
     runs.result = Result("refused", "worse")
     loop.turn("intent")
     loop.turn("intent")  # the question was answered
@@ -208,4 +208,4 @@ def test_a_version_that_never_got_a_release_moves_nothing(made: Made, tmp_path: 
     loop, store, runs = made()
     loop.turn("intent")
     assert runs.begun == []
-    assert Rollout(tmp_path, store, "intent", "a test").store.audits("intent") == []
+    assert Rollout(tmp_path, store, "intent", "a test").store.audit.entries("intent") == []

@@ -86,9 +86,9 @@ def test_a_promotion_is_taken_back_when_its_answers_fail_and_for_a_while_only(wo
     assert turn(fails=100) == "2"
     write_release(world.home, now)
     assert turn(fails=100) == "1"
-    last = world.store.audits("intent")[0]
-    assert (last.action, last.version, last.who) == ("rollback", "1", "the loop")
-    assert last.why == "20.0% of 500 answers failed, and 0.0% before it"
+    last = world.store.audit.entries("intent")[0]
+    assert (last.action, last.version, last.actor) == ("rollback", "1", "the loop")
+    assert last.reason == "20.0% of 500 answers failed, and 0.0% before it"
     assert turn(fails=100) == "1"
 
 
@@ -105,7 +105,7 @@ def test_what_an_operator_withdrew_meanwhile_is_neither_promoted_nor_is_the_cham
     assert (world.release.champion, world.release.challenger) == ("2", None)
     world.loop.turn("intent")
     assert (world.release.champion, world.release.challenger) == ("2", None)
-    assert [entry.who for entry in world.store.audits("intent")] == ["ops"] * 4
+    assert [entry.actor for entry in world.store.audit.entries("intent")] == ["ops"] * 4
 
 
 def test_the_loop_does_not_return_to_a_version_that_an_operator_has_just_replaced(world: World) -> None:
@@ -129,7 +129,7 @@ def test_a_challenger_that_no_replica_could_load_is_taken_out(
         world.loop.turn("intent")
     assert world.release.challenger == challenger
     if challenger is None:
-        assert "no replica could load it" in world.store.audits("intent")[0].why
+        assert "no replica could load it" in world.store.audit.entries("intent")[0].reason
 
 
 @pytest.mark.parametrize(("fails", "challenger"), [(0, "3"), (300, None)])
@@ -155,9 +155,9 @@ def test_without_a_database_a_promotion_that_fails_is_taken_back(lonely_world: W
 def test_the_loop_hands_over_what_was_moved_without_a_database(world: World) -> None:
     away = Store("postgresql://nobody@127.0.0.1:1/none", patience_s=0.2)
     Rollout(world.home, away, "intent", "ops").rollback("now")
-    assert world.store.audits("intent")[0].action == "promote"
+    assert world.store.audit.entries("intent")[0].action == "promote"
     world.loop.turn("intent")
-    assert world.store.audits("intent")[0].action == "rollback"
+    assert world.store.audit.entries("intent")[0].action == "rollback"
 
 
 def test_the_registry_follows_each_move_whoever_made_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

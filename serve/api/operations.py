@@ -97,12 +97,12 @@ class _Operators:
     async def retrain(self, request: Request) -> Response:
         """202: the loop starts it within seconds; `retraining` says how far it is, the audit log what came of it."""
         asked = await self._asked(request, Move)
-        await self._with_store(lambda store: store.audit(self._task, ASKED, None, asked.who, asked.why))
+        await self._with_store(lambda store: store.audit.append(self._task, ASKED, None, asked.who, asked.why))
         return json_response({"status": "asked"}, 202)
 
     async def retraining(self, request: Request) -> Response:
         self._authorize(request)
-        running = await self._with_store(lambda store: store.is_locked(lock_of(self._task)))
+        running = await self._with_store(lambda store: store.locks.is_held(lock_of(self._task)))
         home = self._replica.config.home
         return json_response(await asyncio.to_thread(read_progress, home, self._task, running=running))
 
@@ -111,16 +111,23 @@ class _Operators:
         user = self._replica.recorder.hashed(asked.user)
         assert user is not None
         await self._replica.recorder.flush()
-        erased = await self._with_store(lambda store: store.erase(user, who=asked.who, why=asked.why))
+        erased = await self._with_store(lambda store: store.privacy.erase(user, actor=asked.who, reason=asked.why))
         return json_response(
             {"predictions": erased.predictions, "feedback": erased.feedback, "learned_by": erased.versions}
         )
 
     async def audit(self, request: Request) -> Response:
         self._authorize(request)
-        entries = await self._with_store(lambda store: store.audits(self._task))
-        fields = ("at", "action", "version", "who", "why", "detail")
-        return json_response({"audit": [{name: getattr(entry, name) for name in fields} for entry in entries]})
+        entries = await self._with_store(lambda store: store.audit.entries(self._task))
+        fields = {
+            "at": "at",
+            "action": "action",
+            "version": "version",
+            "who": "actor",
+            "why": "reason",
+            "detail": "detail",
+        }
+        return json_response({"audit": [{k: getattr(entry, name) for k, name in fields.items()} for entry in entries]})
 
     async def _asked(self, request: Request, model: type[Model]) -> Model:
         """What is asked for. Raises as `refuse_pages`, `authorize` and `validate` do; each change goes through here."""

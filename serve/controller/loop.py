@@ -122,11 +122,11 @@ class Loop:
 
     def _expire(self) -> None:
         if time.monotonic() >= self._expire_at:
-            self._opened().expire(utc_now() - timedelta(days=self._config.feedback.log.keep_days))
+            self._opened().predictions.expire(utc_now() - timedelta(days=self._config.feedback.log.keep_days))
             self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
 
     def _learn(self, task: str, watched: _Watched) -> None:
-        counts = self._opened().counts(task)
+        counts = self._opened().feedback.counts(task)
         self._metrics.corrections(task, counts)
         self._retrain(task, watched, counts["waiting"])
 
@@ -142,23 +142,23 @@ class Loop:
         else:  # some of those may have been learned in a terminal, erased or taken back since
             watched.left_waiting = min(watched.left_waiting, waiting)
         if (why := self._reason(task, watched, waiting)) is not None:
-            self._store.audit(task, "retrain started", None, WHO, why)
+            self._store.audit.append(task, "retrain started", None, WHO, why)
             watched.run = self._start_run(plan_of(self._config, task))
 
     def _reason(self, task: str, watched: _Watched, waiting: int) -> str | None:
         """Why to retrain now, if there is a reason."""
         rules = self._config.learning
-        for entry in self._store.audits(task, 20):
+        for entry in self._store.audit.entries(task, 20):
             if entry.action == "retrain started":
                 break
             if entry.action == ASKED:
-                return f"asked for by {entry.who}: {entry.why}"
+                return f"asked for by {entry.actor}: {entry.reason}"
         if not rules.automatic or time.monotonic() < watched.not_before:
             return None
         new = waiting - watched.left_waiting
         if new >= rules.after:
             return f"{waiting} corrections wait"
-        oldest = self._store.oldest_waiting(task) if rules.every_hours is not None and new > 0 else None
+        oldest = self._store.feedback.oldest_waiting(task) if rules.every_hours is not None and new > 0 else None
         if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
             return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
         # A ranking reads a history and candidates: what their drift would be, the test does not know.
@@ -213,7 +213,7 @@ class Loop:
     def _accuracy(self, task: str, age_s: float) -> dict[str, tuple[int, int]] | None:
         """What users said in the last seconds; None when the store does not answer."""
         try:
-            return self._opened().live_accuracy(task, utc_now() - timedelta(seconds=age_s))
+            return self._opened().feedback.live_accuracy(task, utc_now() - timedelta(seconds=age_s))
         except StoreError as error:
             log.warning("%s: nothing is known of the live accuracy: %s", task, error)
             return None

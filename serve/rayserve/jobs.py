@@ -69,7 +69,7 @@ def _drift(config: Config, task: str) -> str:
     os.nice(_NICE)
     store = Store.open(config.feedback.store_url(config.home))
     since = utc_now() - timedelta(days=config.feedback.log.keep_days)
-    rows = sorted(store.latest_predictions(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
+    rows = sorted(store.predictions.latest(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
     lengths = [len(text) for row in rows for text in row.input]
     scores = [answer["score"] for row in rows for answer in row.output]
     for test, values in ((drift_of_inputs, lengths), (drift_of_confidence, scores)):
