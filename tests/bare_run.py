@@ -40,23 +40,23 @@ class Run:
             NewFeedback("intent", "desk", True, start + timedelta(seconds=n), "refund", text=f"text {n}", user=f"u{n}")
             for n in range(first, first + count)
         ]
-        return [receipt.id or 0 for receipt in self.store.add_feedback(items, keep_days=30)]
+        return [receipt.id or 0 for receipt in self.store.feedback.add(items, keep_days=30)]
 
     def take_back(self, number: int) -> None:
         item = NewFeedback(
             "intent", "desk", False, datetime.now(UTC), "refund", text=f"text {number}", user=f"u{number}"
         )
-        assert self.store.add_feedback([item], keep_days=30)[0].outcome == "replaced"
+        assert self.store.feedback.add([item], keep_days=30)[0].outcome == "replaced"
 
     def later(self) -> None:
         """When the leases of a run that was killed have expired."""
-        self.store.clock = lambda: datetime.now(UTC) + timedelta(minutes=5)
+        self.store.database.clock = lambda: datetime.now(UTC) + timedelta(minutes=5)
 
     def __call__(self, **changes: Any) -> Result:
         return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None)
 
     def states(self) -> dict[str, int]:
-        return {state: count for state, count in self.store.counts("intent").items() if count}
+        return {state: count for state, count in self.store.feedback.counts("intent").items() if count}
 
     # The three steps of models.retraining.families.Learner
 

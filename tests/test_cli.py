@@ -231,14 +231,14 @@ def test_the_aliases_of_mlflow_follow_the_release(trained: Path) -> None:
 def test_dead_letters_are_listed_and_put_back(tmp_path: Path) -> None:
     store = Store.open(f"sqlite:///{tmp_path / 'feedback.db'}")
     correction = NewFeedback("intent", "desk", True, datetime.now(UTC), "refund", text="where is [/it]?")
-    assert store.add_feedback([correction], keep_days=30)[0].outcome == "accepted"
-    [sample] = store.lease("intent", "a", 9, 60)
-    store.give_back("a", reason="it was refused", failed=[sample.id])
+    assert store.feedback.add([correction], keep_days=30)[0].outcome == "accepted"
+    [sample] = store.queue.lease("intent", "a", 9, 60)
+    store.queue.give_back("a", reason="it was refused", failed=[sample.id])
     listed = flywheel("dead-letters", "intent", home=tmp_path)
     assert "desk refund: where is [/it]?\n    it was refused\n" in listed.stdout
     done = flywheel("dead-letters", "intent", "--requeue", "--why", "a wrong bound", home=tmp_path)
     assert "1 corrections wait again" in done.stdout
-    assert store.counts("intent")["waiting"] == 1
-    [entry] = store.audits("intent")
-    assert (entry.action, entry.why, entry.detail) == ("requeue", "a wrong bound", {"corrections": 1})
+    assert store.feedback.counts("intent")["waiting"] == 1
+    [entry] = store.audit.entries("intent")
+    assert (entry.action, entry.reason, entry.detail) == ("requeue", "a wrong bound", {"corrections": 1})
     store.close()

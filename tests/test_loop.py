@@ -139,7 +139,7 @@ def test_what_a_killed_run_held_starts_the_next_when_its_lease_has_expired(made:
     store.queue.lease("intent", "killed", AFTER, 60)
     loop.step_task("intent")
     assert runs.begun == []
-    store.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
+    store.database.clock = lambda: datetime.now(UTC) + timedelta(minutes=2)
     loop.step_task("intent")
     assert len(runs.begun) == 1
     assert store.audit.entries("intent")[0].reason == f"{AFTER} corrections wait"
@@ -212,3 +212,35 @@ def test_a_version_that_never_got_a_release_moves_nothing(made: Made, tmp_path: 
     loop.step_task("intent")
     assert runs.begun == []
     assert Rollout(tmp_path, store, "intent", "a test").store.audit.entries("intent") == []
+
+
+def test_a_request_waits_while_another_run_is_at_work(made: Made) -> None:
+    loop, store, runs = made(automatic=False)
+    store.locks.acquire("retrain-intent", "a terminal", 60)
+    store.retraining.request("intent", "ops", "before the sale")
+    loop.step_task("intent")
+    assert runs.begun == []
+    store.locks.release("retrain-intent", "a terminal")
+    loop.step_task("intent")
+    assert len(runs.begun) == 1
+    runs.result = Result("busy", "it is being retrained already")  # a terminal was faster
+    loop.step_task("intent")
+    assert len(runs.begun) == 2
+    runs.result = Result("released", "better", "2")
+    loop.step_task("intent")
+    assert [(r.state, r.outcome, r.version) for r in store.retraining.latest("intent")] == [("done", "released", "2")]
+
+
+def test_a_request_whose_controller_was_killed_is_served_by_the_next(made: Made) -> None:
+    loop, store, runs = made(automatic=False)
+    store.retraining.request("intent", "ops", "before the sale")
+    loop.step_task("intent")
+    successor, _, _ = made(automatic=False)
+    successor.step_task("intent")
+    assert len(runs.begun) == 1
+    for after in (10, 20):  # minutes: the lock of the first has expired, and so has that of its successor
+        later = made(automatic=False)
+        later[1].database.clock = lambda after=after: datetime.now(UTC) + timedelta(minutes=after)  # type: ignore[misc]
+        later[0].step_task("intent")
+        assert len(later[2].begun) == (1 if after == 10 else 0)  # a request that kills its run is not tried for ever
+    assert [r.state for r in store.retraining.latest("intent")] == ["failed"]

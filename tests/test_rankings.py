@@ -168,8 +168,8 @@ def shop(home: Path) -> Iterator[tuple[Path, Store]]:
             NewFeedback("recommendation", "shop", True, at, prediction_id=id_, item_id=item, event="buy")
             for item in (STAR["id"], told[3]["id"])
         ]
-    store.log_predictions(rows)
-    assert {receipt.outcome for receipt in store.add_feedback(events, keep_days=30)} == {"accepted"}
+    store.predictions.log(rows)
+    assert {receipt.outcome for receipt in store.feedback.add(events, keep_days=30)} == {"accepted"}
     yield home, store
     store.close()
 
@@ -190,11 +190,11 @@ def test_what_users_chose_is_ranked_higher_by_the_next_version(shop: tuple[Path,
     release = read_release(home, "recommendation")
     assert (release.champion, release.challenger, release.mode) == ("1", result.version, "canary")
     assert score_of_star(home, str(result.version)) > score_of_star(home, "1")
-    counts = store.counts("recommendation")
+    counts = store.feedback.counts("recommendation")
     assert counts["used"] > 100
     assert counts["waiting"] == result.left >= 20  # these judged, and are learned in the next run
     data = Bundle.open(home / "bundles" / "recommendation" / str(result.version)).manifest.data
     assert (data["parent"], data["samples"]) == ("1", counts["used"])
     assert data["fingerprint"] == load_behaviour().fingerprint
-    erased = store.erase("hash0")
+    erased = store.privacy.erase("hash0")
     assert erased.versions == {"recommendation": [result.version]}

@@ -44,7 +44,7 @@ def test_a_ranking_is_kept_without_the_name_of_its_user(recorder: Recorder, tmp_
     recorder.log(LoggedPrediction("1" * 32, "recommendation", "1", request, [{"id": "a"}], now, user=USER))
     asyncio.run(recorder.flush())
     recorder.stop()
-    (kept,) = recorder.store.latest_predictions("recommendation", now - timedelta(seconds=1), 10)
+    (kept,) = recorder.store.predictions.latest("recommendation", now - timedelta(seconds=1), 10)
     assert kept.user == kept.input["user"]["id"] == UserHasher(b"a secret of this test").hashed(USER)
     assert kept.input["user"]["history"] == ["mug"]
     assert not any(USER.encode() in file.read_bytes() for file in tmp_path.glob("feedback.db*"))
@@ -96,7 +96,7 @@ def test_all_of_an_answer_is_kept_but_what_is_personal(recorder: Recorder) -> No
     )
     recorder.log(given)
     asyncio.run(recorder.flush())
-    (kept,) = recorder.store.latest_predictions("intent", now, 10)
+    (kept,) = recorder.store.predictions.latest("intent", now, 10)
     clean = "write to [email]"
     hashed = UserHasher(b"a secret of this test").hashed(USER)
     output = [{"label": clean, "score": 0.5}]
@@ -114,10 +114,10 @@ def answers(recorder: Recorder, count: int) -> datetime:
 def test_a_flush_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
     now = answers(recorder, 5_000)
     asyncio.run(recorder.flush())
-    assert len(recorder.store.latest_predictions("intent", now, 10_000)) == 5_000
+    assert len(recorder.store.predictions.latest("intent", now, 10_000)) == 5_000
 
 
 def test_a_stop_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
     now = answers(recorder, 5_000)
     recorder.stop()
-    assert len(recorder.store.latest_predictions("intent", now, 10_000)) == 5_000
+    assert len(recorder.store.predictions.latest("intent", now, 10_000)) == 5_000

@@ -47,7 +47,7 @@ def learner(parent: Path, tmp_path: Path) -> Iterator[tuple[Path, Store]]:
     store = Store.open(f"sqlite:///{home / 'feedback.db'}")
     start = datetime.now(UTC) - timedelta(hours=1)
     texts = [PLANTED, *(correction.text for correction in CORRECTIONS)]
-    store.add_feedback(
+    store.feedback.add(
         [
             NewFeedback("intent", "desk", True, start + timedelta(seconds=n), NEW, text=text, user=f"u{n}")
             for n, text in enumerate(texts)
@@ -86,10 +86,10 @@ def test_a_new_label_is_learned_judged_and_tried(learner: tuple[Path, Store]) ->
     release = read_release(home, "intent")
     assert (release.champion, release.challenger, release.mode) == ("1", result.version, "canary")
     assert labels(home, str(result.version), UNSEEN) == [NEW, NEW]
-    counts = store.counts("intent")
+    counts = store.feedback.counts("intent")
     assert counts["used"] > 0
     assert counts["leased"] == 0
-    assert [entry.action for entry in reversed(store.audits("intent"))] == ["canary", "retrain released"]
+    assert [entry.action for entry in reversed(store.audit.entries("intent"))] == ["canary", "retrain released"]
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     version = mlflow.MlflowClient().get_model_version_by_alias("intent", "challenger")
     assert str(version.version) == result.version
@@ -98,7 +98,7 @@ def test_a_new_label_is_learned_judged_and_tried(learner: tuple[Path, Store]) ->
     for file in [*(home / "mlartifacts").rglob("*.*"), *(home / "bundles" / "intent" / str(result.version)).rglob("*")]:
         if file.is_file() and file.suffix != ".onnx":
             assert b"zabaglione" not in file.read_bytes(), file
-    erased = store.erase("u0")
+    erased = store.privacy.erase("u0")
     assert erased.feedback
     assert erased.versions == {"intent": [result.version]}
     assert not (home / "work").exists() or not list((home / "work").iterdir())
@@ -120,8 +120,8 @@ def test_a_candidate_that_fails_its_gate_is_refused_and_changes_nothing(learner:
     assert result.version is None
     assert read_release(home, "intent") == before
     assert [path.name for path in (home / "bundles" / "intent").glob("[!.]*")] == ["1"]
-    assert store.counts("intent")["dead"] > 0  # one attempt was all they had
-    assert "refused" in store.dead_letters("intent")[0].reason
+    assert store.feedback.counts("intent")["dead"] > 0  # one attempt was all they had
+    assert "refused" in store.queue.dead_letters("intent")[0].reason
     mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
     found = mlflow.MlflowClient().search_runs(
         [mlflow.get_experiment_by_name("intent").experiment_id], "tags.verdict = 'refused'"
@@ -148,16 +148,19 @@ def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner:
         while process.stdout.readline().strip() != "training":
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-    leased = store.counts("intent")["leased"]
+    leased = store.feedback.counts("intent")["leased"]
     assert leased >= 20
     assert run(home, store).outcome == "busy"  # its lock has not expired yet
     later = Store(f"sqlite:///{home / 'feedback.db'}", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
-    assert (later.counts("intent")["waiting"], later.counts("intent")["leased"]) == (leased, 0)  # the loop begins anew
+    assert (later.feedback.counts("intent")["waiting"], later.feedback.counts("intent")["leased"]) == (
+        leased,
+        0,
+    )  # the loop begins anew
     assert len(list((home / "work").iterdir())) == 1
     sweep(home, "intent")
     assert list((home / "work").iterdir()) == []
-    assert later.acquire("retrain-intent", "another", 1)
-    assert len(later.lease("intent", "another", 100, 1)) == leased
+    assert later.locks.acquire("retrain-intent", "another", 1)
+    assert len(later.queue.lease("intent", "another", 100, 1)) == leased
     assert read_release(home, "intent").champion == "1"
 
 
@@ -165,7 +168,7 @@ def test_too_few_corrections_are_left_in_the_queue(learner: tuple[Path, Store]) 
     home, store = learner
     result = run(home, store, least=1000)
     assert result.outcome == "too_few"
-    counts = store.counts("intent")
+    counts = store.feedback.counts("intent")
     assert counts["waiting"] >= 20
     assert counts["waiting"] + counts["dropped"] == 31  # a few are the same but for a word
     assert counts["dead"] == counts["leased"] == counts["quarantined"] == 0

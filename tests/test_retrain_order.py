@@ -45,8 +45,8 @@ def test_a_refusal_counts_against_what_the_candidate_had_learned_and_not_against
     assert run.states() == {"waiting": 100}
     assert run(attempts=2).outcome == "refused"
     assert run.states() == {"waiting": 20, "dead": 80}
-    assert run.learned[0] == run.learned[1] == [letter.sample.text for letter in run.store.dead_letters("intent")]
-    assert "It was looked at" in run.store.dead_letters("intent")[0].reason
+    assert run.learned[0] == run.learned[1] == [letter.sample.text for letter in run.store.queue.dead_letters("intent")]
+    assert "It was looked at" in run.store.queue.dead_letters("intent")[0].reason
 
 
 def test_an_error_counts_against_corrections_while_they_are_learned_and_not_before_or_after(
@@ -77,7 +77,7 @@ def test_a_candidate_that_learned_what_was_taken_back_meanwhile_becomes_no_versi
 
 def test_a_candidate_that_learned_what_was_erased_meanwhile_becomes_no_version(run: Run) -> None:
     run.correct(0, 3)
-    run.during = lambda: run.store.erase("u1")
+    run.during = lambda: run.store.privacy.erase("u1")
     assert run().outcome == "outdated"
     assert local_versions(run.home, "intent") == ["1"]
     assert run.states() == {"waiting": 2}
@@ -91,7 +91,7 @@ def test_a_candidate_whose_champion_was_replaced_meanwhile_becomes_no_version(ru
     assert run(attempts=1) == Result("outdated", sentence)
     assert (read_release(run.home, "intent").champion, read_release(run.home, "intent").challenger) == ("7", None)
     assert run.states() == {"waiting": 3}
-    assert run.store.audits("intent")[0].action == "retrain outdated"
+    assert run.store.audit.entries("intent")[0].action == "retrain outdated"
     run.during = lambda: None
     assert run().outcome == "released"
     assert run.champion == "7"
@@ -102,12 +102,12 @@ def test_a_run_that_lost_its_lock_releases_nothing(run: Run) -> None:
 
     def sleep() -> None:
         run.later()
-        assert run.store.acquire("retrain-intent", "another", 600)
+        assert run.store.locks.acquire("retrain-intent", "another", 600)
 
     run.during = sleep
     assert run() == Result("outdated", "Another run has begun meanwhile.")
     assert local_versions(run.home, "intent") == ["1"]
-    assert run.store.is_locked("retrain-intent")
+    assert run.store.locks.is_held("retrain-intent")
 
 
 def test_a_run_whose_corrections_another_has_learned_while_it_slept_releases_nothing(run: Run) -> None:
@@ -115,10 +115,10 @@ def test_a_run_whose_corrections_another_has_learned_while_it_slept_releases_not
 
     def sleep() -> None:
         run.later()
-        assert run.store.acquire("retrain-intent", "another", 60)
-        assert len(run.store.lease("intent", "another", 9, 60)) == 3
-        run.store.settle("another", dict.fromkeys(ids, ("used", None)))
-        run.store.release_lock("retrain-intent", "another")
+        assert run.store.locks.acquire("retrain-intent", "another", 60)
+        assert len(run.store.queue.lease("intent", "another", 9, 60)) == 3
+        run.store.queue.settle("another", dict.fromkeys(ids, ("used", None)))
+        run.store.locks.release("retrain-intent", "another")
 
     run.during = sleep
     assert run().outcome == "outdated"
@@ -142,7 +142,7 @@ def test_a_version_that_was_outdated_while_it_was_registered_is_gone(run: Run, m
     assert [file for file in (run.home / "mlartifacts").rglob("*") if file.name == MANIFEST] == []
     # MLflow's own version 1 is of a number that was taken here.
     assert [found.version for found in mlflow.MlflowClient().search_model_versions("name='intent'")] == [1]
-    assert run.store.erase("u0").versions == {}
+    assert run.store.privacy.erase("u0").versions == {}
 
 
 def test_erasure_names_the_versions_that_replayed_it_and_stops_the_run_that_does(run: Run) -> None:
@@ -150,9 +150,9 @@ def test_erasure_names_the_versions_that_replayed_it_and_stops_the_run_that_does
     assert run(start="promote").version == "2"
     run.correct(10, 1)
     assert run(start="promote").version == "3"
-    assert run.store.erase("u0").versions == {"intent": ["2", "3"]}
+    assert run.store.privacy.erase("u0").versions == {"intent": ["2", "3"]}
     run.correct(20, 1)
-    run.during = lambda: run.store.erase("u1")
+    run.during = lambda: run.store.privacy.erase("u1")
     assert run() == Result("outdated", "1 of the corrections were taken back while they were learned.")
     assert local_versions(run.home, "intent") == ["1", "2", "3"]
     assert run.states() == {"used": 1, "waiting": 1}
@@ -204,7 +204,7 @@ def test_corrections_of_a_version_that_serves_are_not_learned_again_when_its_run
 ) -> None:
     run.correct(0, 3)
     with monkeypatch.context() as patched:
-        patched.setattr(run.store, "settle", lambda owner, verdicts: kill() if verdicts else 0)
+        patched.setattr(run.store.queue, "settle", lambda owner, verdicts: kill() if verdicts else 0)
         with pytest.raises(Killed):
             run()
     assert run.states() == {"leased": 3}
@@ -224,7 +224,7 @@ def test_a_store_that_is_away_when_a_version_was_released_does_not_have_it_learn
 
     run.correct(0, 3)
     with monkeypatch.context() as patched:
-        patched.setattr(run.store, "settle", lambda owner, verdicts: away() if verdicts else 0)
+        patched.setattr(run.store.queue, "settle", lambda owner, verdicts: away() if verdicts else 0)
         assert (run().outcome, run.states()) == ("released", {"leased": 3})
     run.later()
     assert run().outcome == "too_few"

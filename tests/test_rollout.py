@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from models.releases import audit_outbox
 from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release, release_path
 from models.releases.rollout import Rollout
 from serve.config import RolloutConfig
-from serve.controller.canary_analysis import Verdict, VersionCounts, decide, watch
+from serve.controller.canary_analysis import RolloutDecision, VersionCounts, decide, watch
 from serve.engine.routing import Router
 from serve.errors import NotFound
 from tests.conftest import start_server, stop_server
@@ -58,8 +59,8 @@ def test_shadow_and_pinned_versions() -> None:
     assert router.choose("2") == "second"
     with pytest.raises(NotFound):
         router.choose("3")
-    assert (router.traffic("1"), router.traffic("2")) == (1.0, 0.0)
-    assert (Router(CANARY, LOADED).traffic("1"), Router(CANARY, LOADED).traffic("2")) == (0.9, 0.1)
+    assert (router.release.traffic("1"), router.release.traffic("2")) == (1.0, 0.0)
+    assert (Router(CANARY, LOADED).release.traffic("1"), Router(CANARY, LOADED).release.traffic("2")) == (0.9, 0.1)
 
 
 @pytest.fixture
@@ -80,10 +81,10 @@ def test_moves_change_the_release_and_are_all_in_the_audit_log(rollout: Rollout)
     back = rollout.rollback("worse after all")
     assert (back.champion, back.previous) == ("1", None)
     assert read_release(rollout.home, "intent") == back
-    entries = rollout.store.audits("intent")
+    entries = rollout.store.audit.entries("intent")
     assert [entry.action for entry in reversed(entries)] == ["promote", "shadow", "canary", "promote", "rollback"]
-    assert {entry.who for entry in entries} == {"a test"}
-    assert entries[0].why == "worse after all"
+    assert {entry.actor for entry in entries} == {"a test"}
+    assert entries[0].reason == "worse after all"
     assert entries[0].detail == {"withdrawn": "2"}
 
 
@@ -106,7 +107,7 @@ def test_a_rollback_that_names_its_version_is_harmless_when_repeated(rollout: Ro
     rollout.challenge("3", "canary", 0.5, "try again")
     back = rollout.rollback("the champion is what is bad", "2")
     assert (back.champion, back.challenger) == ("1", None)
-    assert rollout.store.audits("intent")[0].detail == {"withdrawn": "2"}
+    assert rollout.store.audit.entries("intent")[0].detail == {"withdrawn": "2"}
 
 
 @pytest.mark.parametrize(
@@ -157,23 +158,32 @@ def test_a_rollback_needs_no_database_and_is_in_the_audit_log_when_it_is_back(ro
     kept = rollout.home / "audit" / "intent.jsonl"
     unreachable = Store("postgresql://nobody@127.0.0.1:1/none", patience_s=0.2)
     assert Rollout(rollout.home, unreachable, "intent", "ops").rollback("now").champion == "1"
-    assert rollout.store.audits("intent")[0].action == "promote"
+    assert rollout.store.audit.entries("intent")[0].action == "promote"
     with kept.open("ab") as file:
         file.write(b'{"at": "20')  # a crash, while another was written
     assert Rollout(rollout.home, unreachable, "intent", "ops").promote("3", "next").champion == "3"
     lines = kept.read_bytes()
 
     audit_outbox.flush(rollout.home, "intent", rollout.store)
-    entries = rollout.store.audits("intent")
-    assert [(entry.action, entry.version, entry.who, entry.why) for entry in entries[:2]] == [
+    entries = rollout.store.audit.entries("intent")
+    assert [(entry.action, entry.version, entry.actor, entry.reason) for entry in entries[:2]] == [
         ("promote", "3", "ops", "next"),
         ("rollback", "1", "ops", "now"),
     ]
     assert entries[1].detail == {"withdrawn": "2"}
     kept.write_bytes(lines)  # as a crash leaves it between the transaction and the file
     audit_outbox.flush(rollout.home, "intent", rollout.store)
-    assert rollout.store.audits("intent") == entries
+    assert rollout.store.audit.entries("intent") == entries
     assert kept.stat().st_size == 0
+
+
+def test_an_entry_that_an_earlier_flywheel_left_on_its_way_arrives(rollout: Rollout) -> None:
+    kept = rollout.home / "audit" / "intent.jsonl"
+    old = {"at": "2026-05-01T12:00:00+00:00", "task": "intent", "action": "rollback", "version": "1"}
+    kept.write_text(json.dumps(old | {"who": "ops", "why": "worse", "detail": {}}) + "\n[1]\n")
+    audit_outbox.flush(rollout.home, "intent", rollout.store)
+    entry = rollout.store.audit.entries("intent")[0]
+    assert (entry.action, entry.actor, entry.reason) == ("rollback", "ops", "worse")
 
 
 FINE = VersionCounts(answers=500, texts=400, seconds=4.0)
@@ -214,7 +224,7 @@ def test_what_evidence_decides(
     step: str,
 ) -> None:
     decision = decide(release, challenger, champion, accuracy, age, RULES)
-    assert isinstance(decision, Verdict)
+    assert isinstance(decision, RolloutDecision)
     assert decision.step == step, decision.reason
     assert decision.reason
 

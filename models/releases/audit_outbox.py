@@ -9,19 +9,19 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from sqlalchemy import Connection, insert, select
-
 from models.feedback.store import Audit, Store
-from models.feedback.store.schema import audit_log
 
 log = logging.getLogger("flywheel.audit_outbox")
+
+_OLD_NAMES = {"who": "actor", "why": "reason"}
+"""as earlier versions of Flywheel wrote them: a line of theirs may still be on its way"""
 
 
 def append(home: Path, entry: Audit) -> None:
@@ -41,24 +41,15 @@ def flush(home: Path, task: str, store: Store) -> None:
     with _locked(home, task) as file:
         file.seek(0)
         entries = [entry for line in file if line.strip() and (entry := _read(line)) is not None]
-        store.write(lambda connection: _add(connection, entries))
+        store.audit.append_once(entries)  # a crash before the file was emptied leaves what the store has already
         file.truncate(0)
-
-
-def _add(connection: Connection, entries: Sequence[Audit]) -> None:
-    c = audit_log.c
-    for entry in entries:
-        # A crash after the last transaction, and before the file was emptied, has left what the store has already.
-        same = select(c.id).where(c.task == entry.task, c.at == entry.at, c.action == entry.action, c.who == entry.who)
-        if connection.execute(same).first() is None:
-            connection.execute(insert(audit_log).values(**asdict(entry)))
 
 
 def _read(line: bytes) -> Audit | None:
     try:
-        values = json.loads(line)
+        values = {_OLD_NAMES.get(name, name): value for name, value in json.loads(line).items()}
         return Audit(**{**values, "at": datetime.fromisoformat(values["at"])})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         log.error("an entry for the audit log was torn by a crash: %r", line)
         return None
 

@@ -118,7 +118,7 @@ class Rollout:
         write_release(self.home, release)
         log.warning("%s: %s of version %s by %s: %s", self.task, action, version, self.who, why)
         try:
-            entry = Audit(self.store.clock(), self.task, action, version, self.who, why, detail)
+            entry = Audit(self.store.database.clock(), self.task, action, version, self.who, why, detail)
             audit_outbox.append(self.home, entry)
             audit_outbox.flush(self.home, self.task, self.store)
         except Exception as error:

@@ -62,7 +62,7 @@ class _Champion:
     def _used(self, limit: int | None = None) -> list[Sample]:
         """What the champion or a version before it has learned; never what a version learned that was withdrawn."""
         line = ancestry(self.home, self.plan.task, self.champion)
-        return self.store.used(self.plan.task, line, limit)
+        return self.store.feedback.used(self.plan.task, line, limit)
 
 
 class TextLearner(_Champion):

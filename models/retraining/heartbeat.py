@@ -21,8 +21,8 @@ def held(store: Store, lock: str, owner: str, lost: threading.Event) -> Iterator
     done = threading.Event()
 
     def renew() -> None:
-        if store.acquire(lock, owner, LEASE_S):
-            store.renew(owner, LEASE_S)
+        if store.locks.acquire(lock, owner, LEASE_S):
+            store.queue.renew(owner, LEASE_S)
         else:
             lost.set()
 

@@ -49,7 +49,7 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
     """One run. Every way it can end is a Result and an entry in the audit log; only interruption raises."""
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     lock = lock_of(plan.task)
-    if not store.acquire(lock, owner, LEASE_S):
+    if not store.locks.acquire(lock, owner, LEASE_S):
         return Result("busy", f"{plan.task} is being retrained already.")
     progress = ProgressFile(home, plan.task)
 
@@ -62,8 +62,8 @@ def retrain(plan: Plan, home: Path, store: Store, who: str, report: Stage) -> Re
         # While the lock is held: without it, a progress that has not ended means that the run was killed.
         progress.end(result.outcome, result.sentence, result.version)
     finally:
-        quietly(lambda: store.release_lock(lock, owner))
-    quietly(lambda: store.audit(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
+        quietly(lambda: store.locks.release(lock, owner))
+    quietly(lambda: store.audit.append(plan.task, f"retrain {result.outcome}", result.version, who, result.sentence))
     return result
 
 
@@ -108,12 +108,12 @@ class _Run:
         champion = release.champion
         self.report("curating", 0, 0)
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
-        store.follow_versions(plan.task, live)
-        samples = store.lease(plan.task, self.owner, plan.most, LEASE_S)
+        store.lineage.follow_versions(plan.task, live)
+        samples = store.queue.lease(plan.task, self.owner, plan.most, LEASE_S)
         learner = learner_of(plan, self.home, champion, store)
         curated = learner.curate(samples)
-        store.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
-        store.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
+        store.queue.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
+        store.queue.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
         learn, judge = _split(curated.kept, plan.held_out)
         if len(learn) < plan.least:
             left = self.give_back("too few corrections for a run")
@@ -143,7 +143,7 @@ class _Run:
         self._release(version, verdict.sentence, release)
         left = 0
         try:
-            store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
+            store.queue.settle(self.owner, dict.fromkeys(learned, ("used", None)))
             left = self.give_back("judged a candidate; to be learned in a later run")
         except StoreError as error:
             log.warning("%s: the next run settles what version %s has learned: %s", plan.task, version, error)
@@ -152,7 +152,7 @@ class _Run:
 
     def give_back(self, why: str, failed: Sequence[int] = ()) -> int:
         """Everything that is still held; how many wait again."""
-        counts = self.store.give_back(self.owner, reason=why, failed=failed, most_attempts=self.plan.attempts)
+        counts = self.store.queue.give_back(self.owner, reason=why, failed=failed, most_attempts=self.plan.attempts)
         return counts["waiting"]
 
     def _log_refused(self, candidate: Candidate, verdict: Verdict, pages: Sequence[Path]) -> None:
@@ -172,9 +172,9 @@ class _Run:
 
         A machine that slept, or a store that was away for longer than the lock lasts, lets another run begin.
         """
-        if self.lost.is_set() or not self.store.acquire(lock_of(self.plan.task), self.owner, LEASE_S):
+        if self.lost.is_set() or not self.store.locks.acquire(lock_of(self.plan.task), self.owner, LEASE_S):
             raise Outdated("Another run has begun meanwhile.")
-        if gone := self.store.not_held(self.owner, learned):
+        if gone := self.store.queue.not_held(self.owner, learned):
             raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
         now = read_release(self.home, self.plan.task)
         if now.champion != before.champion:
@@ -199,7 +199,7 @@ class _Run:
         version = register_candidate(candidate, self.home, pages)
         try:
             release = self._recheck(before, learned)  # MLflow may have taken its time
-            if gone := self.store.trained_on(version, [*learned, *replayed]):
+            if gone := self.store.lineage.trained_on(version, [*learned, *replayed]):
                 raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
         except Exception:
             Registry(self.home).withdraw(self.plan.task, version)

@@ -180,11 +180,11 @@ def dead_letters(
     get_task(task)
     store = Store.open(settings.feedback.store_url(settings.home))
     if requeue:
-        count = store.requeue(task)
-        store.audit(task, "requeue", None, _who(), why, {"corrections": count})
+        count = store.queue.requeue(task)
+        store.audit.append(task, "requeue", None, _who(), why, {"corrections": count})
         out.print(f"{task}: {count} corrections wait again")
         return
-    letters = store.dead_letters(task)
+    letters = store.queue.dead_letters(task)
     for sample, reason in letters:
         line = f"{sample.id} {sample.at:%Y-%m-%d} {sample.source} {sample.label}: {sample.text}\n    {reason}"
         out.print(line, highlight=False, markup=False)
@@ -209,7 +209,8 @@ def erase(
     settings = load_config(config)
     secret = settings.feedback.secret.get_secret_value() if settings.feedback.secret else None
     hashed = UserHasher.open(settings.home, secret).hashed(user)
-    erased = Store.open(settings.feedback.store_url(settings.home)).erase(hashed, who=_who(), why=why)
+    store = Store.open(settings.feedback.store_url(settings.home))
+    erased = store.privacy.erase(hashed, actor=_who(), reason=why)
     out.print(f"erased {erased.predictions} predictions and {erased.feedback} corrections", highlight=False)
     for task, versions in erased.versions.items():
         out.print(f"{task}: learned by version {', '.join(versions)}, which remember it; no later training reads it")

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
-from models.retraining.plan import Plan, Result
+from models.retraining.plan import Plan, Result, lock_of
 from models.tasks.base import get_task
 from serve.config import Config
 from serve.controller.workers import ACTOR, Workers
@@ -57,13 +57,16 @@ class RetrainingReconciler:
             self._start(reason)
 
     def _start(self, reason: str) -> None:
-        self._store.retraining.start(self._task)
+        self._store.retraining.start_all(self._task)
         self._store.audit.append(self._task, "retrain started", None, ACTOR, reason)
         self._run = self._workers.start_retraining(plan_of(self._config, self._task))
 
     def _end(self, result: Result) -> None:
         busy = result.outcome == "busy"
-        self._store.retraining.finish(self._task, result.outcome, result.sentence, result.version)
+        if busy:  # that run may have begun before what was asked for had arrived
+            self._store.retraining.postpone(self._task)
+        else:
+            self._store.retraining.finish(self._task, result.outcome, result.sentence, result.version)
         self._run = None
         self._left_waiting = result.left
         self._not_before = time.monotonic() + (_RETRY_AFTER_S if busy or result.outcome == "failed" else 0.0)
@@ -73,7 +76,9 @@ class RetrainingReconciler:
     def _reason(self, waiting: int) -> str | None:
         """Why to retrain now; None when there is no reason."""
         rules = self._config.learning
-        if (request := self._store.retraining.next(self._task)) is not None:
+        self._store.retraining.recover(self._task, lock_of(self._task))
+        request = self._store.retraining.next(self._task)
+        if request is not None and not self._store.locks.is_held(lock_of(self._task)):
             return f"requested by {request.actor}: {request.reason}"
         if not rules.automatic or time.monotonic() < self._not_before:
             return None

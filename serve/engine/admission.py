@@ -10,9 +10,9 @@ _CUT = 0.9
 _CUT_EVERY = 0.1  # of the target: what was let in before a cut is late for about a target's time
 _MIN_SHARE = 0.25
 _REGAINED_A_SECOND = 0.03
-# Where even the shortest text would wait for all of the bound but this share, the replica is full, and for this share of
-# the target a proxy may refuse in its place: the queue is long enough to lose nothing by it. Not where many texts are
-# cached, for those are answered however full the replica is.
+# Where even the shortest text would wait for all of the bound but this share, the replica is full, and for this share
+# of the target a proxy may refuse in its place: the queue is long enough to lose nothing by it. Not where many texts
+# are cached, for those are answered however full the replica is.
 _UNSEEN = 0.1
 _MAX_UNSEEN_S = 0.5
 _FEW = 0.05
@@ -43,7 +43,7 @@ class Admission:
         self._cached_share += _DECAY * (cached - self._cached_share)
 
     def full_s(self, min_wait_s: float) -> float:
-        """Seconds for which a proxy may refuse every request, where the shortest text would wait `min_wait_s`; 0: none."""
+        """Seconds for which a proxy may refuse all requests, when the shortest text would wait `min_wait_s`."""
         if min_wait_s < (1 - _UNSEEN) * self.bound_s or self._cached_share > _FEW:
             return 0.0
         return min(_UNSEEN * self._target_s, _MAX_UNSEEN_S)

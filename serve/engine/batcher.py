@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from export.tokenizer import Ids
 from serve.config import Batching
-from serve.engine.queue import Entry, Job, Row, RequestQueue
+from serve.engine.queue import Entry, Job, RequestQueue, Row
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
 
@@ -76,8 +76,8 @@ class Batcher:
         self._in_flight: dict[Ids, Entry] = {}  # waiting or running, where there is a cache
         self._running: Sequence[Entry] = ()
         self._running_since = 0.0
-        # Since when the model has been free while there was work. What the event loop does in between delays requests as
-        # much as the model does, and belongs in the estimate of a wait.
+        # Since when the model has been free while there was work. What the event loop does in between delays requests
+        # as much as the model does, and belongs in the estimate of a wait.
         self._free_since: float | None = None
         self._arrived = asyncio.Event()
         self._last_idle_s = math.inf  # the last time that there was nothing to do
@@ -128,8 +128,8 @@ class Batcher:
         """Outputs of `rows` (token ids), (len(rows), labels or dimensions), in order.
 
         `deadline` is on the clock of time.monotonic. Raises DeadlineExceeded when it passes first, ClientLeft when
-        `disconnected()` turns true before the model has started, and whatever the model raised for one of the texts. When the
-        caller is cancelled its texts leave the queue.
+        `disconnected()` turns true before the model has started, and whatever the model raised for one of the texts.
+        When the caller is cancelled its texts leave the queue.
         """
         job = Job(deadline, self._loop.create_future(), [None] * len(rows), len(rows), disconnected=disconnected)
         missing = [(ids, [i]) for i, ids in enumerate(rows)] if self._cache is None else self._uncached(job, rows)
@@ -187,7 +187,7 @@ class Batcher:
                 entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
 
     async def _wait_for_work(self) -> None:
-        """Return when there is work; without sleeping first where a single client asks again as soon as it is answered."""
+        """Return when there is work; without sleeping first where a single client asks again at once."""
         if self._arrived.is_set():
             return
         began = time.monotonic()

@@ -97,7 +97,9 @@ class FeedbackDesk:
     async def counts(self) -> dict[str, Any]:
         """Corrections by state, and how long the oldest has waited."""
         name = self._task.name
-        counts, oldest = await self._recorder.ask(lambda store: (store.counts(name), store.oldest_waiting(name)))
+        counts, oldest = await self._recorder.ask(
+            lambda store: (store.feedback.counts(name), store.feedback.oldest_waiting(name))
+        )
         waited = None if oldest is None else round((now() - oldest).total_seconds(), 1)
         return {"model_name": name, "states": counts, "oldest_waiting_s": waited}
 

@@ -68,7 +68,6 @@ class Recorder:
         self._hasher = hasher
         self._settings = settings
         self._metrics = metrics
-        self._migrated = False
         self._answers: deque[LoggedPrediction] = deque()
         self._asked: deque[_Asked] = deque()
         self._waiting = 0
@@ -121,20 +120,13 @@ class Recorder:
     async def ask(self, question: Callable[[Store], T]) -> T:
         """Let `question` read the store, off the event loop. Raises NotReady when the store does not answer."""
         try:
-            return await asyncio.to_thread(lambda: question(self._opened()))
+            return await asyncio.to_thread(lambda: question(self.store))
         except StoreUnavailable as error:
             raise _unavailable(error) from error
 
     async def flush(self) -> None:
         """Return when all that was logged before is in the store, or has been tried."""
         await self.feedback([])
-
-    def _opened(self) -> Store:
-        """The store with its tables made. Raises StoreUnavailable."""
-        if not self._migrated:
-            self.store.migrate()
-            self._migrated = True
-        return self.store
 
     def _work(self) -> None:
         try:
@@ -173,7 +165,7 @@ class Recorder:
             rows = [self._answers.popleft() for _ in range(min(left, _MOST_AT_ONCE))]
             left -= len(rows)
             try:
-                self._opened().log_predictions([self._clean(row) for row in rows])
+                self.store.predictions.log([self._clean(row) for row in rows])
             except StoreUnavailable as error:
                 self._answers.extendleft(reversed(rows))
                 log.warning("the prediction log waits: %s", error)
@@ -185,7 +177,7 @@ class Recorder:
     def _write_feedback(self, asked: Sequence[_Asked]) -> None:
         try:
             items = [_redacted(item) for one in asked for item in one.items]
-            receipts = self._opened().add_feedback(items, keep_days=self._settings.log.keep_days)
+            receipts = self.store.feedback.add(items, keep_days=self._settings.log.keep_days)
         except StoreUnavailable as error:
             for one in asked:
                 one.answer(None, _unavailable(error))

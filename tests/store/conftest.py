@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from models.feedback.store import Store
-from models.feedback.types import LoggedPrediction, NewFeedback
+from models.feedback.store.queries import samples_where, to_sample
+from models.feedback.store.schema import feedback
+from models.feedback.types import LoggedPrediction, NewFeedback, Sample
 from tests.postgres import PostgresMissing, PostgresServer, postgres_server
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -79,7 +81,16 @@ def correction(number: int | None = None, label: str | None = "cancel", **change
 
 
 def add(store: Store, *items: NewFeedback) -> list[str]:
-    return [receipt.outcome for receipt in store.add_feedback(items, keep_days=30)]
+    return [receipt.outcome for receipt in store.feedback.add(items, keep_days=30)]
+
+
+def newest(store: Store, task: str, limit: int) -> list[Sample]:
+    """The newest samples that were or may be learned from, newest first."""
+    c = feedback.c
+    query = samples_where(c.task == task, c.state.in_(("waiting", "leased", "used")))
+    with store.database.read() as connection:
+        rows = connection.execute(query.order_by(c.at.desc(), c.id.desc()).limit(limit)).all()
+    return [to_sample(row) for row in rows]
 
 
 def fill_queue(store: Store, count: int) -> None:

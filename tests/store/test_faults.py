@@ -8,10 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from models.feedback.store import Store, StoreUnavailable
+from models.feedback.store.migrations import configuration
 from tests.postgres import PostgresServer
 from tests.store.conftest import add, correction, fill_queue, prediction
 
@@ -23,9 +25,9 @@ def test_a_server_that_goes_away_and_comes_back(postgres: PostgresServer) -> Non
     try:
         for call in (
             lambda: add(store, correction(text="lost")),
-            lambda: store.log_predictions([prediction(1)]),
-            lambda: store.counts("intent"),
-            lambda: store.lease("intent", "me", 1, 60),
+            lambda: store.predictions.log([prediction(1)]),
+            lambda: store.feedback.counts("intent"),
+            lambda: store.queue.lease("intent", "me", 1, 60),
             store.migrate,
         ):
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
@@ -33,7 +35,7 @@ def test_a_server_that_goes_away_and_comes_back(postgres: PostgresServer) -> Non
     finally:
         postgres.start()
     assert add(store, correction(text="kept")) == ["accepted"]
-    assert store.counts("intent")["waiting"] == 3
+    assert store.feedback.counts("intent")["waiting"] == 3
     store.close()
 
 
@@ -57,11 +59,37 @@ def test_a_store_that_was_never_reached_works_later(postgres: PostgresServer, tm
         store.close()
 
 
-def test_without_tables_the_error_says_so(url: str, tmp_path: Path) -> None:
-    (tmp_path / "var").mkdir()
-    store = Store(url)
+def test_the_first_call_makes_the_tables(url: str) -> None:
+    for call in (
+        lambda store: store.feedback.counts("intent")["waiting"] == 0,
+        lambda store: add(store, correction(text="a")) == ["accepted"],
+    ):
+        store = Store(url)
+        assert call(store)
+        store.database.write(lambda connection: command.downgrade(configuration(connection), "base"))
+        store.close()
+
+
+def test_a_first_call_that_fails_is_made_up_for_by_the_next(postgres: PostgresServer) -> None:
+    store = Store(postgres.new_database())
+    postgres.stop()
+    try:
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            store.feedback.counts("intent")
+    finally:
+        postgres.start()
+    assert add(store, correction(text="kept")) == ["accepted"]
+    store.close()
+
+
+def test_tables_that_were_removed_are_made_by_migrate_only(url: str) -> None:
+    """Another database in the place of the one that was open is not taken for it unasked."""
+    store = Store.open(url)
+    store.database.write(lambda connection: command.downgrade(configuration(connection), "base"))
     with pytest.raises(StoreUnavailable, match="has no tables"):
-        store.counts("intent")
+        store.feedback.counts("intent")
+    store.migrate()
+    assert store.feedback.counts("intent")["waiting"] == 0
     store.close()
 
 
@@ -81,7 +109,7 @@ def test_a_lock_held_by_another(impatient: Store, file: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked"):
             add(impatient, correction(text="a"))
-        assert impatient.counts("intent")["waiting"] == 0
+        assert impatient.feedback.counts("intent")["waiting"] == 0
         other.execute("ROLLBACK")
     assert add(impatient, correction(text="a")) == ["accepted"]
     impatient.close()
@@ -89,11 +117,11 @@ def test_a_lock_held_by_another(impatient: Store, file: Path) -> None:
 
 def full(store: Store) -> Callable[[], None]:
     """Let the file grow no further; the returned function frees the disk."""
-    with store.read() as connection:
+    with store.database.read() as connection:
         pages = connection.execute(text("PRAGMA page_count")).scalar_one()
     most = {"pages": pages + 8}
 
-    @event.listens_for(store.engine, "checkout")
+    @event.listens_for(store.database.engine, "checkout")
     def limit(driver: sqlite3.Connection, *_: object) -> None:
         driver.execute(f"PRAGMA max_page_count = {most['pages']}")
 
@@ -111,30 +139,30 @@ def test_a_full_disk(impatient: Store) -> None:
 
     with pytest.raises(StoreUnavailable, match="full"):
         fill()
-    assert impatient.counts("intent")["waiting"] == accepted
+    assert impatient.feedback.counts("intent")["waiting"] == accepted
     free()
     assert add(impatient, correction(text="room again")) == ["accepted"]
-    assert impatient.counts("intent")["waiting"] == accepted + 1
+    assert impatient.feedback.counts("intent")["waiting"] == accepted + 1
     impatient.close()
 
 
 def test_a_database_that_may_only_be_read(url: str) -> None:
     store = Store.open(url)
-    if store.engine.dialect.name == "sqlite":
+    if store.database.engine.dialect.name == "sqlite":
         on, off = "PRAGMA query_only = ON", "PRAGMA query_only = OFF"
     else:
         on = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
         off = "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE"
     wanted = [on]
 
-    @event.listens_for(store.engine, "checkout")
+    @event.listens_for(store.database.engine, "checkout")
     def limit(driver: sqlite3.Connection, *_: object) -> None:
         driver.execute(wanted[0])
         driver.commit()
 
     with pytest.raises(StoreUnavailable, match="read-only"):
         add(store, correction(text="a"))
-    assert store.counts("intent")["waiting"] == 0
+    assert store.feedback.counts("intent")["waiting"] == 0
     wanted[0] = off
     assert add(store, correction(text="a")) == ["accepted"]
     store.close()
@@ -149,9 +177,9 @@ def test_a_damaged_file(file: Path) -> None:
 def test_a_fault_of_the_program_is_not_called_an_outage(url: str) -> None:
     store = Store.open(url)
     with pytest.raises(DBAPIError) as raised:
-        store.write(lambda connection: connection.execute(text("SELEC :x"), {"x": "what a user wrote"}))
+        store.database.write(lambda connection: connection.execute(text("SELEC :x"), {"x": "what a user wrote"}))
     assert "what a user wrote" not in str(raised.value)
     with pytest.raises(StatementError, match="without its zone"):
-        store.expire(prediction(1).at.replace(tzinfo=None))
+        store.predictions.expire(prediction(1).at.replace(tzinfo=None))
     assert add(store, correction(text="a")) == ["accepted"]
     store.close()

@@ -11,7 +11,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from models.feedback.store import Store
-from tests.store.conftest import add, correction, fill_queue, made, prediction
+from tests.store.conftest import add, correction, fill_queue, made, newest, prediction
 
 SPAWN = multiprocessing.get_context("spawn")
 PROCESSES = 4
@@ -46,19 +46,19 @@ def _run(worker: Any, url: str, number: int, barrier: Barrier, answers: Any) -> 
 
 def _add_and_die(url: str) -> None:
     store = Store(url)
-    store.log_predictions([prediction(2)])
-    if [r.outcome for r in store.add_feedback([correction(1), correction(2)], keep_days=30)] == ["accepted"] * 2:
+    store.predictions.log([prediction(2)])
+    if [r.outcome for r in store.feedback.add([correction(1), correction(2)], keep_days=30)] == ["accepted"] * 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_was_accepted_survives_kill_9(url: str) -> None:
     store = Store.open(url)
-    store.log_predictions([prediction(1)])
+    store.predictions.log([prediction(1)])
     process = SPAWN.Process(target=_add_and_die, args=(url,))
     process.start()
     process.join(TIMEOUT_S)
     assert process.exitcode == -signal.SIGKILL
-    assert {sample.prediction_id for sample in store.newest("intent", 9)} == {made(1), made(2)}
+    assert {sample.prediction_id for sample in newest(store, "intent", 9)} == {made(1), made(2)}
     assert add(store, correction(1), correction(2)) == ["duplicate"] * 2
     store.close()
 
@@ -76,9 +76,9 @@ def _post_the_same(store: Store, number: int) -> int:
 
 def test_the_same_feedback_from_four_processes_is_stored_once(url: str) -> None:
     store = Store.open(url)
-    store.log_predictions([prediction(i) for i in range(40)])
+    store.predictions.log([prediction(i) for i in range(40)])
     assert sum(together(_post_the_same, url)) == 40
-    assert store.counts("intent")["waiting"] == 40
+    assert store.feedback.counts("intent")["waiting"] == 40
     store.close()
 
 
@@ -88,22 +88,22 @@ def _change_labels(store: Store, number: int) -> int:
     for round_ in range(10):
         outcomes = add(store, *[correction(i, f"{number} {round_}") for i in chance.sample(range(20), 20)])
         assert set(outcomes) <= {"accepted", "replaced"}
-    return len(store.newest("intent", 99))
+    return len(newest(store, "intent", 99))
 
 
 def test_four_processes_change_the_same_rows(url: str) -> None:
     store = Store.open(url)
-    store.log_predictions([prediction(i) for i in range(20)])
+    store.predictions.log([prediction(i) for i in range(20)])
     assert together(_change_labels, url) == [20] * PROCESSES
-    assert len({sample.label for sample in store.newest("intent", 99)}) == 1  # the last batch, whole
+    assert len({sample.label for sample in newest(store, "intent", 99)}) == 1  # the last batch, whole
     store.close()
 
 
 def _lease_all(store: Store, number: int) -> list[int]:
     ids: list[int] = []
-    while leased := store.lease("intent", f"trainer {number}", 10, 3600):
+    while leased := store.queue.lease("intent", f"trainer {number}", 10, 3600):
         ids += [sample.id for sample in leased]
-        assert store.settle(f"trainer {number}", dict.fromkeys([leased[0].id], ("used", None))) == 1
+        assert store.queue.settle(f"trainer {number}", dict.fromkeys([leased[0].id], ("used", None))) == 1
     return ids
 
 
@@ -113,7 +113,7 @@ def test_no_sample_is_leased_to_two(url: str) -> None:
     leased = together(_lease_all, url)
     assert sum(len(ids) for ids in leased) == 400
     assert len({id_ for ids in leased for id_ in ids}) == 400
-    counts = store.counts("intent")
+    counts = store.feedback.counts("intent")
     assert (counts["waiting"], counts["leased"] + counts["used"]) == (0, 400)
     store.close()
 
@@ -127,7 +127,7 @@ def test_four_processes_open_an_empty_database_at_once(url: str) -> None:
 
 
 def _lock(store: Store, number: int) -> bool:
-    return store.acquire("retrain intent", str(number), 3600)
+    return store.locks.acquire("retrain intent", str(number), 3600)
 
 
 def test_one_of_four_processes_gets_the_lock(url: str) -> None:
@@ -144,5 +144,5 @@ def test_threads_share_a_store(url: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         outcomes = [outcome for found in threads.map(post, range(80)) for outcome in found]
     assert outcomes.count("accepted") == 41
-    assert store.counts("intent")["waiting"] == 41
+    assert store.feedback.counts("intent")["waiting"] == 41
     store.close()

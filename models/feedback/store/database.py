@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -38,7 +38,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreTooNew(StoreError):
-    """Raised by `Store.open` when a newer Flywheel has migrated the database; this one must not write to it."""
+    """Raised when a newer Flywheel has migrated the database; this one must not write to it."""
 
 
 def utc_now() -> datetime:
@@ -51,10 +51,9 @@ def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 class Database:
-    """One database of this schema. Safe to share between threads; each process opens its own.
+    """One database of this schema, shared by the parts of a `Store`. Threads may share it; each process opens its own.
 
-    `patience_s` is how long a call waits for other writers or for the server before it raises StoreUnavailable.
-    `clock` says what time it is; leases and locks of machines that share a database stand on it.
+    The first `read` or `write` migrates. `url`, `patience_s` and `clock` are those of `Store`.
     """
 
     def __init__(self, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now):
@@ -64,6 +63,7 @@ class Database:
         self.clock = clock
         self._patience_s = patience_s
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._is_migrated = False
         # Threads of one process wait in line here: SQLite itself makes its writers sleep and try again.
         self._writer = threading.Lock()
         # Parameters are what users wrote: they stay out of error messages.
@@ -84,56 +84,55 @@ class Database:
             self._insert = postgres_insert
             event.listen(self.engine, "connect", _prepare_postgres)
 
-    @classmethod
-    def open(cls, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now) -> Self:
-        """Connect, and migrate to the newest schema; any number of processes may do so at once.
-
-        Raises StoreUnavailable, or StoreTooNew.
-        """
-        store = cls(url, patience_s=patience_s, clock=clock)
-        try:
-            store.migrate()
-        except BaseException:
-            store.close()
-            raise
-        return store
-
     def close(self) -> None:
-        """Close the idle connections. The store still works, and opens them again."""
+        """Close the idle connections. The database still works, and opens them again."""
         self.engine.dispose()
 
     def migrate(self) -> None:
-        """Bring the tables to the newest schema; see `open`."""
+        """Bring the tables to the newest schema. Raises StoreUnavailable, or StoreTooNew."""
         with self._explained():
             if self._is_sqlite:
                 self._make_sqlite()
-            with self.read() as connection:
-                if _revision(connection) == HEAD:
-                    return
+            with self._connected() as connection:
+                is_newest = _revision(connection) == HEAD
+            if not is_newest:
+                self._write(self._to_head)
+        self._is_migrated = True
 
-            def to_head(connection: Connection) -> None:
-                if not self._is_sqlite:
-                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
-                from models.feedback.store.migrations import upgrade
+    def _to_head(self, connection: Connection) -> None:
+        if not self._is_sqlite:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
+        from models.feedback.store.migrations import upgrade
 
-                if (revision := _revision(connection)) != HEAD and not upgrade(connection, revision):
-                    raise StoreTooNew(
-                        f"The feedback store has schema {revision}; this Flywheel knows up to {HEAD}: update it."
-                    )
+        if (revision := _revision(connection)) != HEAD and not upgrade(connection, revision):
+            raise StoreTooNew(f"The feedback store has schema {revision}; this Flywheel knows up to {HEAD}: update it.")
 
-            self.write(to_head)
+    def _migrate_once(self) -> None:
+        # Two threads may both get here first: then both look, and one migrates.
+        if not self._is_migrated:
+            self.migrate()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection to read from; what is written on it is rolled back."""
-        with self._explained(), self.engine.connect() as connection:
+        self._migrate_once()
+        with self._connected() as connection:
             yield connection
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction that is durable when this returns. `work` may run again after a deadlock."""
+        self._migrate_once()
+        return self._write(work)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._explained(), self.engine.connect() as connection:
+            yield connection
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
         for left in reversed(range(_MOST_TRIES)):
             try:
-                with self._explained(), self._turn(), self.engine.connect() as connection:
+                with self._turn(), self._connected() as connection:
                     connection.execution_options(**{_WRITES: True})
                     with connection.begin():
                         return work(connection)

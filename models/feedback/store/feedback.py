@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, case, func, select, update
 
 from models.feedback.store.database import Database, chunks
 from models.feedback.store.erasure import erased_users, is_erased
 from models.feedback.store.label_join import Joined, Logged, join, key_of
-from models.feedback.store.schema import clean, feedback, prediction_id, predictions
-from models.feedback.types import NewFeedback, Outcome, Receipt, State
+from models.feedback.store.queries import has_expired, is_waiting, samples_where, to_sample
+from models.feedback.store.schema import clean, feedback, prediction_id, predictions, trained
+from models.feedback.types import NewFeedback, Outcome, Receipt, Sample, State
 
 _Row = dict[str, Any]
 _c = feedback.c
@@ -38,8 +39,13 @@ _CHANGE = (
 )
 
 
-class FeedbackLog(Database):
-    def add_feedback(self, items: Sequence[NewFeedback], *, keep_days: float) -> list[Receipt]:
+class Feedback:
+    """Part of a `Store`: what users said of answers, joined with these, and how much of it there is."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def add(self, items: Sequence[NewFeedback], *, keep_days: float) -> list[Receipt]:
         """Store the items in one transaction; one receipt an item, in order.
 
         `unknown_id`: no such prediction of this task, or the sender or who had asked was erased. `stale_id`: no such
@@ -62,7 +68,49 @@ class FeedbackLog(Database):
         rows = [
             _row(item, found) if isinstance(found, Joined) else found for item, found in zip(items, joined, strict=True)
         ]
-        return self.write(lambda connection: self._store(connection, rows))
+        return self._database.write(lambda connection: self._store(connection, rows))
+
+    def counts(self, task: str) -> dict[State, int]:
+        """How many rows of the task are in each state, zeros included; those whose lease has expired are waiting."""
+        query = select(_c.state, func.count()).where(_c.task == task).group_by(_c.state)
+        # Apart from it: the index alone answers the first, which is asked every other second.
+        expired = select(func.count()).where(_c.task == task, has_expired(self._database.clock()))
+        with self._database.read() as connection:
+            found: dict[State, int] = {row[0]: row[1] for row in connection.execute(query)}
+            again = connection.execute(expired).scalar_one() if "leased" in found else 0
+        counts = {state: found.get(state, 0) for state in get_args(State)}
+        return counts | {"waiting": counts["waiting"] + again, "leased": counts["leased"] - again}
+
+    def oldest_waiting(self, task: str) -> datetime | None:
+        """When the feedback that waits longest arrived."""
+        query = select(func.min(_c.at)).where(_c.task == task, is_waiting(self._database.clock()))
+        with self._database.read() as connection:
+            oldest: datetime | None = connection.execute(query).scalar_one()
+        return oldest
+
+    def live_accuracy(self, task: str, since: datetime) -> dict[str, tuple[int, int]]:
+        """By version: how many labels that users gave are those it had predicted, and how many they gave.
+
+        Feedback that arrived at `since` or later and names its prediction; without consent too, but nothing that
+        curation suspects to be wrong.
+        """
+        query = (
+            select(_c.version, func.sum(case((_c.predicted == _c.label, 1), else_=0)), func.count())
+            .where(
+                _c.task == task, _c.at >= since, _c.version.is_not(None), _c.predicted.is_not(None),
+                _c.label.is_not(None), _c.state != "quarantined",
+            )
+            .group_by(_c.version)
+        )  # fmt: skip
+        with self._database.read() as connection:
+            return {version: (int(right), total) for version, right, total in connection.execute(query)}
+
+    def used(self, task: str, versions: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
+        """Samples that were learned from before, where `versions` are given by one of those; newest first."""
+        query = samples_where(_c.task == task, _c.state == "used")
+        if versions is not None:
+            query = query.where(_c.id.in_(select(trained.c.feedback_id).where(trained.c.version.in_(versions))))
+        return self._samples(query.limit(limit))
 
     def _join(self, items: Sequence[NewFeedback], keep_days: float) -> list[Joined | Outcome]:
         ids = [None if item.prediction_id is None else prediction_id(item.prediction_id) for item in items]
@@ -72,17 +120,17 @@ class FeedbackLog(Database):
                 wanted[item.task].add(id_)
         logged: dict[tuple[str, str | None], Logged] = {}
         if wanted:
-            with self.read() as connection:
+            with self._database.read() as connection:
                 for task, of_task in wanted.items():
                     for some in chunks(sorted(of_task)):
                         rows = connection.execute(_LOGGED, {"of_task": task, "ids": some}).all()
                         logged |= {(task, id_): Logged(*rest) for id_, *rest in rows}
-        oldest = self.clock() - timedelta(days=keep_days)
+        oldest = self._database.clock() - timedelta(days=keep_days)
         return [join(item, logged.get((item.task, id_)), oldest) for item, id_ in zip(items, ids, strict=True)]
 
     def _store(self, connection: Connection, rows: Sequence[_Row | Outcome]) -> list[Receipt]:
         """Insert what is new and change what is there."""
-        self.hold_off_erasure(connection)
+        self._database.hold_off_erasure(connection)
         rows = _without_erased(connection, rows)
         first: dict[bytes, _Row] = {}
         for row in rows:
@@ -90,7 +138,7 @@ class FeedbackLog(Database):
                 first.setdefault(row["key"], row)
         new, held = self._insert_new(connection, first)
         changed: dict[int, _Row] = {}
-        now = self.clock()
+        now = self._database.clock()
         receipts = []
         for row in rows:
             if isinstance(row, str):
@@ -115,7 +163,9 @@ class FeedbackLog(Database):
         if not rows:
             return set(), {}
         # Ordered by key, so that two batches wait for each other in the same order and never in a ring.
-        statement = self.insert(feedback).on_conflict_do_nothing(index_elements=["key"]).returning(_c.id, _c.key)
+        statement = (
+            self._database.insert(feedback).on_conflict_do_nothing(index_elements=["key"]).returning(_c.id, _c.key)
+        )
         inserted = connection.execute(statement, [rows[key] for key in sorted(rows)]).all()
         held = {key: rows[key] | {"id": id_} for id_, key in inserted}
         new = set(held)
@@ -123,6 +173,10 @@ class FeedbackLog(Database):
             for row in connection.execute(_EXISTING, {"keys": some}):
                 held[row.key] = dict(row._mapping)
         return new, held
+
+    def _samples(self, query: Select[Any]) -> list[Sample]:
+        with self._database.read() as connection:
+            return [to_sample(row) for row in connection.execute(query.order_by(_c.at.desc(), _c.id.desc()))]
 
 
 def _may_change(there: _Row, row: _Row, now: datetime) -> bool:

@@ -21,18 +21,23 @@ _EXPIRED_AT_ONCE = 1000
 _PAUSE_S = 0.02
 
 
-class PredictionLog(Database):
-    def log_predictions(self, rows: Sequence[LoggedPrediction]) -> None:
+class Predictions:
+    """Part of a `Store`: the prediction log."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def log(self, rows: Sequence[LoggedPrediction]) -> None:
         """Store the rows in one transaction.
 
         `input` of a classifier is the list of its texts, `output` the list of its predictions in the same order; of
         a ranker `input` is the request. Rows whose id is there already and rows of erased users are left out.
         """
         if rows:
-            self.write(lambda connection: self._log(connection, rows))
+            self._database.write(lambda connection: self._insert(connection, rows))
 
-    def _log(self, connection: Connection, rows: Sequence[LoggedPrediction]) -> None:
-        self.hold_off_erasure(connection)
+    def _insert(self, connection: Connection, rows: Sequence[LoggedPrediction]) -> None:
+        self._database.hold_off_erasure(connection)
         erased = erased_users(connection, (row.user for row in rows))
         kept = [row for row in rows if not is_erased(erased, row.user, row.at)]
         if kept:
@@ -41,9 +46,11 @@ class PredictionLog(Database):
 
     @cached_property
     def _insertion(self) -> Insertion:
-        return Insertion(predictions, self.insert(predictions).on_conflict_do_nothing(), self.engine.dialect)
+        return Insertion(
+            predictions, self._database.insert(predictions).on_conflict_do_nothing(), self._database.engine.dialect
+        )
 
-    def latest_predictions(self, task: str, since: datetime, limit: int) -> list[LoggedPrediction]:
+    def latest(self, task: str, since: datetime, limit: int) -> list[LoggedPrediction]:
         """The newest `limit` predictions made at `since` or later, newest first."""
         c = predictions.c
         query = (
@@ -52,7 +59,7 @@ class PredictionLog(Database):
             .order_by(c.at.desc())
             .limit(limit)
         )
-        with self.read() as connection:
+        with self._database.read() as connection:
             return [LoggedPrediction(*row) for row in connection.execute(query)]
 
     def expire(self, before: datetime) -> int:
@@ -69,7 +76,7 @@ class PredictionLog(Database):
         some = select(predictions.c.serial).where(predictions.c.at < before, ~waiting).limit(_EXPIRED_AT_ONCE)
         statement = delete(predictions).where(predictions.c.serial.in_(some))
         total = 0
-        while deleted := self.write(lambda connection: connection.execute(statement).rowcount):
+        while deleted := self._database.write(lambda connection: connection.execute(statement).rowcount):
             total += deleted
             time.sleep(_PAUSE_S)
         return total

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, tuple_
 
-from models.feedback.store.audit_log import Ledger
-from models.feedback.store.database import chunks
+from models.feedback.store.audit_log import AuditLog
+from models.feedback.store.database import Database, chunks
 from models.feedback.store.schema import clean, erased, feedback, predictions, trained
 
 
@@ -21,23 +21,29 @@ class Erasure:
     versions: dict[str, list[str]]
 
 
-class Privacy(Ledger):
-    def erase(self, user: str, *, who: str = "operator", why: str = "the user asked for it") -> Erasure:
+class Privacy:
+    """Part of a `Store`: what is kept of one user goes when they ask for it."""
+
+    def __init__(self, database: Database, audit: AuditLog):
+        self._database = database
+        self._audit = audit
+
+    def erase(self, user: str, *, actor: str = "operator", reason: str = "the user asked for it") -> Erasure:
         """Delete the predictions of `user` (the hash they are logged with), the feedback they gave, and the feedback of
         others on their texts; overwrite the bytes. A prediction that names nobody is theirs if they told us of it.
 
         Rows of theirs that are still in a buffer somewhere are refused when they arrive. The audit log of each task
         says what was deleted and not whose it was. May be repeated: after StoreUnavailable it should be.
         """
-        erasure = self.write(lambda connection: self._erase(connection, clean(user), who, why))
-        self.overwrite_deleted()
+        erasure = self._database.write(lambda connection: self._erase(connection, clean(user), actor, reason))
+        self._database.overwrite_deleted()
         return erasure
 
-    def _erase(self, connection: Connection, user: str, who: str, why: str) -> Erasure:
-        self.hold_off_writers(connection)
-        now = self.clock()
+    def _erase(self, connection: Connection, user: str, actor: str, reason: str) -> Erasure:
+        self._database.hold_off_writers(connection)
+        now = self._database.clock()
         connection.execute(
-            self.insert(erased)
+            self._database.insert(erased)
             .values(user=user, at=now)
             .on_conflict_do_update(index_elements=["user"], set_={"at": now})
         )
@@ -74,7 +80,7 @@ class Privacy(Ledger):
             connection.execute(delete(feedback).where(feedback.c.id.in_(some)))
         for task in sorted(asked.keys() | told.keys()):
             detail = {"predictions": asked[task], "feedback": told[task], "versions": versions.get(task, [])}
-            self.add_audit(connection, task, "erase", None, who, why, detail)
+            self._audit.append_within(connection, self._audit.entry(task, "erase", None, actor, reason, detail))
         return Erasure(asked.total(), told.total(), dict(versions))
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """the newest revision; a database that has it is used without importing Alembic"""
 
 # PostgreSQL cannot index a value of more than 2,704 bytes, and a client may choose its request's id.
@@ -217,8 +217,26 @@ audit_log = Table(
     Column("task", Words, nullable=False),
     Column("action", Words, nullable=False),
     Column("version", Words),
-    Column("who", Words, nullable=False),
-    Column("why", Words, nullable=False),
+    Column("actor", Words, nullable=False),
+    Column("reason", Words, nullable=False),
     Column("detail", Json, nullable=False),
     Index("ix_audit_log_task", "task", "id"),
+)
+
+retraining_requests = Table(
+    "retraining_requests",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("task", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("actor", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("requested_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("ended_at", Moment),
+    Column("outcome", Words),
+    Column("sentence", Words),
+    Column("version", Words),
+    Column("attempts", Integer, nullable=False),  # runs that were started for it
+    Index("ix_retraining_requests_task", "task", "state", "id"),
 )

@@ -1,18 +1,63 @@
-"""The FeedbackStore as the rest of Flywheel knows it: each part is one file, and `Database` carries them all."""
+"""The feedback store as the rest of Flywheel knows it: one database, and a part for each thing that is kept in it."""
 
 from __future__ import annotations
 
-from models.feedback.store.feedback import FeedbackLog
-from models.feedback.store.leases import Leases
-from models.feedback.store.predictions import PredictionLog
+from collections.abc import Callable
+from datetime import datetime
+from typing import Self
+
+from models.feedback.store.audit_log import AuditLog
+from models.feedback.store.database import Database, utc_now
+from models.feedback.store.feedback import Feedback
+from models.feedback.store.lineage import Lineage
+from models.feedback.store.locks import Locks
+from models.feedback.store.predictions import Predictions
 from models.feedback.store.privacy import Privacy
-from models.feedback.store.queries import Reading
+from models.feedback.store.queue import Queue
+from models.feedback.store.retraining import RetrainingRequests
 
 
-class Store(PredictionLog, FeedbackLog, Reading, Leases, Privacy):
-    """Predictions, corrections, leases, locks and the audit log of all tasks in one database.
+class Store:
+    """Predictions, corrections, leases, locks, audit log and requests for retraining of all tasks, in one database.
 
-    `Store(url)` does not connect; `Store.open(url)` does, and migrates. Methods may be called from any thread and from
-    any number of processes. Each either is done and durable when it returns, or raises: StoreUnavailable where the
-    same call may work later.
+    `Store(url)` does not connect: the first call that needs the database brings its tables to the newest schema.
+    `Store.open(url)` does so at once. Methods of the parts may be called from any thread and from any number of
+    processes. Each either is done and durable when it returns, or raises: StoreUnavailable where the same call may work
+    later, StoreTooNew where a newer Flywheel has migrated the database.
+
+    `patience_s` is how long a call waits for other writers or for the server before it raises StoreUnavailable.
+    `clock` says what time it is; leases and locks of machines that share a database stand on it.
     """
+
+    def __init__(self, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now):
+        self.database = database = Database(url, patience_s=patience_s, clock=clock)
+        self.predictions = Predictions(database)
+        self.feedback = Feedback(database)
+        self.queue = Queue(database)
+        self.lineage = Lineage(database)
+        self.locks = Locks(database)
+        self.audit = AuditLog(database)
+        self.privacy = Privacy(database, self.audit)
+        self.retraining = RetrainingRequests(database, self.audit)
+
+    @classmethod
+    def open(cls, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now) -> Self:
+        """Connect, and migrate to the newest schema; any number of processes may do so at once.
+
+        Raises StoreUnavailable, or StoreTooNew.
+        """
+        store = cls(url, patience_s=patience_s, clock=clock)
+        try:
+            store.migrate()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def migrate(self) -> None:
+        """Bring the tables to the newest schema now. Raises StoreUnavailable, or StoreTooNew."""
+        self.database.migrate()
+
+    def close(self) -> None:
+        """Close the idle connections. The store still works, and opens them again."""
+        self.database.close()

@@ -26,7 +26,7 @@ _POSTGRES_REASONS = {
     "55P03": LOCKED,
     "57014": LOCKED,
     "40P01": LOCKED,
-    "42P01": "it has no tables; `Store.open` makes them",
+    "42P01": "it has no tables any more; a restart makes them",
 }
 DEADLOCKS = {"40001", "40P01"}
 

@@ -26,13 +26,18 @@ class DeadLetter(NamedTuple):
     reason: str
 
 
-class Leases(Database):
+class Queue:
+    """Part of a `Store`: the samples that wait to be learned."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
     def lease(self, task: str, owner: str, limit: int, seconds: float) -> list[Sample]:
         """Give `owner` the oldest `limit` waiting samples for `seconds`; nobody else gets them meanwhile.
 
         Samples whose lease has expired are waiting again.
         """
-        now = self.clock()
+        now = self._database.clock()
         query = (
             samples_where(_c.task == task, is_waiting(now))
             .order_by(_c.at, _c.id)
@@ -47,19 +52,19 @@ class Leases(Database):
                 connection.execute(update(feedback).where(_c.id.in_(some)).values(leased))
             return [to_sample(row) for row in rows]
 
-        return self.write(take)
+        return self._database.write(take)
 
     def renew(self, owner: str, seconds: float) -> int:
         """Let the leases of `owner` run for `seconds` from now; how many it still holds."""
-        until = self.clock() + timedelta(seconds=seconds)
+        until = self._database.clock() + timedelta(seconds=seconds)
         statement = update(feedback).where(_held_by(owner)).values(leased_until=until)
-        return self.write(lambda connection: connection.execute(statement).rowcount)
+        return self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     def not_held(self, owner: str, ids: Collection[int]) -> set[int]:
         """Those that `owner` does not hold any more: they were erased, their consent was taken back, or another has
         them."""
         held: set[int] = set()
-        with self.read() as connection:
+        with self._database.read() as connection:
             for some in chunks(sorted(ids)):
                 held |= set(connection.scalars(select(_c.id).where(_held_by(owner), _c.id.in_(some))))
         return set(ids) - held
@@ -81,7 +86,7 @@ class Leases(Database):
                     changed += connection.execute(statement.values(_FREE | {"state": state, "reason": reason})).rowcount
             return changed
 
-        return self.write(write)
+        return self._database.write(write)
 
     def give_back(
         self, owner: str, *, reason: str, failed: Collection[int] = (), most_attempts: int = 1
@@ -102,19 +107,19 @@ class Leases(Database):
             rest = update(feedback).where(_held_by(owner)).values(_FREE | {"state": "waiting", "reason": reason})
             return {"dead": dead, "waiting": connection.execute(rest).rowcount}
 
-        return self.write(write)
+        return self._database.write(write)
 
     def dead_letters(self, task: str) -> list[DeadLetter]:
         """What was in too many failed attempts, oldest first."""
         query = samples_where(_c.task == task, _c.state == "dead").order_by(_c.at, _c.id)
-        with self.read() as connection:
+        with self._database.read() as connection:
             return [DeadLetter(to_sample(row), row.reason or "") for row in connection.execute(query)]
 
     def requeue(self, task: str) -> int:
         """Put the task's dead letters back into the queue, with all attempts before them again; how many."""
         statement = update(feedback).where(_c.task == task, _c.state == "dead")
         values = {"state": "waiting", "attempts": 0, "reason": None}
-        return self.write(lambda connection: connection.execute(statement.values(values)).rowcount)
+        return self._database.write(lambda connection: connection.execute(statement.values(values)).rowcount)
 
 
 def _held_by(owner: str) -> ColumnElement[bool]:

@@ -1,0 +1,42 @@
+"""Locks by name, which expire when who holds them does not renew them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import delete, or_, select
+
+from models.feedback.store.database import Database
+from models.feedback.store.schema import locks
+
+
+class Locks:
+    """Part of a `Store`: one owner at a time for each name."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    def acquire(self, name: str, owner: str, seconds: float) -> bool:
+        """Take the lock, or renew it if `owner` has it; False if another has it and its time is not over."""
+        now = self._database.clock()
+        values = {"owner": owner, "until": now + timedelta(seconds=seconds)}
+        statement = (
+            self._database.insert(locks)
+            .values(name=name, **values)
+            .on_conflict_do_update(
+                index_elements=["name"], set_=values, where=or_(locks.c.until < now, locks.c.owner == owner)
+            )
+            .returning(locks.c.name)
+        )
+        return self._database.write(lambda connection: connection.execute(statement).first() is not None)
+
+    def is_held(self, name: str) -> bool:
+        """Whether someone holds the lock, and its time is not over."""
+        query = select(locks.c.name).where(locks.c.name == name, locks.c.until >= self._database.clock())
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
+    def release(self, name: str, owner: str) -> bool:
+        """Let go of the lock; False if `owner` no longer had it."""
+        statement = delete(locks).where(locks.c.name == name, locks.c.owner == owner)
+        return self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
