@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 
 from models.releases.gate_reports import write_gate_report
-from tests.conftest import Server, eventually, start_server, stop_server
+from tests.conftest import Server, start_server, stop_server
 from tests.test_http import assert_error
+from tests.test_lifecycle import eventually
 
 MODEL, OPERATIONS = "/v2/models/intent", "/v2/repository/models/intent"
 HI = {"text": "where is my order"}
 
 
 @pytest.fixture(scope="module")
-def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     own = tmp_path_factory.mktemp("control") / "home"
-    shutil.copytree(home, own)
+    for part in ("releases", "bundles"):
+        shutil.copytree(trained_home / part, own / part)
     shutil.copytree(own / "bundles" / "intent" / "1", own / "bundles" / "intent" / "2")
     write_gate_report(own, "intent", "2", b'{"accepted": true}')
     started = start_server(
