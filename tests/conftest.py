@@ -135,7 +135,7 @@ def home(trained_home: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which a user trained the intent task on own data; only to be read."""
-    from tests.own_corpus import own_data
+    from tests.helpers.own_corpus import own_data
 
     home = tmp_path_factory.mktemp("parent")
     done = flywheel("train", "intent", "--data", str(own_data(home)), "--epochs", "4", home=home, timeout=600)
