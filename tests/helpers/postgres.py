@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.conftest import free_port
+from tests.helpers.command import free_port
 
 _START_TIMEOUT_S = 60
 

@@ -25,7 +25,7 @@ from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
 from models.tasks.thresholds import Thresholds
 from models.training.pipeline import sweep
-from tests.conftest import ROOT
+from tests.helpers.command import ROOT
 from tests.helpers.own_corpus import CORRECTIONS
 
 # MLflow reads its database with a loader that SQLAlchemy has deprecated.

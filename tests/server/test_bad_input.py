@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import Server, flywheel
-from tests.server.test_http import EXAMPLES, TASKS, assert_error
+from tests.helpers.command import flywheel
+from tests.helpers.contract import EXAMPLES, TASKS, assert_error
+from tests.helpers.server import Server
 
 PREDICT = "/v2/models/intent/predict"
 INFER = "/v2/models/intent/infer"

@@ -18,10 +18,9 @@ import httpx
 import pytest
 
 from loadtests.faults import replicas
-from tests.conftest import Server, start_server, stop_server
+from tests.helpers.contract import assert_error
 from tests.helpers.postgres import PostgresMissing, postgres_server
-from tests.server.test_http import assert_error
-from tests.server.test_lifecycle import children, eventually
+from tests.helpers.server import Server, children, eventually, start_server, stop_server
 
 MODEL = "/v2/models/intent"
 FEEDBACK = f"{MODEL}/feedback"

@@ -9,7 +9,6 @@ import re
 import resource
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
@@ -21,16 +20,7 @@ import pytest
 
 from loadtests.arrivals import OpenLoop, Outcome, new_event_loop
 from serve.api.headers import REFUSED
-from tests.conftest import ROOT, Server
-from tests.server.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
-
-WRAPPER = ROOT / "serve" / "rayserve" / "haproxy.sh"
-# As Ray's template has them.
-PAGES = {
-    "frontend prometheus": "frontend prometheus\n    bind :9101\n    mode http\n",
-    "listen stats": "listen stats\n  bind *:8404\n  stats enable\n",
-}
-ENTRANCE = "frontend http_frontend\n    bind 0.0.0.0:8000\n"
+from tests.helpers.server import GOOD, Server, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
 
 
 def answers(server: Server) -> bool:
@@ -184,36 +174,6 @@ def test_haproxys_own_pages_answer_this_machine_only(own_server: Server, section
     assert httpx.get(f"http://127.0.0.1:{found[1]}{path}", timeout=5).status_code == 200
     with pytest.raises(httpx.ConnectError):  # who listens on all addresses answers at this one too
         httpx.get(f"http://127.0.0.2:{found[1]}{path}", timeout=5)
-
-
-def start_wrapper(configuration: Path) -> str:
-    """What the wrapper says on stderr; in HAProxy's place it starts a program that prints its arguments."""
-    command = [WRAPPER, "-db", "-f", configuration, "-sf", "1"]
-    done = subprocess.run(command, env={**os.environ, "HAPROXY": "echo"}, capture_output=True, text=True, check=True)
-    assert done.stdout == f"-db -f {configuration} -sf 1\n"
-    return done.stderr
-
-
-def test_the_wrapper_changes_the_addresses_of_haproxys_own_pages_alone(tmp_path: Path) -> None:
-    configuration = tmp_path / "a folder" / "haproxy.cfg"
-    configuration.parent.mkdir()
-    before = PAGES["frontend prometheus"] + ENTRANCE + PAGES["listen stats"]
-    after = before.replace("bind :9101", "bind 127.0.0.1:9101").replace("bind *:8404", "bind 127.0.0.1:8404")
-    configuration.write_text(before)
-    for _ in range(2):  # changed already, it stays as it is
-        assert start_wrapper(configuration) == ""
-        assert configuration.read_text() == after
-
-
-@pytest.mark.parametrize("missing", PAGES)
-def test_haproxy_starts_with_a_warning_where_one_of_its_pages_is_not_found(tmp_path: Path, missing: str) -> None:
-    configuration = tmp_path / "haproxy.cfg"
-    rest = "".join(text for section, text in PAGES.items() if section != missing)
-    configuration.write_text(rest + f"{missing}\n  mode http\n" + ENTRANCE)
-    said = start_wrapper(configuration)
-    assert said.count("warning") == 1
-    assert missing in said
-    assert ENTRANCE in configuration.read_text()
 
 
 @pytest.mark.parametrize("name", ["haproxy -db", "ray::HAProxyManager"])

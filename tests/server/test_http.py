@@ -6,32 +6,15 @@ import re
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.tasks.base import all_tasks
-from tests.conftest import Server
-
-TASKS = ("intent", "sentiment", "recommendation")
-EXAMPLES: dict[str, dict[str, Any]] = {name: task.example for name, task in all_tasks().items()}
-NEGATIVE = "Shares crash as the company files for bankruptcy"
-POSITIVE = "Profit soars to a record and the dividend doubles"
+from tests.helpers.contract import EXAMPLES, NEGATIVE, POSITIVE, TASKS, assert_error
+from tests.helpers.server import Server
 
 every_task = pytest.mark.parametrize("task", TASKS)
-
-
-def assert_error(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The error contract; returns the body."""
-    assert response.status_code == status, response.text[:500]
-    assert response.headers["content-type"] == "application/json"
-    body: dict[str, Any] = response.json()
-    assert isinstance(body["error"], str)
-    assert body["error"]
-    assert re.fullmatch("[a-z_]+", body["code"])
-    assert "Traceback" not in response.text
-    return body
 
 
 def predict(server: Server, task: str, **request: Any) -> list[dict[str, Any]]:

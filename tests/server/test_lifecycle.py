@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from hashlib import sha256
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from models.releases.release import Release, write_release
-from tests.conftest import Server
-from tests.server.test_http import assert_error
-
-GOOD = {"text": "where is my order 88231?"}
+from tests.helpers.contract import assert_error
+from tests.helpers.server import GOOD, Server, answer_of, children, eventually, replicas, sent_to_replicas
 
 
 def release(home: Path, champion: str, *versions: str) -> None:
@@ -42,23 +35,11 @@ def canary(home: Path, champion: str, challenger: str) -> None:
     )
 
 
-def eventually(condition: Callable[[], bool], seconds: float) -> None:
-    """Fails when the condition does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
-
-
 def served_by(server: Server) -> set[str]:
     """The versions that answer now; enough requests at once to meet every replica."""
     with ThreadPoolExecutor(12) as pool:
         answers = pool.map(lambda _: server.post("/v2/models/intent/predict", json=GOOD).json(), range(36))
         return {answer["model_version"] for answer in answers}
-
-
-def answer_of(server: Server) -> Any:
-    return server.post("/v2/models/intent/predict", json=GOOD).json()["predictions"]
 
 
 def test_a_release_is_followed_without_a_failed_request(own_server: Server) -> None:
@@ -103,31 +84,11 @@ def test_a_damaged_release_leaves_the_old_one_serving(own_server: Server) -> Non
     release(own_server.home, champion, champion)
 
 
-def replicas(server: Server) -> list[int]:
-    return children(server.process.pid, "ServeReplica:intent")
-
-
 def kill(server: Server, victim: int) -> None:
     """Kill a replica, and wait for the one that is started in its place."""
     before = set(replicas(server))
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: len(set(replicas(server)) - {victim}) >= len(before), 60)
-
-
-def ask_haproxy(server: Server, command: str) -> str:
-    """What HAProxy answers to `command` over its administrator's socket."""
-    haproxy = max(children(server.process.pid, "haproxy -db"))  # the one that goes may still be there
-    started_with = Path(f"/proc/{haproxy}/cmdline").read_text().split("\0")
-    with socket.socket(socket.AF_UNIX) as admin, admin.makefile() as answer:
-        admin.connect(str(Path(started_with[started_with.index("-f") + 1]).with_name("admin.sock")))
-        admin.sendall(f"{command}\n".encode())
-        return answer.read()
-
-
-def sent_to_replicas(server: Server, what: str = "stot") -> list[int]:
-    """How many requests HAProxy has sent to each of the task's replicas; or another column of its statistics."""
-    rows = csv.DictReader(ask_haproxy(server, "show stat").removeprefix("# ").splitlines())
-    return [int(row[what]) for row in rows if "SERVE_REPLICA_intent" in row["svname"]]
 
 
 def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
@@ -259,16 +220,3 @@ def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(own_server: 
     assert set(statuses) <= {200, 503}
     assert own_server.process.wait(10) == 0
     eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 5)
-
-
-def children(pid: int, name: str) -> list[int]:
-    """Descendants of `pid` whose command line has `name`."""
-    table = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in table.splitlines()[1:]]
-    family = {pid}
-    for _ in rows:
-        grown = family | {int(row[0]) for row in rows if int(row[1]) in family}
-        if grown == family:
-            break
-        family = grown
-    return [int(row[0]) for row in rows if int(row[0]) in family - {pid} and name in row[2]]

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from tests.conftest import ROOT, Server
-from tests.server.test_http import NEGATIVE, POSITIVE, TASKS
+from tests.helpers.command import ROOT
+from tests.helpers.contract import NEGATIVE, POSITIVE, TASKS
+from tests.helpers.server import Server
 
 KSERVE_VENV = ROOT / ".venv-kserve"
 KSERVE_REQUIREMENTS = ("kserve==0.21.0", "httpx")

@@ -17,9 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server, start_server, stop_server
-from tests.server.test_http import assert_error
-from tests.server.test_lifecycle import eventually
+from tests.helpers.contract import assert_error
+from tests.helpers.server import Server, eventually, start_server, stop_server
 
 PREDICT = "/v2/models/intent/predict"
 GOOD = {"text": "where is my order 88231?"}

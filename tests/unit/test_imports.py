@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from serve.rayserve.environment import LEAN
-from tests.conftest import ROOT
+from tests.helpers.command import ROOT
 
 TRAINING_ONLY = (
     "torch", "transformers", "mlflow", "sklearn", "peft", "matplotlib", "onnx", "accelerate",

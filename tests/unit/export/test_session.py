@@ -25,7 +25,7 @@ from export.providers import CPU, CUDA, TENSORRT, GpuOptions
 from export.session import OnnxSession, choose_provider
 from export.tokenizer import pad
 from serve.config import ConfigError, SessionConfig, load_config
-from tests.conftest import small_classifier
+from tests.helpers.small_model import small_classifier
 
 LONGEST = 60  # not a multiple of 8, and the model has not one position more
 SHAPES = ((1, 1), (1, 8), (3, 5), (8, 16), (9, 17), (13, LONGEST), (33, 2))

@@ -9,7 +9,7 @@ import pytest
 
 from models.tasks.base import all_tasks
 from serve.config import Config, ConfigError, load_config
-from tests.conftest import ROOT, flywheel
+from tests.helpers.command import ROOT, flywheel
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from serve.metrics import DIRECTORY_VARIABLE
-from tests.conftest import ROOT
+from tests.helpers.command import ROOT
 
 _COUNTS = """
 from serve.metrics import Metrics, collect

@@ -20,7 +20,7 @@ from export.graph.optimize import quantize_static_int8
 from export.graph.unpadded import Unpadded, can_be_unpadded
 from export.to_onnx import trace
 from export.tokenizer import pad
-from tests.conftest import small_classifier
+from tests.helpers.small_model import small_classifier
 
 LONGEST = 40
 SHAPES = ([1], [7], [LONGEST], [5, 5, 5], [1, LONGEST], [9, 3, 40, 1, 17], list(range(1, 33)))

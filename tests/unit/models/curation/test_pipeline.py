@@ -12,10 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer
 
 from models.curation.pipeline import Context, Curated, Rules, curate
 from models.curation.quotas import shares
@@ -24,7 +20,8 @@ from models.curation.types import Embed, Group
 from models.data.dataset import Example, load_dataset, read_rows
 from models.feedback.pii import redact
 from models.feedback.types import Sample
-from tests.conftest import ROOT
+from tests.helpers.command import ROOT
+from tests.helpers.embedding import latent
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BANKING = ROOT.parent / "shared" / "data" / "banking77"
@@ -267,13 +264,6 @@ def test_the_index_finds_what_comparing_all_finds() -> None:
         missed += bool(truth) and not got
     assert found > 20
     assert missed <= found * 0.02
-
-
-def latent(texts: Sequence[str]) -> Embed:
-    """Latent semantic analysis fitted on `texts`: a real embedding that costs nothing."""
-    steps = (TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), TruncatedSVD(128, random_state=0), Normalizer())
-    fitted = make_pipeline(*steps).fit(list(texts))
-    return lambda some: np.asarray(fitted.transform(list(some)), np.float32)
 
 
 class Planted:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from models.data.dataset import load_dataset, read_rows
 from models.evaluation.drift import Drift, Limits, drift_of_confidence, drift_of_inputs
-from tests.conftest import ROOT
-from tests.unit.models.curation.test_pipeline import latent
+from tests.helpers.command import ROOT
+from tests.helpers.embedding import latent
 
 DATA = ROOT.parent / "shared" / "data"
 

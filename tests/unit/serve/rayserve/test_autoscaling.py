@@ -11,7 +11,6 @@ import pytest
 
 from serve.config import ConfigError, ReplicaRange, TaskConfig, load_config
 from serve.rayserve.autoscaling import BacklogPolicy, Load, LoadMeter, wanted_replicas
-from tests.conftest import flywheel, free_port
 
 IDLE, STEADY, LATE, SHEDDING = Load(0.0, 0.02), Load(0.002, 0.8), Load(0.3, 1.0), Load(1.0, 1.0)
 
@@ -128,11 +127,3 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, expected: str) -> N
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, text))
     assert expected in str(caught.value)
-
-
-def test_a_cluster_that_is_not_there_is_said_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    monkeypatch.setenv("FLYWHEEL_RAY__ADDRESS", address)
-    refused = flywheel("up", "--port", str(free_port()), home=home)
-    assert refused.returncode == 1
-    assert f"Cannot join the Ray cluster at ray.address '{address}'" in refused.stderr

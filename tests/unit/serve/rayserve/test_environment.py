@@ -17,7 +17,7 @@ from serve.rayserve.environment import (
     restore,
     set_flags,
 )
-from tests.conftest import ROOT
+from tests.helpers.command import ROOT
 
 needs_haproxy = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
 

@@ -15,7 +15,7 @@ from sqlalchemy import inspect, text
 from models.feedback.store import Store, StoreTooNew
 from models.feedback.store.migrations import configuration
 from models.feedback.store.schema import HEAD, metadata
-from tests.conftest import ROOT
+from tests.helpers.command import ROOT
 from tests.unit.models.feedback.store.conftest import fill_queue
 
 

@@ -1,10 +1,8 @@
-"""What users do with rankings becomes behaviour, and behaviour a better ranking."""
+"""What users do with rankings becomes behaviour."""
 
 from __future__ import annotations
 
-import csv
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,17 +10,11 @@ from typing import Any
 
 import pytest
 
-from export.bundle import Bundle
-from export.session import OnnxSession
-from models.data.dataset import SEED, DatasetError, corpus_file
+from models.data.dataset import DatasetError, corpus_file
 from models.data.implicit_feedback import unusable, with_rankings
 from models.data.interactions import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
-from models.feedback.store import Store
-from models.feedback.types import LoggedPrediction, NewFeedback, Sample
-from models.releases.release import read_release
-from models.retraining.plan import Plan
-from models.retraining.run import _split, retrain
-from models.tasks.base import get_task
+from models.feedback.types import Sample
+from models.retraining.run import _split
 from models.training.fit_ranker import phases, tower_matrices
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -133,68 +125,3 @@ def test_behaviour_is_kept_as_it_was_read(tmp_path: Path) -> None:
         load_kept_behaviour(tmp_path, "recommendation", seed.lineage())
     with pytest.raises(DatasetError, match="flywheel train recommendation --data"):
         load_kept_behaviour(tmp_path, "recommendation", {"name": "lost", "fingerprint": "1" * 64})
-
-
-# A run, from rankings in the log to a version
-
-STAR = {"id": "new-1", "text": "Everglow lantern. A lamp that never needs charging.", "features": {"price": 19.0}}
-
-
-@pytest.fixture
-def shop(home: Path) -> Iterator[tuple[Path, Store]]:
-    """A home whose recommendation champion was asked by 60 users, who all bought what it did not know."""
-    store = Store.open(f"sqlite:///{home / 'feedback.db'}")
-    rng = random.Random(7)
-    with (SEED / "catalogue.csv").open(encoding="utf-8") as file:
-        catalogue = list(csv.DictReader(file))
-    start = datetime.now(UTC) - timedelta(hours=2)
-    rows, events = [], []
-    for number in range(120):
-        at = start + timedelta(seconds=number)
-        category = rng.choice(sorted({item["category"] for item in catalogue}))
-        own = rng.sample([item for item in catalogue if item["category"] == category], 4)
-        others = rng.sample([item for item in catalogue if item["category"] != category], 4)
-        told = [
-            {"id": item["id"], "text": f"{item['title']}. {item['description']}",
-             "features": {"price": float(item["price"])}}
-            for item in (*own, *others)
-        ]  # fmt: skip
-        shown = rng.sample([*told[3:], STAR], 6)
-        id_ = f"{int(at.timestamp() * 1000):012x}{number:020x}"
-        request = {"user": {"id": f"hash{number % 60}", "history": told[:3]}, "candidates": shown, "top_k": None}
-        answer = [{"id": item["id"], "score": 0.5} for item in shown]
-        rows.append(LoggedPrediction(id_, "recommendation", "1", request, answer, at, user=f"hash{number % 60}"))
-        events += [
-            NewFeedback("recommendation", "shop", True, at, prediction_id=id_, item_id=item, event="buy")
-            for item in (STAR["id"], told[3]["id"])
-        ]
-    store.log_predictions(rows)
-    assert {receipt.outcome for receipt in store.add_feedback(events, keep_days=30)} == {"accepted"}
-    yield home, store
-    store.close()
-
-
-def score_of_star(home: Path, version: str) -> float:
-    bundle = Bundle.open(home / "bundles" / "recommendation" / version)
-    task = get_task("recommendation")(bundle)
-    request = task.Request.model_validate({"candidates": [STAR]})
-    output = OnnxSession(bundle, providers="cpu").predict(task.texts(request))
-    return float(task.decode(request, task.activate(output), [False])[0]["score"])
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
-def test_what_users_chose_is_ranked_higher_by_the_next_version(shop: tuple[Path, Store]) -> None:
-    home, store = shop
-    result = retrain(Plan("recommendation"), home, store, "a test", lambda *_: None)
-    assert result.outcome == "released", result.sentence
-    release = read_release(home, "recommendation")
-    assert (release.champion, release.challenger, release.mode) == ("1", result.version, "canary")
-    assert score_of_star(home, str(result.version)) > score_of_star(home, "1")
-    counts = store.counts("recommendation")
-    assert counts["used"] > 100
-    assert counts["waiting"] == result.left >= 20  # these judged, and are learned in the next run
-    data = Bundle.open(home / "bundles" / "recommendation" / str(result.version)).manifest.data
-    assert (data["parent"], data["samples"]) == ("1", counts["used"])
-    assert data["fingerprint"] == load_behaviour().fingerprint
-    erased = store.erase("hash0")
-    assert erased.versions == {"recommendation": [result.version]}

@@ -16,8 +16,7 @@ import pytest
 
 from serve.rayserve import idle_wakeups
 from serve.rayserve.environment import flags_of_serve
-from tests.conftest import Server
-from tests.server.test_lifecycle import children, eventually
+from tests.helpers.server import Server, children, eventually
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/syscall").exists(), reason="needs Linux, and its /proc/PID/syscall"
