@@ -1,0 +1,15 @@
+"""MLflow, asked as a user would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from models.releases.registry import Registry
+
+
+def mlflow_client(home: Path) -> Any:
+    Registry(home)  # names its store to MLflow, and keeps MLflow from calling home
+    import mlflow
+
+    return mlflow.MlflowClient()

@@ -1,0 +1,37 @@
+"""What the tests of servers stand on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.server import Server, start_server, stop_server
+
+
+@pytest.fixture(scope="session")
+def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that only ask; a test that breaks things starts its own with `start_server`."""
+    folder = tmp_path_factory.mktemp("server")
+    home = folder / "home"
+    for part in ("releases", "bundles"):
+        shutil.copytree(trained_home / part, home / part)
+    running = start_server(home, folder / "server.log")
+    yield running
+    assert stop_server(running) == 0
+
+
+@pytest.fixture(scope="session")
+def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose releases and processes test_haproxy.py and then test_lifecycle.py break; the last test ends it."""
+    folder = tmp_path_factory.mktemp("own_server")
+    for part in ("releases", "bundles"):
+        shutil.copytree(trained_home / part, folder / "home" / part)
+    running = start_server(folder / "home", folder / "server.log")
+    time.sleep(3)  # Serve replaces HAProxy once more about when it is ready, and its counts begin anew
+    yield running
+    if running.process.poll() is None:
+        stop_server(running)

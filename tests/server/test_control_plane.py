@@ -1,0 +1,111 @@
+"""The control plane on a real server: operators move, look and ask while no replica of a task is alive."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.releases.gate_reports import write_gate_report
+from tests.helpers.contract import assert_error
+from tests.helpers.server import Server, eventually, start_server, stop_server
+
+MODEL, OPERATIONS = "/v2/models/intent", "/v2/repository/models/intent"
+HI = {"text": "where is my order"}
+
+
+@pytest.fixture(scope="module")
+def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    own = tmp_path_factory.mktemp("control") / "home"
+    for part in ("releases", "bundles"):
+        shutil.copytree(trained_home / part, own / part)
+    shutil.copytree(own / "bundles" / "intent" / "1", own / "bundles" / "intent" / "2")
+    write_gate_report(own, "intent", "2", b'{"accepted": true}')
+    started = start_server(
+        own, own.parent / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_ROLLOUT__AUTOMATIC="false"
+    )
+    yield started
+    stop_server(started)
+
+
+def index(server: Server, **body: Any) -> dict[tuple[str, str], str]:
+    rows = server.post("/v2/repository/index", json=body).json()
+    return {(row["name"], row["version"]): row["state"] for row in rows}
+
+
+def test_the_index_names_every_version_and_which_answer(server: Server) -> None:
+    found = index(server)
+    assert found["intent", "1"] == "READY"
+    assert found["intent", "2"] == "UNAVAILABLE"
+    assert set(index(server, ready=True).values()) == {"READY"}
+    assert server.post("/v2/repository/index").status_code == 200  # Triton's clients send no body
+    assert_error(server.post("/v2/repository/index", json={"rady": True}), 422)
+
+
+def test_versions_say_what_their_manifests_say(server: Server) -> None:
+    versions = server.get(f"{OPERATIONS}/versions").json()["versions"]
+    assert [(version["version"], version["alias"]) for version in versions] == [("2", None), ("1", "champion")]
+    assert versions[1]["traffic"] == 1.0
+    assert versions[1]["metrics"]
+    assert versions[1]["created"]
+
+
+def test_a_gate_report_is_there_for_what_a_retraining_released(server: Server) -> None:
+    assert server.get(f"{OPERATIONS}/gate/2").json() == {"accepted": True}
+    for version in ("1", "x", ".."):
+        assert_error(server.get(f"{OPERATIONS}/gate/{version}"), 404)
+
+
+@pytest.mark.parametrize("name", ["promote", "challenge", "rollback", "retrain", "erase", "load", "unload"])
+def test_a_task_that_is_not_served_is_not_found(server: Server, name: str) -> None:
+    error = assert_error(server.post(f"/v2/repository/models/unheard/{name}", json={}), 404)
+    assert "intent" in error["error"]
+
+
+def test_who_asks_where_operations_were_is_told_where_they_are(server: Server) -> None:
+    error = assert_error(server.post(f"{MODEL}/rollback", json={}), 404)
+    assert f"{OPERATIONS}/rollback" in error["error"]
+
+
+def test_a_body_beyond_the_limit_is_refused(server: Server) -> None:
+    huge = b'{"reason": "' + b"a" * 11_000_000 + b'"}'
+    assert_error(server.post(f"{OPERATIONS}/rollback", content=huge, headers={"content-type": "application/json"}), 413)
+
+
+def test_a_request_for_a_retraining_has_a_state_and_an_end(server: Server) -> None:
+    asked = server.post(f"{OPERATIONS}/retrain", json={"actor": "ops", "reason": "before the sale"})
+    assert asked.status_code == 202
+
+    def request() -> dict[str, Any]:
+        found: list[dict[str, Any]] = server.get(f"{OPERATIONS}/retrain").json()["requests"]
+        return next(one for one in found if one["id"] == asked.json()["request"])
+
+    assert request()["state"] in ("requested", "running")
+    eventually(lambda: request()["state"] == "done", 60)
+    assert (request()["actor"], request()["reason"]) == ("ops", "before the sale")
+    assert request()["outcome"] == "too_few"  # there are no corrections
+    started = next(e for e in server.get(f"{OPERATIONS}/audit").json()["audit"] if e["action"] == "retrain started")
+    assert started["reason"] == "requested by ops: before the sale"
+
+
+def test_operators_need_no_replica(server: Server) -> None:
+    """Promote, roll back, challenge, retrain, erase and look, with the task's replicas gone; then all answer again."""
+    assert server.post(f"{OPERATIONS}/unload", json={}).status_code == 200
+    error = assert_error(server.post(f"{MODEL}/predict", json=HI), 503)
+    assert f"{OPERATIONS}/load" in error["error"]
+    assert server.get("/v2/health/ready").status_code == 200  # it is off on purpose
+    assert index(server)["intent", "1"] == "UNAVAILABLE"
+    assert server.post("/v2/models/sentiment/predict", json=HI).status_code == 200
+    assert server.post(f"{OPERATIONS}/promote", json={"version": "2"}).json()["champion"] == "2"
+    assert server.post(f"{OPERATIONS}/rollback", json={}).json()["champion"] == "1"
+    assert server.post(f"{OPERATIONS}/promote", json={"version": "2", "reason": "it is better"}).is_success
+    assert server.post(f"{OPERATIONS}/erase", json={"user": "nobody"}).json()["predictions"] == 0
+    assert server.get(f"{OPERATIONS}/audit").json()["audit"][0]["reason"] == "it is better"
+    assert server.post(f"{OPERATIONS}/load", json={}).status_code == 200
+    assert server.post(f"{MODEL}/predict", json=HI).json()["model_version"] == "2"
+    assert server.post(f"{OPERATIONS}/load", json={}).status_code == 200  # again, without effect
+    assert index(server)["intent", "2"] == "READY"
+    assert_error(server.post(f"{OPERATIONS}/load", json={"parameters": {"config": "{}"}}), 422)

@@ -1,0 +1,272 @@
+"""Corrections over HTTP: taken once, confirmed when durable, refused with a reason; and the log behind them."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from loadtests.faults import replicas
+from tests.helpers.contract import assert_error
+from tests.helpers.postgres import PostgresMissing, postgres_server
+from tests.helpers.server import Server, children, eventually, start_server, stop_server
+
+MODEL = "/v2/models/intent"
+FEEDBACK = f"{MODEL}/feedback"
+OPERATIONS = "/v2/repository/models/intent"
+GOOD = {"text": "the parcel never came", "label": "track_order", "source": "desk", "consent": True}
+
+
+@pytest.fixture(scope="module")
+def desk(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of this file's own: the counts in its store are only ours."""
+    folder = tmp_path_factory.mktemp("feedback")
+    for part in ("releases", "bundles"):
+        shutil.copytree(trained_home / part, folder / "home" / part)
+    running = start_server(folder / "home", folder / "server.log", FLYWHEEL_LEARNING__AUTOMATIC="false")
+    yield running
+    assert stop_server(running) == 0
+
+
+def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    body = assert_error(response, status)
+    assert body["code"] == code
+    return body
+
+
+def predict(server: Server, user: str | None = None, **body: Any) -> dict[str, Any]:
+    headers = {"x-user-id": user} if user else {}
+    answer: dict[str, Any] = server.post(f"{MODEL}/predict", json=body, headers=headers).json()
+    return answer
+
+
+def states(server: Server) -> dict[str, int]:
+    found: dict[str, int] = server.get(FEEDBACK).json()["states"]
+    return found
+
+
+def rows(server: Server, query: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(server.home / "feedback.db") as database:
+        return database.execute(query).fetchall()
+
+
+def test_a_correction_of_an_answer_is_taken_once_and_joined_with_its_text(desk: Server) -> None:
+    id_ = predict(desk, text="my parcel number one is late")["id"]
+    body = {"id": id_, "label": "track_order", "source": "desk", "consent": True}
+    first, again = desk.post(FEEDBACK, json=body), desk.post(FEEDBACK, json=body)
+    assert (first.status_code, first.json()) == (202, {"status": "accepted"})
+    assert (again.status_code, again.json()) == (202, {"status": "duplicate"})
+    found = rows(desk, f"SELECT text, label, version FROM feedback WHERE prediction_id = '{id_}'")
+    assert found == [("my parcel number one is late", "track_order", "1")]
+
+
+def test_each_text_of_a_prediction_is_corrected_by_its_index(desk: Server) -> None:
+    id_ = predict(desk, texts=["first of two", "second of two"])["id"]
+    body = {"id": id_, "label": "track_order", "source": "desk", "consent": True}
+    refused(desk.post(FEEDBACK, json=body), 422, "invalid_request")
+    refused(desk.post(FEEDBACK, json={**body, "index": 2}), 422, "invalid_request")
+    assert desk.post(FEEDBACK, json={**body, "index": 1}).status_code == 202
+    assert rows(desk, f"SELECT text FROM feedback WHERE prediction_id = '{id_}'") == [("second of two",)]
+
+
+def test_a_batch_takes_what_is_good_and_says_what_is_not(desk: Server) -> None:
+    items = [{**GOOD, "text": "of a batch"}, {**GOOD, "label": "no_such_label"}, {**GOOD, "text": "of a batch"}]
+    response = desk.post(FEEDBACK, json={"feedback": items})
+    assert response.status_code == 202
+    assert response.json()["taken"] == 2
+    one, two, three = response.json()["results"]
+    assert one == {"status": "accepted"}
+    assert two["code"] == "invalid_request"
+    assert "no_such_label" in two["error"]
+    assert three == {"status": "duplicate"}
+    nothing = desk.post(FEEDBACK, json={"feedback": [{**GOOD, "label": "no_such_label"}]})
+    refused(nothing, 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({}, "body"),
+        ({"label": "track_order"}, "body"),
+        ({**GOOD, "id": "x"}, "body"),
+        ({"text": "no label"}, "label"),
+        ({**GOOD, "label": ""}, "label"),
+        ({**GOOD, "label": "a\nb"}, "label"),
+        ({**GOOD, "label": 7}, "label"),
+        ({**GOOD, "consent": "yes"}, "consent"),
+        ({**GOOD, "text": "   "}, "text"),
+        ({**GOOD, "text": "x" * 5000}, "text"),
+        ({**GOOD, "index": 0}, "body"),
+        ({**GOOD, "item_id": "a", "event": "click"}, "item_id"),
+        ({**GOOD, "surprise": 1}, "surprise"),
+        ({**GOOD, "label": "no_such_label"}, "label"),
+        ({"feedback": []}, "feedback"),
+        ({"feedback": [{**GOOD}] * 1001}, "feedback"),
+        ({"feedback": "all"}, "feedback"),
+        ([GOOD], "body"),
+    ],
+)
+def test_what_is_wrong_is_named(desk: Server, body: Any, where: str) -> None:
+    before = states(desk)
+    error = refused(desk.post(FEEDBACK, json=body), 422, "invalid_request")
+    assert error["fields"][0]["field"] == where
+    assert states(desk) == before
+
+
+def test_unknown_and_stale_ids_are_told_apart(desk: Server) -> None:
+    body = {"label": "track_order", "source": "desk", "consent": True}
+    now = int(time.time() * 1000)
+    refused(desk.post(FEEDBACK, json={**body, "id": "nobody's"}), 404, "not_found")
+    refused(desk.post(FEEDBACK, json={**body, "id": f"{now:012x}{'0' * 20}"}), 404, "not_found")
+    refused(desk.post(FEEDBACK, json={**body, "id": f"{now - 40 * 86_400_000:012x}{'0' * 20}"}), 410, "gone")
+
+
+def test_a_ranking_is_corrected_by_item_and_event(desk: Server) -> None:
+    body = {"user": {"id": "u7"}, "candidates": [{"id": "a", "text": "a tent"}, {"id": "b", "text": "a mug"}]}
+    id_ = desk.post("/v2/models/recommendation/predict", json=body).json()["id"]
+    path = "/v2/models/recommendation/feedback"
+    good = {"id": id_, "item_id": "b", "event": "click", "source": "shop", "consent": True}
+    assert desk.post(path, json=good).json() == {"status": "accepted"}
+    assert desk.post(path, json=good).json() == {"status": "duplicate"}
+    refused(desk.post(path, json={**good, "item_id": "c"}), 422, "invalid_request")
+    refused(desk.post(path, json={"id": id_, "label": "b"}), 422, "invalid_request")
+
+
+def test_without_consent_no_text_is_kept(desk: Server) -> None:
+    text = "a text that was not given away"
+    assert desk.post(FEEDBACK, json={**GOOD, "text": text, "consent": False}).status_code == 202
+    assert rows(desk, f"SELECT count(*) FROM feedback WHERE text = '{text}'") == [(0,)]
+    assert states(desk)["no_consent"] >= 1
+
+
+def test_personal_data_and_user_names_never_reach_the_store(desk: Server) -> None:
+    secrets = ["zoe.quimby@example.net", "4111 1111 1111 1111", "customer-zoe-77"]
+    answer = predict(desk, user=secrets[2], text=f"write to {secrets[0]} and charge {secrets[1]}")
+    body = {**GOOD, "text": f"mail me at {secrets[0]}, card {secrets[1]}", "user": secrets[2]}
+    assert desk.post(FEEDBACK, json=body).status_code == 202
+    eventually(lambda: rows(desk, f"SELECT count(*) FROM predictions WHERE id = '{answer['id']}'") == [(1,)], 10)
+    for file in desk.home.glob("feedback.db*"):
+        content = file.read_bytes()
+        for secret in secrets:
+            assert secret.encode() not in content, f"{secret} is in {file.name}"
+
+
+def test_a_user_is_erased_on_request(desk: Server) -> None:
+    user = "customer-erase-me"
+    answer = predict(desk, user=user, text="remember the heron on my parcel")
+    body = {**GOOD, "text": "the heron again", "user": user}
+    assert desk.post(FEEDBACK, json=body).status_code == 202
+    erased = desk.post(f"{OPERATIONS}/erase", json={"user": user, "reason": "asked by mail"})
+    assert erased.status_code == 200, erased.text
+    assert rows(desk, "SELECT count(*) FROM feedback WHERE text LIKE '%heron%'") == [(0,)]
+    assert rows(desk, f"SELECT count(*) FROM predictions WHERE id = '{answer['id']}'") == [(0,)]
+    assert all(b"heron" not in file.read_bytes() for file in desk.home.glob("feedback.db*"))
+
+
+def test_a_confirmed_correction_survives_the_death_of_every_process(home: Path, tmp_path: Path) -> None:
+    server = start_server(home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false")
+    assert server.post(FEEDBACK, json={**GOOD, "text": "the last words"}).status_code == 202
+    haproxy = kill_all_but_haproxy(server)
+    assert rows(server, "SELECT count(*) FROM feedback WHERE text = 'the last words'") == [(1,)]
+    eventually(lambda: not Path(f"/proc/{haproxy}").exists(), 5)  # or it would keep the port
+
+
+def kill_all_but_haproxy(server: Server) -> int:
+    """The raylet first: while it lives it ends what its workers have started. Returns HAProxy's process."""
+    pid = server.process.pid
+    (haproxy,) = children(pid, "haproxy -db")
+    others = [process for process in children(pid, "") if process != haproxy]
+    for victim in [*children(pid, "raylet/raylet"), *others, pid]:
+        os.kill(victim, signal.SIGKILL)
+    server.process.wait()
+    return haproxy
+
+
+def while_out(server: Server) -> str:
+    """Feedback is refused with a time to come again, predictions go on; the id of one that was made meanwhile."""
+    response = server.post(FEEDBACK, json={**GOOD, "text": "while it is out"})
+    assert "store" in refused(response, 503, "not_ready")["error"]
+    assert int(response.headers["retry-after"]) > 0
+    answer = predict(server, text="asked while it is out")
+    assert answer["predictions"]
+    return str(answer["id"])
+
+
+def afterwards(server: Server, id_: str) -> None:
+    """Feedback is taken again, for what was answered meanwhile too: nothing of that was lost."""
+    eventually(lambda: server.post(FEEDBACK, json=GOOD).status_code == 202, 30)
+    correction = {"id": id_, "label": "track_order", "source": "desk", "consent": True}
+    eventually(lambda: server.post(FEEDBACK, json=correction).status_code == 202, 30)
+
+
+def test_a_locked_or_full_store_refuses_feedback_and_not_predictions(home: Path, tmp_path: Path) -> None:
+    server = start_server(home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false")
+    try:
+        assert server.post(FEEDBACK, json=GOOD).status_code == 202
+        database = sqlite3.connect(home / "feedback.db", isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        locked = while_out(server)
+        database.execute("ROLLBACK")
+        database.close()
+        afterwards(server, locked)
+        with small_files(server, (home / "feedback.db").stat().st_size):
+            full = while_out(server)
+        afterwards(server, full)
+    finally:
+        stop_server(server)
+
+
+@contextmanager
+def small_files(server: Server, size: int) -> Iterator[None]:
+    """The kernel lets no replica write further than `size` bytes into a file, as if the disk were full."""
+    pids = replicas(server.process.pid)
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids}
+    for pid, (_, hard) in before.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+    yield
+    for pid, limits in before.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
+def test_predictions_go_on_while_postgresql_is_away(home: Path, tmp_path: Path) -> None:
+    try:
+        with postgres_server() as postgres:
+            url = postgres.new_database()
+            server = start_server(
+                home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_FEEDBACK__STORE=url
+            )
+            try:
+                assert server.post(FEEDBACK, json=GOOD).status_code == 202
+                postgres.stop()
+                id_ = while_out(server)
+                moved = server.post(f"{OPERATIONS}/challenge", json={"version": "1", "mode": "shadow"})
+                refused(moved, 409, "conflict")  # for what it asks, not for the store
+                postgres.start()
+                afterwards(server, id_)
+            finally:
+                stop_server(server)
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
+
+
+def test_a_retraining_that_never_was_has_no_progress(desk: Server) -> None:
+    assert desk.get(f"{OPERATIONS}/retrain").json() == {"state": "never", "requests": []}
+
+
+def test_metrics_count_what_became_of_corrections(desk: Server) -> None:
+    desk.post(FEEDBACK, json={**GOOD, "text": "for the metrics"})
+    pattern = r'^flywheel_feedback_total\{status="accepted",task="intent"\} (\S+)$'
+    eventually(lambda: sum(map(float, re.findall(pattern, desk.get("/metrics").text, re.MULTILINE))) >= 1, 10)
+    waiting = 'flywheel_corrections{state="waiting",task="intent"} '
+    eventually(lambda: f"{waiting}{float(states(desk)['waiting'])}" in desk.get("/metrics").text, 10)

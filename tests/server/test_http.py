@@ -1,0 +1,262 @@
+"""The HTTP contract as a well-behaved client meets it: every path of it but feedback."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from openapi_spec_validator import validate
+from prometheus_client.parser import text_string_to_metric_families
+
+from models.tasks.base import all_tasks
+from tests.helpers.contract import EXAMPLES, NEGATIVE, POSITIVE, TASKS, assert_error
+from tests.helpers.server import Server
+
+every_task = pytest.mark.parametrize("task", TASKS)
+
+
+def predict(server: Server, task: str, **request: Any) -> list[dict[str, Any]]:
+    response = server.post(f"/v2/models/{task}/predict", json=request)
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body["id"]
+    assert body["model_name"] == task
+    predictions: list[dict[str, Any]] = body["predictions"]
+    return predictions
+
+
+def loaded_version(server: Server, task: str) -> str:
+    return str(server.get(f"/v2/models/{task}").json()["versions"][0])
+
+
+def test_live_and_ready(server: Server) -> None:
+    assert server.get("/v2/health/live").json() == {"live": True}
+    assert server.get("/v2/health/ready").json() == {"ready": True}
+
+
+def test_server_metadata(server: Server) -> None:
+    metadata = server.get("/v2").json()
+    assert metadata["name"] == "flywheel"
+    assert metadata["version"]
+    assert "binary_tensor_data" in metadata["extensions"]
+    assert sorted(metadata["models"]) == sorted(TASKS)
+
+
+@every_task
+def test_model_metadata(server: Server, task: str) -> None:
+    version = loaded_version(server, task)
+    for path in (f"/v2/models/{task}", f"/v2/models/{task}/versions/{version}"):
+        metadata = server.get(path).json()
+        assert metadata["name"] == task
+        assert metadata["versions"] == [version]
+        assert [tensor["name"] for tensor in metadata["inputs"]] == [t.name for t in all_tasks()[task].inputs]
+        assert [tensor["name"] for tensor in metadata["outputs"]] == [t.name for t in all_tasks()[task].outputs]
+        details = metadata["version_details"][0]
+        assert (details["version"], details["alias"], details["traffic"]) == (version, "champion", 1.0)
+
+
+@every_task
+def test_model_ready(server: Server, task: str) -> None:
+    version = loaded_version(server, task)
+    for path in (f"/v2/models/{task}/ready", f"/v2/models/{task}/versions/{version}/ready"):
+        response = server.get(path)
+        assert response.status_code == 200
+        assert response.json() == {"name": task, "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "handoff"),
+    [
+        ("where is my order 88231?", "track_order", False),
+        ("i forgot my password", "recover_password", False),
+        ("will it rain tomorrow", "out_of_scope", True),
+    ],
+)
+def test_intent(server: Server, text: str, label: str, handoff: bool) -> None:
+    [prediction] = predict(server, "intent", text=text)
+    assert prediction["label"] == label
+    assert prediction["handoff"] is handoff
+    assert ("answer" in prediction) is not handoff
+    assert 0 < prediction["score"] <= 1
+    ranked = [candidate["score"] for candidate in prediction["top_k"]]
+    assert len(ranked) == 3
+    assert ranked == sorted(ranked, reverse=True)
+
+
+@pytest.mark.parametrize(("text", "label"), [(NEGATIVE, "negative"), (POSITIVE, "positive")])
+def test_sentiment(server: Server, text: str, label: str) -> None:
+    [prediction] = predict(server, "sentiment", text=text, topic="airlines")
+    assert prediction["label"] == label
+    assert prediction["topic"] == "airlines"
+    assert prediction["score"] == max(prediction["scores"].values()) == prediction["scores"][label]
+    assert sum(prediction["scores"].values()) == pytest.approx(1, abs=1e-4)
+    assert "topic" not in predict(server, "sentiment", text=text)[0]
+
+
+SHELF = [
+    {"id": "cushion", "text": "Velvet cushion cover. Deep green, hidden zip.", "features": {"price": 19.5}},
+    {"id": "tent", "text": "Two-person tent for hiking. Under one kilo.", "features": {"price": 250.0}},
+    {"id": "lipstick", "text": "Matte lipstick. Dark red, lasts all day.", "features": {"price": 12.0}},
+    {"id": "stove", "text": "Gas stove for camping. Folds to the size of a fist."},
+]
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 3, 50])
+def test_recommendation_is_sorted_and_cut(server: Server, top_k: int | None) -> None:
+    history = ["Down sleeping bag. Warm to minus five.", {"id": "h2", "text": "Hiking backpack, 50 litres."}]
+    request = {"user": {"id": "u1", "history": history}, "candidates": SHELF, "top_k": top_k}
+    ranked = predict(server, "recommendation", **request)
+    assert len(ranked) == min(top_k or len(SHELF), len(SHELF))
+    scores = [item["score"] for item in ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+
+
+def test_recommendation_prefers_what_is_like_the_history(server: Server) -> None:
+    """Without features, so that texts alone decide."""
+    candidates = [{"id": item["id"], "text": item["text"]} for item in SHELF]
+    history = ["Down sleeping bag. Warm to minus five.", "Hiking backpack, 50 litres."]
+    ranked = predict(server, "recommendation", user={"history": history}, candidates=candidates)
+    ids = [item["id"] for item in ranked]
+    assert ids.index("tent") < ids.index("lipstick")
+
+
+@pytest.mark.parametrize("user", [{}, {"user": {}}, {"user": {"id": "new", "history": []}}])
+def test_recommendation_without_history(server: Server, user: dict[str, Any]) -> None:
+    ranked = predict(server, "recommendation", candidates=SHELF, **user)
+    assert {item["id"] for item in ranked} == {item["id"] for item in SHELF}
+
+
+@pytest.mark.parametrize(
+    ("task", "cycle"),
+    [
+        ("intent", {"track_order": "where is my order 88231?", "recover_password": "i forgot my password"}),
+        ("sentiment", {"negative": NEGATIVE, "positive": POSITIVE}),
+    ],
+)
+def test_predictions_come_in_the_order_of_the_texts(server: Server, task: str, cycle: dict[str, str]) -> None:
+    """Lengths alternate, so that batching by length has every chance to mix them up."""
+    labels = [list(cycle)[(i * i) % 5 % 2] for i in range(100)]
+    texts = [cycle[label] + " please" * (i % 7) for i, label in enumerate(labels)]
+    assert [prediction["label"] for prediction in predict(server, task, texts=texts)] == labels
+
+
+@every_task
+def test_long_text_is_truncated_and_says_so(server: Server, task: str) -> None:
+    short, long = "where is my parcel", "where is my parcel " * 500
+    if task == "recommendation":
+        candidates = [{"id": "short", "text": short}, {"id": "long", "text": long}]
+        cut = {p["id"]: p.get("truncated") for p in predict(server, task, candidates=candidates)}
+        assert cut == {"short": None, "long": True}
+    else:
+        predictions = predict(server, task, texts=[short, long])
+        assert [prediction.get("truncated") for prediction in predictions] == [None, True]
+
+
+@every_task
+def test_infer(server: Server, task: str) -> None:
+    version = loaded_version(server, task)
+    name = all_tasks()[task].inputs[0].name
+    tensor = {"name": name, "shape": [2], "datatype": "BYTES", "data": ["where is my order", "a tent"]}
+    for path in (f"/v2/models/{task}/infer", f"/v2/models/{task}/versions/{version}/infer"):
+        body = server.post(path, json={"id": "mine", "inputs": [tensor]}).json()
+        assert (body["id"], body["model_name"], body["model_version"]) == ("mine", task, version)
+        for output, expected in zip(body["outputs"], all_tasks()[task].outputs, strict=True):
+            assert (output["name"], output["datatype"]) == (expected.name, expected.datatype)
+            assert output["shape"] == [len(output["data"])] == [2]
+
+
+@every_task
+def test_pinned_version(server: Server, task: str) -> None:
+    version = loaded_version(server, task)
+    response = server.post(f"/v2/models/{task}/versions/{version}/predict", json=EXAMPLES[task])
+    assert response.status_code == 200
+    assert response.json()["model_version"] == version
+
+
+@pytest.mark.parametrize("rest", ["", "/ready", "/predict", "/infer"])
+@pytest.mark.parametrize("model", ["intent/versions/999", "intentx", "nosuch", "nosuch/versions/1"])
+def test_unknown_model_or_version(server: Server, model: str, rest: str) -> None:
+    path = f"/v2/models/{model}{rest}"
+    if rest in ("/predict", "/infer"):
+        error = assert_error(server.post(path, json=EXAMPLES["intent"]), 404)
+    else:
+        error = assert_error(server.get(path), 404)
+    assert error["code"] == "not_found"
+    assert ("999" if "999" in model else model.partition("/")[0]) in error["error"]
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v2/models", "/v2/models/intent/", "/docs/secret", "/docs/..%2fx"])
+def test_unknown_path(server: Server, path: str) -> None:
+    assert_error(server.get(path), 404)
+
+
+@pytest.mark.parametrize("endpoint", ["predict", "infer"])
+@every_task
+def test_get_where_post_is_due(server: Server, task: str, endpoint: str) -> None:
+    response = server.get(f"/v2/models/{task}/{endpoint}")
+    assert_error(response, 405)
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/ready", "/metrics", "/v2/models/intent"])
+def test_post_where_get_is_due(server: Server, path: str) -> None:
+    response = server.post(path, json={})
+    assert_error(response, 405)
+    assert "GET" in response.headers["allow"]
+
+
+@every_task
+def test_metrics_count_a_predict(server: Server, task: str) -> None:
+    labels = {"task": task, "version": loaded_version(server, task)}
+    answered = {**labels, "endpoint": "predict", "status": "200"}
+    known = {**labels, "result": "hit"}
+    new: Any = {"text": f"never asked before {uuid4().hex}"}
+    if task == "recommendation":
+        new = {"candidates": [{"id": "new", **new}]}
+    before = server.get("/metrics").text
+    predict(server, task, **new)
+    after = server.get("/metrics").text
+    for name, wanted in (
+        ("flywheel_requests_total", answered),
+        ("flywheel_request_latency_seconds_count", {**labels, "endpoint": "predict"}),
+        ("flywheel_batch_size_count", labels),
+    ):
+        assert _value(after, name, wanted) >= _value(before, name, wanted) + 1, name
+    assert _value(after, "flywheel_requests_total", answered) == _value(before, "flywheel_requests_total", answered) + 1
+    for _ in range(10):  # each replica remembers for itself
+        predict(server, task, **new)
+    assert _value(server.get("/metrics").text, "flywheel_cache_texts_total", known) > _value(
+        before, "flywheel_cache_texts_total", known
+    )
+
+
+def _value(exposition: str, name: str, labels: dict[str, str]) -> float:
+    samples = [sample for family in text_string_to_metric_families(exposition) for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
+
+
+def test_openapi_is_valid_and_its_examples_work(server: Server) -> None:
+    description = server.get("/openapi.json").json()
+    assert description["openapi"].startswith("3.1.")
+    validate(description)
+    for task in TASKS:
+        for endpoint in ("predict", "infer"):
+            path = f"/v2/models/{task}/{endpoint}"
+            body = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+            assert server.post(path, json=body["example"]).status_code == 200, path
+
+
+def test_docs_page_loads_without_a_network(server: Server) -> None:
+    page = server.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "http" not in page.text.replace("http-equiv", "")
+    assets = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(assets) == 2
+    for asset, kind in zip(assets, ("text/css", "text/javascript"), strict=True):
+        response = server.get(asset)
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith(kind)
+        assert len(response.content) > 10_000

@@ -1,0 +1,127 @@
+"""What users do with rankings becomes behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.data.dataset import DatasetError, corpus_file
+from models.data.implicit_feedback import unusable, with_rankings
+from models.data.interactions import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
+from models.feedback.types import Sample
+from models.retraining.run import _split
+from models.training.fit_ranker import phases, tower_matrices
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def event(
+    item: str, what: str = "click", answer: str = "1", ranked: str = "abcde", user: str | None = "ann",
+    history: Sequence[Any] = (), minute: int = 0, number: int = 0,
+) -> Sample:  # fmt: skip
+    """What somebody did with an item of the answer that ranked the candidates a to f as in `ranked`."""
+    request = {
+        "user": {"id": user, "history": list(history)},
+        "candidates": [{"id": name, "text": f"item {name}", "features": {"price": 2.0}} for name in "abcdef"],
+    }
+    extra = {"item_id": item, "event": what, "input": request, "output": [{"id": name} for name in ranked]}
+    at = NOON + timedelta(minutes=minute)
+    return Sample(number, "recommendation", f"item {item}", what, "shop", at, None, answer, "1", extra=extra)
+
+
+EMPTY = Behaviour("file", [], {}, [], "0" * 64)
+
+
+def seen(behaviour: Behaviour) -> list[tuple[str, bool]]:
+    return [(impression.item, impression.chosen) for impression in behaviour.impressions if not impression.before]
+
+
+def test_seen_is_what_stood_above_the_last_click_and_one_below() -> None:
+    assert seen(with_rankings(EMPTY, [], [event("b", ranked="abcde")])) == [("a", False), ("c", False), ("b", True)]
+    assert seen(with_rankings(EMPTY, [], [event("e", ranked="abcde")]))[-1] == ("e", True)
+    both = with_rankings(EMPTY, [], [event("a"), event("b", "buy")])
+    assert seen(both) == [("c", False), ("a", True), ("b", True)]
+
+
+def test_what_was_only_viewed_was_seen_and_not_chosen() -> None:
+    assert seen(with_rankings(EMPTY, [], [event("b", "view")])) == [("a", False), ("b", False), ("c", False)]
+
+
+def test_each_answer_is_read_by_itself_in_order_of_time() -> None:
+    later, earlier = event("a", answer="1", minute=5), event("b", answer="2", ranked="bc")
+    behaviour = with_rankings(EMPTY, [], [later, earlier])
+    assert seen(behaviour) == [("c", False), ("b", True), ("b", False), ("a", True)]
+    assert {impression.user for impression in behaviour.impressions} == {"ann"}
+
+
+def test_who_is_not_named_is_somebody_else_in_each_answer() -> None:
+    behaviour = with_rankings(EMPTY, [], [event("a", answer="1", user=None), event("a", answer="2", user=None)])
+    assert {impression.user for impression in behaviour.impressions} == {"1", "2"}
+
+
+def test_history_tells_who_the_user_is_once_and_is_not_a_choice_that_is_learned() -> None:
+    history = ["a kettle", {"id": "f", "text": "item f", "features": {}}, {"text": "a spoon"}]
+    first, again = event("b", history=history), event("c", answer="2", history=[*history, "a bowl"], minute=1)
+    behaviour = with_rankings(EMPTY, [], [first, again])
+    before = [impression for impression in behaviour.impressions if impression.before]
+    assert [impression.item for impression in before] == ["a kettle", "f", "a spoon", "a bowl"]
+    assert all(impression.chosen for impression in before)
+    assert phases(behaviour.impressions).count("before") == 4
+    assert behaviour.lineage()["train_rows"] == len(behaviour.impressions) - 4
+    assert behaviour.items["a kettle"].text == "a kettle"
+    assert behaviour.items["b"].numbers == {"price": 2.0}
+
+
+def test_what_a_user_had_chosen_is_in_the_tower_s_choices_and_not_in_what_was_shown() -> None:
+    events = [event("b", answer=str(n), history=["a kettle"], minute=n) for n in range(6)]
+    behaviour = with_rankings(EMPTY, [], events)
+    shown, chosen = tower_matrices(behaviour)
+    kettle = list(behaviour.items).index("a kettle")
+    assert (shown[0, kettle], chosen[0, kettle]) == (0.0, 1.0)
+    assert shown.sum() > 0
+
+
+def test_held_out_are_those_that_judge() -> None:
+    behaviour = with_rankings(EMPTY, [event("a", answer="1")], [event("b", answer="2")], [event("c", answer="3")])
+    assert sum(impression.holdout for impression in behaviour.impressions) == 4
+    assert behaviour.added["samples"] == behaviour.added["learned_samples"] == 1
+
+
+def test_an_answer_that_was_learned_from_does_not_judge() -> None:
+    behaviour = with_rankings(EMPTY, [event("a", answer="1")], [], [event("b", answer="1"), event("b", answer="2")])
+    assert [impression.holdout for impression in behaviour.impressions].count(True) == 3
+
+
+def test_what_was_told_of_one_answer_is_not_divided() -> None:
+    events = [event("a", answer=str(n % 60), minute=n, number=n) for n in range(120)]
+    learn, judge = _split(events, 0.2)
+    assert {sample.prediction_id for sample in learn}.isdisjoint({sample.prediction_id for sample in judge})
+    assert len(learn) + len(judge) == 120
+    assert max(sample.at for sample in events) == judge[-1].at
+
+
+def test_a_ranking_that_the_log_no_longer_has_says_nothing() -> None:
+    gone = replace(event("a"), extra={"item_id": "a", "event": "click", "input": None, "output": None})
+    assert unusable(gone) == "its ranking is no longer in the log"
+    assert unusable(event("f")) == "its item was not in the answer"
+    assert unusable(event("a")) is None
+    assert with_rankings(EMPTY, [gone], [gone, event("f")]).impressions == []
+
+
+def test_behaviour_is_kept_as_it_was_read(tmp_path: Path) -> None:
+    seed = load_behaviour()
+    kept = corpus_file(tmp_path, "recommendation", seed.lineage())
+    assert load_kept_behaviour(tmp_path, "recommendation", seed.lineage()) == seed  # we ship it
+    kept.parent.mkdir(parents=True)
+    keep_behaviour(None, kept)
+    assert load_kept_behaviour(tmp_path, "recommendation", seed.lineage()) == seed
+    kept.write_bytes(kept.read_bytes().replace(b"u001", b"u002", 1))
+    with pytest.raises(DatasetError, match="is damaged"):
+        load_kept_behaviour(tmp_path, "recommendation", seed.lineage())
+    with pytest.raises(DatasetError, match="flywheel train recommendation --data"):
+        load_kept_behaviour(tmp_path, "recommendation", {"name": "lost", "fingerprint": "1" * 64})

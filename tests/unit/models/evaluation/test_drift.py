@@ -1,0 +1,117 @@
+"""Drift is told from chance and from what is too small to matter, on texts that did and did not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.data.dataset import load_dataset, read_rows
+from models.evaluation.drift import Drift, Limits, drift_of_confidence, drift_of_inputs
+from tests.helpers.command import ROOT
+from tests.helpers.embedding import latent
+
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def test_the_same_confidence_has_not_drifted(random: np.random.Generator) -> None:
+    drift = drift_of_confidence(random.beta(8, 2, 2000), random.beta(8, 2, 2000))
+    assert not drift.drifted
+    assert drift.sentence.startswith("Confidence: no drift (distance ")
+
+
+def test_falling_confidence_has_drifted(random: np.random.Generator) -> None:
+    drift = drift_of_confidence(random.beta(8, 2, 1000), random.beta(4, 2, 300))
+    assert drift.drifted
+    assert drift.p_value < 1e-6
+    assert drift.sentence.startswith("Confidence: drift (distance ")
+    assert drift.sentence.endswith("The median went from 0.82 to 0.69.")
+
+
+def test_a_huge_sample_with_a_tiny_difference_has_not_drifted(random: np.random.Generator) -> None:
+    drift = drift_of_confidence(random.beta(8, 2, 200_000), random.beta(7.8, 2, 200_000))
+    assert drift.p_value < 1e-6
+    assert not drift.drifted
+    assert "a difference too small to matter" in drift.sentence
+
+
+def test_a_large_difference_that_may_be_chance_has_not_drifted(random: np.random.Generator) -> None:
+    then = random.normal(size=(100, 60))
+    drifts = [drift_of_inputs(then, random.normal(size=(100, 60))) for _ in range(20)]
+    assert max(drift.statistic for drift in drifts) > Limits().distance
+    assert not any(drift.drifted for drift in drifts)
+
+
+@pytest.mark.parametrize(("then", "now"), [(99, 5000), (5000, 99), (0, 0)])
+def test_too_few_samples_decide_nothing(then: int, now: int) -> None:
+    expected = f"Too few samples to tell: {then:,} of reference and {now:,} now, 100 of each are needed."
+    assert drift_of_confidence(np.zeros(then), np.ones(now)) == Drift(0.0, 1.0, False, expected)
+    assert drift_of_inputs(np.zeros((then, 3)), np.ones((now, 3))) == Drift(0.0, 1.0, False, expected)
+
+
+def test_scores_that_never_change_have_not_drifted() -> None:
+    assert drift_of_confidence(np.ones(500), np.ones(500)).p_value == 1.0
+    assert drift_of_inputs(np.ones((500, 4)), np.ones((500, 4))).p_value == 1.0
+    assert drift_of_inputs(np.ones((500, 4)), np.zeros((500, 4))).drifted
+
+
+def test_limits_are_obeyed(random: np.random.Generator) -> None:
+    then, now = random.normal(size=2000), random.normal(0.3, size=1000)
+    assert drift_of_inputs(then, now, Limits(distance=0.05)).drifted
+    assert not drift_of_inputs(then, now, Limits(distance=0.3)).drifted
+    assert not drift_of_inputs(then, now, Limits(samples=1001)).drifted
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (np.ones((200, 3)), np.ones((200, 4))),
+        (np.ones(200), np.ones((200, 1))),
+        (np.ones((2, 2, 2)), np.ones((2, 2, 2))),
+        (np.full(200, np.nan), np.ones(200)),
+        (np.float64(1), np.ones(200)),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(then: NDArray[np.float64], now: NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        drift_of_inputs(then, now)
+
+
+def test_confidence_takes_one_score_an_answer() -> None:
+    with pytest.raises(ValueError, match="one score an answer"):
+        drift_of_confidence(np.ones((200, 2)), np.ones((200, 2)))
+
+
+def test_the_seed_corpora(random: np.random.Generator) -> None:
+    intent = [example.text for example in load_dataset("intent").train]
+    finance = [example.text for example in load_dataset("sentiment").train]
+    random.shuffle(intent)
+    embed = latent(intent[:2000])
+    then = embed(intent[:2000])
+    assert not drift_of_inputs(then, embed(intent[2000:])).drifted
+    assert drift_of_inputs(then, embed(finance[:200])).drifted
+    assert drift_of_inputs(then, embed(intent[2000:2150] + finance[:150])).drifted
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs Banking77 and the Financial PhraseBank at ../shared/data")
+def test_real_texts(random: np.random.Generator) -> None:
+    from models.curation.embeddings import base_encoder
+
+    def texts(name: str, count: int) -> list[str]:
+        rows = [row["text"] for _, row in read_rows(DATA / name, required=("text", "label"))]
+        return [rows[at] for at in random.permutation(len(rows))[:count]]
+
+    encode = base_encoder()
+    banking, later = texts("banking77/train.csv", 600), texts("banking77/test.csv", 300)
+    news = texts("financial_phrasebank/train.csv", 300)
+    then = encode(banking)
+    assert not drift_of_inputs(then, encode(later)).drifted
+    assert drift_of_inputs(then, encode(news)).drifted
+    lengths = [len(text) for text in banking]
+    assert not drift_of_inputs(lengths, [len(text) for text in later]).drifted
+    assert drift_of_inputs(lengths, [len(text) for text in news]).drifted

@@ -1,0 +1,243 @@
+"""Predictions and feedback on their way in."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import timedelta, timezone
+
+import pytest
+from sqlalchemy import insert, text
+
+from models.feedback.store import Store
+from models.feedback.store.schema import predictions
+from tests.unit.models.feedback.store.conftest import NOW, Clock, add, correction, made, newest, prediction
+
+
+def test_feedback_is_joined_with_its_prediction(store: Store) -> None:
+    store.predictions.log([prediction(1, "where is it", "cancel it", version="7", topic="orders", user="u")])
+    [receipt] = store.feedback.add([correction(1, index=1, user="agent-3")], keep_days=30)
+    assert receipt.outcome == "accepted"
+    [sample] = store.queue.lease("intent", "me", 10, 60)
+    assert sample.id == receipt.id
+    assert (sample.text, sample.label, sample.predicted, sample.version) == ("cancel it", "cancel", "refund", "7")
+    assert (sample.source, sample.user, sample.prediction_id, sample.at) == ("agent", "agent-3", made(1), NOW)
+
+
+def test_an_item_is_joined_with_its_request(store: Store) -> None:
+    request = {"user": {"history": ["a tent"]}, "candidates": [{"id": "m", "text": "mug"}, {"id": "c", "text": "cup"}]}
+    answer = [{"id": "c", "score": 0.7}, {"id": "m", "score": 0.1}]
+    store.predictions.log([prediction(1, task="recommendation", input=request, output=answer)])
+    click = {"task": "recommendation", "label": None, "event": "click"}
+    assert add(store, correction(1, **click, item_id="c"), correction(1, **click, item_id="x")) == [
+        "accepted",
+        "needs_index",
+    ]
+    [sample] = newest(store, "recommendation", 10)
+    assert (sample.text, sample.label, sample.version) == ("cup", "click", "1")
+    assert sample.extra == {"item_id": "c", "event": "click", "input": request, "output": answer}
+    assert add(store, correction(1, **click, item_id="c"), correction(1, **click | {"event": "buy"}, item_id="c")) == [
+        "duplicate",
+        "accepted",
+    ]
+
+
+def test_what_cannot_be_joined_says_why(store: Store, clock: Clock) -> None:
+    store.predictions.log([prediction(1, "one", "two"), prediction(2)])
+    long_ago = made(3, NOW - timedelta(days=31))
+    assert add(
+        store, correction(9), correction(prediction_id=long_ago), correction(prediction_id="chosen-by-a-client")
+    ) == [
+        "unknown_id",
+        "stale_id",
+        "unknown_id",
+    ]
+    assert (
+        add(store, correction(1), correction(1, index=2), correction(1, index=-1), correction(2, index=1))
+        == ["needs_index"] * 4
+    )
+    assert add(store, correction(1, task="sentiment")) == ["unknown_id"]
+    with pytest.raises(ValueError, match="id or a text"):
+        add(store, correction())
+    assert sum(store.feedback.counts("intent").values()) == 0
+    assert add(store) == []
+
+
+def test_an_id_that_a_client_chose_is_joined(store: Store) -> None:
+    names = ["42", "x" * 5000, "ü" * 3000, "3b241101-e2bb-4255-8caf-4136c566a962"]
+    store.predictions.log([prediction(1, id=name) for name in names])
+    assert add(store, *[correction(prediction_id=name) for name in names]) == ["accepted"] * 4
+    assert add(store, correction(prediction_id="x" * 4999)) == ["unknown_id"]
+
+
+def test_the_same_feedback_is_one_row(store: Store) -> None:
+    store.predictions.log([prediction(1), prediction(2, "one", "two")])
+    assert add(store, correction(1), correction(1, index=0)) == ["accepted", "duplicate"]
+    assert add(store, correction(1), correction(1, source="user")) == ["duplicate", "accepted"]
+    assert add(store, correction(2, index=0), correction(2, index=1)) == ["accepted", "accepted"]
+    own = {"text": "Where is my  order?", "user": "u"}
+    assert add(store, correction(**own), correction(**own | {"text": "where is my order? "})) == [
+        "accepted",
+        "duplicate",
+    ]
+    assert add(store, correction(**own, label="other"), correction(**own | {"user": "v"})) == ["accepted", "accepted"]
+    assert store.feedback.counts("intent")["waiting"] == 7
+
+
+def test_a_waiting_row_takes_the_new_label(store: Store) -> None:
+    store.predictions.log([prediction(1), prediction(2)])
+    assert add(store, correction(1, "a"), correction(1, "b"), correction(1, "b")) == [
+        "accepted",
+        "replaced",
+        "duplicate",
+    ]
+    assert add(store, correction(1, "c")) == ["replaced"]
+    assert [sample.label for sample in store.queue.lease("intent", "me", 10, 60)] == ["c"]
+    assert add(store, correction(1, "d")) == ["duplicate"]
+    [sample] = newest(store, "intent", 10)
+    assert store.queue.settle("me", {sample.id: ("used", None)}) == 1
+    assert add(store, correction(1, "d")) == ["duplicate"]
+    assert [sample.label for sample in store.feedback.used("intent")] == ["c"]
+
+
+def test_without_consent_the_text_is_not_kept(store: Store) -> None:
+    store.predictions.log([prediction(1, "my secret"), prediction(2, "another secret")])
+    assert add(store, correction(1, "refund", consent=False), correction(2, consent=False)) == ["accepted"] * 2
+    assert store.feedback.counts("intent")["no_consent"] == 2
+    assert store.queue.lease("intent", "me", 10, 60) == []
+    assert store.feedback.live_accuracy("intent", NOW) == {"1": (1, 2)}
+    assert add(store, correction(2, consent=True)) == ["replaced"]
+    assert [sample.text for sample in newest(store, "intent", 10)] == ["another secret"]
+    assert add(store, correction(2, consent=False)) == ["replaced"]
+    with store.database.read() as connection:
+        assert connection.execute(text("SELECT count(*) FROM feedback WHERE text IS NOT NULL")).scalar() == 0
+
+
+def test_consent_is_taken_back_in_every_state(store: Store) -> None:
+    store.predictions.log([prediction(n) for n in range(5)])
+    add(store, *[correction(n) for n in range(5)])
+    used, dropped, quarantined, dead, leased = store.queue.lease("intent", "me", 9, 60)
+    assert store.lineage.trained_on("2", [used.id]) == set()
+    store.queue.settle(
+        "me", {used.id: ("used", None), dropped.id: ("dropped", "a"), quarantined.id: ("quarantined", "b")}
+    )
+    store.queue.settle("me", {dead.id: ("dead", "c")})
+    assert add(store, *[correction(n, consent=False) for n in range(5)]) == ["replaced"] * 5
+    assert store.feedback.counts("intent")["no_consent"] == 5
+    with store.database.read() as connection:
+        left = "SELECT count(*) FROM feedback WHERE text IS NOT NULL OR owner IS NOT NULL OR leased_until IS NOT NULL"
+        assert connection.execute(text(left)).scalar() == 0
+    assert store.queue.not_held("me", [leased.id]) == {leased.id}
+    assert store.lineage.trained_on("3", [leased.id, used.id]) == {
+        leased.id,
+        used.id,
+    }  # no version may learn them any more
+    assert store.queue.give_back("me", reason="done") == {"dead": 0, "waiting": 0}
+    assert store.feedback.used("intent") == []
+    assert add(store, correction(4, consent=False)) == ["duplicate"]
+    assert add(store, correction(4)) == ["replaced"]
+    assert store.feedback.counts("intent")["waiting"] == 1
+
+
+def test_what_a_killed_run_held_takes_a_new_label(store: Store, clock: Clock) -> None:
+    store.predictions.log([prediction(1)])
+    add(store, correction(1, "a"))
+    assert len(store.queue.lease("intent", "killed", 9, 60)) == 1
+    clock.pass_(seconds=61)
+    assert add(store, correction(1, "a"), correction(1, "b")) == ["duplicate", "replaced"]
+    assert store.queue.renew("killed", 60) == 0
+    assert [sample.label for sample in store.queue.lease("intent", "me", 9, 60)] == ["b"]
+
+
+def test_a_prediction_is_logged_once(store: Store) -> None:
+    store.predictions.log([])
+    store.predictions.log([prediction(1, "first"), prediction(2), prediction(2, "again")])
+    store.predictions.log([prediction(1, "second"), prediction(3, at=NOW + timedelta(hours=1))])
+    assert store.predictions.latest("intent", NOW, 1) == [prediction(3, at=NOW + timedelta(hours=1))]
+    assert {p.id: p.input for p in store.predictions.latest("intent", NOW, 9)}[made(1)] == ["first"]
+    assert store.predictions.latest("intent", NOW + timedelta(hours=2), 9) == []
+    assert store.predictions.latest("sentiment", NOW, 9) == []
+
+
+def test_an_answer_is_kept_as_sqlalchemy_would_keep_it(store: Store) -> None:
+    """`log_predictions` gives its rows to the driver."""
+    away = timezone(timedelta(hours=-7, minutes=30))
+    rows = [
+        prediction(1, "a text", topic="orders", user="u"),
+        prediction(2, "caf\u00e9 \ud800 \x00", topic="\ud800", user="\x00", version="1\x00", at=NOW.astimezone(away)),
+        prediction(3, id="x" * 300, input={"a": {1: [None, True, 1.5]}}, output=[], at=NOW.replace(microsecond=7)),
+    ]
+    store.predictions.log(rows)
+    values = [{field.name: getattr(row, field.name) for field in fields(row)} for row in rows]
+    others = [value | {"task": "other"} for value in values]
+    store.database.write(lambda connection: connection.execute(insert(predictions), others))
+    query = 'SELECT id, version, input, output, at, topic, "user" FROM predictions WHERE task = :task ORDER BY id'
+    with store.database.read() as connection:
+        driven, spelled = (connection.execute(text(query), {"task": task}).all() for task in ("intent", "other"))
+    assert driven == spelled
+    assert len(driven) == len(rows)
+
+
+def test_counts_and_live_accuracy(store: Store) -> None:
+    store.predictions.log([prediction(i, version=str(i % 2)) for i in range(6)])
+    labels = ["refund", "cancel", "refund", "refund", "cancel", "refund"]
+    add(store, *[correction(i, label) for i, label in enumerate(labels)], correction(text="no prediction"))
+    assert store.feedback.live_accuracy("intent", NOW) == {"0": (2, 3), "1": (2, 3)}
+    assert store.feedback.live_accuracy("intent", NOW + timedelta(seconds=1)) == {}
+    suspected = next(sample for sample in store.queue.lease("intent", "me", 10, 60) if sample.prediction_id == made(1))
+    store.queue.settle("me", {suspected.id: ("quarantined", "suspected label error")})
+    assert store.feedback.live_accuracy("intent", NOW) == {"0": (2, 3), "1": (2, 2)}
+    assert store.feedback.counts("intent") == {
+        "waiting": 0, "leased": 6, "used": 0, "quarantined": 1, "dropped": 0, "no_consent": 0, "dead": 0,
+    }  # fmt: skip
+
+
+def test_old_predictions_expire(store: Store) -> None:
+    old, new = NOW - timedelta(days=31), NOW - timedelta(days=1)
+    store.predictions.log([prediction(i, id=made(i, old), at=old) for i in range(1500)])
+    store.predictions.log([prediction(9999, at=new)])
+    request = {"candidates": [{"id": "c", "text": "cup"}]}
+    shown = [prediction(i, id=made(i, old), at=old, task="shop", input=request) for i in range(2)]
+    store.predictions.log(shown)
+    item = correction(None, None, prediction_id=shown[0].id, task="shop", item_id="c", event="click")
+    assert add(store, item, correction(None, prediction_id=made(0, old))) == ["accepted", "accepted"]
+    assert store.predictions.expire(NOW - timedelta(days=30)) == 1501
+    assert [p.id for p in store.predictions.latest("intent", old, 9)] == [made(9999)]
+    assert add(store, correction(None, prediction_id=made(1, old))) == ["stale_id"]
+    assert newest(store, "intent", 1)[0].text == "text 0"
+    [sample] = store.queue.lease("shop", "me", 9, 60)
+    assert sample.extra["input"] == request
+    store.queue.settle("me", {sample.id: ("used", None)})
+    assert store.predictions.expire(NOW - timedelta(days=30)) == 1
+    assert store.feedback.used("shop")[0].text == "cup"
+
+
+HOSTILE = [
+    "a\x00b",
+    "\ud83d alone",
+    "\ud83d\ude00 a pair",
+    "😀",
+    "'; DROP TABLE feedback; --",
+    "%s %(x)s :y",
+    "\\",
+    "\u202e",
+    "",
+]
+
+
+def test_hostile_strings(store: Store) -> None:
+    store.predictions.log(
+        [prediction(i, word, id=word, topic=word, user="u" + word, version=word) for i, word in enumerate(HOSTILE)]
+    )
+    logged = {p.id: p for p in store.predictions.latest("intent", NOW, 99)}
+    assert set(logged) == {"a\ufffdb", "\ufffd alone", "😀 a pair", *HOSTILE[3:]}
+    by_id = [correction(None, word, prediction_id=word, source=word, user=word) for word in HOSTILE]
+    by_text = [correction(None, word, text=word, source=word, item_id=word, event=word) for word in HOSTILE]
+    for items in (by_id, by_text):
+        assert add(store, *items) == ["accepted"] * len(HOSTILE)
+        assert add(store, *items) == ["duplicate"] * len(HOSTILE)
+    assert {sample.label for sample in store.queue.lease("intent", "\x00", 99, 60)} == {*logged, ""} | {""}
+    assert store.queue.settle("\x00", {}) == 0
+    assert store.privacy.erase("ua\x00b").predictions == 1
+    assert store.locks.acquire("\ud800", "\x00", 60)
+    store.audit.append("intent", "promote", "\x00", "\ud800", "\x00", {"\ud800": ["\x00", {"a": "\udfff"}]})
+    assert store.audit.entries("intent")[0].detail["\ufffd"][1] == {"a": "\ufffd"}

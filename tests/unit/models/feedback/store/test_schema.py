@@ -1,0 +1,85 @@
+"""Migrations, and what importing the store costs a server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, bindparam, inspect, text
+
+from models.feedback.store import Audit, Store, StoreTooNew
+from models.feedback.store.migrations import configuration
+from models.feedback.store.schema import HEAD, Moment, metadata
+from tests.helpers.command import ROOT
+from tests.unit.models.feedback.store.conftest import NOW, fill_queue
+
+
+def test_opening_again_changes_nothing(store: Store, url: str) -> None:
+    fill_queue(store, 1)
+    again = Store.open(url)
+    assert again.feedback.counts("intent")["waiting"] == 1
+    again.close()
+
+
+def test_the_migrations_make_the_tables(url: str) -> None:
+    store = Store.open(url)
+    with store.database.read() as connection:
+        assert ScriptDirectory.from_config(configuration()).get_current_head() == HEAD
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    store.database.write(lambda connection: command.downgrade(configuration(connection), "base"))
+    with store.database.read() as connection:
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    store.migrate()
+    fill_queue(store, 1)
+    store.close()
+
+
+def test_a_database_of_the_first_schema_is_brought_on(url: str) -> None:
+    """The audit log keeps its entries, whose `who` and `why` have other names now; requests start empty."""
+    columns, values = "at, task, action, version, who, why, detail", "'intent', 'promote', :version, 'me', 'better'"
+    old = text(f"INSERT INTO audit_log ({columns}) VALUES (:at, {values}, :detail)")
+
+    def at_first(connection: Connection) -> None:
+        command.downgrade(configuration(connection), "base")
+        command.upgrade(configuration(connection), "0001")
+        typed = old.bindparams(bindparam("at", type_=Moment))
+        connection.execute(typed, [{"at": NOW, "version": version, "detail": '{"a": 1}'} for version in ("1", "2")])
+
+    store = Store.open(url)
+    store.database.write(at_first)
+    store.close()
+    store = Store(url)  # the first call migrates
+    assert store.audit.entries("intent") == [
+        Audit(NOW, "intent", "promote", version, "me", "better", {"a": 1}) for version in ("2", "1")
+    ]
+    store.audit.append("intent", "rollback", None, "me", "worse")
+    assert [entry.action for entry in store.audit.entries("intent")] == ["rollback", "promote", "promote"]
+    with store.database.read() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    store.close()
+
+
+def test_an_older_flywheel_does_not_write_to_a_newer_database(store: Store, url: str) -> None:
+    store.database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(StoreTooNew, match="schema 9999"):
+        Store.open(url)
+    later = Store(url)
+    with pytest.raises(StoreTooNew, match="schema 9999"):
+        later.feedback.counts("intent")
+    with pytest.raises(StoreTooNew, match="schema 9999"):
+        later.audit.append("intent", "promote", "1", "me", "better")
+    later.close()
+
+
+def test_a_server_that_finds_its_tables_loads_no_migrations(store: Store, url: str) -> None:
+    program = f"import sys; from models.feedback.store import Store; Store.open({url!r}).close(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "sqlalchemy" in loaded
+    assert loaded.isdisjoint({"alembic", "mako", "numpy", "torch", "transformers", "mlflow", "sklearn", "pandas"})

@@ -1,0 +1,196 @@
+"""The configuration: defaults, file, environment; and a sentence that names the key when something is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from models.tasks.base import all_tasks
+from serve.config import Config, ConfigError, load_config
+from tests.helpers.command import ROOT, flywheel
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty directory, and nothing of this machine's environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("FLYWHEEL_"):
+            monkeypatch.delenv(name)
+
+
+def write(text: str | bytes, name: str = "own.yaml") -> Path:
+    file = Path(name)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_there_need_be_no_file() -> None:
+    config = load_config()
+    assert config == Config()
+    assert (config.home, config.server.host, config.server.port) == (Path("var"), "127.0.0.1", 8000)
+    assert set(config.tasks) == {"intent", "sentiment", "recommendation"}
+
+
+def test_the_shipped_file_says_the_defaults() -> None:
+    shipped = load_config(ROOT / "flywheel.yaml")
+    defaults = Config()
+    assert shipped.model_dump(exclude={"tasks"}) == defaults.model_dump(exclude={"tasks"})
+    assert set(shipped.tasks) == set(defaults.tasks)
+    for task in shipped.tasks:
+        assert shipped.task_options(task) == defaults.task_options(task)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
+def test_an_empty_file_is_the_defaults(text: str) -> None:
+    assert load_config(write(text)) == Config()
+
+
+def test_the_file_in_the_directory_is_found_and_a_named_one_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("server: {port: 1111}", "flywheel.yaml")
+    assert load_config().server.port == 1111
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(write("server: {port: 2222}", "of_env.yaml")))
+    assert load_config().server.port == 2222
+    assert load_config(write("server: {port: 3333}")).server.port == 3333
+
+
+ENVIRONMENT = {
+    "FLYWHEEL_HOME": ("/srv/flywheel", "home", Path("/srv/flywheel")),
+    "FLYWHEEL_SERVER__PORT": ("9000", "server.port", 9000),
+    "FLYWHEEL_SERVER__HOSTS": ('["a.example", "[::1]"]', "server.hosts", ["a.example", "[::1]"]),
+    "FLYWHEEL_LIMITS__TEXTS": ("5", "limits.texts", 5),
+    "FLYWHEEL_LIMITS__DEADLINE_S": ("2.5", "limits.deadline_s", 2.5),
+    "FLYWHEEL_BATCHING__GROWTH": ("1.5", "batching.growth", 1.5),
+    "FLYWHEEL_SESSION__PROVIDERS": ("cpu", "session.providers", "cpu"),
+    "FLYWHEEL_TASKS__INTENT__REPLICAS": ("3", "tasks.intent.replicas", 3),
+}
+
+
+@pytest.mark.parametrize(("variable", "value", "key", "expected"), [(k, *v) for k, v in ENVIRONMENT.items()])
+def test_the_environment_wins_over_the_file_and_leaves_the_rest(
+    variable: str, value: str, key: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(
+        "home: here\nserver: {host: 0.0.0.0, port: 1}\nlimits: {texts: 7, deadline_s: 7, wait_s: 7.5}\n"
+        "batching: {growth: 1.1}\nsession: {providers: auto}\n"
+        "tasks: {intent: {replicas: 7, options: {top_k: 7}}, sentiment: {}}\n"
+    )
+    monkeypatch.setenv(variable, value)
+    config = load_config(file)
+    found: object = config
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert found == expected
+    assert (config.server.host, config.limits.wait_s) == ("0.0.0.0", 7.5)
+    assert config.tasks["intent"].options == {"top_k": 7}
+    assert set(config.tasks) == {"intent", "sentiment"}
+
+
+BAD = {
+    "unknown key": ("sever: {}", "sever: there is no such key"),
+    "unknown nested key": ("server: {prot: 1}", "server.prot: there is no such key"),
+    "unknown key of a task": ("tasks: {intent: {replica: 1}}", "tasks.intent.replica: there is no such key"),
+    "unknown option": ("tasks: {intent: {options: {topk: 1}}}", "tasks.intent.options.topk: there is no such key"),
+    "option of another task": (
+        "tasks: {sentiment: {options: {top_k: 1}}}",
+        "tasks.sentiment.options.top_k: there is no such key",
+    ),
+    "option out of range": ("tasks: {intent: {options: {handoff_below: 2}}}", "tasks.intent.options.handoff_below: "),
+    "port out of range": ("server: {port: 99999}", "server.port: input should be less than or equal to 65535"),
+    "port a word": ("server: {port: http}", "server.port: "),
+    "no hosts": ("server: {hosts: []}", "server.hosts: "),
+    "host with a port": ("server: {hosts: ['a.example:80']}", "without a port"),
+    "host with a scheme": ("server: {hosts: ['http://a.example']}", "is not a host"),
+    "IPv6 host without brackets": ("server: {hosts: ['::1']}", "an ipv6 address goes in brackets"),
+    "no texts": ("limits: {texts: 0}", "limits.texts: input should be greater than or equal to 1, found 0"),
+    "no time": ("limits: {deadline_s: 0}", "limits.deadline_s: "),
+    "time not a number": ("limits: {deadline_s: .nan}", "limits.deadline_s: "),
+    "shrinking batches": ("batching: {growth: 0.9}", "batching.growth: "),
+    "unknown provider": ("session: {providers: tpu}", "session.providers: "),
+    "unknown task": ("tasks: {intents: {}}", "tasks: There is no task 'intents'; there are: intent, "),
+    "no task": ("tasks: {}", "tasks: there is nothing to serve"),
+    "tasks a list": ("tasks: [intent]", "tasks: "),
+    "replicas a word": ("tasks: {intent: {replicas: many}}", "tasks.intent.replicas"),
+    "replicas negative": ("tasks: {intent: {replicas: -5}}", "tasks.intent.replicas"),
+    "section empty": ("server:", "server: "),
+    "two mistakes": ("server: {prot: 1, port: 0}", "server.prot: there is no such key"),
+    "not YAML": ("server: {port: 1", "not valid YAML"),
+    "tab": ("server:\n\tport: 1", "not valid YAML"),
+    "not text": (b"\xff\xfe\x00", "not valid YAML"),
+    "a list": ("- server", "must hold keys and values, not list"),
+    "a word": ("server", "must hold keys and values, not str"),
+    "a key that is no word": ("1: 2", "1: "),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD.values(), ids=BAD)
+def test_a_mistake_is_named(text: str | bytes, sentence: str) -> None:
+    file = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value).startswith(str(file))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
+        ("FLYWHEEL_SERVER__PORT", "99999", "server.port"),
+        ("FLYWHEEL_SERVER__PROT", "1", "server.prot"),
+        ("FLYWHEEL_TASKS__INTENT__OPTIONS", '{"top_k": 0}', "tasks.intent.options.top_k"),
+        ("FLYWHEEL_SERVER", "nonsense", "server"),
+        ("FLYWHEEL_TASKS__INTENTS__REPLICAS", "1", "intents"),
+        ("FLYWHEEL_SERVR__PORT", "1", "SERVR"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(
+    variable: str, value: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        load_config()
+    assert key.lower() in str(caught.value).lower()
+
+
+def test_the_environment_needs_no_file_to_change_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_TASKS__INTENT__REPLICAS", "1")
+    assert set(load_config().tasks) == set(Config.model_fields["tasks"].default)
+
+
+def test_a_missing_file_is_an_error_only_when_it_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"There is no configuration file nowhere\.yaml"):
+        load_config("nowhere.yaml")
+    monkeypatch.setenv("FLYWHEEL_CONFIG", "missing.yaml")
+    with pytest.raises(ConfigError, match=r"There is no configuration file missing\.yaml"):
+        load_config()
+
+
+def test_replicas_are_a_number_or_one_a_core() -> None:
+    config = load_config(write("tasks: {intent: {replicas: 3}, sentiment: {}}"))
+    assert config.tasks["intent"].replica_count() == 3
+    assert config.tasks["sentiment"].replica_count() >= 1
+
+
+@pytest.mark.parametrize("task", sorted(all_tasks()))
+def test_options_are_the_task_s_own(task: str) -> None:
+    assert isinstance(load_config().task_options(task), all_tasks()[task].Options)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("server: {port: 99999}", "server.port"),
+        ("tasks: {nope: {}}", "'nope'"),
+        ("session: {providers: '[/b]'}", "[/b]"),
+    ],
+    ids=["value", "task", "brackets"],
+)
+def test_up_says_the_sentence_and_no_traceback(text: str, sentence: str, tmp_path: Path) -> None:
+    bad = write(text, str(tmp_path / "bad.yaml"))
+    done = flywheel("up", "--config", str(bad), home=tmp_path / "home")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {bad}: ")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr

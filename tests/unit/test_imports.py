@@ -1,0 +1,40 @@
+"""A server imports nothing of training."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from serve.rayserve.environment import LEAN
+from tests.helpers.command import ROOT
+
+TRAINING_ONLY = (
+    "torch", "transformers", "mlflow", "sklearn", "peft", "matplotlib", "onnx", "accelerate",
+    "cleanlab", "scipy", "pandas",
+)  # fmt: skip
+PARENTS = "serve.rayserve.server, serve.api.control, serve.controller.loop, serve.rayserve.jobs"
+SERVING = f"{PARENTS}, serve.rayserve.deployments, serve.api.gateway"
+
+
+@pytest.mark.parametrize("modules", [SERVING, "serve.cli.main"])
+def test_serving_needs_no_training_library(modules: str) -> None:
+    assert loaded_by(modules).isdisjoint(TRAINING_ONLY)
+
+
+def test_only_replicas_load_what_runs_models() -> None:
+    """The others only pass its settings on."""
+    assert loaded_by(f"serve.cli.main, {PARENTS}").isdisjoint({"onnxruntime"})
+
+
+def loaded_by(modules: str) -> set[str]:
+    program = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(LEAN), str(ROOT)])},
+    )  # fmt: skip
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "serve" in loaded
+    return loaded
