@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from models.releases.gate_reports import write_gate_report
 from tests.helpers.contract import assert_error
-from tests.helpers.server import Server, eventually, start_server, stop_server
+from tests.helpers.server import Server, eventually, replicas, start_server, stop_server
 
 MODEL, OPERATIONS = "/v2/models/intent", "/v2/repository/models/intent"
 HI = {"text": "where is my order"}
@@ -109,3 +111,18 @@ def test_operators_need_no_replica(server: Server) -> None:
     assert server.post(f"{OPERATIONS}/load", json={}).status_code == 200  # again, without effect
     assert index(server)["intent", "2"] == "READY"
     assert_error(server.post(f"{OPERATIONS}/load", json={"parameters": {"config": "{}"}}), 422)
+
+
+def test_a_champion_that_no_replica_can_load_is_rolled_back_over_http(server: Server) -> None:
+    """The night on which it matters: each replica of the task dies at its start."""
+    assert server.post(f"{OPERATIONS}/promote", json={"version": "1"}).is_success
+    shutil.copytree(server.home / "bundles" / "intent" / "1", server.home / "bundles" / "intent" / "3")
+    assert server.post(f"{OPERATIONS}/promote", json={"version": "3"}).is_success
+    eventually(lambda: server.post(f"{MODEL}/predict", json=HI).json()["model_version"] == "3", 20)
+    (server.home / "bundles" / "intent" / "3" / "model.onnx").write_bytes(b"torn")
+    for replica in replicas(server):
+        os.kill(replica, signal.SIGKILL)
+    eventually(lambda: server.post(f"{MODEL}/predict", json=HI).status_code == 503, 20)
+    assert server.post(f"{OPERATIONS}/rollback", json={"reason": "replicas die"}).json()["champion"] == "1"
+    eventually(lambda: server.post(f"{MODEL}/predict", json=HI).status_code == 200, 60)
+    assert server.post(f"{MODEL}/predict", json=HI).json()["model_version"] == "1"
