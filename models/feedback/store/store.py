@@ -14,10 +14,11 @@ from models.feedback.store.locks import Locks
 from models.feedback.store.predictions import Predictions
 from models.feedback.store.privacy import Privacy
 from models.feedback.store.queue import Queue
+from models.feedback.store.retraining import RetrainingRequests
 
 
 class Store:
-    """Predictions, corrections, leases, locks and the audit log of all tasks in one database.
+    """Predictions, corrections, leases, locks, audit log and requests for retraining of all tasks, in one database.
 
     `Store(url)` does not connect: the first call that needs the database brings its tables to the newest schema.
     `Store.open(url)` does so at once. Methods of the parts may be called from any thread and from any number of
@@ -37,6 +38,7 @@ class Store:
         self.locks = Locks(database)
         self.audit = AuditLog(database)
         self.privacy = Privacy(database, self.audit)
+        self.retraining = RetrainingRequests(database, self.audit)
 
     @classmethod
     def open(cls, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now) -> Self:

@@ -1,0 +1,144 @@
+"""Requests for a retraining: who wants one, and what came of it.
+
+A request is `requested`, then `running`, then `done` or `failed`. A run satisfies every request that was made before it
+started. Whoever runs it starts the requests when it begins and finishes them before it releases the lock of the task's
+runs: a request that is `running` while nobody holds that lock belongs to a run that was killed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, Select, and_, exists, insert, select, update
+
+from models.feedback.store.audit_log import AuditLog
+from models.feedback.store.database import Database
+from models.feedback.store.schema import locks, retraining_requests
+
+RequestState = Literal["requested", "running", "done", "failed"]
+
+ACTION = "retrain asked"
+"""of the entry in the audit log that each request makes"""
+GRACE_S = 300.0
+"""how long after its start a run may take to acquire the lock: its process imports torch on a busy machine"""
+_MAX_ATTEMPTS = 2
+_KILLED = f"Its run was killed {_MAX_ATTEMPTS} times."
+
+_c = retraining_requests.c
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainingRequest:
+    """One request. `outcome`, `sentence` and `version` are those of the run that satisfied it."""
+
+    id: int
+    task: str
+    state: RequestState
+    actor: str
+    reason: str
+    requested_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: str | None
+    sentence: str | None
+    version: str | None
+    attempts: int
+    """runs that were started for it"""
+
+
+class RetrainingRequests:
+    """Part of a `Store`: requests for a retraining, by task."""
+
+    def __init__(self, database: Database, audit: AuditLog):
+        self._database = database
+        self._audit = audit
+
+    def request(self, task: str, actor: str, reason: str) -> int:
+        """Ask for a run, with an entry in the audit log in the same transaction; the request's id."""
+        entry = self._audit.entry(task, ACTION, None, actor, reason)
+        values = {"task": task, "actor": actor, "reason": reason, "requested_at": entry.at, "attempts": 0}
+        statement = insert(retraining_requests).values(state="requested", **values).returning(_c.id)
+
+        def write(connection: Connection) -> int:
+            self._audit.append_within(connection, entry)
+            id_: int = connection.execute(statement).scalar_one()
+            return id_
+
+        return self._database.write(write)
+
+    def next(self, task: str) -> RetrainingRequest | None:
+        """The oldest that is `requested`."""
+        found = self._read(_requests(task).where(_c.state == "requested").order_by(_c.id).limit(1))
+        return found[0] if found else None
+
+    def latest(self, task: str, limit: int = 100) -> list[RetrainingRequest]:
+        """The newest in any state, newest first."""
+        return self._read(_requests(task).order_by(_c.id.desc()).limit(limit))
+
+    def start(self, id_: int) -> bool:
+        """Set one request to `running`; False if it was not `requested`, or another has started it."""
+        statement = _started(self._database.clock()).where(_c.id == id_)
+        return self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
+
+    def start_all(self, task: str) -> list[int]:
+        """Set what is `requested` to `running`; the ids, oldest first. Of two callers, one gets each."""
+        statement = _started(self._database.clock()).where(_c.task == task).returning(_c.id)
+        return self._database.write(lambda connection: sorted(connection.scalars(statement)))
+
+    def finish(self, task: str, outcome: str, sentence: str, version: str | None = None) -> int:
+        """End what is `running`: `failed` where the outcome is "failed", else `done`; how many.
+
+        To be called while the lock of the task's runs is held.
+        """
+        state: RequestState = "failed" if outcome == "failed" else "done"
+        values = {"outcome": outcome, "sentence": sentence, "version": version, "ended_at": self._database.clock()}
+        statement = update(retraining_requests).where(_c.task == task, _c.state == "running")
+        return self._database.write(
+            lambda connection: connection.execute(statement.values(state=state, **values)).rowcount
+        )
+
+    def recover(self, task: str, lock: str, grace_s: float = GRACE_S) -> tuple[int, int]:
+        """Take back what is `running` for longer than `grace_s` while nobody holds `lock`.
+
+        Returns how many are `requested` again, and how many are `failed`.
+
+        A request is given one more run, and fails when that was killed too: one that kills its process ends.
+        """
+        now = self._database.clock()
+        is_held = exists().where(locks.c.name == lock, locks.c.until >= now)
+        is_lost = and_(
+            _c.task == task, _c.state == "running", _c.started_at < now - timedelta(seconds=grace_s), ~is_held
+        )
+        with self._database.read() as connection:  # asked every other second: it seldom needs the lock of a writer
+            if connection.execute(select(_c.id).where(is_lost).limit(1)).first() is None:
+                return 0, 0
+        lost = update(retraining_requests).where(is_lost)
+        ended = {"state": "failed", "outcome": "failed", "sentence": _KILLED, "ended_at": now}
+        failed = lost.where(_c.attempts >= _MAX_ATTEMPTS).values(ended)
+        again = lost.values(state="requested", started_at=None)
+
+        def write(connection: Connection) -> tuple[int, int]:
+            count = connection.execute(failed).rowcount
+            return connection.execute(again).rowcount, count
+
+        return self._database.write(write)
+
+    def _read(self, query: Select[Any]) -> list[RetrainingRequest]:
+        with self._database.read() as connection:
+            return [_to_request(row) for row in connection.execute(query)]
+
+
+def _requests(task: str) -> Select[Any]:
+    return select(retraining_requests).where(_c.task == task)
+
+
+def _started(now: datetime) -> Any:
+    """The UPDATE of a request that is `requested` to `running`."""
+    values = {"state": "running", "started_at": now, "attempts": _c.attempts + 1}
+    return update(retraining_requests).where(_c.state == "requested").values(values)
+
+
+def _to_request(row: Row[Any]) -> RetrainingRequest:
+    return RetrainingRequest(**row._mapping)
