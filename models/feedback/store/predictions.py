@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
-from functools import cached_property
 from operator import attrgetter
 
 from sqlalchemy import Connection, delete, exists, select
 
-from models.feedback.store.bulk_insert import Insertion
 from models.feedback.store.database import Database
 from models.feedback.store.erasure import erased_users, is_erased
 from models.feedback.store.schema import feedback, predictions
 from models.feedback.types import LoggedPrediction
 
 _key = attrgetter("task", "id")
+_COLUMNS = [field.name for field in fields(LoggedPrediction)]
 _EXPIRED_AT_ONCE = 1000
 _PAUSE_S = 0.02
 
@@ -26,6 +26,7 @@ class Predictions:
 
     def __init__(self, database: Database):
         self._database = database
+        self._statement = database.insert(predictions).on_conflict_do_nothing()
 
     def log(self, rows: Sequence[LoggedPrediction]) -> None:
         """Store the rows in one transaction.
@@ -42,13 +43,7 @@ class Predictions:
         kept = [row for row in rows if not is_erased(erased, row.user, row.at)]
         if kept:
             kept.sort(key=_key)  # two writers never wait for each other
-            self._insertion.run(connection, kept)
-
-    @cached_property
-    def _insertion(self) -> Insertion:
-        return Insertion(
-            predictions, self._database.insert(predictions).on_conflict_do_nothing(), self._database.engine.dialect
-        )
+            connection.execute(self._statement, [{name: getattr(row, name) for name in _COLUMNS} for row in kept])
 
     def latest(self, task: str, since: datetime, limit: int) -> list[LoggedPrediction]:
         """The newest `limit` predictions made at `since` or later, newest first."""
