@@ -17,29 +17,9 @@ from models.retraining.plan import ASKED, Plan, Result
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
 from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
+from tests.helpers.runs import Runs
 
 AFTER = 10
-
-
-class Runs:
-    """Stands where Ray's workers are: what was begun, and results as the test gives them."""
-
-    def __init__(self) -> None:
-        self.begun: list[Plan] = []
-        self.followed: list[str] = []
-        self.drift: Any = None
-        self.result: Any = None
-
-    def start(self, plan: Plan) -> Plan:
-        self.begun.append(plan)
-        return plan
-
-    def follow(self, task: str) -> str:
-        self.followed.append(task)
-        return task
-
-    def poll(self, _: Any) -> Any:
-        return self.result
 
 
 Made = Callable[..., tuple[Loop, Store, Runs]]

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback
-from tests.unit.models.feedback.store.conftest import NOW, Clock, add, correction, made, prediction
+from tests.helpers.store_fixtures import NOW, Clock, add, correction, made, prediction
 
 
 def test_everything_of_a_user_is_erased(store: Store) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import insert, text
 
 from models.feedback.store import Store
 from models.feedback.store.schema import predictions
-from tests.unit.models.feedback.store.conftest import NOW, Clock, add, correction, made, prediction
+from tests.helpers.store_fixtures import NOW, Clock, add, correction, made, prediction
 
 
 def test_feedback_is_joined_with_its_prediction(store: Store) -> None:

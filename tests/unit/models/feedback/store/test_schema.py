@@ -16,7 +16,7 @@ from models.feedback.store import Store, StoreTooNew
 from models.feedback.store.migrations import configuration
 from models.feedback.store.schema import HEAD, metadata
 from tests.helpers.command import ROOT
-from tests.unit.models.feedback.store.conftest import fill_queue
+from tests.helpers.store_fixtures import fill_queue
 
 
 def test_opening_again_changes_nothing(store: Store, url: str) -> None:

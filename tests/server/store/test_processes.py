@@ -11,7 +11,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from models.feedback.store import Store
-from tests.unit.models.feedback.store.conftest import add, correction, fill_queue, made, prediction
+from tests.helpers.store_fixtures import add, correction, fill_queue, made, prediction
 
 SPAWN = multiprocessing.get_context("spawn")
 PROCESSES = 4
