@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib.util import find_spec
 
@@ -22,6 +23,7 @@ class TaskDeployment:
     def __init__(self, task: str, config: Config, metrics_dir: str):
         # prometheus-client chooses its storage when it is first imported, which is below.
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        _log_where_serve_does()
         from serve.api.gateway import build_gateway
         from serve.engine.replica import Replica
 
@@ -49,6 +51,7 @@ class ControlDeployment:
 
     def __init__(self, config: Config, metrics_dir: str):
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        _log_where_serve_does()
         from serve.api.control import build_control
         from serve.controller.loop import Loop
         from serve.metrics import LoopMetrics
@@ -78,3 +81,12 @@ class ControlDeployment:
         applications = ray_serve.status().applications
         states = {t: str(applications[t].status.value) if t in applications else "MISSING" for t in self._tasks}
         return {task: state.lower() for task, state in states.items() if state != "RUNNING"}
+
+
+def _log_where_serve_does() -> None:
+    """In the replica's file below the `logs/serve` folder of Ray's session.
+
+    Ray Serve passes standard error to its own logger as INFO, which is below the level of that file: without this, what
+    we log is nowhere.
+    """
+    logging.getLogger("flywheel").parent = logging.getLogger("ray.serve")
