@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
 from export import session as session_module
 from export.bundle import Bundle, write_bundle
-from export.errors import BundleError
+from export.errors import BundleError, ProviderError
 from export.gpu import BoundRun
 from export.providers import CPU, CUDA, TENSORRT, GpuOptions
 from export.session import OnnxSession
@@ -63,6 +64,10 @@ def warned(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
     session_module._warn_of_precision.cache_clear()
     with caplog.at_level(logging.WARNING, "flywheel.session"):
         yield caplog
+
+
+def has(*providers: str) -> Any:
+    return lambda: list(providers)
 
 
 def some_rows(batch: int, length: int) -> Rows:
@@ -191,3 +196,18 @@ def test_a_gpu_answers_as_the_cpu(bundles: dict[str, Bundle], precision: str, op
     for batch, length in SHAPES * 2:
         rows = some_rows(batch, length)
         np.testing.assert_allclose(on_gpu.run(rows), on_cpu.run(rows), rtol=0, atol=5e-3)
+
+
+def test_a_gpu_build_without_a_gpu_runs_on_the_cpu_and_says_so(
+    bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch, warned: pytest.LogCaptureFixture
+) -> None:
+    """onnxruntime lists CUDA wherever it was built with it, and passes over it in silence where it does not start."""
+    if CUDA in ort.get_available_providers():
+        pytest.skip("this machine has the GPU build")
+    monkeypatch.setattr(ort, "get_available_providers", has(CUDA, CPU))
+    session = OnnxSession(bundles["fp32"])
+    assert session.provider == CPU
+    assert session.run([[101, 102]]).shape == (1, 5)
+    assert "Running on the CPU: CUDAExecutionProvider does not start" in warned.text
+    with pytest.raises(ProviderError, match=r"providers: cuda was asked for, but CUDAExecutionProvider does not start"):
+        OnnxSession(bundles["fp32"], providers="cuda")

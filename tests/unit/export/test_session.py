@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +9,13 @@ import onnxruntime as ort
 import pytest
 from pydantic import ValidationError
 
-from export import session as session_module
-from export.bundle import Bundle
 from export.errors import ProviderError
 from export.gpu import bucket, provider_list
 from export.providers import CPU, CUDA, TENSORRT, GpuOptions
-from export.session import OnnxSession, choose_provider
+from export.session import choose_provider
 from serve.config import ConfigError, SessionConfig, load_config
 
 LONGEST = 60  # not a multiple of 8, and the model has not one position more
-Rows = list[list[int]]
-
-
-@pytest.fixture
-def warned(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    session_module._warn_of_precision.cache_clear()
-    with caplog.at_level(logging.WARNING, "flywheel.session"):
-        yield caplog
 
 
 def has(*providers: str) -> Any:
@@ -59,21 +47,6 @@ def test_a_provider_the_build_has_not_is_an_error_that_says_what_to_do(
     monkeypatch.setattr(ort, "get_available_providers", has(CPU))
     with pytest.raises(ProviderError, match=rf"providers: {wanted} was asked for.*gpu extra.*providers: auto"):
         choose_provider(wanted)
-
-
-def test_a_gpu_build_without_a_gpu_runs_on_the_cpu_and_says_so(
-    bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch, warned: pytest.LogCaptureFixture
-) -> None:
-    """onnxruntime lists CUDA wherever it was built with it, and passes over it in silence where it does not start."""
-    if CUDA in ort.get_available_providers():
-        pytest.skip("this machine has the GPU build")
-    monkeypatch.setattr(ort, "get_available_providers", has(CUDA, CPU))
-    session = OnnxSession(bundles["fp32"])
-    assert session.provider == CPU
-    assert session.run([[101, 102]]).shape == (1, 5)
-    assert "Running on the CPU: CUDAExecutionProvider does not start" in warned.text
-    with pytest.raises(ProviderError, match=r"providers: cuda was asked for, but CUDAExecutionProvider does not start"):
-        OnnxSession(bundles["fp32"], providers="cuda")
 
 
 def test_provider_options() -> None:
