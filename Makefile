@@ -1,7 +1,8 @@
-# make serve   set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
-# make test    set up and run the tests against real servers
-# make lint    formatter, linter, types, import order
-# make bench   this machine's limit, the server and its peers, in one run (40 minutes); ARGS="--help" lists options
+# make serve       set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
+# make test-fast   set up and run the tests that need neither a server nor a trained model, in a minute
+# make test        set up and run all tests: with trained models (trained once), and against real servers
+# make lint        formatter, linter, types, import order
+# make bench       this machine's limit, the server and its peers, in one run (40 minutes); ARGS="--help" lists options
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,13 +20,16 @@ RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu
 NOT_SERVED := /(torch|transformers|scipy|sklearn|sympy|matplotlib|networkx|onnxscript|sentence_transformers|mlflow|tests?|rllib|data|train|tune)/
 INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
 
-.PHONY: serve test lint format bench clean
+.PHONY: serve test test-fast lint format bench clean
 
 serve: $(VENV)/.serve
 	$(if $(HOST),HOST=$(HOST)) $(if $(PORT),PORT=$(PORT)) exec $(BIN)/flywheel up
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class TaskDeployment:
     def __init__(self, task: str, config: Config, metrics_dir: str):
         # prometheus-client chooses its storage when it is first imported, which is below.
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        _log_where_serve_does()
         from serve.api.gateway import build_gateway
         from serve.engine.replica import Replica
 
@@ -51,6 +53,7 @@ class ControlDeployment:
 
     def __init__(self, config: Config, metrics_dir: str):
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
+        _log_where_serve_does()
         from models.feedback.store import Store
         from serve.api.control import build_control
         from serve.controller.loop import Loop
@@ -71,3 +74,12 @@ class ControlDeployment:
         """Called by Ray Serve; an exception has the replica replaced, and the loop with it."""
         if not self._loop.alive:
             raise RuntimeError("the controller's loop has died")
+
+
+def _log_where_serve_does() -> None:
+    """In the replica's file below the `logs/serve` folder of Ray's session.
+
+    Ray Serve passes standard error to its own logger as INFO, which is below the level of that file: without this, what
+    we log is nowhere.
+    """
+    logging.getLogger("flywheel").parent = logging.getLogger("ray.serve")

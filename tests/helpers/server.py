@@ -88,6 +88,13 @@ def replicas(server: Server) -> list[int]:
     return children(server.process.pid, "ServeReplica:intent")
 
 
+def log_of(pid: int) -> str:
+    """All that a replica has logged so far, from the file that it has open."""
+    opened = {file.resolve() for file in Path(f"/proc/{pid}/fd").iterdir()}
+    (log,) = (file for file in opened if file.parent.name == "serve" and file.name.startswith("replica_"))
+    return log.read_text()
+
+
 def ask_haproxy(server: Server, command: str) -> str:
     """What HAProxy answers to `command` over its administrator's socket."""
     haproxy = max(children(server.process.pid, "haproxy -db"))  # the one that goes may still be there

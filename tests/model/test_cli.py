@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,14 @@ import pytest
 from export.bundle import Bundle
 from models.data.dataset import load_dataset
 from models.releases.release import read_release
-from tests.helpers.command import flywheel, free_port
+from tests.helpers.command import flywheel, free_port, refused
 from tests.helpers.own_corpus import OWN
 from tests.helpers.registry import mlflow_client
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The sentence of a command that failed as ours fail."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("error: ")
+def test_an_export_of_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    found = refused(flywheel("export", "intent", "9", "out", home=tmp_path))
+    assert "intent/9 is not a Flywheel checkpoint" in found
 
 
 def test_promoting_an_unknown_version_lists_those_there_are(home: Path) -> None:

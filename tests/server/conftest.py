@@ -24,14 +24,13 @@ def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     assert stop_server(running) == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose releases and processes test_haproxy.py and then test_lifecycle.py break; the last test ends it."""
+    """A server for each file that breaks releases and processes; two replicas of the intent task on any machine."""
     folder = tmp_path_factory.mktemp("own_server")
     for part in ("releases", "bundles"):
         shutil.copytree(trained_home / part, folder / "home" / part)
-    running = start_server(folder / "home", folder / "server.log")
+    running = start_server(folder / "home", folder / "server.log", FLYWHEEL_TASKS__INTENT__REPLICAS="2")
     time.sleep(3)  # Serve replaces HAProxy once more about when it is ready, and its counts begin anew
     yield running
-    if running.process.poll() is None:
-        stop_server(running)
+    assert stop_server(running) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.config import load_config
 from serve.rayserve import idle_wakeups
 from serve.rayserve.environment import flags_of_serve
 from tests.helpers.server import Server, children, eventually
@@ -23,7 +24,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 ONCE = 0x4000_0000  # EPOLLONESHOT, of <sys/epoll.h>
-ACTORS = {"ServeController": 1, "ProxyActor": 1, "HAProxyManager": 1, "ServeReplica": 5}
 # Actors as Serve's are, in a Ray of their own: each line names a method, for the actor or for a new one.
 ASK_ACTORS = """
 import os, sys
@@ -72,7 +72,9 @@ def actor(program: Program) -> int:
 
 
 def test_every_actor_of_a_server_is_slowed(server: Server) -> None:
-    for name, count in ACTORS.items():
+    replica_count = 1 + sum(task.replica_count() for task in load_config().tasks.values())  # one is the control's
+    count_of = {"ServeController": 1, "ProxyActor": 1, "HAProxyManager": 1, "ServeReplica": replica_count}
+    for name, count in count_of.items():
         actors = children(server.process.pid, f"ray::{name}")
         assert len(actors) == count, name
         assert all(is_slowed(pid) for pid in actors), name

@@ -118,7 +118,9 @@ def test_each_kind_of_choice_counts(event: str, tmp_path: Path) -> None:
 
 def test_the_tower_learns_from_the_past_the_ranker_from_later_and_neither_from_the_holdout(tmp_path: Path) -> None:
     """Whatever the order in the file: 8 of 10 are for training, three quarters of them for the tower."""
-    for impressions in load(tmp_path, list(reversed(shop()))).by_user().values():
+    users = load(tmp_path, list(reversed(shop()))).by_user()
+    assert users
+    for impressions in users.values():
         assert phases(impressions) == ["tower"] * 6 + ["ranker"] * 2 + ["holdout"] * 2
 
 
@@ -138,6 +140,7 @@ def test_the_seed_shop_s_histories_are_of_the_past() -> None:
     assert all(impression.time > last_train[impression.user] for impression in held_out)
     assert behaviour.numbers == ["price"]
     counts = Counter(phase for impressions in behaviour.by_user().values() for phase in phases(impressions))
+    assert counts.keys() >= {"tower", "ranker", "holdout"}
     assert counts["holdout"] == len(held_out)
     assert min(counts.values()) > 1000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,17 @@ from tests.helpers.bare_run import Run, bundle
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with its tables and nothing in them: making one takes a second, and each test has its own."""
+    home = tmp_path_factory.mktemp("mlflow")
+    Registry(home)._client.search_registered_models()
+    return home / "mlflow.db"
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    shutil.copyfile(empty_mlflow, tmp_path / "mlflow.db")
     bundle(tmp_path / "bundles" / "intent" / "1")
     write_release(tmp_path, make_release(tmp_path, "intent", "1"))
     made = Run(tmp_path, Store.open(f"sqlite:///{tmp_path / 'feedback.db'}"))

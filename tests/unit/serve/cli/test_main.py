@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback
-from tests.helpers.command import flywheel, free_port
+from serve.cli.main import main
+from tests.helpers.command import ROOT, flywheel, free_port, refused
 
 COMMANDS = (
     "up", "train", "export", "releases", "status", "predict", "bench",
@@ -19,24 +21,40 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The sentence of a command that failed as ours fail."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("error: ")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The `flywheel` command in this process, which takes half a second less; what is no sentence of ours is raised."""
+
+    def command(*args: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["flywheel", *args])
+        if home:
+            monkeypatch.setenv("FLYWHEEL_HOME", str(home))
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(args, code, said.out, said.err)
+
+    return command
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example(command: str) -> None:
-    done = flywheel(command, "--help")
+def test_help_has_an_example(run: Command, command: str) -> None:
+    done = run(command, "--help")
     assert done.returncode == 0
     assert "Example" in done.stdout
     assert f"flywheel {command}" in done.stdout
 
 
 def test_help_lists_every_command() -> None:
+    """In a process of its own, as a user starts it."""
     done = flywheel("--help")
     assert done.returncode == 0
     assert all(f" {command} " in done.stdout for command in COMMANDS)
@@ -51,10 +69,10 @@ def test_help_lists_every_command() -> None:
         ("text,label,split\nhi,greet,[/x]\n", "line 2: split is '[/x]'"),
     ],
 )
-def test_a_bad_file_is_named_with_its_line(content: str, sentence: str, tmp_path: Path) -> None:
+def test_a_bad_file_is_named_with_its_line(run: Command, content: str, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "own.csv"
     file.write_text(content)
-    found = refused(flywheel("train", "intent", "--data", str(file), home=tmp_path / "home"))
+    found = refused(run("train", "intent", "--data", str(file), home=tmp_path / "home"))
     assert found.startswith(f"{file}, {sentence}")
     assert not (tmp_path / "home").exists()
 
@@ -70,36 +88,35 @@ def test_a_bad_file_is_named_with_its_line(content: str, sentence: str, tmp_path
         (("rollback", "intent"), "intent has no released version yet"),
         (("feedback", "intent", "nowhere.jsonl"), "nowhere.jsonl: cannot be read: No such file"),
         (("feedback", "intent", "pyproject.toml"), "pyproject.toml: not JSONL"),
-        (("export", "intent", "9", "out"), "intent/9 is not a Flywheel checkpoint"),
     ],
 )
-def test_a_mistake_is_a_sentence(arguments: Sequence[str], sentence: str, tmp_path: Path) -> None:
-    assert sentence in refused(flywheel(*arguments, home=tmp_path))
+def test_a_mistake_is_a_sentence(run: Command, arguments: Sequence[str], sentence: str, tmp_path: Path) -> None:
+    assert sentence in refused(run(*arguments, home=tmp_path))
 
 
-def test_an_impossible_port_is_a_usage_error(tmp_path: Path) -> None:
-    done = flywheel("up", "--port", "99999", home=tmp_path)
+def test_an_impossible_port_is_a_usage_error(run: Command, tmp_path: Path) -> None:
+    done = run("up", "--port", "99999", home=tmp_path)
     assert done.returncode == 2
     assert "65535" in done.stderr
 
 
 @pytest.mark.parametrize("command", [("status",), ("predict", "intent", "where is my order?")])
-def test_without_a_server_they_say_how_to_start_one(command: Sequence[str]) -> None:
+def test_without_a_server_they_say_how_to_start_one(run: Command, command: Sequence[str]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    found = refused(flywheel(*command, "--url", url))
+    found = refused(run(*command, "--url", url))
     assert found.startswith(f"No server answers at {url}")
     assert "Start one with: flywheel up" in found
 
 
-def test_dead_letters_are_listed_and_put_back(tmp_path: Path) -> None:
+def test_dead_letters_are_listed_and_put_back(run: Command, tmp_path: Path) -> None:
     store = Store.open(f"sqlite:///{tmp_path / 'feedback.db'}")
     correction = NewFeedback("intent", "desk", True, datetime.now(UTC), "refund", text="where is [/it]?")
     assert store.feedback.add([correction], keep_days=30)[0].outcome == "accepted"
     [sample] = store.queue.lease("intent", "a", 9, 60)
     store.queue.give_back("a", reason="it was refused", failed=[sample.id])
-    listed = flywheel("dead-letters", "intent", home=tmp_path)
+    listed = run("dead-letters", "intent", home=tmp_path)
     assert "desk refund: where is [/it]?\n    it was refused\n" in listed.stdout
-    done = flywheel("dead-letters", "intent", "--requeue", "--why", "a wrong bound", home=tmp_path)
+    done = run("dead-letters", "intent", "--requeue", "--why", "a wrong bound", home=tmp_path)
     assert "1 corrections wait again" in done.stdout
     assert store.feedback.counts("intent")["waiting"] == 1
     [entry] = store.audit.entries("intent")

@@ -17,32 +17,9 @@ from models.retraining.plan import Plan, Result
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
 from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
+from tests.helpers.runs import Runs
 
 AFTER = 10
-
-
-class Runs:
-    """Stands where Ray's workers are: what was begun, and results as the test gives them."""
-
-    def __init__(self) -> None:
-        self.begun: list[Plan] = []
-        self.followed: list[str] = []
-        self.drift: Any = None
-        self.result: Any = None
-
-    def start_retraining(self, plan: Plan) -> Plan:
-        self.begun.append(plan)
-        return plan
-
-    def start_drift_test(self, task: str) -> Any:
-        return self.drift
-
-    def start_registry_sync(self, task: str) -> str:
-        self.followed.append(task)
-        return task
-
-    def poll(self, handle: Any) -> Any:
-        return self.result
 
 
 Made = Callable[..., tuple[Loop, Store, Runs]]

@@ -16,7 +16,7 @@ from models.releases.rollout import Rollout
 from serve.config import Config, FeedbackConfig, LearningConfig, RolloutConfig
 from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
-from tests.unit.serve.controller.test_loop import Runs
+from tests.helpers.runs import Runs
 
 
 class World:

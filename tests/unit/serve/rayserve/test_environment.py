@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from serve.rayserve import haproxy
+from serve.rayserve import environment, haproxy
 from serve.rayserve.environment import (
     CALLBACK,
     LEAN,
@@ -20,6 +21,14 @@ from serve.rayserve.environment import (
 from tests.helpers.command import ROOT
 
 needs_haproxy = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
+
+
+@pytest.fixture(autouse=True)
+def ports() -> Iterator[None]:
+    """The ports that a start takes are given back."""
+    yield
+    while environment._guards:
+        environment._guards.pop().close()
 
 
 def flags(folder: Path) -> dict[str, str]:
@@ -84,6 +93,8 @@ def test_each_page_that_the_table_names_exists() -> None:
     from serve.rayserve import environment as module
 
     rows = [*module._of_haproxy(30), *module._of_serve(), *module._of_the_wrapper(), *module._of_this_run(Path("/run"))]
-    for row in rows:
-        assert row.why
-        assert not row.page or list((ROOT / "docs" / "decisions").glob(f"{row.page}-*.md")), row.name
+    assert all(row.why for row in rows)
+    pages = {row.page for row in rows if row.page}
+    assert pages
+    for page in pages:
+        assert list((ROOT / "docs" / "decisions").glob(f"{page}-*.md")), page

@@ -6,6 +6,7 @@ import csv
 import re
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -129,7 +130,8 @@ def test_the_rest_stays(text: str) -> None:
 def test_seed_texts_keep_what_is_not_personal(file: str, most: float) -> None:
     changed = [text for text in texts(SEED / file) if find(text)]
     assert len(changed) <= most * len(texts(SEED / file)), changed
-    for text in changed:  # they hold made-up people on purpose, and no order number goes with them
+    assert changed or file != "intent.csv"  # it holds made-up people on purpose, and no order number goes with them
+    for text in changed:
         assert set(re.findall(r"#\d+", text)) <= set(re.findall(r"#\d+", redact(text)))
 
 
@@ -242,8 +244,12 @@ KEY = "-----BEGIN PRIVATE KEY-----"
 
 @pytest.mark.parametrize("piece", [*PIECES, *PHRASES, KEY])
 def test_long_texts_end(piece: str) -> None:
-    """Every pattern is linear, or this does not end: a quadratic one takes 10^10 steps on 100,000 characters."""
-    redact(piece * (100_000 // len(piece)))
+    """Every pattern is linear: a quadratic one takes 10^10 steps on 100,000 characters."""
+    text = piece * (100_000 // len(piece))
+    started = time.process_time()
+    redacted = redact(text)
+    assert time.process_time() - started < 10
+    assert len(redacted) <= len(text) * 3
 
 
 def _grouped(digits: str, sizes: list[int], separator: str) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from models.feedback.store import Store
 from models.feedback.store.feedback import Feedback
 from models.feedback.types import NewFeedback
-from tests.unit.models.feedback.store.conftest import NOW, Clock, add, correction, made, newest, prediction
+from tests.helpers.store_fixtures import NOW, Clock, add, correction, made, newest, prediction
 
 
 def test_everything_of_a_user_is_erased(store: Store) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from models.feedback.store import Store, StoreUnavailable
 from models.feedback.store.migrations import configuration
 from tests.helpers.postgres import PostgresServer
-from tests.unit.models.feedback.store.conftest import add, correction, fill_queue, prediction
+from tests.helpers.store_fixtures import add, correction, fill_queue, prediction
 
 
 def test_a_server_that_goes_away_and_comes_back(postgres: PostgresServer) -> None:

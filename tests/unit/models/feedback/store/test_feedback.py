@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from models.feedback.store import Store
-from tests.unit.models.feedback.store.conftest import NOW, Clock, add, correction, made, newest, prediction
+from tests.helpers.store_fixtures import NOW, Clock, add, correction, made, newest, prediction
 
 
 def test_feedback_is_joined_with_its_prediction(store: Store) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from models.feedback.store import Store
-from tests.unit.models.feedback.store.conftest import NOW, Clock, add, correction, fill_queue, newest
+from tests.helpers.store_fixtures import NOW, Clock, add, correction, fill_queue, newest
 
 
 def test_the_oldest_samples_are_leased_first(store: Store) -> None:

@@ -16,7 +16,7 @@ from models.feedback.store import Audit, Store, StoreTooNew
 from models.feedback.store.migrations import configuration
 from models.feedback.store.schema import HEAD, Moment, metadata
 from tests.helpers.command import ROOT
-from tests.unit.models.feedback.store.conftest import NOW, fill_queue
+from tests.helpers.store_fixtures import NOW, fill_queue
 
 
 def test_opening_again_changes_nothing(store: Store, url: str) -> None:

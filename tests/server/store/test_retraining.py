@@ -12,8 +12,8 @@ from sqlalchemy import text
 from models.feedback.store import RetrainingRequest, Store, StoreUnavailable
 from models.feedback.store.retraining import GRACE_S
 from tests.helpers.postgres import PostgresServer
-from tests.unit.models.feedback.store.conftest import NOW, Clock
-from tests.unit.models.feedback.store.test_processes import SPAWN, TIMEOUT_S, together
+from tests.helpers.processes import SPAWN, TIMEOUT_S, together
+from tests.helpers.store_fixtures import NOW, Clock
 
 LOCK = "retrain-intent"
 
