@@ -93,7 +93,7 @@ def test_the_newest_fifth_of_each_user_is_held_out(tmp_path: Path) -> None:
         assert [impression.time for impression in impressions] == list(range(10))
         assert [impression.holdout for impression in impressions] == [False] * 8 + [True] * 2
     lineage = behaviour.lineage()
-    assert (lineage["train_rows"], lineage["holdout_rows"], lineage["items"]) == (24, 6, 10)
+    assert (lineage.train_rows, lineage.holdout_rows, lineage.items) == (24, 6, 10)
 
 
 def test_an_explicit_split_is_kept(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_bundles_that_cannot_be_tried_are_refused(bundle_of: Callable[[str], Pat
     assert "shape" in gate(champion, fewer).sentence
     unmeasured = rewritten(champion, tmp_path / "unmeasured", parity={})
     assert "parity" in gate(champion, unmeasured).sentence
-    moved = rewritten(champion, tmp_path / "moved", parity={**opened.manifest.parity, "labels_moved": 0.2})
+    moved = rewritten(champion, tmp_path / "moved", parity={**opened.manifest.parity.model_dump(), "labels_moved": 0.2})
     assert "20.0%" in gate(champion, moved).sentence
     assert not gate_classifier(champion, champion, [], [], ANY_SPEED).accepted
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Lineage
 from export.session import OnnxSession
 from models.data.dataset import SEED, DatasetError, corpus_file
 from models.data.implicit_feedback import unusable, with_rankings
@@ -80,7 +80,7 @@ def test_history_tells_who_the_user_is_once_and_is_not_a_choice_that_is_learned(
     assert [impression.item for impression in before] == ["a kettle", "f", "a spoon", "a bowl"]
     assert all(impression.chosen for impression in before)
     assert phases(behaviour.impressions).count("before") == 4
-    assert behaviour.lineage()["train_rows"] == len(behaviour.impressions) - 4
+    assert behaviour.lineage().train_rows == len(behaviour.impressions) - 4
     assert behaviour.items["a kettle"].text == "a kettle"
     assert behaviour.items["b"].numbers == {"price": 2.0}
 
@@ -132,7 +132,7 @@ def test_behaviour_is_kept_as_it_was_read(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="is damaged"):
         load_kept_behaviour(tmp_path, "recommendation", seed.lineage())
     with pytest.raises(DatasetError, match="flywheel train recommendation --data"):
-        load_kept_behaviour(tmp_path, "recommendation", {"name": "lost", "fingerprint": "1" * 64})
+        load_kept_behaviour(tmp_path, "recommendation", Lineage(name="lost", fingerprint="1" * 64))
 
 
 # A run, from rankings in the log to a version
@@ -194,7 +194,7 @@ def test_what_users_chose_is_ranked_higher_by_the_next_version(shop: tuple[Path,
     assert counts["used"] > 100
     assert counts["waiting"] == result.left >= 20  # these judged, and are learned in the next run
     data = Bundle.open(home / "bundles" / "recommendation" / str(result.version)).manifest.data
-    assert (data["parent"], data["samples"]) == ("1", counts["used"])
-    assert data["fingerprint"] == load_behaviour().fingerprint
+    assert (data.parent, data.samples) == ("1", counts["used"])
+    assert data.fingerprint == load_behaviour().fingerprint
     erased = store.erase("hash0")
     assert erased.versions == {"recommendation": [result.version]}

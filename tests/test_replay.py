@@ -139,9 +139,9 @@ def test_the_holdout_is_the_parent_s_and_the_lineage_says_from_what(candidate: C
     assert candidate.confusion[1] == [example.label for example in dataset.holdout]
     data = Bundle.open(candidate.bundle).manifest.data
     assert data == candidate.lineage
-    assert {key: data[key] for key in dataset.lineage()} == dataset.lineage()
-    assert (data["parent"], data["samples"], data["learned_samples"]) == ("1", 27, 0)
-    assert data["replayed"] == len(dataset.train)
+    assert dataset.lineage().model_dump().items() <= data.model_dump().items()
+    assert (data.parent, data.samples, data.learned_samples) == ("1", 27, 0)
+    assert data.replayed == len(dataset.train)
 
 
 def test_no_correction_is_in_what_is_kept_or_shown(candidate: Candidate) -> None:
@@ -152,24 +152,24 @@ def test_no_correction_is_in_what_is_kept_or_shown(candidate: Candidate) -> None
         assert file.is_dir() or b"Quillfeather" not in file.read_bytes()
 
 
-def test_a_lesson_says_which_labels_it_shows_more_often_than_the_data_has_them(recipe: Recipe) -> None:
-    from models.training.training_set import Lesson
+def test_a_training_set_says_which_labels_it_shows_more_often_than_the_data_has_them(recipe: Recipe) -> None:
+    from models.training.training_set import TrainingSet
 
     corpus = load_dataset("sentiment")
     corpus = corpus._replace(train=[*examples("few", 4), *examples("many", 50)])
     new = [*examples("new", 6), Example("a text of few", "few")]
-    lesson = Lesson.of_corrections(corpus, "1", ["few", "many", "unseen"], new, (), recipe)
-    assert lesson.labels == ["few", "many", "new", "unseen"]
-    assert lesson.excess == {"new": 2, "few": (2 * 1 + 4) / 5, "many": 14 / 50}
+    training_set = TrainingSet.of_corrections(corpus, "1", ["few", "many", "unseen"], new, (), recipe)
+    assert training_set.labels == ["few", "many", "new", "unseen"]
+    assert training_set.excess == {"new": 2, "few": (2 * 1 + 4) / 5, "many": 14 / 50}
 
 
 def test_the_order_of_the_corrections_is_not_part_of_their_fingerprint(recipe: Recipe) -> None:
-    from models.training.training_set import Lesson
+    from models.training.training_set import TrainingSet
 
     corpus = load_dataset("sentiment")
 
     def lineage(samples: tuple[Example, ...]) -> object:
-        return Lesson.of_corrections(corpus, "1", corpus.labels, samples, (), recipe).lineage["samples_fingerprint"]
+        return TrainingSet.of_corrections(corpus, "1", corpus.labels, samples, (), recipe).lineage.samples_fingerprint
 
     assert lineage(CORRECTIONS) == lineage(CORRECTIONS[::-1]) != lineage(CORRECTIONS[1:])
 
@@ -186,7 +186,7 @@ def test_a_third_generation_replays_what_the_second_learned(parent: Path, candid
     job = Job("intent", parent="2", samples=sports, learned=CORRECTIONS, recipe=(("epochs", 2),))
     third = build_candidate(job, home, quiet)
     assert Bundle.open(third.bundle).manifest.labels == ("astronomy", "cooking", "gardening", "sports")
-    assert (third.lineage["parent"], third.lineage["samples"], third.lineage["learned_samples"]) == ("2", 3, 30)
+    assert (third.lineage.parent, third.lineage.samples, third.lineage.learned_samples) == ("2", 3, 30)
     cooking = [example.text for example in CORRECTIONS]
     assert predicted(third.bundle, cooking).count("cooking") >= 28
 
@@ -208,7 +208,7 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
     from models.training.config import CONTINUED
     from models.training.distributed import finetune_on_workers
     from models.training.pooling import pad_rows
-    from models.training.training_set import Lesson
+    from models.training.training_set import TrainingSet
 
     steps = tmp_path / "steps"
 
@@ -218,11 +218,11 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
 
     corpus, start = load_dataset("intent", parent / "own.csv"), parent / "checkpoints" / "intent" / "1"
     recipe = replace(CONTINUED, epochs=3, learning_rate=5e-4, blend=1.0)
-    lesson = Lesson.of_corrections(corpus, "1", corpus.labels, CORRECTIONS, (), recipe)
-    losses = finetune_on_workers(2, lesson, recipe, tmp_path / "out", report, start)
+    training_set = TrainingSet.of_corrections(corpus, "1", corpus.labels, CORRECTIONS, (), recipe)
+    losses = finetune_on_workers(2, training_set, recipe, tmp_path / "out", report, start)
     told = [line.split() for line in steps.read_text().splitlines()]
     done, total = next((int(done), int(total)) for stage, done, total in reversed(told) if stage == "training")
-    assert done == total == 3 * math.ceil(len(lesson.examples) / recipe.batch)  # each took half of every batch
+    assert done == total == 3 * math.ceil(len(training_set.examples) / recipe.batch)  # each took half of every batch
     assert losses
     model, tokenizer = load_checkpoint(tmp_path / "out", normalize=False)
     with torch.no_grad():

@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from models.data.dataset import fingerprint
-from models.data.interactions import CHOSEN, Behaviour, CatalogueItem, Impression
+from models.data.interactions import Behaviour, CatalogueItem, Impression
 from models.feedback.types import Sample
+from models.tasks.ranker import CHOSEN
 
 _Items = dict[str, CatalogueItem]
 

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from export.bundle import Lineage
 from models.data.dataset import SEED, DatasetError, load_kept, read_rows
+from models.tasks.ranker import CHOSEN, EVENTS
 
-CHOSEN = frozenset({"click", "buy", "like"})
-SHOWN = frozenset({"view"})
-EVENTS = CHOSEN | SHOWN
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
 _HOLDOUT_SHARE = 0.2
 _SEED_FILE = SEED / "behaviour.csv"
@@ -58,17 +57,17 @@ class Behaviour(NamedTuple):
             users.setdefault(impression.user, []).append(impression)
         return users
 
-    def lineage(self) -> dict[str, Any]:
+    def lineage(self) -> Lineage:
         """What the bundle and the MLflow run record of where a version came from."""
         held_out = sum(impression.holdout for impression in self.impressions)
-        return {
-            "name": self.name,
-            "train_rows": sum(not impression.before for impression in self.impressions) - held_out,
-            "holdout_rows": held_out,
-            "items": len(self.items),
-            "fingerprint": self.fingerprint,
+        return Lineage(
+            name=self.name,
+            train_rows=sum(not impression.before for impression in self.impressions) - held_out,
+            holdout_rows=held_out,
+            items=len(self.items),
+            fingerprint=self.fingerprint,
             **self.added,
-        }
+        )
 
 
 def load_behaviour(file: Path | None = None) -> Behaviour:
@@ -116,13 +115,13 @@ def keep_behaviour(file: Path | None, kept: Path) -> None:
             out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def load_kept_behaviour(home: Path, task: str, lineage: Mapping[str, Any]) -> Behaviour:
+def load_kept_behaviour(home: Path, task: str, lineage: Lineage) -> Behaviour:
     """The behaviour that a bundle's `manifest.data` speaks of, with the very holdout of that version.
 
     Raises DatasetError when it was not kept, or is not what it was.
     """
     behaviour = load_kept(home, task, lineage, load_behaviour, load_behaviour)
-    return behaviour._replace(name=str(lineage["name"]))
+    return behaviour._replace(name=lineage.name)
 
 
 def _rows(file: Path | None) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
+from export.heads import MAX_LABELS_MOVED, head_of, softmax
 from export.providers import Providers
 from export.session import OnnxSession
 from models.data.interactions import Behaviour
-from models.tasks.base import softmax
 from models.tasks.ranker import HISTORY, Item, Ranker
 
 _TIMED_TEXTS = 8
@@ -157,24 +157,24 @@ def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
 
     The export measured the first and wrote it into the manifest; the second is measured again on some of `texts`.
     """
-    from export.parity import MOST_BATCH_DIFFERENCE, MOST_LABELS_MOVED, run_in_random_batches, scores
+    from export.parity import MAX_BATCH_DIFFERENCE, batch_difference, run_in_random_batches
 
     manifest = session.bundle.manifest
     recorded = manifest.parity
-    if "max_batch_difference" not in recorded:
+    if recorded.max_batch_difference is None:
         raise DefectError("its manifest has no parity with the checkpoint: it was not made by the exporter")
-    moved = float(recorded.get("labels_moved", 0.0))
-    if not moved <= MOST_LABELS_MOVED[manifest.precision]:
+    moved = recorded.labels_moved or 0.0
+    if not moved <= MAX_LABELS_MOVED[manifest.precision]:
         raise DefectError(f"its export moved {moved:.1%} of the labels that the checkpoint gives")
     rows = [encoded.ids for encoded in session.encoder.encode(list(texts[:_INVARIANCE_TEXTS]))]
     try:
         alone = np.concatenate([session.run([row]) for row in rows])
         together = run_in_random_batches(session, rows, np.random.default_rng(0))
         with np.errstate(invalid="ignore", over="ignore"):
-            difference = float(np.abs(scores(alone, manifest.kind) - scores(together, manifest.kind)).max())
+            difference = batch_difference(head_of(manifest.kind), alone, together)
     except Exception as error:  # onnxruntime's own, and numpy's on outputs whose shape changes with the batch
         raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
-    if difference > MOST_BATCH_DIFFERENCE:
+    if difference > MAX_BATCH_DIFFERENCE:
         raise DefectError(f"an answer depends on its batch-mates: scores move by {difference:.4f}")
     return f"The export moved {moved:.1%} of the checkpoint's labels; an answer does not depend on its batch-mates."
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Lineage
 from export.errors import BundleError
 from export.packed import packed_folder, packed_model
 from models.releases.release import (
@@ -62,7 +62,7 @@ class Registry:
         metrics: Mapping[str, float],
         losses: list[tuple[int, float]],
         figures: Mapping[str, Figure],
-        lineage: Mapping[str, Any],
+        lineage: Lineage,
         artifacts: Sequence[Path] = (),
     ) -> str:
         """Log the run, register its bundle as the task's next version, move bundle and checkpoint to their places.
@@ -72,7 +72,9 @@ class Registry:
         """
         self._experiment(task)
         with self._mlflow.start_run(run_name=f"train-{task}") as run:
-            self._mlflow.log_params({**parameters, **{f"data.{key}": value for key, value in lineage.items()}})
+            self._mlflow.log_params(
+                {**parameters, **{f"data.{key}": value for key, value in lineage.model_dump().items()}}
+            )
             self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
             for step, loss in losses:
                 self._mlflow.log_metric("loss", loss, step=step)
@@ -83,7 +85,7 @@ class Registry:
             self._mlflow.log_artifacts(str(bundle), "bundle")
             source = self._mlflow.get_artifact_uri("bundle")
         name = self._registered(task)
-        tags = {"data.fingerprint": str(lineage["fingerprint"]), "data.name": str(lineage["name"])}
+        tags = {"data.fingerprint": lineage.fingerprint, "data.name": lineage.name}
         taken = local_versions(self.home, task)
         while (
             version := str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)

@@ -88,10 +88,10 @@ def ancestry(home: Path, task: str, version: str) -> list[str]:
     while version not in line:
         line.append(version)
         try:
-            parent = read_manifest(home / "bundles" / task / version).data.get("parent")
+            parent = read_manifest(home / "bundles" / task / version).data.parent
         except BundleError:
             break
-        version = str(parent or version)
+        version = parent or version
     return line
 
 

@@ -23,9 +23,10 @@ from models.feedback.store import Store, StoreError
 from models.feedback.types import Sample
 from models.releases.release import Release, ReleaseChanged, ancestry, read_release
 from models.releases.rollout import Rollout
-from models.retraining.families import learner_of
 from models.retraining.heartbeat import LEASE_S, held, quietly
 from models.retraining.plan import Plan, Result, lock_of
+from models.training.families import family_of
+from models.training.families.base import Champion
 from models.training.progress import ProgressFile
 
 if TYPE_CHECKING:
@@ -98,18 +99,18 @@ class _Run:
     """set when another has the lock"""
 
     def result(self) -> Result:
-        from models.training.pipeline import sweep
+        from models.training.pipeline import build_candidate, sweep
 
         plan, store = self.plan, self.store
         sweep(self.home, plan.task)
         release = read_release(self.home, plan.task)
-        champion = release.champion
+        family, champion = family_of(plan.task), Champion(plan.task, release.champion, self.home, store)
         self.report("curating", 0, 0)
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
         store.follow_versions(plan.task, live)
         samples = store.lease(plan.task, self.owner, plan.most, LEASE_S)
-        learner = learner_of(plan, self.home, champion, store)
-        curated = learner.curate(samples)
+        again = family.replayed(champion, plan.most)
+        curated = family.curate(champion, samples, again, plan.rules, new_labels=plan.new_labels)
         store.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
         store.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
         learn, judge = _split(curated.kept, plan.held_out)
@@ -118,14 +119,15 @@ class _Run:
             sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
             return Result("too_few", sentence, left=left)
 
-        learned, replayed = ([sample.id for sample in samples] for samples in (learn, learner.replayed()))
+        learned, replayed = ([sample.id for sample in samples] for samples in (learn, again))
         self.learning = learned
-        candidate = learner.build(learn, self.report)
+        job = family.continued(champion, learn, again, plan.recipe, plan.workers)
+        candidate = build_candidate(job, self.home, self.report)
         try:
             self.report("judging", 0, 0)
-            verdict = learner.judge(candidate, learn, judge)
+            verdict = family.gate(champion, candidate.bundle, learn, again, judge, plan.thresholds)
             self.learning = ()
-            pages = _pages(plan, champion, curated, verdict, candidate)
+            pages = _pages(plan, champion.version, curated, verdict, candidate)
             if not verdict.accepted:
                 self._log_refused(candidate, verdict, pages)
                 why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
@@ -156,7 +158,7 @@ class _Run:
 
         Registry(self.home).log_refused(
             self.plan.task,
-            parameters={**candidate.parameters, **candidate.lineage},
+            parameters={**candidate.parameters, **candidate.lineage.model_dump()},
             metrics=candidate.metrics,
             artifacts=pages,
             why=verdict.sentence,
@@ -231,7 +233,8 @@ def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candid
     from models.evaluation.report import write_verdict
 
     judged, sorted_ = candidate.bundle.parent / "verdict", candidate.bundle.parent / "curation"
-    facts = {"task": plan.task, "champion": champion, "corrections learned": str(candidate.lineage.get("samples", ""))}
+    learned = candidate.lineage.samples
+    facts = {"task": plan.task, "champion": champion, "corrections learned": "" if learned is None else str(learned)}
     write_verdict(verdict, judged, title=f"{plan.task}: candidate against version {champion}", facts=facts)
     sorted_.mkdir()
     (sorted_ / "curation.md").write_text(curated.report.markdown(), encoding="utf-8")

@@ -131,24 +131,21 @@ def train(
 
         flywheel train intent --data tickets.jsonl --base ./my-encoder --method lora
     """
-    from models.data.dataset import load_dataset
-    from models.data.interactions import load_behaviour
     from models.training.candidate import Job
+    from models.training.families import family_of
     from serve.cli.progress import train_jobs
 
-    settings = load_config(config)
+    settings, family = load_config(config), family_of(task)
+    options: dict[str, Any] = {"method": method}
+    options |= {key: value for key, value in {"base": base, "epochs": epochs}.items() if value is not None}
+    try:
+        family.check_options(task, options)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    job = Job(task, data, precision, tuple(options.items()))
     # Before the seconds that importing torch takes: most mistakes are in the file.
-    if get_task(task).kind == "classifier":
-        load_dataset(task, data)
-    else:
-        if epochs is not None or method == "lora":
-            raise typer.BadParameter(
-                f"{task} learns a projection and its ranking weights: no --epochs, no --method lora"
-            )
-        load_behaviour(data)
-    recipe: dict[str, Any] = {"method": method}
-    recipe |= {key: value for key, value in {"base": base, "epochs": epochs}.items() if value is not None}
-    train_jobs([Job(task, data, precision, tuple(recipe.items()))], settings.home, out)
+    family.load(job, settings.home, family.recipe(job, settings.home))
+    train_jobs([job], settings.home, out)
 
 
 @app.command()
@@ -173,7 +170,7 @@ def export(
     get_task(task)
     checkpoint = settings.home / "checkpoints" / task / version
     manifest = export_checkpoint(Job(task, data, precision), checkpoint, bundle).manifest
-    out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity})
+    out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()})
 
 
 @app.command()

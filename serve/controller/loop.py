@@ -161,8 +161,7 @@ class Loop:
         oldest = self._store.oldest_waiting(task) if rules.every_hours is not None and new > 0 else None
         if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
             return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
-        # A ranking reads a history and candidates: what their drift would be, the test does not know.
-        tested = rules.on_drift and get_task(task).kind == "classifier"
+        tested = rules.on_drift and get_task(task).supports_drift_test
         return self._drifted(task, watched) if tested and new >= _LEAST_FOR_DRIFT else None
 
     def _drifted(self, task: str, watched: _Watched) -> str | None:
