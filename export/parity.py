@@ -12,8 +12,8 @@ from export.bundle import Parity
 from export.checkpoint import TextModel
 from export.errors import ParityError
 from export.heads import Head, head_of
+from export.pooling import pad_rows
 from export.session import OnnxSession
-from export.tokenizer import pad
 
 BATCHES = (1, 64)
 # The same text alone and among others: the largest difference of a score.
@@ -84,7 +84,6 @@ def batch_difference(head: Head, alone: NDArray[np.float32], together: NDArray[n
 
 
 def _torch_run(model: TextModel, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    ids, mask = pad(rows)
     with torch.no_grad():
-        output: NDArray[np.float32] = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        output: NDArray[np.float32] = model(*pad_rows(rows)).numpy()
     return output

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
 from models.tasks.base import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
@@ -190,7 +191,7 @@ class TaskConfig(_Section):
             return self.replicas
         if cores is not None:
             return cores
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()
 
 
 class Config(BaseSettings):

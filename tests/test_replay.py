@@ -205,9 +205,9 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
     import torch
 
     from export.checkpoint import checkpoint_labels, load_checkpoint
+    from export.pooling import pad_rows
     from models.training.config import CONTINUED
     from models.training.distributed import finetune_on_workers
-    from models.training.pooling import pad_rows
     from models.training.training_set import TrainingSet
 
     steps = tmp_path / "steps"
@@ -237,9 +237,9 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
     import torch
 
     from export.checkpoint import load_checkpoint
+    from export.pooling import pad_rows
     from models.training.config import Recipe
     from models.training.finetune import resume
-    from models.training.pooling import pad_rows
 
     start = parent / "checkpoints" / "intent" / "1"
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -278,9 +278,9 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
     import torch
 
     from export.checkpoint import load_checkpoint
+    from export.pooling import pad_rows
     from models.training.config import Recipe
     from models.training.finetune import blend, merge_adapters, resume
-    from models.training.pooling import pad_rows
 
     start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
     model, tokenizer = load_checkpoint(start, normalize=False)

@@ -7,10 +7,8 @@ the difficulty of the task.
 
 from __future__ import annotations
 
-import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +21,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from models.curation.types import Context, Fate, Group, Outcome, Rules
 from models.data.dataset import Example
+from models.data.sampling import balanced_sample
 from models.feedback.types import Sample
 
 _FOLDS = 5
@@ -50,7 +49,8 @@ def suspects(groups: list[Group], context: Context, rules: Rules) -> Outcome:
     """Quarantine labels that look wrong, and all of a source or user with too many of them."""
     if len(groups) < rules.least_to_suspect:
         return Outcome(groups, [])
-    replay = _replay(context, rules)
+    # Of every label: those that are not in the feedback say what a wrong label should have been.
+    replay = balanced_sample(context.training, rules.replay_a_label, rules.least_replay, context.seed)
     texts = [group.lead.text for group in groups]
     vectors = np.asarray(context.embed([*texts, *(example.text for example in replay)]), np.float32)
     own, corpus = dict(zip(texts, vectors, strict=False)), vectors[len(texts) :]
@@ -77,20 +77,6 @@ def suspects(groups: list[Group], context: Context, rules: Rules) -> Outcome:
         if bad
     ]
     return Outcome(kept, gone)
-
-
-def _replay(context: Context, rules: Rules) -> list[Example]:
-    """Texts of every label: those of the labels not in the feedback say what a wrong label should have been."""
-    by_label: dict[str, list[Example]] = defaultdict(list)
-    for example in context.training:
-        by_label[example.label].append(example)
-    share = max(rules.replay_a_label, ceil(rules.least_replay / max(1, len(by_label))))
-    chosen = random.Random(context.seed)
-    return [
-        example
-        for label in sorted(by_label)
-        for example in chosen.sample(by_label[label], min(share, len(by_label[label])))
-    ]
 
 
 def _judge(

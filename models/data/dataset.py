@@ -223,6 +223,7 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _falls_in_holdout(text: str) -> bool:
     """By the text itself, normalized, so that the split survives reordering and exact repeats stay on one side."""
+    # Not models.text.same_text_key: another rule would split the files that versions were trained on anew.
     normal = " ".join(text.lower().split())
     return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:4], "big") < HOLDOUT_SHARE * 2**32
 

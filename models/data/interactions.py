@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import orjson
 
 from export.bundle import Lineage
 from models.data.dataset import SEED, DatasetError, load_kept, read_rows
-from models.tasks.ranker import CHOSEN, EVENTS
+from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
 
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
 _HOLDOUT_SHARE = 0.2
@@ -68,6 +68,20 @@ class Behaviour(NamedTuple):
             fingerprint=self.fingerprint,
             **self.added,
         )
+
+
+def histories(impressions: Sequence[Impression]) -> list[list[str]]:
+    """For each of one user's impressions, oldest first: the items that describe the user at that moment, newest last.
+
+    Training, evaluation and serving must agree on it: the newest HISTORY that were chosen until then.
+    """
+    chosen: list[str] = []
+    found = []
+    for impression in impressions:
+        found.append(chosen[-HISTORY:])
+        if impression.chosen:
+            chosen.append(impression.item)
+    return found
 
 
 def load_behaviour(file: Path | None = None) -> Behaviour:

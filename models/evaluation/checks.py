@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.evaluate import Evaluation, RankerEvaluation
-from models.evaluation.metrics import calibration_error
+from models.evaluation.metrics import CONFIDENCE_BINS, calibration_error, confidence_bins
 from models.evaluation.significance import bootstrap, chance_of, least_difference, mostly_above, recall_chance
 from models.tasks.thresholds import Thresholds
 
@@ -174,13 +174,13 @@ def _rise_by_chance(champion: Evaluation, candidate: Evaluation, significance: f
     return float(np.quantile(bootstrap(rise, len(candidate.truth)), significance)) <= 0
 
 
-def _gaps(evaluation: Evaluation, bins: int = 10) -> NDArray[np.float64]:
-    """(texts, bins): right minus confidence, in the bin of metrics.calibration_error that the text falls in.
+def _gaps(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(texts, bins): right minus confidence, in the bin that the text falls in.
 
     The error of any draw of texts is the sum over bins of the absolute column sums, divided by the texts.
     """
-    which = np.minimum((evaluation.confidence * bins).astype(int), bins - 1)
-    gaps = np.zeros((len(which), bins))
+    which = confidence_bins(evaluation.confidence)
+    gaps = np.zeros((len(which), CONFIDENCE_BINS))
     gaps[np.arange(len(which)), which] = evaluation.right - evaluation.confidence.astype(np.float64)
     return gaps
 

@@ -15,8 +15,8 @@ from export.bundle import Bundle
 from export.heads import MAX_LABELS_MOVED, head_of, softmax
 from export.providers import Providers
 from export.session import OnnxSession
-from models.data.interactions import Behaviour
-from models.tasks.ranker import HISTORY, Item, Ranker
+from models.data.interactions import Behaviour, histories
+from models.tasks.ranker import Item, Ranker
 
 _TIMED_TEXTS = 8
 _LEAST_FOR_CONSTANT = 20  # texts; fewer may well have one answer
@@ -136,17 +136,13 @@ def evaluate_ranker(session: OnnxSession, behaviour: Behaviour) -> RankerEvaluat
         vectors = session.predict([behaviour.items[name].text for name in names])
         row = {name: i for i, name in enumerate(names)}
         for user, impressions in behaviour.by_user().items():
-            history: list[str] = []
-            for impression in impressions:
+            for impression, past in zip(impressions, histories(impressions), strict=True):
                 if impression.holdout:
-                    past = history[-HISTORY:]
                     items = [Item(name, behaviour.items[name].numbers) for name in (*past, impression.item)]
                     of = vectors[[row[name] for name in (*past, impression.item)]]
                     scores.append(float(ranker.score(items[:-1], of[:-1], items[-1:], of[-1:])[0]))
                     users.append(user)
                     chosen.append(impression.chosen)
-                if impression.chosen:
-                    history.append(impression.item)
     except Exception as error:  # onnxruntime's own, and those of weights that do not fit
         raise DefectError(f"it fails on the holdout: {_first_line(error)}") from error
     return RankerEvaluation(tuple(users), tuple(chosen), np.array(scores))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.evaluation.evaluate import Evaluation
 from models.evaluation.gate import HOLDOUT, Verdict
-from models.evaluation.metrics import classifier_metrics
+from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confidence_bins
 
 PAGE, DATA = "verdict.html", "verdict.json"
 _TEMPLATE = "report.html.j2"
@@ -23,7 +23,6 @@ _MOST_EXAMPLES = 100  # of those won and of those lost; a page of thousands is r
 _MOST_TEXT = 300
 _MOST_CONFUSIONS = 12
 _LEAST_IN_BIN = 5  # examples, below which a point of the calibration plot shows chance and nothing else
-_BINS = 10
 
 
 class Answer(NamedTuple):
@@ -168,10 +167,10 @@ def _calibration(champion: Evaluation, candidate: Evaluation) -> dict[str, list[
     """For each of the two: (mean confidence, share right, examples) of every bin that holds enough of them."""
     curves = {}
     for name, evaluation in (("champion", champion), ("candidate", candidate)):
-        bins = np.minimum((evaluation.confidence * _BINS).astype(int), _BINS - 1)
+        bins = confidence_bins(evaluation.confidence)
         curves[name] = [
             (float(evaluation.confidence[bins == b].mean()), float(evaluation.right[bins == b].mean()), int(n))
-            for b, n in enumerate(np.bincount(bins, minlength=_BINS))
+            for b, n in enumerate(np.bincount(bins, minlength=CONFIDENCE_BINS))
             if n >= _LEAST_IN_BIN
         ]
     return curves

@@ -5,19 +5,17 @@ A move is made with or without a database, and what it was is known all the same
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from sqlalchemy import Connection, insert, select
 
+from export.files import exclusive_lock
 from models.feedback.store import Audit, Store
 from models.feedback.store.schema import audit_log
 
@@ -27,7 +25,7 @@ log = logging.getLogger("flywheel.audit_outbox")
 def append(home: Path, entry: Audit) -> None:
     """Durable when it returns. Raises OSError."""
     line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
-    with _locked(home, entry.task) as file:
+    with exclusive_lock(_path(home, entry.task)) as file:
         file.write(b"\n" + line + b"\n")  # a line of its own, even after one that a crash has torn
         file.flush()
         os.fsync(file.fileno())
@@ -38,7 +36,7 @@ def flush(home: Path, task: str, store: Store) -> None:
     path = _path(home, task)
     if not path.exists() or not path.stat().st_size:
         return
-    with _locked(home, task) as file:
+    with exclusive_lock(path) as file:
         file.seek(0)
         entries = [entry for line in file if line.strip() and (entry := _read(line)) is not None]
         store.write(lambda connection: _add(connection, entries))
@@ -65,12 +63,3 @@ def _read(line: bytes) -> Audit | None:
 
 def _path(home: Path, task: str) -> Path:
     return home / "audit" / f"{task}.jsonl"
-
-
-@contextmanager
-def _locked(home: Path, task: str) -> Iterator[BinaryIO]:
-    path = _path(home, task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file

@@ -6,10 +6,7 @@ serving survives the loss of the registry and of the database.
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -18,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from export.bundle import read_manifest
 from export.errors import BundleError
+from export.files import exclusive_lock, write_atomically
 
 Mode = Literal["shadow", "canary"]
 
@@ -146,20 +144,9 @@ def _aliased_path(home: Path, task: str) -> Path:
 
 
 def _replace(path: Path, release: Release) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(release.model_dump_json(indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_atomically(path, release.model_dump_json(indent=2).encode())
 
 
-@contextmanager
-def one_move_at_a_time(home: Path, task: str) -> Iterator[None]:
+def one_move_at_a_time(home: Path, task: str) -> AbstractContextManager[object]:
     """Held while a release is read, changed and written, by whichever process moves it."""
-    path = release_path(home, task).with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return exclusive_lock(release_path(home, task).with_suffix(".lock"))

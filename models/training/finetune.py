@@ -27,9 +27,9 @@ from transformers.utils import logging as transformers_logging
 
 from export.checkpoint import TextModel, checkpoint_labels, load_base, load_checkpoint, save_checkpoint
 from export.errors import CheckpointError
+from export.pooling import pad_rows, pooled
 from models.training.config import Recipe
 from models.training.linear_probe import probe
-from models.training.pooling import pad_rows, pooled
 from models.training.progress import Stage
 from models.training.training_set import TrainingSet
 

@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from export.session import OnnxSession
 from models.data.dataset import DatasetError
-from models.data.interactions import Behaviour, Impression
+from models.data.interactions import Behaviour, Impression, histories
 from models.evaluation.metrics import ranker_metrics
-from models.tasks.ranker import HISTORY, Item, Ranker
+from models.tasks.ranker import Item, Ranker
 
 Phase = Literal["before", "tower", "ranker", "holdout"]
 _TOWER_SHARE = 0.75  # of a user's training impressions, the oldest
@@ -117,13 +117,13 @@ def _design(
     """Features, outcome and phase of every impression, with the history as it stood at that moment."""
     rows, chosen, phase, users = [], [], list[Phase](), []
     for user, impressions in behaviour.by_user().items():
-        history: list[Impression] = []
-        for impression, its_phase in zip(impressions, phases(impressions), strict=True):
-            if impression.before:
-                history.append(impression)
+        for impression, its_phase, history in zip(
+            impressions, phases(impressions), histories(impressions), strict=True
+        ):
+            if its_phase == "before":
                 continue
-            past = [Item(i.item, behaviour.items[i.item].numbers) for i in history[-HISTORY:]]
-            past_vectors = np.array([vector_of[i.item] for i in history[-HISTORY:]])
+            past = [Item(name, behaviour.items[name].numbers) for name in history]
+            past_vectors = np.array([vector_of[name] for name in history])
             item = Item(impression.item, behaviour.items[impression.item].numbers)
             rows.append(ranker.features(past, past_vectors, [item], vector_of[impression.item][None])[0])
             if not impression.holdout:
@@ -133,6 +133,4 @@ def _design(
             chosen.append(impression.chosen)
             phase.append(its_phase)
             users.append(user)
-            if impression.chosen:
-                history.append(impression)
     return np.array(rows), np.array(chosen), np.array(phase), users

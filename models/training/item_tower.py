@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.pooling import pooled
 from models.training.config import Recipe
 from models.training.finetune import prepare, save
-from models.training.pooling import pooled
 from models.training.progress import Stage
 
 DIMENSIONS = 128

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
+from export.files import write_atomically
 
 _EVERY_S = 1.0
 
@@ -42,11 +43,8 @@ class ProgressFile:
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         content = orjson.dumps({**fields, "seconds": round(time.time() - self._began, 1)})
-        temporary = self._path.with_suffix(f".{os.getpid()}")
         with suppress(OSError):  # a full disk ends a run where it matters, not here
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, self._path)
+            write_atomically(self._path, content)
 
 
 def read_progress(home: Path, task: str, *, running: bool) -> dict[str, Any]:

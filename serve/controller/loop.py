@@ -7,7 +7,6 @@ its file, and a retraining runs in a Ray worker of its own, at the lowest priori
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from export.machine import usable_cores
 from models.feedback.store import Store, StoreError
 from models.feedback.store.database import utc_now
 from models.releases import audit_outbox
@@ -260,6 +260,6 @@ def plan_of(config: Config, task: str) -> Plan:
         attempts=learning.attempts,
         start=rollout.start,
         share=rollout.share,
-        recipe=(("method", learning.method), ("threads", os.cpu_count() or 1)),  # Ray's workers are told to use one
+        recipe=(("method", learning.method), ("threads", usable_cores())),  # Ray's workers are told to use one
         workers=learning.workers,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from export.machine import usable_cores
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
 from models.retraining.plan import Plan, Result
@@ -50,7 +51,7 @@ def poll(reference: Any) -> Any:
 _OF_A_RUN: dict[str, Any] = {
     "num_cpus": 0, "max_calls": 1, "max_retries": 0,
     "runtime_env": {
-        "env_vars": {"PYTHONPATH": os.pathsep.join(full_path()), "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+        "env_vars": {"PYTHONPATH": os.pathsep.join(full_path()), "OMP_NUM_THREADS": str(usable_cores())}
     },
 }  # fmt: skip
 
