@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
+from models.home import feedback_database
 from models.tasks.base import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
@@ -138,7 +139,7 @@ class FeedbackConfig(_Section):
         return url
 
     def store_url(self, home: Path) -> str:
-        return self.store or f"sqlite:///{(home / 'feedback.db').resolve()}"
+        return self.store or f"sqlite:///{feedback_database(home).resolve()}"
 
 
 class LearningConfig(_Section):

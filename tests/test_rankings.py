@@ -14,11 +14,12 @@ import pytest
 
 from export.bundle import Bundle, Lineage
 from export.session import OnnxSession
-from models.data.dataset import SEED, DatasetError, corpus_file
+from models.data.dataset import SEED, DatasetError
 from models.data.implicit_feedback import unusable, with_rankings
 from models.data.interactions import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
 from models.feedback.store import Store
 from models.feedback.types import LoggedPrediction, NewFeedback, Sample
+from models.home import corpus_file
 from models.releases.release import read_release
 from models.retraining.plan import Plan
 from models.retraining.run import _split, retrain
@@ -123,7 +124,7 @@ def test_a_ranking_that_the_log_no_longer_has_says_nothing() -> None:
 
 def test_behaviour_is_kept_as_it_was_read(tmp_path: Path) -> None:
     seed = load_behaviour()
-    kept = corpus_file(tmp_path, "recommendation", seed.lineage())
+    kept = corpus_file(tmp_path, "recommendation", seed.fingerprint)
     assert load_kept_behaviour(tmp_path, "recommendation", seed.lineage()) == seed  # we ship it
     kept.parent.mkdir(parents=True)
     keep_behaviour(None, kept)

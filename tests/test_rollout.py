@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from models.feedback.store import Store
+from models.home import release_file
 from models.releases import audit_outbox
-from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release, release_path
+from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release
 from models.releases.rollout import Rollout
 from serve.config import RolloutConfig
 from serve.controller.canary_analysis import Tally, Verdict, decide, watch
@@ -148,7 +149,7 @@ def test_a_move_that_cannot_be_made_changes_nothing(
 
 
 def test_a_promotion_mends_a_damaged_release(rollout: Rollout) -> None:
-    release_path(rollout.home, "intent").write_text("{")
+    release_file(rollout.home, "intent").write_text("{")
     assert rollout.promote("2", "mend").champion == "2"
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import orjson
 
 from export.bundle import Lineage
+from models.home import corpus_file
 from models.tasks.base import Task, get_task
 
 SEED = Path(__file__).parent / "seed"
@@ -99,11 +100,6 @@ def _rows(train: Iterable[Example], holdout: Iterable[Example]) -> Iterator[tupl
         yield from ((text, label, split) for text, label in examples)
 
 
-def corpus_file(home: Path, task: str, lineage: Lineage) -> Path:
-    """Where the corpus that a bundle's `manifest.data` names is kept, for the trainings that continue from it."""
-    return home / "corpora" / task / f"{lineage.fingerprint}.jsonl"
-
-
 def save_corpus(dataset: Dataset, file: Path) -> None:
     """Write the corpus with its split as JSONL; load_dataset reads it to the same rows and the same fingerprint."""
     with file.open("wb") as out:
@@ -133,7 +129,7 @@ def load_kept(
 
     Raises DatasetError when it is neither, or is not what it was.
     """
-    file = corpus_file(home, task, lineage)
+    file = corpus_file(home, task, lineage.fingerprint)
     if file.is_file():
         found = load(file)
         if found.fingerprint != lineage.fingerprint:

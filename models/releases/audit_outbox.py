@@ -18,6 +18,7 @@ from sqlalchemy import Connection, insert, select
 from export.files import exclusive_lock
 from models.feedback.store import Audit, Store
 from models.feedback.store.schema import audit_log
+from models.home import audit_outbox_file
 
 log = logging.getLogger("flywheel.audit_outbox")
 
@@ -25,7 +26,7 @@ log = logging.getLogger("flywheel.audit_outbox")
 def append(home: Path, entry: Audit) -> None:
     """Durable when it returns. Raises OSError."""
     line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
-    with exclusive_lock(_path(home, entry.task)) as file:
+    with exclusive_lock(audit_outbox_file(home, entry.task)) as file:
         file.write(b"\n" + line + b"\n")  # a line of its own, even after one that a crash has torn
         file.flush()
         os.fsync(file.fileno())
@@ -33,7 +34,7 @@ def append(home: Path, entry: Audit) -> None:
 
 def flush(home: Path, task: str, store: Store) -> None:
     """Write what is kept of the task into the store, each entry once, and forget it. Raises what the store raises."""
-    path = _path(home, task)
+    path = audit_outbox_file(home, task)
     if not path.exists() or not path.stat().st_size:
         return
     with exclusive_lock(path) as file:
@@ -59,7 +60,3 @@ def _read(line: bytes) -> Audit | None:
     except (ValueError, TypeError, KeyError):
         log.error("an entry for the audit log was torn by a crash: %r", line)
         return None
-
-
-def _path(home: Path, task: str) -> Path:
-    return home / "audit" / f"{task}.jsonl"

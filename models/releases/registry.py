@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from export.bundle import Bundle, Lineage
 from export.errors import BundleError
 from export.packed import packed_folder, packed_model
+from models.home import bundle_folder, checkpoint_folder, mlflow_artifacts, mlflow_database
 from models.releases.release import (
     ReleaseError,
     local_versions,
@@ -40,10 +41,10 @@ class Registry:
         import mlflow
 
         self.home = home
-        self._artifacts = home / "mlartifacts"
+        self._artifacts = mlflow_artifacts(home)
         home.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("MLFLOW_TRACKING_URI")
-        uri = given or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+        uri = given or f"sqlite:///{mlflow_database(home).resolve()}"
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         if given is None:
@@ -91,12 +92,12 @@ class Registry:
             version := str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
         ) in taken:
             log.warning("%s version %s is here already, though MLflow did not know it; taking the next", task, version)
-        for folder, kind in ((checkpoint, "checkpoints"), (bundle, "bundles")):
-            place = self.home / kind / task / version
+        served = bundle_folder(self.home, task, version)
+        for folder, place in ((checkpoint, checkpoint_folder(self.home, task, version)), (bundle, served)):
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
         with suppress(BundleError):  # whoever serves it says what is wrong with it
-            packed_model(Bundle.open(self.home / "bundles" / task / version))  # now, not while replicas serve
+            packed_model(Bundle.open(served))  # now, not while replicas serve
         try:
             read_release(self.home, task)
         except ReleaseError:
@@ -106,9 +107,9 @@ class Registry:
 
     def withdraw(self, task: str, version: str) -> None:
         """Delete a version that must never serve: its bundle, here and in MLflow, and its checkpoint. The run stays."""
-        for kind in ("bundles", "checkpoints"):
-            shutil.rmtree(self.home / kind / task / version, ignore_errors=True)
-        shutil.rmtree(packed_folder(self.home / "bundles" / task / version), ignore_errors=True)
+        bundle = bundle_folder(self.home, task, version)
+        for folder in (bundle, checkpoint_folder(self.home, task, version), packed_folder(bundle)):
+            shutil.rmtree(folder, ignore_errors=True)
         run = self._client.get_run(self._client.get_model_version(task, version).run_id)
         self._client.delete_model_version(task, version)
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

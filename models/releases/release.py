@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from export.bundle import read_manifest
 from export.errors import BundleError
 from export.files import exclusive_lock, write_atomically
+from models.home import aliased_release_file, bundle_folder, bundles_folder, release_file, release_lock
 
 Mode = Literal["shadow", "canary"]
 
@@ -58,13 +59,9 @@ class Release(BaseModel):
         return self
 
 
-def release_path(home: Path, task: str) -> Path:
-    return home / "releases" / f"{task}.json"
-
-
 def read_release(home: Path, task: str) -> Release:
     """Raises ReleaseError when the task has none, or the file is damaged."""
-    path = release_path(home, task)
+    path = release_file(home, task)
     try:
         return Release.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -77,7 +74,7 @@ def read_release(home: Path, task: str) -> Release:
 
 def local_versions(home: Path, task: str) -> list[str]:
     """Versions of a task whose bundles are here, oldest first."""
-    return sorted((p.name for p in (home / "bundles" / task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
+    return sorted((p.name for p in bundles_folder(home, task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
 
 
 def ancestry(home: Path, task: str, version: str) -> list[str]:
@@ -86,7 +83,7 @@ def ancestry(home: Path, task: str, version: str) -> list[str]:
     while version not in line:
         line.append(version)
         try:
-            parent = read_manifest(home / "bundles" / task / version).data.parent
+            parent = read_manifest(bundle_folder(home, task, version)).data.parent
         except BundleError:
             break
         version = parent or version
@@ -113,7 +110,7 @@ def make_release(
     return Release(
         task=task,
         champion=champion,
-        versions={version: f"bundles/{task}/{version}" for version in wanted},
+        versions={version: bundle_folder(Path(), task, version).as_posix() for version in wanted},
         challenger=challenger,
         mode=mode,
         share=share,
@@ -124,23 +121,19 @@ def make_release(
 
 def write_release(home: Path, release: Release) -> None:
     """Replace the task's release file in one step; a crash leaves the old one or the new one, never half."""
-    _replace(release_path(home, release.task), release)
+    _replace(release_file(home, release.task), release)
 
 
 def read_aliased(home: Path, task: str) -> Release | None:
     """The release that the registry's aliases were last brought after; None where nobody has written that down."""
     try:
-        return Release.model_validate_json(_aliased_path(home, task).read_bytes())
+        return Release.model_validate_json(aliased_release_file(home, task).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
 def write_aliased(home: Path, release: Release) -> None:
-    _replace(_aliased_path(home, release.task), release)
-
-
-def _aliased_path(home: Path, task: str) -> Path:
-    return release_path(home, task).with_suffix(".aliased")
+    _replace(aliased_release_file(home, release.task), release)
 
 
 def _replace(path: Path, release: Release) -> None:
@@ -149,4 +142,4 @@ def _replace(path: Path, release: Release) -> None:
 
 def one_move_at_a_time(home: Path, task: str) -> AbstractContextManager[object]:
     """Held while a release is read, changed and written, by whichever process moves it."""
-    return exclusive_lock(release_path(home, task).with_suffix(".lock"))
+    return exclusive_lock(release_lock(home, task))

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from export.bundle import Bundle
-from models.data.dataset import corpus_file
+from models.home import corpus_file, work_folder
 from models.tasks.base import get_task
 from models.training.candidate import Candidate, Job, calibration_sample
 from models.training.config import Recipe
@@ -91,7 +91,7 @@ def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Pat
 
     corpus = candidate.bundle.parent / _CORPUS
     if corpus.is_file():  # before the version, which cannot be continued from without it
-        place = corpus_file(home, candidate.task, candidate.lineage)
+        place = corpus_file(home, candidate.task, candidate.lineage.fingerprint)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(corpus, place)
     figures = {"confusion_matrix.png": confusion_figure(*candidate.confusion)} if candidate.confusion else {}
@@ -115,14 +115,14 @@ def sweep(home: Path, task: str) -> None:
 
     Only for who holds the lock of the task's retrainings.
     """
-    for folder in (home / "work").glob(f"{_RETRAINING}{task}-????????"):  # mkdtemp's eight: no other task ends so
+    for folder in work_folder(home).glob(f"{_RETRAINING}{task}-????????"):  # mkdtemp's eight: no other task ends so
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _work_folder(job: Job, home: Path) -> Iterator[Path]:
     """A folder of the job's own. It stays for the candidate in it, unless the block raises."""
-    work = home / "work"
+    work = work_folder(home)
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{_RETRAINING if job.parent else ''}{job.task}-"))
     try:

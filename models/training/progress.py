@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from export.files import write_atomically
+from models.home import progress_file
 
 _EVERY_S = 1.0
 
@@ -22,7 +23,7 @@ class ProgressFile:
     """Called with (stage, steps done, steps in all) as the work goes on; writes at most once a second and stage."""
 
     def __init__(self, home: Path, task: str):
-        self._path = _path(home, task)
+        self._path = progress_file(home, task)
         self._began = self._stage_began = time.time()
         self._stage = ""
         self._written = 0.0
@@ -50,13 +51,9 @@ class ProgressFile:
 def read_progress(home: Path, task: str, *, running: bool) -> dict[str, Any]:
     """What the last run wrote. `running` says whether one holds the task's lock: what was killed wrote no end."""
     try:
-        found: dict[str, Any] = orjson.loads(_path(home, task).read_bytes())
+        found: dict[str, Any] = orjson.loads(progress_file(home, task).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return {"state": "running" if running else "never"}
     if found["state"] == "running" and not running:
         return {"state": "interrupted", "stage": found["stage"], "seconds": found["seconds"]}
     return found
-
-
-def _path(home: Path, task: str) -> Path:
-    return home / "retraining" / f"{task}.json"

@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 
+from export.bundle import MANIFEST
 from export.errors import BundleError, ProviderError
 from models.data.dataset import DatasetError
+from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
@@ -168,7 +170,7 @@ def export(
 
     settings = load_config(config)
     get_task(task)
-    checkpoint = settings.home / "checkpoints" / task / version
+    checkpoint = checkpoint_folder(settings.home, task, version)
     manifest = export_checkpoint(Job(task, data, precision), checkpoint, bundle).manifest
     out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()})
 
@@ -191,7 +193,7 @@ def releases(config: ConfigOption = None) -> None:
         except ReleaseError:
             release = None
         for version in local_versions(settings.home, task):
-            manifest = orjson.loads((settings.home / "bundles" / task / version / "manifest.json").read_bytes())
+            manifest = orjson.loads((bundle_folder(settings.home, task, version) / MANIFEST).read_bytes())
             metrics = ", ".join(f"{name} {value:g}" for name, value in manifest["metrics"].items())
             table.add_row(task, version, _role(release, version), metrics)
     out.print(table)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from models.releases.release import Release, read_release, release_path
+from models.home import release_file
+from models.releases.release import Release, read_release
 
 log = logging.getLogger("flywheel.replica")
 
@@ -30,7 +31,7 @@ class Follower:
 
     async def look(self) -> None:
         """Never raises: a replica without its follower would serve one release for ever."""
-        changed = _modified(release_path(self._home, self._task))
+        changed = _modified(release_file(self._home, self._task))
         if changed == self._served or (changed == self._failed and time.monotonic() < self._again):
             return
         try:

@@ -16,6 +16,7 @@ from export.bundle import Bundle, Kind, Lineage
 from models.curation.types import Rules
 from models.feedback.store import Store
 from models.feedback.types import Sample
+from models.home import bundle_folder
 from models.releases.release import ancestry
 from models.tasks.base import get_task
 from models.tasks.thresholds import Thresholds
@@ -82,7 +83,7 @@ class Champion:
 
     @property
     def bundle(self) -> Bundle:
-        return Bundle.open(self.home / "bundles" / self.task / self.version)
+        return Bundle.open(bundle_folder(self.home, self.task, self.version))
 
     def learned(self, max_samples: int | None = None) -> list[Sample]:
         """What it or a version before it has learned; never what a version learned that was withdrawn."""

@@ -13,6 +13,7 @@ from export.heads import softmax
 from models.curation.types import Rules
 from models.data.dataset import DatasetError, Example, load_corpus, load_dataset
 from models.feedback.types import Sample
+from models.home import bundle_folder, checkpoint_folder
 from models.tasks.base import ClassifierTask, get_task
 from models.tasks.thresholds import Thresholds
 from models.training.candidate import Job
@@ -60,7 +61,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
     def train(self, job: Job, home: Path, data: TrainingSet, recipe: Recipe, out: Path, report: Stage) -> Losses:
         from models.training.finetune import finetune_classifier
 
-        start = home / "checkpoints" / job.task / job.parent if job.parent else None
+        start = checkpoint_folder(home, job.task, job.parent) if job.parent else None
         finetune = finetune_classifier
         if job.workers > 1:
             from models.training.distributed import finetune_on_workers
@@ -145,7 +146,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
 
 
 def _parent(job: Job, home: Path) -> Bundle:
-    return Bundle.open(home / "bundles" / job.task / str(job.parent))
+    return Bundle.open(bundle_folder(home, job.task, str(job.parent)))
 
 
 def _examples(samples: Sequence[Sample]) -> tuple[Example, ...]:
