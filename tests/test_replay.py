@@ -281,7 +281,7 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
     from export.checkpoint import load_checkpoint
     from export.pooling import pad_rows
     from models.training.config import Recipe
-    from models.training.finetune import blend, merge_adapters, resume
+    from models.training.finetune import interpolate_weights, merge_adapters, resume
 
     start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -296,7 +296,7 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
         trained = moved.eval()(*inputs)[:, [1, 3]]
         before = model.eval()(*inputs)
         assert not torch.allclose(trained, before, atol=1e-3)
-        blend(moved, labels, start, 0.0)
+        interpolate_weights(moved, labels, start, 0.0)
         torch.testing.assert_close(moved(*inputs)[:, [1, 3]], before)
         torch.testing.assert_close(moved.head.weight[[0, 2]], learned)
 

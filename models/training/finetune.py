@@ -77,14 +77,14 @@ def finetune_classifier(
     losses = _run(model, data, collate, loss, recipe, lambda done, total: report("training", done, total))
     merge_adapters(model.cpu())  # what follows is quick, and partly with weights that never were on a GPU
     if start and recipe.blend < 1.0:
-        blend(model, labels, start, recipe.blend)
+        interpolate_weights(model, labels, start, recipe.blend)
     fit_fresh(0.0)  # the encoder has moved since, forth and back
     save(model, tokenizer, labels, out)
     return losses
 
 
 @torch.no_grad()
-def blend(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
+def interpolate_weights(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
     """Move the weights back towards `start`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
 
     `share` of them stays as trained. So do the head's rows of labels that `start` does not know: there is nothing to

@@ -65,7 +65,7 @@ def _retrain(config: Config, plan: Plan) -> Result:
 
 @ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
 def _drift(config: Config, task: str) -> str:
-    from models.evaluation.drift import drift_of_confidence, drift_of_inputs
+    from models.evaluation.drift import drift_of_confidence, drift_of_lengths
 
     os.nice(_NICE)
     store = Store.open(config.feedback.store_url(config.home))
@@ -73,7 +73,7 @@ def _drift(config: Config, task: str) -> str:
     rows = sorted(store.latest_predictions(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
     lengths = [len(text) for row in rows for text in row.input]
     scores = [answer["score"] for row in rows for answer in row.output]
-    for test, values in ((drift_of_inputs, lengths), (drift_of_confidence, scores)):
+    for test, values in ((drift_of_lengths, lengths), (drift_of_confidence, scores)):
         if len(values) >= 2 * _DRIFT_WINDOW:
             found = test(values[:_DRIFT_WINDOW], values[-_DRIFT_WINDOW:])
             if found.drifted:
