@@ -14,7 +14,7 @@ from export.bundle import FORMAT, MANIFEST, Lineage, Manifest
 from models.curation.pipeline import RANKING_STEPS, Context, Curated, Rules, curate
 from models.data.dataset import Example
 from models.evaluation.checks import Check
-from models.evaluation.gate import Verdict
+from models.evaluation.gate import GateResult
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback, Sample
 from models.retraining.plan import Plan, Result
@@ -84,8 +84,8 @@ class Run:
         lineage = Lineage(name="own", fingerprint="0", parent=job.parent)
         return Candidate("intent", folder / "bundle", {}, {}, [], lineage, None)
 
-    def gate(self, *_: object) -> Verdict:
-        return Verdict((Check("holdout accuracy", self.accepted, "It was looked at."),))
+    def gate(self, *_: object) -> GateResult:
+        return GateResult((Check("holdout accuracy", self.accepted, "It was looked at."),))
 
 
 def bundle(path: Path, parent: str | None = None) -> None:

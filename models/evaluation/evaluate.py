@@ -1,4 +1,4 @@
-"""A bundle on trial: what it answers on labelled texts, whether it answers at all, and how fast beside another."""
+"""What a bundle answers on labelled texts, whether it answers at all, and how fast beside another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INVARIANCE_TEXTS = 64
 
 
 class DefectError(Exception):
-    """Raised when a bundle cannot be put on trial at all; the text says what is wrong with it."""
+    """Raised when a bundle cannot be evaluated at all; the text says what is wrong with it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The verdict as a page for a model's owner and as JSON for a program: what was decided, why, and what changed."""
+"""The decision as a page for a model's owner and as JSON for a program: what was decided, why, and what changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from models.evaluation.evaluate import Evaluation
-from models.evaluation.gate import HOLDOUT, Verdict
+from models.evaluation.gate import HOLDOUT, GateResult
 from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confidence_bins
 
 PAGE, DATA = "verdict.html", "verdict.json"
@@ -60,7 +60,7 @@ class SetChange(NamedTuple):
     lost: list[Answer]
 
 
-def write_verdict(verdict: Verdict, folder: Path, *, title: str, facts: Mapping[str, str] | None = None) -> Path:
+def write_report(result: GateResult, folder: Path, *, title: str, facts: Mapping[str, str] | None = None) -> Path:
     """Write `verdict.html` and `verdict.json` into `folder`; the page's path.
 
     `title` and `facts` (task, versions, data) head the page. The page is one file that loads nothing, and every text
@@ -68,31 +68,31 @@ def write_verdict(verdict: Verdict, folder: Path, *, title: str, facts: Mapping[
     """
     facts = dict(facts or {})
     changes = [
-        set_change(name, champion, verdict.candidate[name])
-        for name, champion in verdict.champion.items()
+        set_change(name, champion, result.candidate[name])
+        for name, champion in result.champion.items()
         if champion.truth
     ]
     folder.mkdir(parents=True, exist_ok=True)
     data = {
         "title": title,
-        "accepted": verdict.accepted,
-        "sentence": verdict.sentence,
+        "accepted": result.accepted,
+        "sentence": result.sentence,
         "facts": facts,
-        "checks": [asdict(check) for check in verdict.reasons],
+        "checks": [asdict(check) for check in result.reasons],
         "sets": [{**c._asdict(), **{k: [r._asdict() for r in getattr(c, k)] for k in _LISTS}} for c in changes],
     }
     (folder / DATA).write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
-    held_out = verdict.candidate.get(HOLDOUT)
+    held_out = result.candidate.get(HOLDOUT)
     page = (
         _environment()
         .get_template(_TEMPLATE)
         .render(
             title=title,
             facts=facts,
-            verdict=verdict,
+            result=result,
             changes=changes,
-            confusion=_confusion(verdict.champion[HOLDOUT], held_out) if held_out else None,
-            calibration=_calibration(verdict.champion[HOLDOUT], held_out) if held_out else None,
+            confusion=_confusion(result.champion[HOLDOUT], held_out) if held_out else None,
+            calibration=_calibration(result.champion[HOLDOUT], held_out) if held_out else None,
             most=_MOST_EXAMPLES,
         )
     )

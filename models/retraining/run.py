@@ -31,7 +31,7 @@ from models.training.progress import ProgressFile
 
 if TYPE_CHECKING:
     from models.curation.pipeline import Curated
-    from models.evaluation.gate import Verdict
+    from models.evaluation.gate import GateResult
     from models.training.candidate import Candidate
     from models.training.progress import Stage
 
@@ -125,20 +125,20 @@ class _Run:
         candidate = build_candidate(job, self.home, self.report)
         try:
             self.report("judging", 0, 0)
-            verdict = family.gate(champion, candidate.bundle, learn, again, judge, plan.thresholds)
+            result = family.gate(champion, candidate.bundle, learn, again, judge, plan.thresholds)
             self.learning = ()
-            pages = _pages(plan, champion.version, curated, verdict, candidate)
-            if not verdict.accepted:
-                self._log_refused(candidate, verdict, pages)
-                why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
-                return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
+            pages = _pages(plan, champion.version, curated, result, candidate)
+            if not result.accepted:
+                self._log_refused(candidate, result, pages)
+                why = f"a candidate that learned it was refused: {result.sentence[:300]}"
+                return Result("refused", result.sentence, left=self.give_back(why, failed=learned))
             self._recheck(release, learned)
             self.report("registering", 0, 0)
             version, release = self._registered(candidate, release, learned, replayed, pages)
         finally:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
         # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
-        self._release(version, verdict.sentence, release)
+        self._release(version, result.sentence, release)
         left = 0
         try:
             store.settle(self.owner, dict.fromkeys(learned, ("used", None)))
@@ -146,14 +146,14 @@ class _Run:
         except StoreError as error:
             log.warning("%s: the next run settles what version %s has learned: %s", plan.task, version, error)
         _follow(self.home, plan.task)
-        return Result("released", verdict.sentence, version, left)
+        return Result("released", result.sentence, version, left)
 
     def give_back(self, why: str, failed: Sequence[int] = ()) -> int:
         """Everything that is still held; how many wait again."""
         counts = self.store.give_back(self.owner, reason=why, failed=failed, most_attempts=self.plan.attempts)
         return counts["waiting"]
 
-    def _log_refused(self, candidate: Candidate, verdict: Verdict, pages: Sequence[Path]) -> None:
+    def _log_refused(self, candidate: Candidate, result: GateResult, pages: Sequence[Path]) -> None:
         from models.releases.registry import Registry
 
         Registry(self.home).log_refused(
@@ -161,12 +161,12 @@ class _Run:
             parameters={**candidate.parameters, **candidate.lineage.model_dump()},
             metrics=candidate.metrics,
             artifacts=pages,
-            why=verdict.sentence,
+            why=result.sentence,
         )
 
     def _recheck(self, before: Release, learned: Sequence[int]) -> Release:
         """The release of now. Raises Outdated when the run is no longer the task's only one, when its corrections were
-        taken back, or when since `before` another champion serves or another challenger was put on trial.
+        taken back, or when since `before` another champion serves or there is another challenger.
 
         A machine that slept, or a store that was away for longer than the lock lasts, lets another run begin.
         """
@@ -179,7 +179,7 @@ class _Run:
             continued = f"while a candidate continued from version {before.champion}"
             raise Outdated(f"Version {now.champion} became the champion {continued}.")
         if now.challenger not in (None, before.challenger):
-            raise Outdated(f"Version {now.challenger} was put on trial while a candidate was trained.")
+            raise Outdated(f"Version {now.challenger} became the challenger while a candidate was trained.")
         return now
 
     def _registered(
@@ -228,14 +228,14 @@ def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sam
     return [sample for sample in in_time if sample.id not in held], judge
 
 
-def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candidate: Candidate) -> list[Path]:
-    """The verdict and the curation report as folders for MLflow. Feedback is in them by id, never by text."""
-    from models.evaluation.report import write_verdict
+def _pages(plan: Plan, champion: str, curated: Curated, result: GateResult, candidate: Candidate) -> list[Path]:
+    """The decision and the curation report as folders for MLflow. Feedback is in them by id, never by text."""
+    from models.evaluation.report import write_report
 
     judged, sorted_ = candidate.bundle.parent / "verdict", candidate.bundle.parent / "curation"
     learned = candidate.lineage.samples
     facts = {"task": plan.task, "champion": champion, "corrections learned": "" if learned is None else str(learned)}
-    write_verdict(verdict, judged, title=f"{plan.task}: candidate against version {champion}", facts=facts)
+    write_report(result, judged, title=f"{plan.task}: candidate against version {champion}", facts=facts)
     sorted_.mkdir()
     (sorted_ / "curation.md").write_text(curated.report.markdown(), encoding="utf-8")
     (sorted_ / "curation.json").write_bytes(orjson.dumps(curated.report.to_dict(), option=orjson.OPT_INDENT_2))

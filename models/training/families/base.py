@@ -27,7 +27,7 @@ from models.training.progress import Stage
 if TYPE_CHECKING:
     from export.session import OnnxSession
     from models.curation.pipeline import Curated
-    from models.evaluation.gate import Verdict
+    from models.evaluation.gate import GateResult
 
 Losses = list[tuple[int, float]]
 """(step, loss) as a training went"""
@@ -158,5 +158,5 @@ class ModelFamily(ABC, Generic[Data]):
         replayed: Sequence[Sample],
         held_out: Sequence[Sample],
         thresholds: Thresholds,
-    ) -> Verdict:
+    ) -> GateResult:
         """The bundle `candidate` against the champion, on the frozen holdout and on the newest samples, `held_out`."""

@@ -25,7 +25,7 @@ from models.training.training_set import TrainingSet
 if TYPE_CHECKING:
     from export.session import OnnxSession
     from models.curation.pipeline import Curated
-    from models.evaluation.gate import Verdict
+    from models.evaluation.gate import GateResult
 
 
 class ClassifierFamily(ModelFamily[TrainingSet]):
@@ -137,7 +137,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         replayed: Sequence[Sample],
         held_out: Sequence[Sample],
         thresholds: Thresholds,
-    ) -> Verdict:
+    ) -> GateResult:
         from models.evaluation.gate import gate_classifier
 
         bundle = champion.bundle

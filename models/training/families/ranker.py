@@ -26,7 +26,7 @@ from models.training.progress import Stage
 if TYPE_CHECKING:
     from export.session import OnnxSession
     from models.curation.pipeline import Curated
-    from models.evaluation.gate import Verdict
+    from models.evaluation.gate import GateResult
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class RankerFamily(ModelFamily[RankerData]):
         replayed: Sequence[Sample],
         held_out: Sequence[Sample],
         thresholds: Thresholds,
-    ) -> Verdict:
+    ) -> GateResult:
         from models.evaluation.gate import gate_ranker
 
         behaviour = with_rankings(_corpus_of(champion), replayed, learned, held_out)
