@@ -15,7 +15,7 @@ from export.heads import head_of, softmax
 from export.parity import BATCHES, run_in_random_batches
 from export.session import OnnxSession
 from models.data.dataset import Dataset, load_dataset
-from models.data.interactions import load_behaviour
+from models.data.interactions import load_interactions
 from models.evaluation.metrics import classifier_metrics, ranker_metrics
 from models.tasks.base import TextRequest, all_tasks, get_task
 from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
@@ -35,7 +35,7 @@ def rows(session: OnnxSession) -> list[list[int]]:
     """Token ids of the task's holdout; a ranker has no labelled texts, so its catalogue."""
     manifest = session.bundle.manifest
     if manifest.kind == "ranker":
-        texts = [item.text for item in load_behaviour().items.values()]
+        texts = [item.text for item in load_interactions().items.values()]
     else:
         texts = [example.text for example in load_dataset(manifest.task).holdout]
     return [encoded.ids for encoded in session.encoder.encode(texts)]
@@ -111,17 +111,17 @@ def test_the_holdout_metrics_of_a_classifier_are_reproduced(task: str, bundle_of
 def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_of: Callable[[str], Path]) -> None:
     """Evaluated impression by impression with the ranker of the bundle, as a server scores."""
     bundle = Bundle.open(bundle_of("recommendation"))
-    behaviour = load_behaviour()
+    interactions = load_interactions()
     ranker = Ranker.from_asset(bundle.asset("ranker"))
-    output = OnnxSession(bundle, providers="cpu").predict([item.text for item in behaviour.items.values()])
-    vector_of = dict(zip(behaviour.items, output, strict=True))
+    output = OnnxSession(bundle, providers="cpu").predict([item.text for item in interactions.items.values()])
+    vector_of = dict(zip(interactions.items, output, strict=True))
     users: list[str] = []
     chosen: list[int] = []
     predicted: list[float] = []
-    for user, impressions in behaviour.by_user().items():
+    for user, impressions in interactions.by_user().items():
         history: list[Item] = []
         for impression in impressions:
-            item = Item(impression.item, behaviour.items[impression.item].numbers)
+            item = Item(impression.item, interactions.items[impression.item].numbers)
             if impression.holdout:
                 newest = history[-HISTORY:]
                 vectors = [vector_of[str(past.id)] for past in newest]
@@ -135,7 +135,7 @@ def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_
         {name: metrics[name] for name in ("auc", "user_auc")}, abs=2e-3
     )
     assert metrics["auc"] > metrics["popularity_auc"]
-    assert bundle.manifest.data == behaviour.lineage()
+    assert bundle.manifest.data == interactions.lineage()
 
 
 def served_labels(task: str, bundle: Bundle, texts: Sequence[str], output: Floats) -> list[str]:

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from export.bundle import MODEL, Bundle, write_bundle
 from models.data.dataset import load_dataset
-from models.data.interactions import load_behaviour
+from models.data.interactions import load_interactions
 from models.evaluation.checks import _auc, _gaps, _user_auc, calibration
 from models.evaluation.evaluate import Evaluation, RankerEvaluation
 from models.evaluation.gate import GateResult, gate_classifier, gate_ranker, judge, judge_ranker, refusal
@@ -357,8 +357,8 @@ def test_bundles_that_cannot_be_tried_are_refused(bundle_of: Callable[[str], Pat
 
 def test_a_ranker_bundle(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:
     champion = bundle_of("recommendation")
-    behaviour = load_behaviour()
-    verdict = gate_ranker(champion, champion, behaviour, ANY_SPEED)
+    interactions = load_interactions()
+    verdict = gate_ranker(champion, champion, interactions, ANY_SPEED)
     assert verdict.accepted, verdict.sentence
     recorded = Bundle.open(champion).manifest.metrics
     assert f"{recorded['auc']:.4f}" in verdict.sentence  # scored as training scored it
@@ -366,7 +366,7 @@ def test_a_ranker_bundle(bundle_of: Callable[[str], Path], tmp_path: Path) -> No
     opened = Bundle.open(champion)
     kept = opened.manifest.model_dump(exclude={"files", "format"})
     write_bundle(bare, model=opened.model_path, tokenizer=opened.tokenizer_path, fields=kept, assets={})
-    assert "ranker.json" in gate_ranker(champion, bare, behaviour, ANY_SPEED).sentence
+    assert "ranker.json" in gate_ranker(champion, bare, interactions, ANY_SPEED).sentence
 
 
 # The page.

@@ -327,7 +327,7 @@ def test_an_interrupted_training_leaves_nothing(stage: str, parent: Path, tmp_pa
 
 
 def test_a_ranker_does_not_continue_with_labels(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="continues with behaviour, not with labels"):
+    with pytest.raises(DatasetError, match="continues with interactions, not with labels"):
         build_candidate(Job("recommendation", parent="1", samples=CORRECTIONS), tmp_path, quiet)
 
 

@@ -37,7 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 def test_a_refusal_counts_against_what_the_candidate_had_learned_and_not_against_what_judged_it(run: Run) -> None:
     run.correct(0, 100)
     run.accepted = False
-    assert run(least=1000).outcome == "too_few"
+    assert run(min_samples=1000).outcome == "too_few"
     assert run(attempts=2).outcome == "refused"
     assert run.states() == {"waiting": 100}
     assert run(attempts=2).outcome == "refused"
@@ -162,7 +162,7 @@ def test_what_a_killed_run_left_on_the_disk_is_swept_by_the_next(run: Run) -> No
     )
     for folder in (mine, training, other):
         folder.mkdir(parents=True)
-    assert run(least=1000).outcome == "too_few"
+    assert run(min_samples=1000).outcome == "too_few"
     assert sorted(work.iterdir()) == [training, other]
 
 

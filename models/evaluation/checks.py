@@ -270,9 +270,9 @@ def _user_auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any],
     return mean
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Names in a sentence, cut after `most`."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def listed(names: Sequence[str], max_names: int = 5) -> str:
+    """Names in a sentence, cut after `max_names`."""
+    return ", ".join(names[:max_names]) + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
 
 
 def _counts(pair: PairedCounts) -> str:

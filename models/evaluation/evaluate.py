@@ -15,11 +15,11 @@ from export.bundle import Bundle
 from export.heads import MAX_LABELS_MOVED, head_of, softmax
 from export.providers import Providers
 from export.session import OnnxSession
-from models.data.interactions import Behaviour, histories
+from models.data.interactions import Interactions, histories
 from models.tasks.ranker import Item, Ranker
 
 _TIMED_TEXTS = 8
-_LEAST_FOR_CONSTANT = 20  # texts; fewer may well have one answer
+_MIN_FOR_CONSTANT = 20  # texts; fewer may well have one answer
 _INVARIANCE_TEXTS = 64
 
 
@@ -52,7 +52,7 @@ class Evaluation:
         if defect := self.unusable():
             return defect
         always = self.predicted[0] if len(set(self.predicted)) == 1 else None
-        if len(self.truth) >= _LEAST_FOR_CONSTANT and always and self.truth.count(always) * 2 < len(self.truth):
+        if len(self.truth) >= _MIN_FOR_CONSTANT and always and self.truth.count(always) * 2 < len(self.truth):
             return f"it answers {always!r} whatever the text"
         return None
 
@@ -127,18 +127,18 @@ def evaluate_bundle(
     return Evaluation(labels, tuple(truth), probabilities, tuple(shown_as))
 
 
-def evaluate_ranker(session: OnnxSession, behaviour: Behaviour) -> RankerEvaluation:
+def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerEvaluation:
     """Score the held-out impressions as the server would have when they happened. Raises DefectError when it fails."""
-    names = list(behaviour.items)
+    names = list(interactions.items)
     users, chosen, scores = [], [], []
     try:
         ranker = Ranker.from_asset(session.bundle.asset("ranker"))
-        vectors = session.predict([behaviour.items[name].text for name in names])
+        vectors = session.predict([interactions.items[name].text for name in names])
         row = {name: i for i, name in enumerate(names)}
-        for user, impressions in behaviour.by_user().items():
+        for user, impressions in interactions.by_user().items():
             for impression, past in zip(impressions, histories(impressions), strict=True):
                 if impression.holdout:
-                    items = [Item(name, behaviour.items[name].numbers) for name in (*past, impression.item)]
+                    items = [Item(name, interactions.items[name].numbers) for name in (*past, impression.item)]
                     of = vectors[[row[name] for name in (*past, impression.item)]]
                     scores.append(float(ranker.score(items[:-1], of[:-1], items[-1:], of[-1:])[0]))
                     users.append(user)

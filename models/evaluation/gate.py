@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from export.providers import Providers
 from export.session import OnnxSession
 from models.data.dataset import Example
-from models.data.interactions import Behaviour
+from models.data.interactions import Interactions
 from models.evaluation import checks
 from models.evaluation.checks import Check, PairedCounts
 from models.evaluation.evaluate import (
@@ -160,17 +160,17 @@ def gate_classifier(
 
 
 def gate_ranker(
-    champion: Path, candidate: Path, behaviour: Behaviour, thresholds: Thresholds, providers: Providers = "auto"
+    champion: Path, candidate: Path, interactions: Interactions, thresholds: Thresholds, providers: Providers = "auto"
 ) -> GateResult:
-    """As `gate_classifier`, for rankers, on the held-out impressions of `behaviour`."""
-    texts = [item.text for item in behaviour.items.values()]
+    """As `gate_classifier`, for rankers, on the held-out impressions of `interactions`."""
+    texts = [item.text for item in interactions.items.values()]
     role = "champion"
     try:
         old = open_session(champion, providers)
-        before = evaluate_ranker(old, behaviour)
+        before = evaluate_ranker(old, interactions)
         role = "candidate"
         new = open_session(candidate, providers)
-        after = evaluate_ranker(new, behaviour)
+        after = evaluate_ranker(new, interactions)
         parity = Check("parity", True, check_parity(new, texts))
         result = judge_ranker(before, after, thresholds, latency_ratios(old, new, texts))
     except DefectError as error:

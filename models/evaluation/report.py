@@ -19,10 +19,10 @@ from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confi
 
 PAGE, DATA = "verdict.html", "verdict.json"
 _TEMPLATE = "report.html.j2"
-_MOST_EXAMPLES = 100  # of those won and of those lost; a page of thousands is read by nobody
-_MOST_TEXT = 300
-_MOST_CONFUSIONS = 12
-_LEAST_IN_BIN = 5  # examples, below which a point of the calibration plot shows chance and nothing else
+_MAX_EXAMPLES = 100  # of those won and of those lost; a page of thousands is read by nobody
+_MAX_TEXT = 300
+_MAX_CONFUSIONS = 12
+_MIN_IN_BIN = 5  # examples, below which a point of the calibration plot shows chance and nothing else
 
 
 class Answer(NamedTuple):
@@ -93,7 +93,7 @@ def write_report(result: GateResult, folder: Path, *, title: str, facts: Mapping
             changes=changes,
             confusion=_confusion(result.champion[HOLDOUT], held_out) if held_out else None,
             calibration=_calibration(result.champion[HOLDOUT], held_out) if held_out else None,
-            most=_MOST_EXAMPLES,
+            max_examples=_MAX_EXAMPLES,
         )
     )
     path = folder / PAGE
@@ -137,7 +137,7 @@ def _answers(champion: Evaluation, candidate: Evaluation, which: NDArray[np.bool
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_TEXT else text[:_MOST_TEXT] + "…"
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
 
 
 class _Cell(NamedTuple):
@@ -159,7 +159,7 @@ def _confusion(champion: Evaluation, candidate: Evaluation) -> dict[str, Any]:
     return {
         "labels": labels,
         "cells": cells,
-        "pairs": [(true, said, before[true, said], counts[true, said]) for true, said in pairs[:_MOST_CONFUSIONS]],
+        "pairs": [(true, said, before[true, said], counts[true, said]) for true, said in pairs[:_MAX_CONFUSIONS]],
     }
 
 
@@ -171,7 +171,7 @@ def _calibration(champion: Evaluation, candidate: Evaluation) -> dict[str, list[
         curves[name] = [
             (float(evaluation.confidence[bins == b].mean()), float(evaluation.right[bins == b].mean()), int(n))
             for b, n in enumerate(np.bincount(bins, minlength=CONFIDENCE_BINS))
-            if n >= _LEAST_IN_BIN
+            if n >= _MIN_IN_BIN
         ]
     return curves
 

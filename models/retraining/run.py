@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("flywheel.retrain")
 
 # Fewer have no say in the gate, and more make it little sharper: both are better learned from.
-_LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
+_MIN_HELD_OUT, _MAX_HELD_OUT = 20, 100
 
 
 class Outdated(Exception):
@@ -108,13 +108,13 @@ class _Run:
         self.report("curating", 0, 0)
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
         store.follow_versions(plan.task, live)
-        samples = store.lease(plan.task, self.owner, plan.most, LEASE_S)
-        again = family.replayed(champion, plan.most)
+        samples = store.lease(plan.task, self.owner, plan.max_samples, LEASE_S)
+        again = family.replayed(champion, plan.max_samples)
         curated = family.curate(champion, samples, again, plan.rules, new_labels=plan.new_labels)
         store.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
         store.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
         learn, judge = _split(curated.kept, plan.held_out)
-        if len(learn) < plan.least:
+        if len(learn) < plan.min_samples:
             left = self.give_back("too few corrections for a run")
             sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
             return Result("too_few", sentence, left=left)
@@ -218,8 +218,8 @@ class _Run:
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
     """What to learn from, and the newest, which judge. What is told later may be of another kind."""
     in_time = sorted(kept, key=lambda sample: (sample.at, sample.id))
-    count = min(int(len(in_time) * share), _MOST_HELD_OUT)
-    if count < _LEAST_HELD_OUT:
+    count = min(int(len(in_time) * share), _MAX_HELD_OUT)
+    if count < _MIN_HELD_OUT:
         return in_time, []
     # What was told of one answer stays together: half of it would say the rest was not chosen.
     answers = {sample.prediction_id for sample in in_time[-count:]} - {None}

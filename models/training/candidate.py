@@ -13,7 +13,7 @@ from export.bundle import Lineage, Precision
 from models.data.dataset import Example
 
 if TYPE_CHECKING:
-    from models.data.interactions import Behaviour
+    from models.data.interactions import Interactions
 
 
 _CALIBRATION_TEXTS = 256
@@ -36,13 +36,13 @@ class Job:
     """corrections to learn; their labels may be new"""
     learned: tuple[Example, ...] = ()
     """corrections that the parent or a version before it has learned: they are not in its corpus, and are replayed"""
-    behaviour: Behaviour | None = None
+    interactions: Interactions | None = None
     """of a ranker that continues: its parent's, with what was recorded since"""
     workers: int = 1
     """of Ray Train, when there are more than one; else it is trained in this process"""
 
     def __post_init__(self) -> None:
-        new = self.samples or self.behaviour
+        new = self.samples or self.interactions
         if self.parent is None and (new or self.learned):
             raise ValueError("corrections need a parent to continue from")
         if self.parent is not None and (self.data is not None or not new):

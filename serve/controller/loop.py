@@ -255,7 +255,7 @@ def plan_of(config: Config, task: str) -> Plan:
         rules=learning.curation,
         thresholds=config.thresholds(task),
         new_labels=config.tasks[task].new_labels,
-        most=learning.most,
+        max_samples=learning.most,
         held_out=learning.held_out,
         attempts=learning.attempts,
         start=rollout.start,

@@ -14,7 +14,7 @@ from export.bundle import Lineage
 from models.curation.types import Rules
 from models.data.dataset import DatasetError
 from models.data.implicit_feedback import with_rankings
-from models.data.interactions import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
+from models.data.interactions import Interactions, load_interactions, load_kept_interactions, save_interactions
 from models.feedback.types import Sample
 from models.tasks.ranker import EVENTS
 from models.tasks.thresholds import Thresholds
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class RankerData:
     """What one training of a ranker reads; models.training.families.base.TrainingData says what each part is."""
 
-    behaviour: Behaviour
+    interactions: Interactions
     parent: str | None = None
     file: Path | None = None
     """where it was read from, for a version without a parent; None is the seed shop"""
@@ -44,11 +44,11 @@ class RankerData:
 
     @property
     def lineage(self) -> Lineage:
-        return self.behaviour.lineage().model_copy(update={"parent": self.parent})
+        return self.interactions.lineage().model_copy(update={"parent": self.parent})
 
     @property
     def texts(self) -> list[str]:
-        return [item.text for item in self.behaviour.items.values()]
+        return [item.text for item in self.interactions.items.values()]
 
     @property
     def holdout_texts(self) -> list[str]:
@@ -56,7 +56,7 @@ class RankerData:
 
     def save_corpus(self, file: Path) -> None:
         if self.parent is None:  # what was recorded since is read from the log again, as long as that has it
-            keep_behaviour(self.file, file)
+            save_interactions(self.file, file)
 
 
 class RankerFamily(ModelFamily[RankerData]):
@@ -74,25 +74,25 @@ class RankerFamily(ModelFamily[RankerData]):
 
     def load(self, job: Job, home: Path, recipe: Recipe) -> RankerData:
         if job.parent is None:
-            return RankerData(load_behaviour(job.data), file=job.data)
-        if job.behaviour is None:
-            raise DatasetError(f"{job.task} is a ranker: it continues with behaviour, not with labels.")
-        return RankerData(job.behaviour, job.parent)
+            return RankerData(load_interactions(job.data), file=job.data)
+        if job.interactions is None:
+            raise DatasetError(f"{job.task} is a ranker: it continues with interactions, not with labels.")
+        return RankerData(job.interactions, job.parent)
 
     def load_for_export(self, job: Job, checkpoint: Path) -> RankerData:
-        return RankerData(load_behaviour(job.data), file=job.data)
+        return RankerData(load_interactions(job.data), file=job.data)
 
     def train(self, job: Job, home: Path, data: RankerData, recipe: Recipe, out: Path, report: Stage) -> Losses:
         from models.training.fit_ranker import tower_matrices
         from models.training.item_tower import fit_tower
 
-        shown, chosen = tower_matrices(data.behaviour)
+        shown, chosen = tower_matrices(data.interactions)
         return fit_tower(data.texts, shown, chosen, recipe, out, report)
 
     def evaluate(self, task: str, data: RankerData, session: OnnxSession) -> Evaluated:
         from models.training.fit_ranker import fit_ranker
 
-        ranker, metrics = fit_ranker(data.behaviour, session)
+        ranker, metrics = fit_ranker(data.interactions, session)
         return Evaluated(metrics, {"ranker": ranker.to_asset()})
 
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
@@ -127,7 +127,7 @@ class RankerFamily(ModelFamily[RankerData]):
             recipe=(("base", manifest.base_model), ("max_length", manifest.max_length)),
             parent=champion.version,
             precision=manifest.precision,
-            behaviour=with_rankings(_corpus_of(champion), replayed, learn),
+            interactions=with_rankings(_corpus_of(champion), replayed, learn),
         )
 
     def gate(
@@ -141,12 +141,12 @@ class RankerFamily(ModelFamily[RankerData]):
     ) -> GateResult:
         from models.evaluation.gate import gate_ranker
 
-        behaviour = with_rankings(_corpus_of(champion), replayed, learned, held_out)
-        return gate_ranker(champion.bundle.path, candidate, behaviour, thresholds)
+        interactions = with_rankings(_corpus_of(champion), replayed, learned, held_out)
+        return gate_ranker(champion.bundle.path, candidate, interactions, thresholds)
 
 
-def _corpus_of(champion: Champion) -> Behaviour:
-    return load_kept_behaviour(champion.home, champion.task, champion.bundle.manifest.data)
+def _corpus_of(champion: Champion) -> Interactions:
+    return load_kept_interactions(champion.home, champion.task, champion.bundle.manifest.data)
 
 
 def _no_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
