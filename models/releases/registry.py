@@ -73,9 +73,8 @@ class Registry:
         """
         self._experiment(task)
         with self._mlflow.start_run(run_name=f"train-{task}") as run:
-            self._mlflow.log_params(
-                {**parameters, **{f"data.{key}": value for key, value in lineage.model_dump().items()}}
-            )
+            origin = {f"data.{key}": value for key, value in lineage.model_dump().items()}
+            self._mlflow.log_params({**parameters, **origin})
             self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
             for step, loss in losses:
                 self._mlflow.log_metric("loss", loss, step=step)

@@ -109,8 +109,8 @@ class _Run:
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
         store.follow_versions(plan.task, live)
         samples = store.lease(plan.task, self.owner, plan.max_samples, LEASE_S)
-        again = family.replayed(champion, plan.max_samples)
-        curated = family.curate(champion, samples, again, plan.rules, new_labels=plan.new_labels)
+        known = family.replayed(champion, plan.max_samples)
+        curated = family.curate(champion, samples, known, plan.rules, new_labels=plan.new_labels)
         store.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
         store.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
         learn, judge = _split(curated.kept, plan.held_out)
@@ -119,6 +119,7 @@ class _Run:
             sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
             return Result("too_few", sentence, left=left)
 
+        again = family.replayed(champion, plan.max_samples)  # curation takes minutes: what was taken back is left out
         learned, replayed = ([sample.id for sample in samples] for samples in (learn, again))
         self.learning = learned
         job = family.continued(champion, learn, again, plan.recipe, plan.workers)
