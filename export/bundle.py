@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from export.errors import BundleError
 
@@ -28,6 +35,56 @@ FORMAT = 2  # 1 had no skips_padding
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
 
 Precision = Literal["fp32", "int8", "fp16"]
+Kind = Literal["classifier", "ranker"]
+
+
+class Record(BaseModel):
+    """Part of a manifest. What is None is not written, and what a later version added is kept as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+
+class Lineage(Record):
+    """Where a version came from: the data, and for one that continues from another, what it learned beside it."""
+
+    name: str = ""
+    """of the data: its file's, without the ending"""
+    fingerprint: str = ""
+    """sha256 of the data with its split"""
+    train_rows: int | None = None
+    holdout_rows: int | None = None
+    items: int | None = None
+    """of a ranker's catalogue"""
+    parent: str | None = None
+    """the version whose checkpoint or data it continues from"""
+    samples: int | None = None
+    """corrections that it learned"""
+    samples_fingerprint: str | None = None
+    learned_samples: int | None = None
+    """corrections of earlier versions that were learned again, or could have been"""
+    replayed: int | None = None
+    """old texts, of the data and of learned corrections, that a continued training has seen again"""
+
+
+class Parity(Record):
+    """How far the exported model's answers are from the checkpoint's, on `texts` of the holdout."""
+
+    texts: int | None = None
+    max_difference_by_shape: dict[str, float] | None = None
+    """of an output, on random ids; by `{batch}x{length}`"""
+    max_difference: float | None = None
+    max_batch_difference: float | None = None
+    """of a score, between a text alone and in a batch"""
+    labels_moved: float | None = None
+    """share of texts that got another label; of a classifier, as is the next"""
+    labels_moved_by_batch: int | None = None
+    mean_cosine: float | None = None
+    """of vectors; of a ranker, as is the next"""
+    min_cosine: float | None = None
 
 
 class Manifest(BaseModel):
@@ -37,7 +94,7 @@ class Manifest(BaseModel):
 
     format: int
     task: str
-    kind: Literal["classifier", "ranker"]
+    kind: Kind
     labels: tuple[str, ...]
     max_length: int = Field(gt=2, description="tokens, special ones included; longer texts are truncated")
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
@@ -45,9 +102,9 @@ class Manifest(BaseModel):
     precision: Precision
     skips_padding: bool = Field(False, description="the graph computes nothing but attention for padding")
     base_model: str
-    data: dict[str, Any] = Field(description="training data: name, rows, sha256 fingerprint")
+    data: Lineage
     metrics: dict[str, Any] = {}
-    parity: dict[str, Any] = {}
+    parity: Parity = Parity()
     created: str
     files: dict[str, str] = Field(description="relative path -> sha256")
 

@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from export.base_model import resolve_base
 from export.errors import CheckpointError
+from export.pooling import mean_pooled
 
 _HEAD_FILE = "head.safetensors"
 
@@ -45,12 +46,6 @@ class TextModel(nn.Module):
         """What follows the encoder: its last states, (batch, length, hidden), to (batch, labels or dimensions)."""
         out: Tensor = self.head(self.dropout(mean_pooled(hidden, attention_mask)))
         return nn.functional.normalize(out, dim=-1) if self.normalize else out
-
-
-def mean_pooled(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean over each text's tokens: (batch, length, hidden) and a mask of (batch, length) to (batch, hidden)."""
-    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
 
 
 def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -11,7 +11,6 @@ It is made from the bundle whenever it is missing, and may be deleted at any tim
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -21,11 +20,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from export.bundle import MODEL, Bundle, sha256_of
+from export.files import exclusive_lock
 from export.providers import CPU, SLOW_ON_CPU
 
 log = logging.getLogger("flywheel.session")
@@ -90,7 +88,7 @@ def _is_whole(place: Path) -> bool:
 def _make(bundle: Path, place: Path) -> None:
     """Write `place` so that it is either whole or not there. Others that want it meanwhile wait."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(place.parent):
+    with exclusive_lock(place.parent / ".lock"):
         if _is_whole(place):
             return
         for left in place.parent.glob(f"{_MAKING}*"):  # by one that was killed
@@ -119,13 +117,6 @@ def _pack(model: Path, folder: Path) -> None:
     }.items():
         options.add_session_config_entry(f"session.{name}", value)
     ort.InferenceSession(str(model), options, providers=[CPU], disabled_optimizers=SLOW_ON_CPU)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
-        yield
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from export.bundle import Bundle
 from export.errors import BundleError, ProviderError
 from export.gpu import BoundRun, provider_list
+from export.heads import head_of
 from export.packed import packed_model
 from export.providers import CPU, CUDA, SLOW_ON_CPU, TENSORRT, GpuOptions, Providers
 from export.tokenizer import TextEncoder, pad
@@ -107,7 +108,7 @@ class OnnxSession:
 
     def _check(self, shape: tuple[int, ...], rows: int) -> None:
         manifest = self.bundle.manifest
-        wanted = (rows, len(manifest.labels)) if manifest.kind == "classifier" else (rows, *shape[1:])
+        wanted = (rows, head_of(manifest.kind).width(len(manifest.labels), shape[-1] if shape else 0))
         if shape != wanted:
             raise BundleError(f"The bundle {self.bundle.path} is damaged: {rows} texts give {shape}, not {wanted}.")
 

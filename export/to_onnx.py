@@ -1,11 +1,13 @@
-"""Checkpoint to Bundle: trace, optimize for the target, check against PyTorch, write."""
+"""Checkpoint to Bundle: trace, optimize for the target; then compare with PyTorch, measure and write."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,35 +15,48 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from export.bundle import Bundle, Precision, write_bundle
+from export.bundle import Bundle, Parity, Precision, write_bundle
 from export.checkpoint import TextModel, load_checkpoint
 from export.graph.fused import with_fused_operators
 from export.graph.optimize import quantize_static_int8, to_fp16
 from export.graph.unpadded import Unpadded, can_be_unpadded
+from export.heads import head_of
 from export.parity import measure_parity
 from export.session import OnnxSession
 from export.tokenizer import TextEncoder
 
 
-def export_bundle(
-    checkpoint: Path,
-    path: Path,
-    *,
-    fields: Mapping[str, Any],
-    calibration: Sequence[str],
-    holdout: Sequence[str],
-    finish: Callable[[OnnxSession], tuple[dict[str, Any], dict[str, Any]]],
-    precision: Precision = "int8",
-) -> Bundle:
-    """Export `checkpoint` to a new bundle at `path`, with its parity against PyTorch in the manifest.
+@dataclass(frozen=True)
+class Exported:
+    """An exported model that is no bundle yet: compare it, measure it, then write it."""
 
-    `fields` are the manifest's task, kind, labels, max_length, base_model and data. `calibration` are training
-    texts, from which int8 takes the range of every activation; `holdout` are texts that parity is measured on.
-    `finish` gets the exported model, which is what will serve, and returns its metrics and the bundle's assets.
-    Raises parity.ParityError when the exported model does not answer as the checkpoint does.
+    session: OnnxSession
+    """the model as it will serve, on the CPU"""
+    _checkpoint: TextModel
+    _model: Path
+    _tokenizer: Path
+    _fields: Mapping[str, Any]
+
+    def parity(self, texts: Sequence[str]) -> Parity:
+        """How far its answers are from the checkpoint's on `texts`, the holdout. Raises ParityError when too far."""
+        return measure_parity(self._checkpoint, self.session, texts)
+
+    def write(self, path: Path, *, parity: Parity, metrics: Mapping[str, float], assets: Mapping[str, Any]) -> Bundle:
+        """The bundle at `path`, with what was measured in its manifest. Raises FileExistsError when `path` exists."""
+        fields = {**self._fields, "parity": parity, "metrics": metrics}
+        return write_bundle(path, model=self._model, tokenizer=self._tokenizer, fields=fields, assets=assets)
+
+
+@contextmanager
+def exported(
+    checkpoint: Path, *, fields: Mapping[str, Any], calibration: Sequence[str], precision: Precision = "int8"
+) -> Iterator[Exported]:
+    """Export `checkpoint`; what is yielded lasts as long as the block.
+
+    `fields` are the manifest's task, kind, labels, max_length, base_model and data. `calibration` are training texts,
+    from which int8 takes the range of every activation. Raises CheckpointError when `checkpoint` is none.
     """
-    ranker = fields["kind"] == "ranker"
-    model, tokenizer = load_checkpoint(checkpoint, normalize=ranker)
+    model, tokenizer = load_checkpoint(checkpoint, normalize=head_of(fields["kind"]).normalize)
     with tempfile.TemporaryDirectory() as tmp:
         tokenizer_json = Path(tmp) / "tokenizer.json"
         tokenizer.backend_tokenizer.save(str(tokenizer_json))
@@ -59,12 +74,8 @@ def export_bundle(
             final = fp32
         created = datetime.now(UTC).isoformat(timespec="seconds")
         draft = {**fields, "precision": precision, "skips_padding": skips_padding, "created": created}
-        trial = write_bundle(Path(tmp) / "trial", model=final, tokenizer=tokenizer_json, fields=draft, assets={})
-        session = OnnxSession(trial, providers="cpu")
-        parity = measure_parity(model, session, holdout)
-        metrics, assets = finish(session)
-        whole = {**draft, "parity": parity, "metrics": metrics}
-        return write_bundle(path, model=final, tokenizer=tokenizer_json, fields=whole, assets=assets)
+        unmeasured = write_bundle(Path(tmp) / "bundle", model=final, tokenizer=tokenizer_json, fields=draft, assets={})
+        yield Exported(OnnxSession(unmeasured, providers="cpu"), model, final, tokenizer_json, draft)
 
 
 def trace(model: TextModel | Unpadded, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:

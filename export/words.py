@@ -18,7 +18,7 @@ _PLAIN = re.compile(r"[ -Z\\-~]*")  # printable ASCII but the bracket that begin
 _WORD = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9 ]")  # any other character is punctuation, and a word by itself
 _LONGEST = 30  # characters of a word that is kept
 _MOST = 20_000  # words kept, some 4 MB; a task's texts have a few thousand
-_MOST_NEW = 16  # words of a text asked for one by one; with more of them the whole text is sooner done
+_MAX_NEW = 16  # words of a text asked for one by one; with more of them the whole text is sooner done
 
 
 class Words:
@@ -47,7 +47,7 @@ class Words:
         return (*ids[: self._most], *self._after), len(ids) > self._most
 
     def _learn(self, words: list[str]) -> None:
-        new = [word for word in dict.fromkeys(words) if word not in self._known and len(word) <= _LONGEST][:_MOST_NEW]
+        new = [word for word in dict.fromkeys(words) if word not in self._known and len(word) <= _LONGEST][:_MAX_NEW]
         if len(self._known) + len(new) > _MOST:
             self._known.clear()  # those in use are back at once
         for word, encoding in zip(new, self._tokenizer.encode_batch_fast(new, add_special_tokens=False), strict=True):

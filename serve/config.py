@@ -20,8 +20,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
+from models.home import feedback_database
 from models.tasks.base import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
@@ -137,7 +139,7 @@ class FeedbackConfig(_Section):
         return url
 
     def store_url(self, home: Path) -> str:
-        return self.store or f"sqlite:///{(home / 'feedback.db').resolve()}"
+        return self.store or f"sqlite:///{feedback_database(home).resolve()}"
 
 
 class LearningConfig(_Section):
@@ -190,7 +192,7 @@ class TaskConfig(_Section):
             return self.replicas
         if cores is not None:
             return cores
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()
 
 
 class Config(BaseSettings):

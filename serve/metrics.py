@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.feedback.types import State
+from models.home import metrics_folder
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -26,7 +27,7 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 def prepare_directory(home: Path) -> Path:
     """An empty metrics directory, made before the first replica starts; counters begin at zero with the server."""
-    folder = (home / "metrics").resolve()
+    folder = metrics_folder(home).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

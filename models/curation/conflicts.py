@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 from models.curation.duplicates import by_trust
 from models.curation.similarity import Index, differ_by_typos, fingerprints, words
-from models.curation.types import Context, Fate, Group, Outcome, Rules
+from models.curation.types import Context, Decision, Group, Rules, StepResult
 
 # Texts with a typo in one word are about this alike; `differ_by_typos` decides.
-_LIKE_BUT_FOR_TYPOS = 85.0
+_SIMILARITY_WITH_TYPOS = 85.0
 
 
 class _Vote(NamedTuple):
     """What speaks for a label. Each source counts once however often it says so: repeating is free."""
 
     trust: float
-    voices: int
+    votes: int
 
 
-def same_text(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def same_text(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Settle texts that are the same up to case, punctuation and spaces; the training corpus has a say too."""
     corpus: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for example in context.training:
@@ -32,18 +32,18 @@ def same_text(groups: list[Group], context: Context, rules: Rules) -> Outcome:
     return _settle(((cluster, corpus.get(key, set())) for key, cluster in clusters.items()), rules)
 
 
-def nearly_same_text(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def nearly_same_text(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Settle texts of different labels that differ by typos only.
 
-    Likeness alone does not contradict: of Banking77's 13,083 texts 163 have a likeness of 90 to one with another, right
-    label, of the Financial PhraseBank's 4,838 28. By typos there are 6 and none, and the 6 are contradictions.
+    Similarity alone does not contradict: of Banking77's 13,083 texts 163 have a similarity of 90 to one with another,
+    right label, of the Financial PhraseBank's 4,838 28. By typos there are 6 and none, and the 6 are contradictions.
     """
     ranked = by_trust(groups, rules)
     spelled = [words(group.lead.text) for group in ranked]
-    index = Index(_LIKE_BUT_FOR_TYPOS)
+    index = Index(_SIMILARITY_WITH_TYPOS)
     clusters: dict[int, list[Group]] = {}
     for position, fingerprint in enumerate(fingerprints(spelled)):
-        alike = (at for at in index.like(fingerprint) if differ_by_typos(spelled[at], spelled[position]))
+        alike = (at for at in index.similar(fingerprint) if differ_by_typos(spelled[at], spelled[position]))
         first = next(alike, None)
         if first is None:
             index.add(position, fingerprint)
@@ -53,45 +53,45 @@ def nearly_same_text(groups: list[Group], context: Context, rules: Rules) -> Out
     return _settle(((cluster, set()) for cluster in clusters.values()), rules)
 
 
-def _settle(clusters: Iterable[tuple[Sequence[Group], set[str]]], rules: Rules) -> Outcome:
+def _settle(clusters: Iterable[tuple[Sequence[Group], set[str]]], rules: Rules) -> StepResult:
     kept: list[Group] = []
-    gone: list[Fate] = []
+    gone: list[Decision] = []
     for cluster, corpus in clusters:
         votes = _votes(cluster, corpus, rules)
         best = max(votes.values())
         winners = [label for label, vote in votes.items() if vote == best]
         for group in cluster:
-            fate = None if winners == [group.lead.label] else _fate(group, cluster, winners, corpus)
-            if fate is None:
+            decision = None if winners == [group.lead.label] else _decision(group, cluster, winners, corpus)
+            if decision is None:
                 kept.append(group)
             else:
-                gone.append(fate)
-    return Outcome(kept, gone)
+                gone.append(decision)
+    return StepResult(kept, gone)
 
 
 def _votes(cluster: Sequence[Group], corpus: set[str], rules: Rules) -> dict[str, _Vote]:
     sources: dict[str, set[str]] = defaultdict(set)
-    voices: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
+    votes: dict[str, set[tuple[str, str | None]]] = defaultdict(set)
     for group in cluster:
-        for voice in group.voices:
-            sources[group.lead.label].add(voice.source)
-            voices[group.lead.label].add((voice.source, voice.user))
+        for vote in group.votes:
+            sources[group.lead.label].add(vote.source)
+            votes[group.lead.label].add((vote.source, vote.user))
     return {
         label: _Vote(
             # Summed in one order, so that two equal sums are equal to the last bit.
             round(sum(sorted(map(rules.trust_of, sources[label]))) + rules.trust_of_corpus * (label in corpus), 9),
-            len(voices[label]) + (label in corpus),
+            len(votes[label]) + (label in corpus),
         )
         for label in {*sources, *corpus}
     }
 
 
-def _fate(group: Group, cluster: Sequence[Group], winners: list[str], corpus: set[str]) -> Fate:
+def _decision(group: Group, cluster: Sequence[Group], winners: list[str], corpus: set[str]) -> Decision:
     number, label = group.lead.id, group.lead.label
     if label not in corpus and corpus.intersection(winners):
-        return Fate(number, "quarantined", "contradicts the training corpus")
+        return Decision(number, "quarantined", "contradicts the training corpus")
     if len(winners) == 1:
         winner = min(other.lead.id for other in cluster if other.lead.label == winners[0])
-        return Fate(number, "dropped", "outvoted", f"by feedback {winner}")
+        return Decision(number, "dropped", "outvoted", f"by feedback {winner}")
     against = min(other.lead.id for other in cluster if other.lead.label != label)
-    return Fate(number, "quarantined", "undecided contradiction", f"with feedback {against}")
+    return Decision(number, "quarantined", "undecided contradiction", f"with feedback {against}")

@@ -5,69 +5,70 @@ from __future__ import annotations
 from collections import Counter
 
 from models.curation.similarity import Index, fingerprints, words
-from models.curation.types import Context, Fate, Group, Outcome, Rules, sift
+from models.curation.types import Context, Decision, Group, Rules, StepResult, sift
 from models.feedback.types import Sample
 
 
-def empty(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def empty(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Drop what has no text or no label."""
 
-    def fate(group: Group) -> Fate | None:
+    def decision(group: Group) -> Decision | None:
         blank = not group.lead.text.strip() or not group.lead.label.strip()
-        return Fate(group.lead.id, "dropped", "without text or label") if blank else None
+        return Decision(group.lead.id, "dropped", "without text or label") if blank else None
 
-    return sift(groups, fate)
+    return sift(groups, decision)
 
 
-def unknown_labels(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def unknown_labels(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Drop labels that the champion does not have, unless the task learns new ones."""
 
-    def fate(group: Group) -> Fate | None:
+    def decision(group: Group) -> Decision | None:
         known = context.new_labels or group.lead.label in context.labels
-        return None if known else Fate(group.lead.id, "dropped", "unknown label")
+        return None if known else Decision(group.lead.id, "dropped", "unknown label")
 
-    return sift(groups, fate)
+    return sift(groups, decision)
 
 
-def rare_new_labels(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def rare_new_labels(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Put off new labels that are not yet understandable from their examples; they wait for more."""
     texts = Counter(group.lead.label for group in groups)
 
-    def fate(group: Group) -> Fate | None:
+    def decision(group: Group) -> Decision | None:
         label = group.lead.label
         if label in context.labels or texts[label] >= rules.least_new_label:
             return None
-        return Fate(group.lead.id, "deferred", "new label with too few examples", f"({texts[label]})")
+        return Decision(group.lead.id, "deferred", "new label with too few examples", f"({texts[label]})")
 
-    return sift(groups, fate)
+    return sift(groups, decision)
 
 
-def like_holdout(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def similar_to_holdout(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Drop what resembles a text of the frozen holdout, whatever its label: it would be learned by heart."""
     index = Index(rules.near_duplicate)
     held_out = list(dict.fromkeys(words(text) for text in context.holdout))
     for position, fingerprint in enumerate(fingerprints(held_out)):
         index.add(position, fingerprint)
     texts = list({words(group.lead.text): None for group in groups})
-    seen = {text for text, fingerprint in zip(texts, fingerprints(texts), strict=True) if index.like(fingerprint)}
+    seen = {text for text, fingerprint in zip(texts, fingerprints(texts), strict=True) if index.similar(fingerprint)}
 
-    def fate(group: Group) -> Fate | None:
-        return Fate(group.lead.id, "dropped", "resembles the holdout") if words(group.lead.text) in seen else None
+    def decision(group: Group) -> Decision | None:
+        return Decision(group.lead.id, "dropped", "resembles the holdout") if words(group.lead.text) in seen else None
 
-    return sift(groups, fate)
+    return sift(groups, decision)
 
 
-def known(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def known(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Drop what the training corpus already says: the same text with the same label."""
     corpus = {(words(example.text), example.label) for example in context.training}
 
-    def fate(group: Group) -> Fate | None:
-        return Fate(group.lead.id, "dropped", "known") if (words(group.lead.text), group.lead.label) in corpus else None
+    def decision(group: Group) -> Decision | None:
+        is_known = (words(group.lead.text), group.lead.label) in corpus
+        return Decision(group.lead.id, "dropped", "known") if is_known else None
 
-    return sift(groups, fate)
+    return sift(groups, decision)
 
 
-def duplicates(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def duplicates(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Merge the same text with the same label into the most trusted sample, the earliest of these."""
     leads: dict[tuple[tuple[str, ...], str], int] = {}
     merging = _Merging("duplicate")
@@ -80,7 +81,7 @@ def duplicates(groups: list[Group], context: Context, rules: Rules) -> Outcome:
     return merging.outcome()
 
 
-def near_duplicates(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def near_duplicates(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Merge texts of one label that are nearly the same into the most trusted sample, the earliest of these.
 
     Each is compared with leads only, so a chain of small differences never merges what is not alike.
@@ -90,7 +91,7 @@ def near_duplicates(groups: list[Group], context: Context, rules: Rules) -> Outc
     ranked = by_trust(groups, rules)
     for group, fingerprint in zip(ranked, fingerprints(words(group.lead.text) for group in ranked), strict=True):
         index = indexes.setdefault(group.lead.label, Index(rules.near_duplicate))
-        alike = index.like(fingerprint)
+        alike = index.similar(fingerprint)
         if alike:
             merging.into(alike[0], group)
         else:
@@ -107,7 +108,7 @@ class _Merging:
         self._reason = reason
         self._leads: list[Sample] = []
         self._merged: list[list[Sample]] = []
-        self._gone: list[Fate] = []
+        self._gone: list[Decision] = []
 
     def lead(self, group: Group) -> int:
         self._leads.append(group.lead)
@@ -115,10 +116,10 @@ class _Merging:
         return len(self._leads) - 1
 
     def into(self, position: int, group: Group) -> None:
-        self._merged[position].extend(group.voices)
+        self._merged[position].extend(group.votes)
         detail = f"of feedback {self._leads[position].id}"
-        self._gone.append(Fate(group.lead.id, "dropped", self._reason, detail))
+        self._gone.append(Decision(group.lead.id, "dropped", self._reason, detail))
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> StepResult:
         kept = [Group(lead, tuple(merged)) for lead, merged in zip(self._leads, self._merged, strict=True)]
-        return Outcome(kept, self._gone)
+        return StepResult(kept, self._gone)

@@ -7,10 +7,8 @@ the difficulty of the task.
 
 from __future__ import annotations
 
-import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +19,9 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from models.curation.types import Context, Fate, Group, Outcome, Rules
+from models.curation.types import Context, Decision, Group, Rules, StepResult
 from models.data.dataset import Example
+from models.data.sampling import balanced_sample
 from models.feedback.types import Sample
 
 _FOLDS = 5
@@ -38,59 +37,46 @@ Vectors = NDArray[np.float32]
 class _Judgement(NamedTuple):
     judged: NDArray[np.bool_]
     """which groups could be judged at all: labels with fewer examples than folds cannot"""
-    odd: NDArray[np.bool_]
+    flagged: NDArray[np.bool_]
     """whose label looks wrong"""
     suspected: NDArray[np.bool_]
     """whose label looks more wrong than all but a few of the corpus's"""
     usual: float
-    """share of the corpus that is odd"""
+    """share of the corpus that is flagged"""
 
 
-def suspects(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def label_errors(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Quarantine labels that look wrong, and all of a source or user with too many of them."""
     if len(groups) < rules.least_to_suspect:
-        return Outcome(groups, [])
-    replay = _replay(context, rules)
+        return StepResult(groups, [])
+    # Of every label: those that are not in the feedback say what a wrong label should have been.
+    replay = balanced_sample(context.training, rules.replay_a_label, rules.least_replay, context.seed)
     texts = [group.lead.text for group in groups]
     vectors = np.asarray(context.embed([*texts, *(example.text for example in replay)]), np.float32)
     own, corpus = dict(zip(texts, vectors, strict=False)), vectors[len(texts) :]
-    gone: list[Fate] = []
-    condemned: set[Hashable] = set()
+    gone: list[Decision] = []
+    excluded: set[Hashable] = set()
     while True:
         judgement = _judge(groups, np.stack([own[group.lead.text] for group in groups]), replay, corpus, context, rules)
-        guilty = _guilty(groups, judgement, rules) - condemned
-        if not guilty:
+        newly_excluded = _givers_of_errors(groups, judgement, rules) - excluded
+        if not newly_excluded:
             break
         # Their labels taught the model that judged the rest, so the rest is judged again without them.
-        condemned |= guilty
-        groups, fates = _without(groups, condemned)
-        gone += fates
+        excluded |= newly_excluded
+        groups, decisions = _without(groups, excluded)
+        gone += decisions
         for group in groups:  # a witness that took the lead has a spelling of its own
             if group.lead.text not in own:
                 own[group.lead.text] = np.asarray(context.embed([group.lead.text]), np.float32)[0]
         if not groups:
-            return Outcome([], gone)
+            return StepResult([], gone)
     kept = [group for group, bad in zip(groups, judgement.suspected, strict=True) if not bad]
     gone += [
-        Fate(group.lead.id, "quarantined", "suspected label error")
+        Decision(group.lead.id, "quarantined", "suspected label error")
         for group, bad in zip(groups, judgement.suspected, strict=True)
         if bad
     ]
-    return Outcome(kept, gone)
-
-
-def _replay(context: Context, rules: Rules) -> list[Example]:
-    """Texts of every label: those of the labels not in the feedback say what a wrong label should have been."""
-    by_label: dict[str, list[Example]] = defaultdict(list)
-    for example in context.training:
-        by_label[example.label].append(example)
-    share = max(rules.replay_a_label, ceil(rules.least_replay / max(1, len(by_label))))
-    chosen = random.Random(context.seed)
-    return [
-        example
-        for label in sorted(by_label)
-        for example in chosen.sample(by_label[label], min(share, len(by_label[label])))
-    ]
+    return StepResult(kept, gone)
 
 
 def _judge(
@@ -100,8 +86,8 @@ def _judge(
     vectors = np.concatenate([own, corpus.reshape(-1, own.shape[1])])
     counts = Counter(labels.tolist())
     judged = np.array([counts[label] >= _FOLDS for label in labels.tolist()])
-    odd = np.zeros(len(labels), np.bool_)
-    suspected = odd.copy()
+    flagged = np.zeros(len(labels), np.bool_)
+    suspected = flagged.copy()
     is_corpus = np.arange(len(labels)) >= len(groups)
     names, numbers = np.unique(labels[judged], return_inverse=True)
     if len(names) > 1:
@@ -111,11 +97,11 @@ def _judge(
             found = find_label_issues(numbers, probabilities, filter_by=filter_by, n_jobs=1)
             quality = get_label_quality_scores(numbers, probabilities, method=score)
             floor = np.quantile(quality[of_corpus], rules.most_good_suspected) if of_corpus.any() else np.inf
-            odd[judged] |= found
+            flagged[judged] |= found
             suspected[judged] |= found & (quality < floor)
-    seen = odd[judged & is_corpus]
+    seen = flagged[judged & is_corpus]
     mine = ~is_corpus
-    return _Judgement(judged[mine], odd[mine], suspected[mine], float(seen.mean()) if seen.size else 0.0)
+    return _Judgement(judged[mine], flagged[mine], suspected[mine], float(seen.mean()) if seen.size else 0.0)
 
 
 def _out_of_sample(vectors: Vectors, numbers: NDArray[np.intp], seed: int) -> NDArray[np.float64]:
@@ -127,17 +113,17 @@ def _out_of_sample(vectors: Vectors, numbers: NDArray[np.intp], seed: int) -> ND
     return out
 
 
-def _guilty(groups: Sequence[Group], judgement: _Judgement, rules: Rules) -> set[Hashable]:
+def _givers_of_errors(groups: Sequence[Group], judgement: _Judgement, rules: Rules) -> set[Hashable]:
     """Sources and users of whom it is certain that more than `most_suspected` of their labels are wrong.
 
     What of the corpus looks wrong is taken off: on a hard task a tenth of the right labels do. The bound is Wilson's,
-    one-sided, so few samples condemn nobody.
+    one-sided, so few samples exclude nobody.
     """
     tallies: dict[Hashable, Counter[bool]] = defaultdict(Counter)
-    for group, judged, odd in zip(groups, judgement.judged, judgement.odd, strict=True):
+    for group, judged, flagged in zip(groups, judgement.judged, judgement.flagged, strict=True):
         if judged:
             for giver in _givers(group.lead):
-                tallies[giver][bool(odd)] += 1
+                tallies[giver][bool(flagged)] += 1
     return {giver for giver, tally in tallies.items() if _over(tally, judgement.usual, rules)}
 
 
@@ -153,16 +139,19 @@ def _givers(sample: Sample) -> list[Hashable]:
     return [sample.source] if sample.user is None else [sample.source, (sample.source, sample.user)]
 
 
-def _without(groups: Sequence[Group], condemned: set[Hashable]) -> tuple[list[Group], list[Fate]]:
-    """The groups with an innocent voice, led by the first; nobody loses a sample because a bad source repeated it."""
+def _without(groups: Sequence[Group], excluded: set[Hashable]) -> tuple[list[Group], list[Decision]]:
+    """The groups with a vote of a giver that is not excluded, led by the first such vote.
+
+    So nobody loses a sample because a bad source repeated it.
+    """
     kept: list[Group] = []
-    gone: list[Fate] = []
+    gone: list[Decision] = []
     for group in groups:
-        if condemned.isdisjoint(_givers(group.lead)):
+        if excluded.isdisjoint(_givers(group.lead)):
             kept.append(group)
             continue
-        by_source = group.lead.source in condemned
-        gone.append(Fate(group.lead.id, "quarantined", "suspected source" if by_source else "suspected user"))
-        if voices := [voice for voice in group.merged if condemned.isdisjoint(_givers(voice))]:
-            kept.append(Group(voices[0], tuple(voices[1:])))
+        by_source = group.lead.source in excluded
+        gone.append(Decision(group.lead.id, "quarantined", "suspected source" if by_source else "suspected user"))
+        if votes := [vote for vote in group.merged if excluded.isdisjoint(_givers(vote))]:
+            kept.append(Group(votes[0], tuple(votes[1:])))
     return kept, gone

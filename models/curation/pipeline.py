@@ -1,7 +1,7 @@
 """Curation: which corrections the next version may learn from, which wait, and which a person should look at.
 
 `curate` reads as the table of contents; each step is a function in `models.curation` from the groups that are left to
-those it keeps and the fate of the rest.
+those it keeps and the decisions on the rest.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from models.curation.duplicates import (
     duplicates,
     empty,
     known,
-    like_holdout,
     near_duplicates,
     rare_new_labels,
+    similar_to_holdout,
     unknown_labels,
 )
-from models.curation.label_errors import suspects
-from models.curation.quotas import shares
+from models.curation.label_errors import label_errors
+from models.curation.quotas import quotas
 from models.curation.rankings import without_ranking
 from models.curation.report import Report, placeholders, report_of
-from models.curation.types import Context, Fate, Group, Rules, State, Step
+from models.curation.types import Context, Decision, Group, Rules, State, Step
 from models.feedback.types import Sample
 
 __all__ = ["Context", "Curated", "Report", "Rules", "curate"]
@@ -33,23 +33,23 @@ STEPS: tuple[Step, ...] = (
     empty,
     unknown_labels,
     # Before anything compares or counts: what is measured with must not influence what is learned.
-    like_holdout,
-    # While every voice is there to be counted; merging comes after.
+    similar_to_holdout,
+    # While every vote is there to be counted; merging comes after.
     same_text,
     known,
     duplicates,
     near_duplicates,
     nearly_same_text,
     # A flood of one source must not teach the model that looks for label errors, so the cap comes before it ...
-    shares,
+    quotas,
     rare_new_labels,
-    suspects,
+    label_errors,
     # ... and again, because what others gave has become less.
-    shares,
+    quotas,
     rare_new_labels,
 )
 # Of a ranking the event stands for the label. Nothing is merged: each answer was seen by its user alone.
-RANKING_STEPS: tuple[Step, ...] = (unknown_labels, without_ranking, shares)
+RANKING_STEPS: tuple[Step, ...] = (unknown_labels, without_ranking, quotas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +75,19 @@ def curate(samples: Sequence[Sample], context: Context, rules: Rules, steps: Seq
         raise ValueError("two samples have the same id")
     clean, leaks = _without_personal_data(samples, context)
     groups = [Group(sample) for sample in clean]
-    fates: dict[int, Fate] = {}
+    decisions: dict[int, Decision] = {}
     for step in steps:
         groups, gone = step(groups, context, rules)
-        fates |= {fate.sample: fate for fate in gone}
+        decisions |= {decision.sample: decision for decision in gone}
     kept_ids = {group.lead.id for group in groups}
     # A sample that was merged is kept after all when it took the lead of a group whose lead was quarantined.
-    fates = {number: fate for number, fate in fates.items() if number not in kept_ids}
+    decisions = {number: decision for number, decision in decisions.items() if number not in kept_ids}
     kept = [sample for sample in clean if sample.id in kept_ids]
 
     def of(state: State) -> dict[int, str]:
-        return {number: fates[number].sentence for number in sorted(fates) if fates[number].state == state}
+        return {number: decisions[number].sentence for number in sorted(decisions) if decisions[number].state == state}
 
-    report = report_of(samples, kept, fates, leaks, context)
+    report = report_of(samples, kept, decisions, leaks, context)
     return Curated(kept, of("dropped"), of("quarantined"), of("deferred"), report)
 
 

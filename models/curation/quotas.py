@@ -1,4 +1,4 @@
-"""How much one source, and one user, may give: enough to be heard, too little to teach the model alone."""
+"""How much one source, and one user, may give: enough to be learned from, too little to teach the model alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 from itertools import chain, zip_longest
 
-from models.curation.types import Context, Fate, Group, Outcome, Rules
+from models.curation.types import Context, Decision, Group, Rules, StepResult
 
 
-def shares(groups: list[Group], context: Context, rules: Rules) -> Outcome:
+def quotas(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Put off what is over the share of its user, then of its source. Trusted sources have no cap.
 
     The cap is `most_share` of everything that stays, or the allowance where that is more, so that a small queue of one
@@ -27,12 +27,12 @@ def shares(groups: list[Group], context: Context, rules: Rules) -> Outcome:
 
     by_user = _capped(groups, user, rules.most_share_of_a_user, rules.allowance_of_a_user, "user")
     by_source = _capped(by_user.kept, source, rules.most_share_of_a_source, rules.allowance_of_a_source, "source")
-    return Outcome(by_source.kept, by_user.gone + by_source.gone)
+    return StepResult(by_source.kept, by_user.gone + by_source.gone)
 
 
 def _capped(
     groups: list[Group], giver_of: Callable[[Group], Hashable | None], share: float, allowance: int, kind: str
-) -> Outcome:
+) -> StepResult:
     givers = [giver_of(group) for group in groups]
     given = Counter(giver for giver in givers if giver is not None)
     limits = _limits(given, givers.count(None), share, allowance)
@@ -42,7 +42,7 @@ def _capped(
             own[giver].append(group)
     over = {group.lead.id for giver, some in own.items() for group in _in_turn(some)[limits[giver] :]}
     kept = [group for group in groups if group.lead.id not in over]
-    return Outcome(kept, [Fate(number, "deferred", f"over the share of one {kind}") for number in sorted(over)])
+    return StepResult(kept, [Decision(number, "deferred", f"over the share of one {kind}") for number in sorted(over)])
 
 
 def _limits(given: Counter[Hashable], uncapped: int, share: float, allowance: int) -> dict[Hashable, int]:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from models.curation.types import Context, Fate
+from models.curation.types import Context, Decision
 from models.feedback.types import Sample
 
-_MOST_EXAMPLES = 5
+_MAX_EXAMPLES = 5
 _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 
 
@@ -67,22 +67,25 @@ class Report:
 
 
 def report_of(
-    samples: Sequence[Sample], kept: Sequence[Sample], fates: Mapping[int, Fate], leaks: Mapping[int, Counter[str]],
+    samples: Sequence[Sample],
+    kept: Sequence[Sample],
+    decisions: Mapping[int, Decision],
+    leaks: Mapping[int, Counter[str]],
     context: Context,
-) -> Report:  # fmt: skip
+) -> Report:
     """`leaks` is what a second redaction found, by sample."""
     reasons: dict[str, Counter[str]] = {state: Counter() for state in ("dropped", "quarantined", "deferred")}
     examples: dict[str, list[int]] = {}
     sources: dict[str, Counter[str]] = {}
     redacted = _once_each(context.redact)
     for sample in samples:
-        fate = fates.get(sample.id)
+        decision = decisions.get(sample.id)
         tally = sources.setdefault(redacted(sample.source), Counter())
         tally["received"] += 1
-        tally[fate.state if fate else "kept"] += 1
-        if fate:
-            reasons[fate.state][fate.reason] += 1
-            if len(some := examples.setdefault(fate.reason, [])) < _MOST_EXAMPLES:
+        tally[decision.state if decision else "kept"] += 1
+        if decision:
+            reasons[decision.state][decision.reason] += 1
+            if len(some := examples.setdefault(decision.reason, [])) < _MAX_EXAMPLES:
                 some.append(sample.id)
     labels = Counter(redacted(sample.label) for sample in kept)
     new = Counter(redacted(sample.label) for sample in kept if sample.label not in context.labels)
@@ -97,7 +100,7 @@ def report_of(
         personal_data={
             "samples": len(leaks),
             "kinds": dict(sorted(sum(leaks.values(), Counter[str]()).items())),
-            "examples": sorted(leaks)[:_MOST_EXAMPLES],
+            "examples": sorted(leaks)[:_MAX_EXAMPLES],
         },
     )
 

@@ -17,14 +17,14 @@ from rapidfuzz.distance import OSA
 
 _SHINGLE = 3
 # Words are sorted by then, so the beginning is a fair part of a long text; more costs time and finds no more.
-_MOST_SHINGLED = 400
+_MAX_SHINGLED = 400
 _PERMUTATIONS = 128
-# 25 bands of 5: of the pairs with a likeness of 90 or more among 15,000 short questions, 99.8 % become candidates.
+# 25 bands of 5: of the pairs with a similarity of 90 or more among 15,000 short questions, 99.8 % become candidates.
 _BANDS = (25, 5)
 # Texts that like are never less alike than this in their shingles; long texts of one field often reach 0.3.
-_LEAST_JACCARD = 0.35
+_MIN_JACCARD = 0.35
 # Enough to find the best one; a flood of one template must not make each text a comparison with all others.
-_MOST_COMPARED = 64
+_MAX_COMPARED = 64
 _SHORTEST_WITH_TYPO = 5
 _APOSTROPHES = re.compile(r"['’`´]")
 # A number with its sign and decimals, a word, an emoticon, or any other character that shows.
@@ -50,7 +50,7 @@ def _carries_meaning(token: str) -> bool:
 def differ_by_typos(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether the same words stand in the same order, up to one slip of the pen in words of five letters or more.
 
-    Stricter than likeness on purpose: "profit rose to 5 mn" and "profit fell to 5 mn" are very like and must not
+    Stricter than similarity on purpose: "profit rose to 5 mn" and "profit fell to 5 mn" are very like and must not
     count as a contradiction.
     """
     return len(one) == len(other) and all(
@@ -85,15 +85,15 @@ def fingerprints(texts: Iterable[Sequence[str]]) -> list[Fingerprint]:
 
 
 def _shingles(key: str) -> set[bytes]:
-    head = key[:_MOST_SHINGLED]
+    head = key[:_MAX_SHINGLED]
     return {head[at : at + _SHINGLE].encode() for at in range(max(1, len(head) - _SHINGLE + 1))}
 
 
 class Index:
-    """Texts that later ones are compared with; `like` finds the nearest by token-sort ratio (0 to 100)."""
+    """Texts that later ones are compared with; `similar` finds the nearest by token-sort ratio (0 to 100)."""
 
-    def __init__(self, least: float) -> None:
-        self._least = least
+    def __init__(self, min_similarity: float) -> None:
+        self._min_similarity = min_similarity
         self._lsh = MinHashLSH(num_perm=_PERMUTATIONS, params=_BANDS)
         self._known: list[Fingerprint] = []
         self._names: list[int] = []
@@ -108,19 +108,19 @@ class Index:
         self._names.append(name)
         self._lsh.insert(at, fingerprint.minhash, check_duplication=False)
 
-    def like(self, fingerprint: Fingerprint) -> list[int]:
-        """The names of those at least `least` like it, nearest first, then in the order they were added."""
+    def similar(self, fingerprint: Fingerprint) -> list[int]:
+        """The names of those at least `min_similarity` like it, nearest first, then in the order they were added."""
         found = np.array(sorted(self._lsh.query(fingerprint.minhash)), dtype=np.intp)
         if not found.size:
             return []
         shared = (self._rows[found] == fingerprint.minhash.hashvalues).mean(1)
-        order = np.argsort(-shared, kind="stable")[:_MOST_COMPARED]
-        likely = [int(at) for at in found[order[shared[order] >= _LEAST_JACCARD]]]
+        order = np.argsort(-shared, kind="stable")[:_MAX_COMPARED]
+        likely = [int(at) for at in found[order[shared[order] >= _MIN_JACCARD]]]
         matches = process.extract(
             fingerprint.key,
             [self._known[at].key for at in likely],
             scorer=fuzz.ratio,  # of sorted words: the token-sort ratio
-            score_cutoff=self._least,
+            score_cutoff=self._min_similarity,
             limit=None,
         )
         return [self._names[likely[position]] for _, _, position in matches]

@@ -19,13 +19,13 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 class Rules(Strict):
-    """What curation may let through. Shares are from 0 to 1, likeness from 0 to 100 as rapidfuzz counts it."""
+    """What curation may let through. Shares are from 0 to 1, similarity from 0 to 100 as rapidfuzz counts it."""
 
     trust: dict[str, NonNegativeFloat] = Field({}, description="weight of a source's word, by source")
     default_trust: float = Field(0.5, ge=0, description="weight of a source that is not listed")
     trusted: float = Field(1.0, ge=0, description="from this weight on, no cap on what a source contributes")
     trust_of_corpus: float = Field(1.0, ge=0, description="weight of the training corpus where feedback contradicts it")
-    near_duplicate: float = Field(90, ge=50, le=100, description="least likeness of two texts, whatever their order")
+    near_duplicate: float = Field(90, ge=50, le=100, description="least similarity of two texts, whatever their order")
     least_new_label: int = Field(10, ge=5, description="different texts a new label needs before it is learned")
     most_share_of_a_source: float = Field(0.5, gt=0, le=1, description="of what is kept, for sources not trusted")
     allowance_of_a_source: int = Field(1000, ge=0, description="samples a source may give whatever their share")
@@ -34,7 +34,7 @@ class Rules(Strict):
     least_to_suspect: int = Field(30, ge=10, description="fewer samples are not searched for label errors")
     most_good_suspected: float = Field(0.05, gt=0, le=1, description="share of right labels that may be quarantined")
     least_to_judge: int = Field(50, ge=10, description="fewer samples say nothing about their source or user")
-    most_suspected: float = Field(0.12, gt=0, le=1, description="share of wrong labels that condemns a source or user")
+    most_suspected: float = Field(0.12, gt=0, le=1, description="share of wrong labels that excludes a source or user")
     replay_a_label: int = Field(50, ge=5, description="corpus texts of each label that feedback is compared with")
     least_replay: int = Field(1500, ge=0, description="corpus texts in all, where the labels are few")
 
@@ -68,11 +68,11 @@ class Group:
     merged: tuple[Sample, ...] = ()
 
     @property
-    def voices(self) -> tuple[Sample, ...]:
+    def votes(self) -> tuple[Sample, ...]:
         return (self.lead, *self.merged)
 
 
-class Fate(NamedTuple):
+class Decision(NamedTuple):
     """Why a sample is not learned from now. `reason` is counted, `detail` is told beside it."""
 
     sample: int
@@ -85,24 +85,24 @@ class Fate(NamedTuple):
         return f"{self.reason} {self.detail}".strip()
 
 
-class Outcome(NamedTuple):
-    """What a step leaves, and the fate of the rest."""
+class StepResult(NamedTuple):
+    """What a step leaves, and the decisions on the rest."""
 
     kept: list[Group]
-    gone: list[Fate]
+    gone: list[Decision]
 
 
-Step = Callable[[list[Group], Context, Rules], Outcome]
+Step = Callable[[list[Group], Context, Rules], StepResult]
 
 
-def sift(groups: Sequence[Group], fate_of: Callable[[Group], Fate | None]) -> Outcome:
-    """Keep the groups without a fate."""
+def sift(groups: Sequence[Group], decide: Callable[[Group], Decision | None]) -> StepResult:
+    """Keep the groups on which `decide` decides nothing."""
     kept: list[Group] = []
-    gone: list[Fate] = []
+    gone: list[Decision] = []
     for group in groups:
-        fate = fate_of(group)
-        if fate is None:
+        decision = decide(group)
+        if decision is None:
             kept.append(group)
         else:
-            gone.append(fate)
-    return Outcome(kept, gone)
+            gone.append(decision)
+    return StepResult(kept, gone)

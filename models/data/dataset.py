@@ -10,13 +10,15 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
+from export.bundle import Lineage
+from models.home import corpus_file
 from models.tasks.base import Task, get_task
 
 SEED = Path(__file__).parent / "seed"
@@ -53,14 +55,14 @@ class Dataset(NamedTuple):
     def labels(self) -> list[str]:
         return sorted({example.label for example in self.train})
 
-    def lineage(self) -> dict[str, Any]:
+    def lineage(self) -> Lineage:
         """What the bundle and the MLflow run record of where a version came from."""
-        return {
-            "name": self.name,
-            "train_rows": len(self.train),
-            "holdout_rows": len(self.holdout),
-            "fingerprint": self.fingerprint,
-        }
+        return Lineage(
+            name=self.name,
+            train_rows=len(self.train),
+            holdout_rows=len(self.holdout),
+            fingerprint=self.fingerprint,
+        )
 
 
 def load_dataset(task: str, file: Path | None = None) -> Dataset:
@@ -98,11 +100,6 @@ def _rows(train: Iterable[Example], holdout: Iterable[Example]) -> Iterator[tupl
         yield from ((text, label, split) for text, label in examples)
 
 
-def corpus_file(home: Path, task: str, lineage: Mapping[str, Any]) -> Path:
-    """Where the corpus that a bundle's `manifest.data` names is kept, for the trainings that continue from it."""
-    return home / "corpora" / task / f"{lineage['fingerprint']}.jsonl"
-
-
 def save_corpus(dataset: Dataset, file: Path) -> None:
     """Write the corpus with its split as JSONL; load_dataset reads it to the same rows and the same fingerprint."""
     with file.open("wb") as out:
@@ -111,20 +108,20 @@ def save_corpus(dataset: Dataset, file: Path) -> None:
             out.write(orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def load_corpus(home: Path, task: str, lineage: Mapping[str, Any]) -> Dataset:
+def load_corpus(home: Path, task: str, lineage: Lineage) -> Dataset:
     """The corpus that a bundle's `manifest.data` speaks of: the very training rows and holdout of that version.
 
     Raises DatasetError when it was not kept, or is not what it was.
     """
     seed = partial(load_dataset, task) if (SEED / f"{task}.csv").is_file() else None
     corpus = load_kept(home, task, lineage, partial(load_dataset, task), seed)
-    return corpus._replace(name=str(lineage["name"]))
+    return corpus._replace(name=lineage.name)
 
 
 def load_kept(
     home: Path,
     task: str,
-    lineage: Mapping[str, Any],
+    lineage: Lineage,
     load: Callable[[Path], _Read],
     seed: Callable[[], _Read] | None,
 ) -> _Read:
@@ -132,17 +129,17 @@ def load_kept(
 
     Raises DatasetError when it is neither, or is not what it was.
     """
-    file = corpus_file(home, task, lineage)
+    file = corpus_file(home, task, lineage.fingerprint)
     if file.is_file():
         found = load(file)
-        if found.fingerprint != lineage["fingerprint"]:
+        if found.fingerprint != lineage.fingerprint:
             raise DatasetError(f"{file} is damaged: its fingerprint is {found.fingerprint}. Copy it again.")
         return found
     # Homes of before anything was kept: all of ours were trained on the seed.
-    if seed is not None and (shipped := seed()).fingerprint == lineage["fingerprint"]:
+    if seed is not None and (shipped := seed()).fingerprint == lineage.fingerprint:
         return shipped
     raise DatasetError(
-        f"The data {str(lineage['name'])!r} that {task} was trained on is not in {file.parent}. Copy {file.name} from "
+        f"The data {lineage.name!r} that {task} was trained on is not in {file.parent}. Copy {file.name} from "
         f"where it was trained, or train a new version on it: flywheel train {task} --data FILE"
     )
 
@@ -222,6 +219,7 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _falls_in_holdout(text: str) -> bool:
     """By the text itself, normalized, so that the split survives reordering and exact repeats stay on one side."""
+    # Not models.text.same_text_key: another rule would split the files that versions were trained on anew.
     normal = " ".join(text.lower().split())
     return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:4], "big") < HOLDOUT_SHARE * 2**32
 

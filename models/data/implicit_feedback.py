@@ -1,4 +1,4 @@
-"""Rankings and what users did with them, as behaviour to learn from."""
+"""Rankings and what users did with them, as interactions to learn from."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from models.data.dataset import fingerprint
-from models.data.interactions import CHOSEN, Behaviour, CatalogueItem, Impression
+from models.data.interactions import CatalogueItem, Impression, Interactions
 from models.feedback.types import Sample
+from models.tasks.ranker import CHOSEN
 
 _Items = dict[str, CatalogueItem]
 
@@ -25,15 +26,15 @@ class _Ranking(NamedTuple):
 
 
 def with_rankings(
-    behaviour: Behaviour, learned: Sequence[Sample], learn: Sequence[Sample], judge: Sequence[Sample] = ()
-) -> Behaviour:
-    """`behaviour`, and after it what the samples say; those of `judge` are held out.
+    interactions: Interactions, learned: Sequence[Sample], learn: Sequence[Sample], judge: Sequence[Sample] = ()
+) -> Interactions:
+    """`interactions`, and after them what the samples say; those of `judge` are held out.
 
     Of a ranking a user has seen what stood above the last item that was clicked or viewed, and the one below it: who
     clicks the third has passed over the first two (Joachims et al., 2005, https://doi.org/10.1145/1076034.1076063). A
     sample whose ranking the log no longer has says nothing. What the request named as history was chosen before.
     """
-    impressions, items = list(behaviour.impressions), dict(behaviour.items)
+    impressions, items = list(interactions.impressions), dict(interactions.items)
     told = {(i.user, i.item) for i in impressions if i.chosen}
     known = {sample.prediction_id for sample in (*learned, *learn)}
     judge = [sample for sample in judge if sample.prediction_id not in known]  # half an answer would judge wrongly
@@ -57,8 +58,8 @@ def with_rankings(
         "samples_fingerprint": fingerprint(sorted((s.prediction_id or "", _item(s), s.label) for s in learn)),
         "learned_samples": len(learned),
     }
-    numbers = sorted({*behaviour.numbers, *(name for item in items.values() for name in item.numbers)})
-    return behaviour._replace(impressions=impressions, items=items, numbers=numbers, added=added)
+    numbers = sorted({*interactions.numbers, *(name for item in items.values() for name in item.numbers)})
+    return interactions._replace(impressions=impressions, items=items, numbers=numbers, added=added)
 
 
 def unusable(sample: Sample) -> str | None:

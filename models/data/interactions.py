@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 
+from export.bundle import Lineage
 from models.data.dataset import SEED, DatasetError, load_kept, read_rows
+from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
 
-CHOSEN = frozenset({"click", "buy", "like"})
-SHOWN = frozenset({"view"})
-EVENTS = CHOSEN | SHOWN
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
 _HOLDOUT_SHARE = 0.2
 _SEED_FILE = SEED / "behaviour.csv"
@@ -41,7 +40,7 @@ class CatalogueItem(NamedTuple):
     numbers: dict[str, float]
 
 
-class Behaviour(NamedTuple):
+class Interactions(NamedTuple):
     """Impressions in order of time within each user, and the items they speak of."""
 
     name: str
@@ -58,20 +57,34 @@ class Behaviour(NamedTuple):
             users.setdefault(impression.user, []).append(impression)
         return users
 
-    def lineage(self) -> dict[str, Any]:
+    def lineage(self) -> Lineage:
         """What the bundle and the MLflow run record of where a version came from."""
         held_out = sum(impression.holdout for impression in self.impressions)
-        return {
-            "name": self.name,
-            "train_rows": sum(not impression.before for impression in self.impressions) - held_out,
-            "holdout_rows": held_out,
-            "items": len(self.items),
-            "fingerprint": self.fingerprint,
+        return Lineage(
+            name=self.name,
+            train_rows=sum(not impression.before for impression in self.impressions) - held_out,
+            holdout_rows=held_out,
+            items=len(self.items),
+            fingerprint=self.fingerprint,
             **self.added,
-        }
+        )
 
 
-def load_behaviour(file: Path | None = None) -> Behaviour:
+def histories(impressions: Sequence[Impression]) -> list[list[str]]:
+    """For each of one user's impressions, oldest first: the items that describe the user at that moment, newest last.
+
+    Training, evaluation and serving must agree on it: the newest HISTORY that were chosen until then.
+    """
+    chosen: list[str] = []
+    found = []
+    for impression in impressions:
+        found.append(chosen[-HISTORY:])
+        if impression.chosen:
+            chosen.append(impression.item)
+    return found
+
+
+def load_interactions(file: Path | None = None) -> Interactions:
     """The file, or the seed shop. Without a `split` column each user's newest fifth is held out.
 
     Raises DatasetError, with the line number, on anything that would train a wrong model.
@@ -104,25 +117,25 @@ def load_behaviour(file: Path | None = None) -> Behaviour:
     if not explicit:
         impressions = _hold_out_newest(impressions)
     names = sorted({name for item in items.values() for name in item.numbers})
-    behaviour = Behaviour(path.stem, impressions, items, names, digest.hexdigest())
-    _check(path, behaviour)
-    return behaviour
+    interactions = Interactions(path.stem, impressions, items, names, digest.hexdigest())
+    _check(path, interactions)
+    return interactions
 
 
-def keep_behaviour(file: Path | None, kept: Path) -> None:
-    """Write the rows of `file`, or of the seed shop, as JSONL; load_behaviour reads it to the same fingerprint."""
+def save_interactions(file: Path | None, kept: Path) -> None:
+    """Write the rows of `file`, or of the seed shop, as JSONL; load_interactions reads it to the same fingerprint."""
     with kept.open("wb") as out:
         for _, row in _rows(file):
             out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def load_kept_behaviour(home: Path, task: str, lineage: Mapping[str, Any]) -> Behaviour:
-    """The behaviour that a bundle's `manifest.data` speaks of, with the very holdout of that version.
+def load_kept_interactions(home: Path, task: str, lineage: Lineage) -> Interactions:
+    """The interactions that a bundle's `manifest.data` speaks of, with the very holdout of that version.
 
     Raises DatasetError when it was not kept, or is not what it was.
     """
-    behaviour = load_kept(home, task, lineage, load_behaviour, load_behaviour)
-    return behaviour._replace(name=str(lineage["name"]))
+    interactions = load_kept(home, task, lineage, load_interactions, load_interactions)
+    return interactions._replace(name=lineage.name)
 
 
 def _rows(file: Path | None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -161,10 +174,10 @@ def _hold_out_newest(impressions: list[Impression]) -> list[Impression]:
     return split
 
 
-def _check(path: Path, behaviour: Behaviour) -> None:
+def _check(path: Path, interactions: Interactions) -> None:
     for name, rows in (
-        ("training", [i for i in behaviour.impressions if not i.holdout]),
-        ("holdout", [i for i in behaviour.impressions if i.holdout]),
+        ("training", [i for i in interactions.impressions if not i.holdout]),
+        ("holdout", [i for i in interactions.impressions if i.holdout]),
     ):
         chosen = sum(impression.chosen for impression in rows)
         if not 0 < chosen < len(rows):

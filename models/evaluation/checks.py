@@ -10,14 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.evaluate import Evaluation, RankerEvaluation
-from models.evaluation.metrics import calibration_error
-from models.evaluation.significance import bootstrap, chance_of, least_difference, mostly_above, recall_chance
+from models.evaluation.metrics import CONFIDENCE_BINS, calibration_error, confidence_bins
+from models.evaluation.significance import (
+    bootstrap,
+    difference_lower_bound,
+    mcnemar_p_value,
+    recall_loss_p_value,
+    sign_test_p_value,
+)
 from models.tasks.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
 class Check:
-    """One reason for the verdict. `value` is None where nothing was measured; `unit` is of value and bound."""
+    """One reason for the decision. `value` is None where nothing was measured; `unit` is of value and bound."""
 
     name: str
     passed: bool
@@ -29,7 +35,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedCounts:
     """Champion and candidate on one set: how many examples the candidate won and lost."""
 
     wins: int
@@ -39,7 +45,7 @@ class Paired:
     """examples that the champion has right"""
 
     @classmethod
-    def of(cls, champion: Evaluation, candidate: Evaluation) -> Paired:
+    def of(cls, champion: Evaluation, candidate: Evaluation) -> PairedCounts:
         won, lost = candidate.right & ~champion.right, champion.right & ~candidate.right
         return cls(int(won.sum()), int(lost.sum()), len(candidate.truth), int(champion.right.sum()))
 
@@ -49,14 +55,14 @@ class Paired:
         return 100 * (self.wins - self.losses) / self.total if self.total else 0.0
 
     @property
-    def better(self) -> float:
+    def p_better(self) -> float:
         """The p-value that the candidate is better."""
-        return chance_of(self.wins, self.losses)
+        return mcnemar_p_value(self.wins, self.losses)
 
     @property
-    def worse(self) -> float:
+    def p_worse(self) -> float:
         """The p-value that the candidate is worse."""
-        return chance_of(self.losses, self.wins)
+        return mcnemar_p_value(self.losses, self.wins)
 
 
 def sound(defect: str | None, where: str) -> Check:
@@ -80,26 +86,26 @@ def knows_labels(champion: Evaluation, candidate: Evaluation) -> Check:
     return Check("labels", not missing and not twice, sentence, len(missing), 0, unit="missing")
 
 
-def feedback(pair: Paired, limits: Thresholds) -> tuple[Check, bool]:
+def feedback(pair: PairedCounts, limits: Thresholds) -> tuple[Check, bool]:
     """Not proven worse on the newest feedback; and whether it is proven better there."""
     if pair.total < limits.least_feedback:
         sentence = f"Feedback has no say: {pair.total} texts held out, {limits.least_feedback} needed."
         return Check("feedback", True, sentence), False
-    gained = pair.better < limits.significance
-    passed = pair.worse >= limits.significance
+    gained = pair.p_better < limits.significance
+    passed = pair.p_worse >= limits.significance
     verb = "better" if gained else "worse" if not passed else "not shown to differ"
     sentence = f"On the newest feedback the candidate is {verb}: {_counts(pair)}."
-    return Check("feedback", passed, sentence, pair.worse, limits.significance, "at least", "p-value"), gained
+    return Check("feedback", passed, sentence, pair.p_worse, limits.significance, "at least", "p-value"), gained
 
 
-def holdout(pair: Paired, gained: bool, limits: Thresholds) -> Iterator[Check]:
+def holdout(pair: PairedCounts, gained: bool, limits: Thresholds) -> Iterator[Check]:
     """The three that bound what the candidate may lose on the frozen holdout; the last two yield to a proven gain."""
     sentence = f"On the holdout: {_counts(pair)}."
     passed = -pair.points <= limits.most_loss + 1e-9
     yield Check("holdout accuracy", passed, sentence, _plain(-pair.points), limits.most_loss, unit="points lost")
 
     margin = limits.margin_with_gain if gained else limits.margin
-    possible = -100 * least_difference(pair.wins, pair.losses, pair.total, limits.significance)
+    possible = -100 * difference_lower_bound(pair.wins, pair.losses, pair.total, limits.significance)
     passed = possible <= margin
     sure = f"{1 - limits.significance:.0%}"
     sentence = f"With {sure} confidence the true loss on the holdout is at most {max(possible, 0):.1f} points."
@@ -108,15 +114,15 @@ def holdout(pair: Paired, gained: bool, limits: Thresholds) -> Iterator[Check]:
     yield Check("holdout margin", passed, sentence, possible, margin, unit="points")
 
     if gained:
-        sentence = f"The loss on the holdout, if any ({_p(pair.worse)}), is the price of the gain on feedback."
+        sentence = f"The loss on the holdout, if any ({_p(pair.p_worse)}), is the price of the gain on feedback."
         yield Check("holdout trend", True, sentence)
     else:
-        passed = pair.worse >= limits.significance
+        passed = pair.p_worse >= limits.significance
         verb = "could be" if passed else "is not"
-        sentence = f"What was lost on the holdout {verb} chance ({_p(pair.worse)}, McNemar's exact test)."
+        sentence = f"What was lost on the holdout {verb} chance ({_p(pair.p_worse)}, McNemar's exact test)."
         if pair.points >= 0:
             sentence = "On balance nothing was lost on the holdout."
-        yield Check("holdout trend", passed, sentence, pair.worse, limits.significance, "at least", "p-value")
+        yield Check("holdout trend", passed, sentence, pair.p_worse, limits.significance, "at least", "p-value")
 
 
 def label_recall(champion: Evaluation, candidate: Evaluation, where: str, limits: Thresholds) -> Check:
@@ -130,7 +136,7 @@ def label_recall(champion: Evaluation, candidate: Evaluation, where: str, limits
             continue
         before, after = int(champion.right[own].sum()), int(candidate.right[own].sum())
         losses = int((champion.right & ~candidate.right)[own].sum())
-        chance = recall_chance(losses - (before - after), losses, total, limits.most_recall_loss / 100)
+        chance = recall_loss_p_value(losses - (before - after), losses, total, limits.most_recall_loss / 100)
         loss = 100 * (before - after) / total
         told = f"{label} fell from {before} to {after} of {total}"
         if chance < limits.significance:
@@ -174,13 +180,13 @@ def _rise_by_chance(champion: Evaluation, candidate: Evaluation, significance: f
     return float(np.quantile(bootstrap(rise, len(candidate.truth)), significance)) <= 0
 
 
-def _gaps(evaluation: Evaluation, bins: int = 10) -> NDArray[np.float64]:
-    """(texts, bins): right minus confidence, in the bin of metrics.calibration_error that the text falls in.
+def _gaps(evaluation: Evaluation) -> NDArray[np.float64]:
+    """(texts, bins): right minus confidence, in the bin that the text falls in.
 
     The error of any draw of texts is the sum over bins of the absolute column sums, divided by the texts.
     """
-    which = np.minimum((evaluation.confidence * bins).astype(int), bins - 1)
-    gaps = np.zeros((len(which), bins))
+    which = confidence_bins(evaluation.confidence)
+    gaps = np.zeros((len(which), CONFIDENCE_BINS))
     gaps[np.arange(len(which)), which] = evaluation.right - evaluation.confidence.astype(np.float64)
     return gaps
 
@@ -190,7 +196,7 @@ def latency(ratios: NDArray[np.float64], limits: Thresholds) -> Check:
     if not len(ratios):
         return Check("latency", True, "Latency was not measured.")
     median = float(np.median(ratios))
-    over = mostly_above(ratios, limits.most_latency_ratio) < limits.significance
+    over = sign_test_p_value(ratios, limits.most_latency_ratio) < limits.significance
     sentence = f"A text takes {median:.2f} times as long as with the champion, median of {len(ratios)} rounds in turn."
     return Check("latency", not over, sentence, median, limits.most_latency_ratio, unit="times")
 
@@ -264,12 +270,12 @@ def _user_auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any],
     return mean
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Names in a sentence, cut after `most`."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def listed(names: Sequence[str], max_names: int = 5) -> str:
+    """Names in a sentence, cut after `max_names`."""
+    return ", ".join(names[:max_names]) + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
 
 
-def _counts(pair: Paired) -> str:
+def _counts(pair: PairedCounts) -> str:
     before, after = (100 * right / pair.total for right in (pair.before, pair.before + pair.wins - pair.losses))
     return f"{after:.1f} % of {pair.total} texts right, {before:.1f} % before ({pair.wins} won, {pair.losses} lost)"
 

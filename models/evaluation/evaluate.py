@@ -1,4 +1,4 @@
-"""A bundle on trial: what it answers on labelled texts, whether it answers at all, and how fast beside another."""
+"""What a bundle answers on labelled texts, whether it answers at all, and how fast beside another."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.bundle import Bundle
+from export.heads import MAX_LABELS_MOVED, head_of, softmax
 from export.providers import Providers
 from export.session import OnnxSession
-from models.data.interactions import Behaviour
-from models.tasks.base import softmax
-from models.tasks.ranker import HISTORY, Item, Ranker
+from models.data.interactions import Interactions, histories
+from models.tasks.ranker import Item, Ranker
 
 _TIMED_TEXTS = 8
-_LEAST_FOR_CONSTANT = 20  # texts; fewer may well have one answer
+_MIN_FOR_CONSTANT = 20  # texts; fewer may well have one answer
 _INVARIANCE_TEXTS = 64
 
 
 class DefectError(Exception):
-    """Raised when a bundle cannot be put on trial at all; the text says what is wrong with it."""
+    """Raised when a bundle cannot be evaluated at all; the text says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Evaluation:
         if defect := self.unusable():
             return defect
         always = self.predicted[0] if len(set(self.predicted)) == 1 else None
-        if len(self.truth) >= _LEAST_FOR_CONSTANT and always and self.truth.count(always) * 2 < len(self.truth):
+        if len(self.truth) >= _MIN_FOR_CONSTANT and always and self.truth.count(always) * 2 < len(self.truth):
             return f"it answers {always!r} whatever the text"
         return None
 
@@ -127,26 +127,22 @@ def evaluate_bundle(
     return Evaluation(labels, tuple(truth), probabilities, tuple(shown_as))
 
 
-def evaluate_ranker(session: OnnxSession, behaviour: Behaviour) -> RankerEvaluation:
+def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerEvaluation:
     """Score the held-out impressions as the server would have when they happened. Raises DefectError when it fails."""
-    names = list(behaviour.items)
+    names = list(interactions.items)
     users, chosen, scores = [], [], []
     try:
         ranker = Ranker.from_asset(session.bundle.asset("ranker"))
-        vectors = session.predict([behaviour.items[name].text for name in names])
+        vectors = session.predict([interactions.items[name].text for name in names])
         row = {name: i for i, name in enumerate(names)}
-        for user, impressions in behaviour.by_user().items():
-            history: list[str] = []
-            for impression in impressions:
+        for user, impressions in interactions.by_user().items():
+            for impression, past in zip(impressions, histories(impressions), strict=True):
                 if impression.holdout:
-                    past = history[-HISTORY:]
-                    items = [Item(name, behaviour.items[name].numbers) for name in (*past, impression.item)]
+                    items = [Item(name, interactions.items[name].numbers) for name in (*past, impression.item)]
                     of = vectors[[row[name] for name in (*past, impression.item)]]
                     scores.append(float(ranker.score(items[:-1], of[:-1], items[-1:], of[-1:])[0]))
                     users.append(user)
                     chosen.append(impression.chosen)
-                if impression.chosen:
-                    history.append(impression.item)
     except Exception as error:  # onnxruntime's own, and those of weights that do not fit
         raise DefectError(f"it fails on the holdout: {_first_line(error)}") from error
     return RankerEvaluation(tuple(users), tuple(chosen), np.array(scores))
@@ -157,24 +153,24 @@ def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
 
     The export measured the first and wrote it into the manifest; the second is measured again on some of `texts`.
     """
-    from export.parity import MOST_BATCH_DIFFERENCE, MOST_LABELS_MOVED, run_in_random_batches, scores
+    from export.parity import MAX_BATCH_DIFFERENCE, batch_difference, run_in_random_batches
 
     manifest = session.bundle.manifest
     recorded = manifest.parity
-    if "max_batch_difference" not in recorded:
+    if recorded.max_batch_difference is None:
         raise DefectError("its manifest has no parity with the checkpoint: it was not made by the exporter")
-    moved = float(recorded.get("labels_moved", 0.0))
-    if not moved <= MOST_LABELS_MOVED[manifest.precision]:
+    moved = recorded.labels_moved or 0.0
+    if not moved <= MAX_LABELS_MOVED[manifest.precision]:
         raise DefectError(f"its export moved {moved:.1%} of the labels that the checkpoint gives")
     rows = [encoded.ids for encoded in session.encoder.encode(list(texts[:_INVARIANCE_TEXTS]))]
     try:
         alone = np.concatenate([session.run([row]) for row in rows])
         together = run_in_random_batches(session, rows, np.random.default_rng(0))
         with np.errstate(invalid="ignore", over="ignore"):
-            difference = float(np.abs(scores(alone, manifest.kind) - scores(together, manifest.kind)).max())
+            difference = batch_difference(head_of(manifest.kind), alone, together)
     except Exception as error:  # onnxruntime's own, and numpy's on outputs whose shape changes with the batch
         raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
-    if difference > MOST_BATCH_DIFFERENCE:
+    if difference > MAX_BATCH_DIFFERENCE:
         raise DefectError(f"an answer depends on its batch-mates: scores move by {difference:.4f}")
     return f"The export moved {moved:.1%} of the checkpoint's labels; an answer does not depend on its batch-mates."
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from export.providers import Providers
 from export.session import OnnxSession
 from models.data.dataset import Example
-from models.data.interactions import Behaviour
+from models.data.interactions import Interactions
 from models.evaluation import checks
-from models.evaluation.checks import Check, Paired
+from models.evaluation.checks import Check, PairedCounts
 from models.evaluation.evaluate import (
     DefectError,
     Evaluation,
@@ -37,7 +37,7 @@ _NO_TIMES: NDArray[np.float64] = np.zeros(0)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """The decision with its reasons, and the evaluations they were drawn from; those of a ranker are not kept."""
 
     reasons: tuple[Check, ...]
@@ -63,9 +63,9 @@ class Verdict:
         return f"Refused. {first.sentence}{others}"
 
 
-def refusal(name: str, sentence: str) -> Verdict:
-    """The verdict on a candidate that never came to the comparison, such as one whose export failed."""
-    return Verdict((Check(name, False, sentence),))
+def refusal(name: str, sentence: str) -> GateResult:
+    """The refusal of a candidate that never came to the comparison, such as one whose export failed."""
+    return GateResult((Check(name, False, sentence),))
 
 
 def judge(
@@ -73,11 +73,11 @@ def judge(
     candidate: Mapping[str, Evaluation],
     thresholds: Thresholds,
     ratios: NDArray[np.float64] = _NO_TIMES,
-) -> Verdict:
+) -> GateResult:
     """Compare two classifiers on the frozen `holdout` and the newest `feedback`, which may be absent or empty.
 
-    Both were evaluated on the same examples in the same order; `ratios` are of trial.latency_ratios. The label sets may
-    differ: what the champion does not know counts as wrong for the champion. Raises KeyError without a holdout.
+    Both were evaluated on the same examples in the same order; `ratios` are of evaluate.latency_ratios. The label sets
+    may differ: what the champion does not know counts as wrong for the champion. Raises KeyError without a holdout.
     """
     pairs = {name: (champion[name], candidate[name]) for name in (HOLDOUT, FEEDBACK) if name in candidate}
     pairs = {name: pair for name, pair in pairs.items() if name == HOLDOUT or pair[1].truth}
@@ -89,10 +89,10 @@ def judge(
     if not after.truth:
         reasons.append(Check(HOLDOUT, False, "There is no holdout to compare on."))
     if any(not check.passed for check in reasons):
-        return Verdict(tuple(reasons))  # nothing else can be said of numbers that are not there
-    newest = Paired.of(*pairs[FEEDBACK]) if FEEDBACK in pairs else Paired(0, 0, 0, 0)
+        return GateResult(tuple(reasons))  # nothing else can be said of numbers that are not there
+    newest = PairedCounts.of(*pairs[FEEDBACK]) if FEEDBACK in pairs else PairedCounts(0, 0, 0, 0)
     heard, gained = checks.feedback(newest, thresholds)
-    reasons += [*checks.holdout(Paired.of(before, after), gained, thresholds), heard]
+    reasons += [*checks.holdout(PairedCounts.of(before, after), gained, thresholds), heard]
     reasons += [
         checks.label_recall(*pair, name, thresholds)
         for name, pair in pairs.items()
@@ -100,7 +100,7 @@ def judge(
     ]
     reasons += [checks.knows_labels(before, after), checks.calibration(before, after, thresholds)]
     reasons.append(checks.latency(ratios, thresholds))
-    return Verdict(tuple(reasons), champion, candidate)
+    return GateResult(tuple(reasons), champion, candidate)
 
 
 def judge_ranker(
@@ -108,14 +108,14 @@ def judge_ranker(
     candidate: RankerEvaluation,
     thresholds: Thresholds,
     ratios: NDArray[np.float64] = _NO_TIMES,
-) -> Verdict:
+) -> GateResult:
     """Compare two rankers on the same held-out impressions, by AUC and by AUC within a user."""
     if defect := champion.defect():
         return refusal("champion", f"The champion is broken: {defect}. Promote another version by hand.")
     reasons = [checks.sound(candidate.defect(), HOLDOUT)]
     if reasons[0].passed:
         reasons += [*checks.ranking(champion, candidate, thresholds), checks.latency(ratios, thresholds)]
-    return Verdict(tuple(reasons))
+    return GateResult(tuple(reasons))
 
 
 def gate_classifier(
@@ -125,8 +125,8 @@ def gate_classifier(
     feedback: Sequence[Sample],
     thresholds: Thresholds,
     providers: Providers = "auto",
-) -> Verdict:
-    """Put two bundles on trial and judge. Whatever is wrong with either is a refusal, never an exception.
+) -> GateResult:
+    """Evaluate two bundles and judge. Whatever is wrong with either is a refusal, never an exception.
 
     `feedback` is the newest, held out by time: the candidate was not trained on it. It may be empty.
     """
@@ -149,33 +149,33 @@ def gate_classifier(
         role = "candidate"
         new = open_session(candidate, providers)
         after = evaluate(new)
-        verdict = judge(before, after, thresholds)
-        if not verdict.candidate:  # unsound: there is nothing to compare with a checkpoint, or to time
-            return verdict
+        result = judge(before, after, thresholds)
+        if not result.candidate:  # unsound: there is nothing to compare with a checkpoint, or to time
+            return result
         parity = Check("parity", True, check_parity(new, texts))
-        verdict = judge(before, after, thresholds, latency_ratios(old, new, texts))
+        result = judge(before, after, thresholds, latency_ratios(old, new, texts))
     except DefectError as error:
         return refusal(role, f"The {role} is broken: {error}.")
-    return Verdict((*verdict.reasons, parity), before, after)
+    return GateResult((*result.reasons, parity), before, after)
 
 
 def gate_ranker(
-    champion: Path, candidate: Path, behaviour: Behaviour, thresholds: Thresholds, providers: Providers = "auto"
-) -> Verdict:
-    """As `gate_classifier`, for rankers, on the held-out impressions of `behaviour`."""
-    texts = [item.text for item in behaviour.items.values()]
+    champion: Path, candidate: Path, interactions: Interactions, thresholds: Thresholds, providers: Providers = "auto"
+) -> GateResult:
+    """As `gate_classifier`, for rankers, on the held-out impressions of `interactions`."""
+    texts = [item.text for item in interactions.items.values()]
     role = "champion"
     try:
         old = open_session(champion, providers)
-        before = evaluate_ranker(old, behaviour)
+        before = evaluate_ranker(old, interactions)
         role = "candidate"
         new = open_session(candidate, providers)
-        after = evaluate_ranker(new, behaviour)
+        after = evaluate_ranker(new, interactions)
         parity = Check("parity", True, check_parity(new, texts))
-        verdict = judge_ranker(before, after, thresholds, latency_ratios(old, new, texts))
+        result = judge_ranker(before, after, thresholds, latency_ratios(old, new, texts))
     except DefectError as error:
         return refusal(role, f"The {role} is broken: {error}.")
-    return Verdict((*verdict.reasons, parity))
+    return GateResult((*result.reasons, parity))
 
 
 def _usable(champion: Evaluation, where: str) -> Check:

@@ -12,6 +12,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_s
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CONFIDENCE_BINS = 10
+
 
 def classifier_metrics(
     labels: Sequence[str], truth: Sequence[str], probabilities: NDArray[np.float32]
@@ -31,12 +33,18 @@ def classifier_metrics(
     }
 
 
-def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_], bins: int = 10) -> float:
+def confidence_bins(confidence: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Which of CONFIDENCE_BINS equal-width bins each confidence, from 0 to 1, falls in: (examples,)."""
+    bins: NDArray[np.intp] = np.minimum((confidence * CONFIDENCE_BINS).astype(np.intp), CONFIDENCE_BINS - 1)
+    return bins
+
+
+def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
     """Expected calibration error over equal-width bins (Guo et al., 2017, https://arxiv.org/abs/1706.04599)."""
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    which = confidence_bins(confidence)
     gaps = [
         (which == b).mean() * abs(right[which == b].mean() - confidence[which == b].mean())
-        for b in range(bins)
+        for b in range(CONFIDENCE_BINS)
         if (which == b).any()
     ]
     return float(sum(gaps))

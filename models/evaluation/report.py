@@ -1,4 +1,4 @@
-"""The verdict as a page for a model's owner and as JSON for a program: what was decided, why, and what changed."""
+"""The decision as a page for a model's owner and as JSON for a program: what was decided, why, and what changed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from models.evaluation.evaluate import Evaluation
-from models.evaluation.gate import HOLDOUT, Verdict
-from models.evaluation.metrics import classifier_metrics
+from models.evaluation.gate import HOLDOUT, GateResult
+from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confidence_bins
 
 PAGE, DATA = "verdict.html", "verdict.json"
 _TEMPLATE = "report.html.j2"
-_MOST_EXAMPLES = 100  # of those won and of those lost; a page of thousands is read by nobody
-_MOST_TEXT = 300
-_MOST_CONFUSIONS = 12
-_LEAST_IN_BIN = 5  # examples, below which a point of the calibration plot shows chance and nothing else
-_BINS = 10
+_MAX_EXAMPLES = 100  # of those won and of those lost; a page of thousands is read by nobody
+_MAX_TEXT = 300
+_MAX_CONFUSIONS = 12
+_MIN_IN_BIN = 5  # examples, below which a point of the calibration plot shows chance and nothing else
 
 
 class Answer(NamedTuple):
@@ -61,7 +60,7 @@ class SetChange(NamedTuple):
     lost: list[Answer]
 
 
-def write_verdict(verdict: Verdict, folder: Path, *, title: str, facts: Mapping[str, str] | None = None) -> Path:
+def write_report(result: GateResult, folder: Path, *, title: str, facts: Mapping[str, str] | None = None) -> Path:
     """Write `verdict.html` and `verdict.json` into `folder`; the page's path.
 
     `title` and `facts` (task, versions, data) head the page. The page is one file that loads nothing, and every text
@@ -69,32 +68,32 @@ def write_verdict(verdict: Verdict, folder: Path, *, title: str, facts: Mapping[
     """
     facts = dict(facts or {})
     changes = [
-        set_change(name, champion, verdict.candidate[name])
-        for name, champion in verdict.champion.items()
+        set_change(name, champion, result.candidate[name])
+        for name, champion in result.champion.items()
         if champion.truth
     ]
     folder.mkdir(parents=True, exist_ok=True)
     data = {
         "title": title,
-        "accepted": verdict.accepted,
-        "sentence": verdict.sentence,
+        "accepted": result.accepted,
+        "sentence": result.sentence,
         "facts": facts,
-        "checks": [asdict(check) for check in verdict.reasons],
+        "checks": [asdict(check) for check in result.reasons],
         "sets": [{**c._asdict(), **{k: [r._asdict() for r in getattr(c, k)] for k in _LISTS}} for c in changes],
     }
     (folder / DATA).write_bytes(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
-    held_out = verdict.candidate.get(HOLDOUT)
+    held_out = result.candidate.get(HOLDOUT)
     page = (
         _environment()
         .get_template(_TEMPLATE)
         .render(
             title=title,
             facts=facts,
-            verdict=verdict,
+            result=result,
             changes=changes,
-            confusion=_confusion(verdict.champion[HOLDOUT], held_out) if held_out else None,
-            calibration=_calibration(verdict.champion[HOLDOUT], held_out) if held_out else None,
-            most=_MOST_EXAMPLES,
+            confusion=_confusion(result.champion[HOLDOUT], held_out) if held_out else None,
+            calibration=_calibration(result.champion[HOLDOUT], held_out) if held_out else None,
+            max_examples=_MAX_EXAMPLES,
         )
     )
     path = folder / PAGE
@@ -138,7 +137,7 @@ def _answers(champion: Evaluation, candidate: Evaluation, which: NDArray[np.bool
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_TEXT else text[:_MOST_TEXT] + "…"
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
 
 
 class _Cell(NamedTuple):
@@ -160,7 +159,7 @@ def _confusion(champion: Evaluation, candidate: Evaluation) -> dict[str, Any]:
     return {
         "labels": labels,
         "cells": cells,
-        "pairs": [(true, said, before[true, said], counts[true, said]) for true, said in pairs[:_MOST_CONFUSIONS]],
+        "pairs": [(true, said, before[true, said], counts[true, said]) for true, said in pairs[:_MAX_CONFUSIONS]],
     }
 
 
@@ -168,11 +167,11 @@ def _calibration(champion: Evaluation, candidate: Evaluation) -> dict[str, list[
     """For each of the two: (mean confidence, share right, examples) of every bin that holds enough of them."""
     curves = {}
     for name, evaluation in (("champion", champion), ("candidate", candidate)):
-        bins = np.minimum((evaluation.confidence * _BINS).astype(int), _BINS - 1)
+        bins = confidence_bins(evaluation.confidence)
         curves[name] = [
             (float(evaluation.confidence[bins == b].mean()), float(evaluation.right[bins == b].mean()), int(n))
-            for b, n in enumerate(np.bincount(bins, minlength=_BINS))
-            if n >= _LEAST_IN_BIN
+            for b, n in enumerate(np.bincount(bins, minlength=CONFIDENCE_BINS))
+            if n >= _MIN_IN_BIN
         ]
     return curves
 

@@ -16,11 +16,11 @@ from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
 RESAMPLES = 1000
-_SEED = 0  # one verdict for one pair of models: a gate that is asked twice must not answer twice
+_SEED = 0  # one decision for one pair of models: a gate that is asked twice must not answer twice
 
 
 @lru_cache(4096)  # the same few small numbers, label after label
-def chance_of(wins: int, losses: int) -> float:
+def mcnemar_p_value(wins: int, losses: int) -> float:
     """The one-sided p-value of `wins` or more among `wins + losses`, if either model were as good as the other.
 
     McNemar's test, exact (McNemar, 1947, https://doi.org/10.1007/BF02295996). Swap the arguments to ask whether the
@@ -29,7 +29,7 @@ def chance_of(wins: int, losses: int) -> float:
     return float(binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue) if wins + losses else 1.0
 
 
-def least_difference(wins: int, losses: int, total: int, significance: float) -> float:
+def difference_lower_bound(wins: int, losses: int, total: int, significance: float) -> float:
     """The lower bound, at one-sided confidence 1 - `significance`, of candidate minus champion, from -1 to 1.
 
     Tango's score interval for paired proportions (Tango, 1998, Statistics in Medicine 17, 891). Unlike Wald's, it does
@@ -55,7 +55,7 @@ def _score(wins: int, losses: int, total: int, difference: float) -> float:
 
 
 @lru_cache(4096)
-def recall_chance(wins: int, losses: int, total: int, loss: float) -> float:
+def recall_loss_p_value(wins: int, losses: int, total: int, loss: float) -> float:
     """The p-value of losing so many of a label's examples, net, had its recall fallen by no more than `loss` (0 to 1).
 
     Exact, so that it holds for a handful of examples: the net losses against a binomial of `total` and `loss`.
@@ -64,9 +64,9 @@ def recall_chance(wins: int, losses: int, total: int, loss: float) -> float:
     return float(binomtest(net, total, loss, alternative="greater").pvalue) if net > 0 else 1.0
 
 
-def mostly_above(values: NDArray[np.float64], bound: float) -> float:
+def sign_test_p_value(values: NDArray[np.float64], bound: float) -> float:
     """The p-value of so many `values` above `bound`, were it their median (the sign test)."""
-    return chance_of(int((values > bound).sum()), int((values <= bound).sum()))
+    return mcnemar_p_value(int((values > bound).sum()), int((values <= bound).sum()))
 
 
 def bootstrap(

@@ -8,7 +8,8 @@ import secrets
 import tempfile
 from pathlib import Path
 
-FILE = "secret"
+from models.home import user_secret_file
+
 _LEAST = 16  # bytes
 _HEX_DIGITS = 32  # 128 bits: no two users meet
 
@@ -31,7 +32,7 @@ class UserHasher:
         """
         if secret:
             return cls(secret.encode())
-        file = home / FILE
+        file = user_secret_file(home)
         if not file.exists():
             _create(file)
         return cls(file.read_bytes().strip())

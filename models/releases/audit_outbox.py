@@ -5,18 +5,16 @@ A move is made with or without a database, and what it was is known all the same
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
+from export.files import exclusive_lock
 from models.feedback.store import Audit, Store
+from models.home import audit_outbox_file
 
 log = logging.getLogger("flywheel.audit_outbox")
 
@@ -27,7 +25,7 @@ _OLD_NAMES = {"who": "actor", "why": "reason"}
 def append(home: Path, entry: Audit) -> None:
     """Durable when it returns. Raises OSError."""
     line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
-    with _locked(home, entry.task) as file:
+    with exclusive_lock(audit_outbox_file(home, entry.task)) as file:
         file.write(b"\n" + line + b"\n")  # a line of its own, even after one that a crash has torn
         file.flush()
         os.fsync(file.fileno())
@@ -35,10 +33,10 @@ def append(home: Path, entry: Audit) -> None:
 
 def flush(home: Path, task: str, store: Store) -> None:
     """Write what is kept of the task into the store, each entry once, and forget it. Raises what the store raises."""
-    path = _path(home, task)
+    path = audit_outbox_file(home, task)
     if not path.exists() or not path.stat().st_size:
         return
-    with _locked(home, task) as file:
+    with exclusive_lock(path) as file:
         file.seek(0)
         entries = [entry for line in file if line.strip() and (entry := _read(line)) is not None]
         store.audit.append_once(entries)  # a crash before the file was emptied leaves what the store has already
@@ -52,16 +50,3 @@ def _read(line: bytes) -> Audit | None:
     except (ValueError, TypeError, KeyError, AttributeError):
         log.error("an entry for the audit log was torn by a crash: %r", line)
         return None
-
-
-def _path(home: Path, task: str) -> Path:
-    return home / "audit" / f"{task}.jsonl"
-
-
-@contextmanager
-def _locked(home: Path, task: str) -> Iterator[BinaryIO]:
-    path = _path(home, task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file

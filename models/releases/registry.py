@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Lineage
 from export.errors import BundleError
 from export.packed import packed_folder, packed_model
+from models.home import bundle_folder, checkpoint_folder, mlflow_artifacts, mlflow_database
 from models.releases.release import (
     ReleaseError,
     local_versions,
@@ -40,10 +41,10 @@ class Registry:
         import mlflow
 
         self.home = home
-        self._artifacts = home / "mlartifacts"
+        self._artifacts = mlflow_artifacts(home)
         home.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("MLFLOW_TRACKING_URI")
-        uri = given or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+        uri = given or f"sqlite:///{mlflow_database(home).resolve()}"
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         if given is None:
@@ -62,7 +63,7 @@ class Registry:
         metrics: Mapping[str, float],
         losses: list[tuple[int, float]],
         figures: Mapping[str, Figure],
-        lineage: Mapping[str, Any],
+        lineage: Lineage,
         artifacts: Sequence[Path] = (),
     ) -> str:
         """Log the run, register its bundle as the task's next version, move bundle and checkpoint to their places.
@@ -72,7 +73,8 @@ class Registry:
         """
         self._experiment(task)
         with self._mlflow.start_run(run_name=f"train-{task}") as run:
-            self._mlflow.log_params({**parameters, **{f"data.{key}": value for key, value in lineage.items()}})
+            origin = {f"data.{key}": value for key, value in lineage.model_dump().items()}
+            self._mlflow.log_params({**parameters, **origin})
             self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
             for step, loss in losses:
                 self._mlflow.log_metric("loss", loss, step=step)
@@ -83,18 +85,18 @@ class Registry:
             self._mlflow.log_artifacts(str(bundle), "bundle")
             source = self._mlflow.get_artifact_uri("bundle")
         name = self._registered(task)
-        tags = {"data.fingerprint": str(lineage["fingerprint"]), "data.name": str(lineage["name"])}
+        tags = {"data.fingerprint": lineage.fingerprint, "data.name": lineage.name}
         taken = local_versions(self.home, task)
         while (
             version := str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
         ) in taken:
             log.warning("%s version %s is here already, though MLflow did not know it; taking the next", task, version)
-        for folder, kind in ((checkpoint, "checkpoints"), (bundle, "bundles")):
-            place = self.home / kind / task / version
+        served = bundle_folder(self.home, task, version)
+        for folder, place in ((checkpoint, checkpoint_folder(self.home, task, version)), (bundle, served)):
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
         with suppress(BundleError):  # whoever serves it says what is wrong with it
-            packed_model(Bundle.open(self.home / "bundles" / task / version))  # now, not while replicas serve
+            packed_model(Bundle.open(served))  # now, not while replicas serve
         try:
             read_release(self.home, task)
         except ReleaseError:
@@ -104,9 +106,9 @@ class Registry:
 
     def withdraw(self, task: str, version: str) -> None:
         """Delete a version that must never serve: its bundle, here and in MLflow, and its checkpoint. The run stays."""
-        for kind in ("bundles", "checkpoints"):
-            shutil.rmtree(self.home / kind / task / version, ignore_errors=True)
-        shutil.rmtree(packed_folder(self.home / "bundles" / task / version), ignore_errors=True)
+        bundle = bundle_folder(self.home, task, version)
+        for folder in (bundle, checkpoint_folder(self.home, task, version), packed_folder(bundle)):
+            shutil.rmtree(folder, ignore_errors=True)
         run = self._client.get_run(self._client.get_model_version(task, version).run_id)
         self._client.delete_model_version(task, version)
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

@@ -6,10 +6,7 @@ serving survives the loss of the registry and of the database.
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -18,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from export.bundle import read_manifest
 from export.errors import BundleError
+from export.files import exclusive_lock, write_atomically
+from models.home import aliased_release_file, bundle_folder, bundles_folder, release_file, release_lock
 
 Mode = Literal["shadow", "canary"]
 
@@ -73,13 +72,9 @@ class Release(BaseModel):
         return share if version == self.challenger else 0.0
 
 
-def release_path(home: Path, task: str) -> Path:
-    return home / "releases" / f"{task}.json"
-
-
 def read_release(home: Path, task: str) -> Release:
     """Raises ReleaseError when the task has none, or the file is damaged."""
-    path = release_path(home, task)
+    path = release_file(home, task)
     try:
         return Release.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -92,7 +87,7 @@ def read_release(home: Path, task: str) -> Release:
 
 def local_versions(home: Path, task: str) -> list[str]:
     """Versions of a task whose bundles are here, oldest first."""
-    return sorted((p.name for p in (home / "bundles" / task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
+    return sorted((p.name for p in bundles_folder(home, task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
 
 
 def ancestry(home: Path, task: str, version: str) -> list[str]:
@@ -101,10 +96,10 @@ def ancestry(home: Path, task: str, version: str) -> list[str]:
     while version not in line:
         line.append(version)
         try:
-            parent = read_manifest(home / "bundles" / task / version).data.get("parent")
+            parent = read_manifest(bundle_folder(home, task, version)).data.parent
         except BundleError:
             break
-        version = str(parent or version)
+        version = parent or version
     return line
 
 
@@ -128,7 +123,7 @@ def make_release(
     return Release(
         task=task,
         champion=champion,
-        versions={version: f"bundles/{task}/{version}" for version in wanted},
+        versions={version: bundle_folder(Path(), task, version).as_posix() for version in wanted},
         challenger=challenger,
         mode=mode,
         share=share,
@@ -139,40 +134,25 @@ def make_release(
 
 def write_release(home: Path, release: Release) -> None:
     """Replace the task's release file in one step; a crash leaves the old one or the new one, never half."""
-    _replace(release_path(home, release.task), release)
+    _replace(release_file(home, release.task), release)
 
 
 def read_aliased(home: Path, task: str) -> Release | None:
     """The release that the registry's aliases were last brought after; None where nobody has written that down."""
     try:
-        return Release.model_validate_json(_aliased_path(home, task).read_bytes())
+        return Release.model_validate_json(aliased_release_file(home, task).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
 def write_aliased(home: Path, release: Release) -> None:
-    _replace(_aliased_path(home, release.task), release)
-
-
-def _aliased_path(home: Path, task: str) -> Path:
-    return release_path(home, task).with_suffix(".aliased")
+    _replace(aliased_release_file(home, release.task), release)
 
 
 def _replace(path: Path, release: Release) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(release.model_dump_json(indent=2))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_atomically(path, release.model_dump_json(indent=2).encode())
 
 
-@contextmanager
-def one_move_at_a_time(home: Path, task: str) -> Iterator[None]:
+def one_move_at_a_time(home: Path, task: str) -> AbstractContextManager[object]:
     """Held while a release is read, changed and written, by whichever process moves it."""
-    path = release_path(home, task).with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return exclusive_lock(release_lock(home, task))

@@ -23,9 +23,9 @@ class Plan:
     rules: Rules = field(default_factory=Rules)
     thresholds: Thresholds = field(default_factory=Thresholds)
     new_labels: bool = False
-    least: int = 1
+    min_samples: int = 1
     """fewer corrections that survive curation are left for a later run"""
-    most: int = 20_000
+    max_samples: int = 20_000
     held_out: float = 0.2
     """the newest share of them, and at most a hundred, that judge the candidate and are not learned from yet"""
     attempts: int = 3

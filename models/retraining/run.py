@@ -24,21 +24,22 @@ from models.feedback.types import Sample
 from models.releases.gate_reports import write_gate_report
 from models.releases.release import Release, ReleaseChanged, ancestry, read_release
 from models.releases.rollout import Rollout
-from models.retraining.families import learner_of
 from models.retraining.heartbeat import LEASE_S, held, quietly
 from models.retraining.plan import Plan, Result, lock_of
+from models.training.families import family_of
+from models.training.families.base import Champion
 from models.training.progress import ProgressFile
 
 if TYPE_CHECKING:
     from models.curation.pipeline import Curated
-    from models.evaluation.gate import Verdict
+    from models.evaluation.gate import GateResult
     from models.training.candidate import Candidate
     from models.training.progress import Stage
 
 log = logging.getLogger("flywheel.retrain")
 
 # Fewer have no say in the gate, and more make it little sharper: both are better learned from.
-_LEAST_HELD_OUT, _MOST_HELD_OUT = 20, 100
+_MIN_HELD_OUT, _MAX_HELD_OUT = 20, 100
 
 
 class Outdated(Exception):
@@ -99,48 +100,50 @@ class _Run:
     """set when another has the lock"""
 
     def result(self) -> Result:
-        from models.evaluation.report import DATA as VERDICT
-        from models.training.pipeline import sweep
+        from models.evaluation.report import DATA as GATE_REPORT
+        from models.training.pipeline import build_candidate, sweep
 
         plan, store = self.plan, self.store
         sweep(self.home, plan.task)
         release = read_release(self.home, plan.task)
-        champion = release.champion
+        family, champion = family_of(plan.task), Champion(plan.task, release.champion, self.home, store)
         self.report("curating", 0, 0)
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
         store.lineage.follow_versions(plan.task, live)
-        samples = store.queue.lease(plan.task, self.owner, plan.most, LEASE_S)
-        learner = learner_of(plan, self.home, champion, store)
-        curated = learner.curate(samples)
+        samples = store.queue.lease(plan.task, self.owner, plan.max_samples, LEASE_S)
+        known = family.replayed(champion, plan.max_samples)
+        curated = family.curate(champion, samples, known, plan.rules, new_labels=plan.new_labels)
         store.queue.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
         store.queue.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
         learn, judge = _split(curated.kept, plan.held_out)
-        if len(learn) < plan.least:
+        if len(learn) < plan.min_samples:
             left = self.give_back("too few corrections for a run")
             sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
             return Result("too_few", sentence, left=left)
 
-        learned, replayed = ([sample.id for sample in samples] for samples in (learn, learner.replayed()))
+        again = family.replayed(champion, plan.max_samples)  # curation takes minutes: what was taken back is left out
+        learned, replayed = ([sample.id for sample in samples] for samples in (learn, again))
         self.learning = learned
-        candidate = learner.build(learn, self.report)
+        job = family.continued(champion, learn, again, plan.recipe, plan.workers)
+        candidate = build_candidate(job, self.home, self.report)
         try:
             self.report("judging", 0, 0)
-            verdict = learner.judge(candidate, learn, judge)
+            result = family.gate(champion, candidate.bundle, learn, again, judge, plan.thresholds)
             self.learning = ()
-            pages = _pages(plan, champion, curated, verdict, candidate)
-            if not verdict.accepted:
-                self._log_refused(candidate, verdict, pages)
-                why = f"a candidate that learned it was refused: {verdict.sentence[:300]}"
-                return Result("refused", verdict.sentence, left=self.give_back(why, failed=learned))
+            pages = _pages(plan, champion.version, curated, result, candidate)
+            if not result.accepted:
+                self._log_refused(candidate, result, pages)
+                why = f"a candidate that learned it was refused: {result.sentence[:300]}"
+                return Result("refused", result.sentence, left=self.give_back(why, failed=learned))
             self._recheck(release, learned)
             self.report("registering", 0, 0)
-            gate_report = (pages[0] / VERDICT).read_bytes()  # registering moves the candidate's files away
+            gate_report = (pages[0] / GATE_REPORT).read_bytes()  # registering moves the candidate's files away
             version, release = self._registered(candidate, release, learned, replayed, pages)
             write_gate_report(self.home, plan.task, version, gate_report)
         finally:
             shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
         # Before its corrections are settled: killed in between, the next run finds them by the version that serves.
-        self._release(version, verdict.sentence, release)
+        self._release(version, result.sentence, release)
         left = 0
         try:
             store.queue.settle(self.owner, dict.fromkeys(learned, ("used", None)))
@@ -148,27 +151,27 @@ class _Run:
         except StoreError as error:
             log.warning("%s: the next run settles what version %s has learned: %s", plan.task, version, error)
         _follow(self.home, plan.task)
-        return Result("released", verdict.sentence, version, left)
+        return Result("released", result.sentence, version, left)
 
     def give_back(self, why: str, failed: Sequence[int] = ()) -> int:
         """Everything that is still held; how many wait again."""
         counts = self.store.queue.give_back(self.owner, reason=why, failed=failed, most_attempts=self.plan.attempts)
         return counts["waiting"]
 
-    def _log_refused(self, candidate: Candidate, verdict: Verdict, pages: Sequence[Path]) -> None:
+    def _log_refused(self, candidate: Candidate, result: GateResult, pages: Sequence[Path]) -> None:
         from models.releases.registry import Registry
 
         Registry(self.home).log_refused(
             self.plan.task,
-            parameters={**candidate.parameters, **candidate.lineage},
+            parameters={**candidate.parameters, **candidate.lineage.model_dump()},
             metrics=candidate.metrics,
             artifacts=pages,
-            why=verdict.sentence,
+            why=result.sentence,
         )
 
     def _recheck(self, before: Release, learned: Sequence[int]) -> Release:
         """The release of now. Raises Outdated when the run is no longer the task's only one, when its corrections were
-        taken back, or when since `before` another champion serves or another challenger was put on trial.
+        taken back, or when since `before` another champion serves or there is another challenger.
 
         A machine that slept, or a store that was away for longer than the lock lasts, lets another run begin.
         """
@@ -181,7 +184,7 @@ class _Run:
             continued = f"while a candidate continued from version {before.champion}"
             raise Outdated(f"Version {now.champion} became the champion {continued}.")
         if now.challenger not in (None, before.challenger):
-            raise Outdated(f"Version {now.challenger} was put on trial while a candidate was trained.")
+            raise Outdated(f"Version {now.challenger} became the challenger while a candidate was trained.")
         return now
 
     def _registered(
@@ -220,8 +223,8 @@ class _Run:
 def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sample]]:
     """What to learn from, and the newest, which judge. What is told later may be of another kind."""
     in_time = sorted(kept, key=lambda sample: (sample.at, sample.id))
-    count = min(int(len(in_time) * share), _MOST_HELD_OUT)
-    if count < _LEAST_HELD_OUT:
+    count = min(int(len(in_time) * share), _MAX_HELD_OUT)
+    if count < _MIN_HELD_OUT:
         return in_time, []
     # What was told of one answer stays together: half of it would say the rest was not chosen.
     answers = {sample.prediction_id for sample in in_time[-count:]} - {None}
@@ -230,13 +233,14 @@ def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sam
     return [sample for sample in in_time if sample.id not in held], judge
 
 
-def _pages(plan: Plan, champion: str, curated: Curated, verdict: Verdict, candidate: Candidate) -> list[Path]:
-    """The verdict and the curation report as folders for MLflow. Feedback is in them by id, never by text."""
-    from models.evaluation.report import write_verdict
+def _pages(plan: Plan, champion: str, curated: Curated, result: GateResult, candidate: Candidate) -> list[Path]:
+    """The decision and the curation report as folders for MLflow. Feedback is in them by id, never by text."""
+    from models.evaluation.report import write_report
 
     judged, sorted_ = candidate.bundle.parent / "verdict", candidate.bundle.parent / "curation"
-    facts = {"task": plan.task, "champion": champion, "corrections learned": str(candidate.lineage.get("samples", ""))}
-    write_verdict(verdict, judged, title=f"{plan.task}: candidate against version {champion}", facts=facts)
+    learned = candidate.lineage.samples
+    facts = {"task": plan.task, "champion": champion, "corrections learned": "" if learned is None else str(learned)}
+    write_report(result, judged, title=f"{plan.task}: candidate against version {champion}", facts=facts)
     sorted_.mkdir()
     (sorted_ / "curation.md").write_text(curated.report.markdown(), encoding="utf-8")
     (sorted_ / "curation.json").write_bytes(orjson.dumps(curated.report.to_dict(), option=orjson.OPT_INDENT_2))

@@ -12,13 +12,15 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Kind
+from export.heads import softmax
+from models.tasks.ranker import EVENTS
 from models.tasks.thresholds import Thresholds
 
 Datatype = Literal["BYTES", "FP32", "INT32", "BOOL"]
@@ -93,12 +95,25 @@ class TaskOptions(Strict):
     """What an entry under `tasks:` in flywheel.yaml may set for the task itself."""
 
 
+class Correction(Protocol):
+    """What a task looks at in a correction: models.feedback.types says what each field means."""
+
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def item_id(self) -> str | None: ...
+    @property
+    def event(self) -> str | None: ...
+
+
 class Task(ABC):
     """One task, bound to one bundle. Instances are stateless between requests and safe to share."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    kind: ClassVar[Literal["classifier", "ranker"]]
+    kind: ClassVar[Kind]
     Request: ClassVar[type[Strict]]
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     inputs: ClassVar[tuple[Tensor, ...]]
@@ -106,6 +121,14 @@ class Task(ABC):
     example: ClassVar[dict[str, Any]]
     max_length: ClassVar[int] = 128
     gate: ClassVar[Thresholds] = Thresholds()
+    supports_drift_test: ClassVar[bool] = False
+    """whether an answer is a score of one text, whose distributions models.evaluation.drift can compare"""
+    part_field: ClassVar[str]
+    """which field of a correction says what part of an answer it speaks of"""
+    part_name: ClassVar[str]
+    """what those parts are called, in the plural"""
+    correction_example: ClassVar[dict[str, Any]]
+    """what a correction says, in the documentation"""
 
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         self.labels = bundle.manifest.labels
@@ -128,6 +151,18 @@ class Task(ABC):
     def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:
         """OIP input tensors, flattened, to the JSON that `predict` takes."""
 
+    @classmethod
+    @abstractmethod
+    def correction_error(cls, correction: Correction, labels: Sequence[str], *, new_labels: bool) -> str | None:
+        """What keeps a correction from being one of this task, as `field: sentence`; None when nothing does.
+
+        `labels` are the champion's; `new_labels` says whether others may be learned.
+        """
+
+    def logged_input(self, request: Any, texts: Sequence[str]) -> Any:
+        """What the prediction log keeps of a request, as JSON: all that a correction of its answer is learned with."""
+        return request
+
     def user(self, request: Any) -> str | None:
         """Who is asking, where the request says so."""
         return None
@@ -146,6 +181,9 @@ class ClassifierTask(Task):
     """A task that gives each text one of the bundle's labels. Subclasses usually override `prediction` alone."""
 
     kind = "classifier"
+    supports_drift_test = True
+    part_field, part_name = "index", "texts"
+    correction_example = {"label": "a label"}
     Request: ClassVar[type[Strict]] = TextRequest
     inputs = (Tensor("text", "BYTES"),)
     outputs: ClassVar[tuple[Tensor, ...]] = (Tensor("label", "BYTES"), Tensor("score", "FP32"))
@@ -173,17 +211,41 @@ class ClassifierTask(Task):
         return {"texts": list(tensors["text"])}
 
     @classmethod
+    def correction_error(cls, correction: Correction, labels: Sequence[str], *, new_labels: bool) -> str | None:
+        if correction.label is None:
+            return "label: the right label is needed"
+        if correction.item_id is not None or correction.event is not None:
+            return "item_id: only a ranking has items and events"
+        if correction.label not in labels and not new_labels:
+            return (
+                f"label: {cls.name} has no label {correction.label!r}, and takes no new ones "
+                f"(tasks.{cls.name}.new_labels in flywheel.yaml)"
+            )
+        return None
+
+    def logged_input(self, request: TextRequest, texts: Sequence[str]) -> list[str]:
+        return list(texts)
+
+    @classmethod
     def assets(cls, session: Any, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """What to put beside the model in the bundle, made from training texts and the exported session."""
         return {}
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Row-wise softmax of (n, labels)."""
-    # The ufuncs themselves: their methods on arrays go through Python first.
-    exponent: NDArray[np.float32] = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
-    exponent /= np.add.reduce(exponent, axis=-1, keepdims=True)
-    return exponent
+class RankerTask(Task):
+    """A task that scores the items of a request for one user. Its corrections are what the user did with an item."""
+
+    kind = "ranker"
+    part_field, part_name = "item_id", "items"
+    correction_example = {"item_id": "an item", "event": "click"}
+
+    @classmethod
+    def correction_error(cls, correction: Correction, labels: Sequence[str], *, new_labels: bool) -> str | None:
+        if correction.id is None or correction.item_id is None or correction.event is None:
+            return "body: a correction of a ranking needs 'id', 'item_id' and 'event'"
+        if correction.event not in EVENTS:
+            return f"event: {correction.event!r} is not one of {', '.join(sorted(EVENTS))}"
+        return None if correction.label is None else "label: a ranking has none; give an 'event'"
 
 
 def rounded(score: Any) -> float:

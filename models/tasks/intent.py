@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from export.bundle import Bundle
-from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded, softmax
+from export.heads import softmax
+from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
 
 if TYPE_CHECKING:
     from export.session import OnnxSession

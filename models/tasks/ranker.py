@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+CHOSEN = frozenset({"click", "buy", "like"})
+SHOWN = frozenset({"view"})
+EVENTS = CHOSEN | SHOWN
+"""what a user may do with an item"""
+
 HISTORY = 10  # newest chosen items that describe a user, in training as in serving
 
 

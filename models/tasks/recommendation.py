@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StringConstraints
 
 from export.bundle import Bundle
-from models.tasks.base import MOST_ITEMS, Columns, Prediction, Strict, Task, TaskOptions, Tensor, not_blank, rounded
+from models.tasks.base import (
+    MOST_ITEMS,
+    Columns,
+    Prediction,
+    RankerTask,
+    Strict,
+    TaskOptions,
+    Tensor,
+    not_blank,
+    rounded,
+)
 from models.tasks.ranker import Item, Ranker
 
 ItemText = Annotated[str, StringConstraints(strict=True), AfterValidator(not_blank)]
@@ -50,10 +60,9 @@ class RecommendationOptions(TaskOptions):
     history: int = Field(10, ge=1, le=200, description="how many of the newest history items are read")
 
 
-class Recommendation(Task):
+class Recommendation(RankerTask):
     name = "recommendation"
     summary = "Candidates ranked for a user by the texts the user chose before and the candidates' numbers."
-    kind = "ranker"
     Request = RankRequest
     Options = RecommendationOptions
     inputs = (

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.bundle import Bundle, Precision
+from export.bundle import Lineage, Precision
 from models.data.dataset import Example
-from models.tasks.base import get_task
-from models.training.config import Recipe
 
 if TYPE_CHECKING:
-    from models.data.interactions import Behaviour
+    from models.data.interactions import Interactions
 
 
 _CALIBRATION_TEXTS = 256
-
-
-CORPUS = "corpus.jsonl"
 
 
 @dataclass(frozen=True)
 class Job:
     """What to train: the base model on `data`, or, where `parent` is given, that version on corrections of its answers.
 
-    `recipe` overrides fields of models.training.finetune.Recipe.
+    `recipe` overrides fields of models.training.config.Recipe.
     """
 
     task: str
@@ -41,13 +36,13 @@ class Job:
     """corrections to learn; their labels may be new"""
     learned: tuple[Example, ...] = ()
     """corrections that the parent or a version before it has learned: they are not in its corpus, and are replayed"""
-    behaviour: Behaviour | None = None
+    interactions: Interactions | None = None
     """of a ranker that continues: its parent's, with what was recorded since"""
     workers: int = 1
     """of Ray Train, when there are more than one; else it is trained in this process"""
 
     def __post_init__(self) -> None:
-        new = self.samples or self.behaviour
+        new = self.samples or self.interactions
         if self.parent is None and (new or self.learned):
             raise ValueError("corrections need a parent to continue from")
         if self.parent is not None and (self.data is not None or not new):
@@ -63,7 +58,7 @@ class Candidate:
     parameters: dict[str, Any]
     metrics: dict[str, float]
     losses: list[tuple[int, float]]
-    lineage: dict[str, Any]
+    lineage: Lineage
     confusion: tuple[list[str], list[str], list[str]] | None
 
 
@@ -71,30 +66,3 @@ def calibration_sample(texts: Sequence[str], seed: int) -> list[str]:
     """A fixed random sample of training texts, for int8 calibration."""
     order = np.random.default_rng(seed).permutation(len(texts))
     return [texts[i] for i in order[:_CALIBRATION_TEXTS]]
-
-
-def manifest_fields(job: Job, recipe: Recipe, labels: Sequence[str], lineage: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "task": job.task,
-        "kind": get_task(job.task).kind,
-        "labels": labels,
-        "max_length": recipe.max_length,
-        "base_model": recipe.base,
-        "data": lineage,
-    }
-
-
-def evaluated_candidate(
-    job: Job,
-    bundle: Bundle,
-    recipe: Recipe,
-    losses: list[tuple[int, float]],
-    lineage: dict[str, Any],
-    confusion: tuple[list[str], list[str], list[str]] | None,
-) -> Candidate:
-    metrics = {**bundle.manifest.metrics}
-    for name in ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference"):
-        if name in bundle.manifest.parity:
-            metrics[f"parity.{name}"] = bundle.manifest.parity[name]
-    parameters = {**asdict(recipe), "precision": job.precision}
-    return Candidate(job.task, bundle.path, parameters, metrics, losses, lineage, confusion)

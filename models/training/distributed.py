@@ -13,7 +13,7 @@ import orjson
 from models.training.config import Recipe
 from models.training.finetune import finetune_classifier
 from models.training.progress import Stage
-from models.training.training_set import Lesson
+from models.training.training_set import TrainingSet
 
 
 class WorkersError(Exception):
@@ -21,7 +21,7 @@ class WorkersError(Exception):
 
 
 def finetune_on_workers(
-    workers: int, lesson: Lesson, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
+    workers: int, training_set: TrainingSet, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
 ) -> list[tuple[int, float]]:
     """`finetune_classifier` with each batch divided among `workers`, whose gradients are averaged (DDP).
 
@@ -36,7 +36,7 @@ def finetune_on_workers(
     import torch
 
     given: dict[str, Any] = {
-        "lesson": lesson,
+        "training_set": training_set,
         "recipe": replace(recipe, batch=max(1, recipe.batch // workers), threads=1),
         "out": out,
         "report": report,
@@ -67,6 +67,6 @@ def _train(given: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         out = given["out"] if first else Path(scratch) / "checkpoint"
         report: Stage = given["report"] if first else lambda *_: None
-        losses = finetune_classifier(given["lesson"], given["recipe"], out, report, given["start"])
+        losses = finetune_classifier(given["training_set"], given["recipe"], out, report, given["start"])
     if first:
         given["losses"].write_bytes(orjson.dumps(losses))

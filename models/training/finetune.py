@@ -27,19 +27,19 @@ from transformers.utils import logging as transformers_logging
 
 from export.checkpoint import TextModel, checkpoint_labels, load_base, load_checkpoint, save_checkpoint
 from export.errors import CheckpointError
+from export.pooling import pad_rows, pooled
 from models.training.config import Recipe
 from models.training.linear_probe import probe
-from models.training.pooling import pad_rows, pooled
 from models.training.progress import Stage
-from models.training.training_set import Lesson
+from models.training.training_set import TrainingSet
 
 _LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
 
 
 def finetune_classifier(
-    lesson: Lesson, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
+    training_set: TrainingSet, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
 ) -> list[tuple[int, float]]:
-    """Train on the lesson's examples and write the checkpoint to `out`; (step, loss) as it went.
+    """Train on the set's examples and write the checkpoint to `out`; (step, loss) as it went.
 
     `start` is a checkpoint of ours to continue from, instead of the recipe's base; labels that it does not know are
     fitted to its encoder before, and again after (models/training/linear_probe.py). Logits are shifted by the
@@ -47,14 +47,15 @@ def finetune_classifier(
     has it (logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314).
     Raises CheckpointError for an unknown base or an unfit start.
     """
-    outputs = len(lesson.labels)
-    model, tokenizer = (
-        resume(recipe, start, lesson.labels) if start else prepare(recipe, outputs=outputs, normalize=False)
-    )
-    index = {label: i for i, label in enumerate(lesson.labels)}
-    rows = tokenizer([e.text for e in lesson.examples], truncation=True, max_length=recipe.max_length)["input_ids"]
-    data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, lesson.examples, strict=True)]
-    shift = torch.tensor([math.log(lesson.excess.get(label, 1.0)) for label in lesson.labels])
+    labels, examples = training_set.labels, training_set.examples
+    if start:
+        model, tokenizer = resume(recipe, start, labels)
+    else:
+        model, tokenizer = prepare(recipe, outputs=len(labels), normalize=False)
+    index = {label: i for i, label in enumerate(labels)}
+    rows = tokenizer(training_set.texts, truncation=True, max_length=recipe.max_length)["input_ids"]
+    data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, examples, strict=True)]
+    shift = torch.tensor([math.log(training_set.excess.get(label, 1.0)) for label in labels])
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         ids, mask = pad_rows([row["input_ids"] for row in batch])
@@ -65,7 +66,7 @@ def finetune_classifier(
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
     truth = torch.tensor([row["label"] for row in data])
-    fresh = [index[label] for label in sorted(set(lesson.labels) - set(checkpoint_labels(start)))] if start else []
+    fresh = [index[label] for label in sorted(set(labels) - set(checkpoint_labels(start)))] if start else []
 
     def fit_fresh(smoothing: float) -> None:
         if fresh:
@@ -76,14 +77,14 @@ def finetune_classifier(
     losses = _run(model, data, collate, loss, recipe, lambda done, total: report("training", done, total))
     merge_adapters(model.cpu())  # what follows is quick, and partly with weights that never were on a GPU
     if start and recipe.blend < 1.0:
-        blend(model, lesson.labels, start, recipe.blend)
+        interpolate_weights(model, labels, start, recipe.blend)
     fit_fresh(0.0)  # the encoder has moved since, forth and back
-    save(model, tokenizer, lesson.labels, out)
+    save(model, tokenizer, labels, out)
     return losses
 
 
 @torch.no_grad()
-def blend(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
+def interpolate_weights(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
     """Move the weights back towards `start`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
 
     `share` of them stays as trained. So do the head's rows of labels that `start` does not know: there is nothing to

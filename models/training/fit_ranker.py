@@ -1,4 +1,4 @@
-"""Behaviour to a ranking model: choices for the text tower, then the weights that combine it with numbers."""
+"""Interactions to a ranking model: choices for the text tower, then the weights that combine it with numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from export.session import OnnxSession
 from models.data.dataset import DatasetError
-from models.data.interactions import Behaviour, Impression
+from models.data.interactions import Impression, Interactions, histories
 from models.evaluation.metrics import ranker_metrics
-from models.tasks.ranker import HISTORY, Item, Ranker
+from models.tasks.ranker import Item, Ranker
 
 Phase = Literal["before", "tower", "ranker", "holdout"]
 _TOWER_SHARE = 0.75  # of a user's training impressions, the oldest
@@ -40,24 +40,24 @@ def phases(impressions: Sequence[Impression]) -> list[Phase]:
     return found
 
 
-def tower_matrices(behaviour: Behaviour) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def tower_matrices(interactions: Interactions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`shown` and `chosen` for item_tower.fit_tower, both (users, items), of the impressions meant for it.
 
     Raises DatasetError when users have too few impressions to fit the ranking weights on others than these.
     """
     outcomes = {
         impression.chosen
-        for impressions in behaviour.by_user().values()
+        for impressions in interactions.by_user().values()
         for impression, phase in zip(impressions, phases(impressions), strict=True)
         if phase == "ranker"
     }
     if len(outcomes) < 2:
         raise DatasetError(
-            f"{behaviour.name}: too few impressions a user. The newest quarter of the training rows must hold both "
+            f"{interactions.name}: too few impressions a user. The newest quarter of the training rows must hold both "
             "chosen and unchosen items; give more rows a user."
         )
-    column = {item: i for i, item in enumerate(behaviour.items)}
-    users = behaviour.by_user()
+    column = {item: i for i, item in enumerate(interactions.items)}
+    users = interactions.by_user()
     shown = np.zeros((len(users), len(column)), np.float32)
     chosen = np.zeros_like(shown)
     for row, impressions in enumerate(users.values()):
@@ -70,36 +70,36 @@ def tower_matrices(behaviour: Behaviour) -> tuple[NDArray[np.float32], NDArray[n
     return shown, chosen
 
 
-def fit_ranker(behaviour: Behaviour, session: OnnxSession) -> tuple[Ranker, dict[str, float]]:
+def fit_ranker(interactions: Interactions, session: OnnxSession) -> tuple[Ranker, dict[str, float]]:
     """The weights, fitted on training impressions, and the metrics on the held-out ones.
 
     The metrics compare with ranking by popularity alone, on the same impressions.
     """
-    names = list(behaviour.items)
-    vectors = session.predict([behaviour.items[name].text for name in names])
+    names = list(interactions.items)
+    vectors = session.predict([interactions.items[name].text for name in names])
     vector_of = dict(zip(names, vectors, strict=True))
-    popularity, shown = _popularity(behaviour)
-    raw = np.array([[behaviour.items[n].numbers.get(k, np.nan) for k in behaviour.numbers] for n in names])
+    popularity, shown = _popularity(interactions)
+    raw = np.array([[interactions.items[n].numbers.get(k, np.nan) for k in interactions.numbers] for n in names])
     raw = np.sign(raw) * np.log1p(np.abs(raw))
     mean, scale = np.nanmean(raw, 0), np.maximum(np.nanstd(raw, 0), 1e-6)
-    unfitted = Ranker(behaviour.numbers, mean.tolist(), scale.tolist(), popularity, [], 0.0)
-    x, y, phase, users = _design(behaviour, unfitted, vector_of, popularity, shown)
+    unfitted = Ranker(interactions.numbers, mean.tolist(), scale.tolist(), popularity, [], 0.0)
+    x, y, phase, users = _design(interactions, unfitted, vector_of, popularity, shown)
     fitted, held_out = phase == "ranker", phase == "holdout"
     center, spread = x[fitted].mean(0), np.maximum(x[fitted].std(0), 1e-6)
     model = LogisticRegression(max_iter=1000).fit((x[fitted] - center) / spread, y[fitted])
     weights = model.coef_[0] / spread
     bias = float(model.intercept_[0] - (weights * center).sum())
-    ranker = Ranker(behaviour.numbers, mean.tolist(), scale.tolist(), popularity, weights.tolist(), bias)
+    ranker = Ranker(interactions.numbers, mean.tolist(), scale.tolist(), popularity, weights.tolist(), bias)
     own = [user for user, held in zip(users, held_out, strict=True) if held]
     metrics = ranker_metrics(own, y[held_out].tolist(), (x[held_out] @ weights + bias).tolist())
     by_popularity = ranker_metrics(own, y[held_out].tolist(), x[held_out][:, 4].tolist())
     return ranker, {**metrics, "popularity_auc": by_popularity["auc"]}
 
 
-def _popularity(behaviour: Behaviour) -> tuple[dict[str, float], Counter[str]]:
+def _popularity(interactions: Interactions) -> tuple[dict[str, float], Counter[str]]:
     """Share of training impressions in which an item was chosen, smoothed to the mean; how often it was shown."""
     shown, chosen = Counter[str](), Counter[str]()
-    for impression in behaviour.impressions:
+    for impression in interactions.impressions:
         if not (impression.holdout or impression.before):
             shown[impression.item] += 1
             chosen[impression.item] += impression.chosen
@@ -108,7 +108,7 @@ def _popularity(behaviour: Behaviour) -> tuple[dict[str, float], Counter[str]]:
 
 
 def _design(
-    behaviour: Behaviour,
+    interactions: Interactions,
     ranker: Ranker,
     vector_of: dict[str, NDArray[np.float32]],
     popularity: dict[str, float],
@@ -116,15 +116,15 @@ def _design(
 ) -> tuple[Any, Any, Any, list[str]]:
     """Features, outcome and phase of every impression, with the history as it stood at that moment."""
     rows, chosen, phase, users = [], [], list[Phase](), []
-    for user, impressions in behaviour.by_user().items():
-        history: list[Impression] = []
-        for impression, its_phase in zip(impressions, phases(impressions), strict=True):
-            if impression.before:
-                history.append(impression)
+    for user, impressions in interactions.by_user().items():
+        for impression, its_phase, history in zip(
+            impressions, phases(impressions), histories(impressions), strict=True
+        ):
+            if its_phase == "before":
                 continue
-            past = [Item(i.item, behaviour.items[i.item].numbers) for i in history[-HISTORY:]]
-            past_vectors = np.array([vector_of[i.item] for i in history[-HISTORY:]])
-            item = Item(impression.item, behaviour.items[impression.item].numbers)
+            past = [Item(name, interactions.items[name].numbers) for name in history]
+            past_vectors = np.array([vector_of[name] for name in history])
+            item = Item(impression.item, interactions.items[impression.item].numbers)
             rows.append(ranker.features(past, past_vectors, [item], vector_of[impression.item][None])[0])
             if not impression.holdout:
                 # This very outcome is in the item's popularity: leave it out, or its weight is flattered.
@@ -133,6 +133,4 @@ def _design(
             chosen.append(impression.chosen)
             phase.append(its_phase)
             users.append(user)
-            if impression.chosen:
-                history.append(impression)
     return np.array(rows), np.array(chosen), np.array(phase), users

@@ -1,6 +1,6 @@
 """The text half of a recommendation model: item vectors in which what a user chose lies together.
 
-The encoder stays as it is and a projection of its pooled output is learned from behaviour. On a catalogue of a few
+The encoder stays as it is and a projection of its pooled output is learned from interactions. On a catalogue of a few
 hundred items that is what generalizes: fine-tuning the encoder itself on the same choices took a hundred times as
 long and ranked worse than not training at all (docs/decisions/0006-recommendation-tower.md).
 """
@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.pooling import pooled
 from models.training.config import Recipe
 from models.training.finetune import prepare, save
-from models.training.pooling import pooled
 from models.training.progress import Stage
 
 DIMENSIONS = 128

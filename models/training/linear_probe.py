@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 _PENALTY = 1e-4  # on the squared length of the new rows: ten texts must not find a row that only fits them
-_MOST_STEPS = 100
+_MAX_STEPS = 100
 
 
 def probe(
@@ -28,7 +28,7 @@ def probe(
         logits = head(features) + shift
     weight = torch.zeros(len(fresh), features.shape[1], requires_grad=True)
     bias = torch.zeros(len(fresh), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_MOST_STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()

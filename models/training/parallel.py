@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from export.machine import usable_cores
 from models.training.candidate import Candidate, Job
 from models.training.pipeline import build_candidate
 
@@ -24,7 +24,7 @@ def build_in_parallel(
     Two trainings of one thread each finish sooner than one after the other with two
     (docs/decisions/0005-training-recipe.md). Yields each as it is done; a failure is raised when it is met.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     workers = min(cores, len(jobs))
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, ProcessPoolExecutor(workers, mp_context=spawn) as pool:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from export.bundle import Bundle
-from models.data.dataset import DatasetError, corpus_file, load_dataset
+from models.home import corpus_file, work_folder
 from models.tasks.base import get_task
-from models.training.candidate import CORPUS, Candidate, Job
-from models.training.classifier import export_classifier, train_classifier
+from models.training.candidate import Candidate, Job, calibration_sample
 from models.training.config import Recipe
+from models.training.families import family_of
+from models.training.families.base import Data, Evaluated, ModelFamily
 from models.training.progress import Stage
-from models.training.ranker import export_ranker, train_ranker
-from models.training.training_set import Lesson
 
-if TYPE_CHECKING:
-    pass
-
+_CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", "checkpoint", "bundle"
 _RETRAINING = "retrain-"
+_LOGGED_PARITY = ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference")
 
 
 def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
@@ -31,26 +29,59 @@ def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
 
     Raises DatasetError, BundleError, CheckpointError or ParityError, each with a sentence for the user.
     """
-    kind = get_task(job.task).kind
-    work = home / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{_RETRAINING if job.parent else ''}{job.task}-"))
-    try:
-        if kind == "classifier":
-            return train_classifier(job, home, folder, report)
-        return train_ranker(job, folder, report)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    family = family_of(job.task)
+    with _work_folder(job, home) as folder:
+        recipe = family.recipe(job, home)
+        data = family.load(job, home, recipe)
+        data.save_corpus(folder / _CORPUS)  # at once, or its file might be another by then
+        report("loading", 0, 0)  # importing torch and transformers takes seconds; the data was checked before that
+        losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
+        report("exporting", 0, 0)
+        bundle, evaluated = export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE)
+        return Candidate(
+            task=job.task,
+            bundle=bundle.path,
+            parameters={**asdict(recipe), "precision": job.precision},
+            metrics={**evaluated.metrics, **_parity_metrics(bundle)},
+            losses=losses,
+            lineage=data.lineage,
+            confusion=evaluated.confusion,
+        )
 
 
-def sweep(home: Path, task: str) -> None:
-    """Delete what retrainings of the task left that were killed: a checkpoint remembers what somebody may have erased.
+def export(
+    family: ModelFamily[Data], job: Job, data: Data, recipe: Recipe, checkpoint: Path, out: Path
+) -> tuple[Bundle, Evaluated]:
+    """The bundle of a checkpoint at `out`, compared with the checkpoint and measured on the holdout of `data`.
 
-    Only for who holds the lock of the task's retrainings.
+    Raises ParityError when the exported model does not answer as the checkpoint does.
     """
-    for folder in (home / "work").glob(f"{_RETRAINING}{task}-????????"):  # mkdtemp's eight: no other task ends so
-        shutil.rmtree(folder, ignore_errors=True)
+    from export.to_onnx import exported
+
+    fields = {
+        "task": job.task,
+        "kind": family.kind,
+        "labels": data.labels,
+        "max_length": recipe.max_length,
+        "base_model": recipe.base,
+        "data": data.lineage,
+    }
+    calibration = calibration_sample(data.texts, recipe.seed)
+    with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
+        parity = model.parity(data.holdout_texts)
+        evaluated = family.evaluate(job.task, data, model.session)
+        return model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets), evaluated
+
+
+def export_checkpoint(job: Job, checkpoint: Path, out: Path) -> Bundle:
+    """Export a checkpoint again, in another precision, and measure it on the job's data.
+
+    Raises CheckpointError, DatasetError or ParityError, each with a sentence for the user.
+    """
+    family = family_of(job.task)
+    data = family.load_for_export(job, checkpoint)
+    recipe = Recipe(max_length=get_task(job.task).max_length)
+    return export(family, job, data, recipe, checkpoint, out)[0]
 
 
 def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
@@ -58,16 +89,16 @@ def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Pat
     from models.evaluation.metrics import confusion_figure
     from models.releases.registry import Registry
 
-    corpus = candidate.bundle.parent / CORPUS
+    corpus = candidate.bundle.parent / _CORPUS
     if corpus.is_file():  # before the version, which cannot be continued from without it
-        place = corpus_file(home, candidate.task, candidate.lineage)
+        place = corpus_file(home, candidate.task, candidate.lineage.fingerprint)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(corpus, place)
     figures = {"confusion_matrix.png": confusion_figure(*candidate.confusion)} if candidate.confusion else {}
     version = Registry(home).register(
         candidate.task,
         candidate.bundle,
-        candidate.bundle.parent / "checkpoint",
+        candidate.bundle.parent / _CHECKPOINT,
         parameters=candidate.parameters,
         metrics=candidate.metrics,
         losses=candidate.losses,
@@ -79,21 +110,28 @@ def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Pat
     return version
 
 
-def export_checkpoint(job: Job, checkpoint: Path, out: Path) -> Bundle:
-    """Export a checkpoint again, in another precision, and measure it on the job's data.
+def sweep(home: Path, task: str) -> None:
+    """Delete what retrainings of the task left that were killed: a checkpoint remembers what somebody may have erased.
 
-    Raises CheckpointError, DatasetError or ParityError, each with a sentence for the user.
+    Only for who holds the lock of the task's retrainings.
     """
-    from export.checkpoint import checkpoint_labels
-    from models.data.interactions import load_behaviour
+    for folder in work_folder(home).glob(f"{_RETRAINING}{task}-????????"):  # mkdtemp's eight: no other task ends so
+        shutil.rmtree(folder, ignore_errors=True)
 
-    recipe = Recipe(max_length=get_task(job.task).max_length)
-    if get_task(job.task).kind != "classifier":
-        return export_ranker(job, load_behaviour(job.data), recipe, checkpoint, out)
-    corpus, labels = load_dataset(job.task, job.data), checkpoint_labels(checkpoint)
-    if unknown := set(corpus.labels) - set(labels):
-        raise DatasetError(
-            f"{checkpoint} does not know the label {min(unknown)!r} of {corpus.name}; "
-            "give what it was trained on: --data FILE"
-        )
-    return export_classifier(job, replace(Lesson.of_corpus(corpus), labels=labels), recipe, checkpoint, out)[0]
+
+@contextmanager
+def _work_folder(job: Job, home: Path) -> Iterator[Path]:
+    """A folder of the job's own. It stays for the candidate in it, unless the block raises."""
+    work = work_folder(home)
+    work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{_RETRAINING if job.parent else ''}{job.task}-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _parity_metrics(bundle: Bundle) -> dict[str, float]:
+    parity = bundle.manifest.parity.model_dump()
+    return {f"parity.{name}": parity[name] for name in _LOGGED_PARITY if name in parity}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
+from export.files import write_atomically
+from models.home import progress_file
 
 _EVERY_S = 1.0
 
@@ -21,7 +23,7 @@ class ProgressFile:
     """Called with (stage, steps done, steps in all) as the work goes on; writes at most once a second and stage."""
 
     def __init__(self, home: Path, task: str):
-        self._path = _path(home, task)
+        self._path = progress_file(home, task)
         self._began = self._stage_began = time.time()
         self._stage = ""
         self._written = 0.0
@@ -42,23 +44,16 @@ class ProgressFile:
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         content = orjson.dumps({**fields, "seconds": round(time.time() - self._began, 1)})
-        temporary = self._path.with_suffix(f".{os.getpid()}")
         with suppress(OSError):  # a full disk ends a run where it matters, not here
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, self._path)
+            write_atomically(self._path, content)
 
 
 def read_progress(home: Path, task: str, *, running: bool) -> dict[str, Any]:
     """What the last run wrote. `running` says whether one holds the task's lock: what was killed wrote no end."""
     try:
-        found: dict[str, Any] = orjson.loads(_path(home, task).read_bytes())
+        found: dict[str, Any] = orjson.loads(progress_file(home, task).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return {"state": "running" if running else "never"}
     if found["state"] == "running" and not running:
         return {"state": "interrupted", "stage": found["stage"], "seconds": found["seconds"]}
     return found
-
-
-def _path(home: Path, task: str) -> Path:
-    return home / "retraining" / f"{task}.json"

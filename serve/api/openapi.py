@@ -151,8 +151,7 @@ def _errors(codes: Sequence[str]) -> dict[str, Any]:
 
 
 def _correction(task: type[Task]) -> dict[str, Any]:
-    what = {"label": "a label"} if task.kind == "classifier" else {"item_id": "an item", "event": "click"}
-    return {"id": "the id of a prediction", **what, "source": "support-desk", "consent": True}
+    return {"id": "the id of a prediction", **task.correction_example, "source": "support-desk", "consent": True}
 
 
 def _infer_example(task: type[Task]) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 
+from export.bundle import MANIFEST
 from export.errors import BundleError, ProviderError
 from models.data.dataset import DatasetError
+from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
@@ -131,24 +133,21 @@ def train(
 
         flywheel train intent --data tickets.jsonl --base ./my-encoder --method lora
     """
-    from models.data.dataset import load_dataset
-    from models.data.interactions import load_behaviour
     from models.training.candidate import Job
+    from models.training.families import family_of
     from serve.cli.progress import train_jobs
 
-    settings = load_config(config)
+    settings, family = load_config(config), family_of(task)
+    options: dict[str, Any] = {"method": method}
+    options |= {key: value for key, value in {"base": base, "epochs": epochs}.items() if value is not None}
+    try:
+        family.check_options(task, options)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    job = Job(task, data, precision, tuple(options.items()))
     # Before the seconds that importing torch takes: most mistakes are in the file.
-    if get_task(task).kind == "classifier":
-        load_dataset(task, data)
-    else:
-        if epochs is not None or method == "lora":
-            raise typer.BadParameter(
-                f"{task} learns a projection and its ranking weights: no --epochs, no --method lora"
-            )
-        load_behaviour(data)
-    recipe: dict[str, Any] = {"method": method}
-    recipe |= {key: value for key, value in {"base": base, "epochs": epochs}.items() if value is not None}
-    train_jobs([Job(task, data, precision, tuple(recipe.items()))], settings.home, out)
+    family.load(job, settings.home, family.recipe(job, settings.home))
+    train_jobs([job], settings.home, out)
 
 
 @app.command()
@@ -171,9 +170,9 @@ def export(
 
     settings = load_config(config)
     get_task(task)
-    checkpoint = settings.home / "checkpoints" / task / version
+    checkpoint = checkpoint_folder(settings.home, task, version)
     manifest = export_checkpoint(Job(task, data, precision), checkpoint, bundle).manifest
-    out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity})
+    out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()})
 
 
 @app.command()
@@ -194,7 +193,7 @@ def releases(config: ConfigOption = None) -> None:
         except ReleaseError:
             release = None
         for version in local_versions(settings.home, task):
-            manifest = orjson.loads((settings.home / "bundles" / task / version / "manifest.json").read_bytes())
+            manifest = orjson.loads((bundle_folder(settings.home, task, version) / MANIFEST).read_bytes())
             metrics = ", ".join(f"{name} {value:g}" for name, value in manifest["metrics"].items())
             table.add_row(task, version, _role(release, version), metrics)
     out.print(table)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from datetime import timedelta
 from typing import Any
 
+from export.machine import usable_cores
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
 from models.retraining.plan import Plan, Result, lock_of
@@ -88,8 +88,7 @@ class RetrainingReconciler:
         oldest = self._store.feedback.oldest_waiting(self._task) if rules.every_hours is not None and new > 0 else None
         if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
             return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
-        # A ranking reads a history and candidates: the test does not know what their drift would be.
-        tested = rules.on_drift and get_task(self._task).kind == "classifier"
+        tested = rules.on_drift and get_task(self._task).supports_drift_test
         return self._drift() if tested and new >= _MIN_SAMPLES_FOR_DRIFT else None
 
     def _drift(self) -> str | None:
@@ -116,11 +115,11 @@ def plan_of(config: Config, task: str) -> Plan:
         rules=learning.curation,
         thresholds=config.thresholds(task),
         new_labels=config.tasks[task].new_labels,
-        most=learning.most,
+        max_samples=learning.most,
         held_out=learning.held_out,
         attempts=learning.attempts,
         start=rollout.start,
         share=rollout.share,
-        recipe=(("method", learning.method), ("threads", os.cpu_count() or 1)),  # Ray's workers are told to use one
+        recipe=(("method", learning.method), ("threads", usable_cores())),  # Ray's workers are told to use one
         workers=learning.workers,
     )

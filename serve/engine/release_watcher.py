@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from models.releases.release import Release, read_release, release_path
+from models.home import release_file
+from models.releases.release import Release, read_release
 
 log = logging.getLogger("flywheel.replica")
 
@@ -30,7 +31,7 @@ class ReleaseWatcher:
 
     async def step(self) -> None:
         """Look once. Never raises: a replica whose watcher died would serve one release for ever."""
-        changed = _modified(release_path(self._home, self._task))
+        changed = _modified(release_file(self._home, self._task))
         if changed == self._applied or (changed == self._failed and time.monotonic() < self._retry_at):
             return
         try:

@@ -132,7 +132,7 @@ class Replica:
         if not self._config.feedback.log.sample:
             return
         kept = [{name: prediction[name] for name in self._logged} for prediction in predictions]
-        input_ = list(texts) if self.task.kind == "classifier" else request
+        input_ = version.task.logged_input(request, texts)
         topic = version.task.topic(request)
         self.recorder.log(LoggedPrediction(id_, self.task.name, version.version, input_, kept, now(), topic, user))
 
@@ -190,6 +190,6 @@ class Replica:
             "max_length": manifest.max_length,
             "labels": list(manifest.labels),
             "metrics": manifest.metrics,
-            "data": manifest.data,
+            "data": manifest.data.model_dump(),
             "created": manifest.created,
         }

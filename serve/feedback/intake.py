@@ -9,7 +9,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from models.data.interactions import EVENTS
 from models.feedback.pii import redact
 from models.feedback.store import made_at
 from models.feedback.types import NewFeedback, Receipt
@@ -136,22 +135,8 @@ class FeedbackDesk:
             )
         if item.label is not None and item.label not in labels and _is_personal(item.label):
             return InvalidRequest("label: this holds personal data")
-        if self._task.kind == "ranker":
-            if item.id is None or item.item_id is None or item.event is None:
-                return InvalidRequest("body: a correction of a ranking needs 'id', 'item_id' and 'event'")
-            if item.event not in EVENTS:
-                return InvalidRequest(f"event: {item.event!r} is not one of {', '.join(sorted(EVENTS))}")
-            return None if item.label is None else InvalidRequest("label: a ranking has none; give an 'event'")
-        if item.label is None:
-            return InvalidRequest("label: the right label is needed")
-        if item.item_id is not None or item.event is not None:
-            return InvalidRequest("item_id: only a ranking has items and events")
-        if item.label not in labels and not self._new_labels:
-            return InvalidRequest(
-                f"label: {self._task.name} has no label {item.label!r}, and takes no new ones "
-                f"(tasks.{self._task.name}.new_labels in flywheel.yaml)"
-            )
-        return None
+        error = self._task.correction_error(item, labels, new_labels=self._new_labels)
+        return None if error is None else InvalidRequest(error)
 
     def _result(self, item: Feedback, receipt: Receipt) -> dict[str, Any]:
         refused = self._refused(item, receipt)
@@ -163,8 +148,7 @@ class FeedbackDesk:
         if receipt.outcome == "stale_id":
             return Gone(f"prediction {item.id!r} is older than {self._keep_days:g} days and was deleted; send the text")
         if receipt.outcome == "needs_index":
-            where = "item_id" if self._task.kind == "ranker" else "index"
-            return InvalidRequest(f"{where}: which of the prediction's {'items' if where == 'item_id' else 'texts'}?")
+            return InvalidRequest(f"{self._task.part_field}: which of the prediction's {self._task.part_name}?")
         return None
 
 

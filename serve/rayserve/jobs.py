@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from export.machine import usable_cores
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
 from models.retraining.plan import Plan, Result
@@ -52,7 +53,7 @@ class RayWorkers:
 _OF_A_RUN: dict[str, Any] = {
     "num_cpus": 0, "max_calls": 1, "max_retries": 0,
     "runtime_env": {
-        "env_vars": {"PYTHONPATH": os.pathsep.join(full_path()), "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+        "env_vars": {"PYTHONPATH": os.pathsep.join(full_path()), "OMP_NUM_THREADS": str(usable_cores())}
     },
 }  # fmt: skip
 
@@ -66,7 +67,7 @@ def _retrain(config: Config, plan: Plan) -> Result:
 
 @ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
 def _test_drift(config: Config, task: str) -> str:
-    from models.evaluation.drift import drift_of_confidence, drift_of_inputs
+    from models.evaluation.drift import drift_of_confidence, drift_of_lengths
 
     os.nice(_NICE)
     store = Store.open(config.feedback.store_url(config.home))
@@ -74,7 +75,7 @@ def _test_drift(config: Config, task: str) -> str:
     rows = sorted(store.predictions.latest(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
     lengths = [len(text) for row in rows for text in row.input]
     scores = [answer["score"] for row in rows for answer in row.output]
-    for test, values in ((drift_of_inputs, lengths), (drift_of_confidence, scores)):
+    for test, values in ((drift_of_lengths, lengths), (drift_of_confidence, scores)):
         if len(values) >= 2 * _DRIFT_WINDOW:
             found = test(values[:_DRIFT_WINDOW], values[-_DRIFT_WINDOW:])
             if found.drifted:

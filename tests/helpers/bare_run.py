@@ -1,4 +1,4 @@
-"""A retraining without its training: real store, real MLflow and real versions, and a learner that learns nothing."""
+"""A retraining without its training: real store, real MLflow and real versions, and a family that trains nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any
 
 import orjson
 
-from export.bundle import FORMAT, MANIFEST, Manifest
+from export.bundle import FORMAT, MANIFEST, Lineage, Manifest
 from models.curation.pipeline import RANKING_STEPS, Context, Curated, Rules, curate
+from models.data.dataset import Example
 from models.evaluation.checks import Check
-from models.evaluation.gate import Verdict
+from models.evaluation.gate import GateResult
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback, Sample
-from models.retraining.families import TextLearner
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
-from models.training.candidate import Candidate
+from models.training.candidate import Candidate, Job
+from models.training.families.base import Champion
+from models.training.families.classifier import ClassifierFamily
 
 
 @dataclass
@@ -28,7 +30,8 @@ class Run:
 
     home: Path
     store: Store
-    champion: str = ""
+    champion: str | None = None
+    """that the last candidate continued from"""
     accepted: bool = True
     during: Callable[[], object] = lambda: None
     """what happens while the candidate is built"""
@@ -58,32 +61,37 @@ class Run:
     def states(self) -> dict[str, int]:
         return {state: count for state, count in self.store.feedback.counts("intent").items() if count}
 
-    # The three steps of models.retraining.families.Learner
+    # What models.retraining.run asks of a models.training.families.base.ModelFamily, and of models.training.pipeline
 
-    def curate(self, samples: Sequence[Sample]) -> Curated:
+    def curate(self, champion: Champion, samples: Sequence[Sample], *_: object, **__: object) -> Curated:
         context = Context(labels=frozenset({"refund"}), training=(), holdout=(), embed=NotImplemented, redact=str)
         return curate(samples, context, Rules(), RANKING_STEPS[:1])
 
-    def replayed(self) -> list[Sample]:
-        return TextLearner(Plan("intent"), self.home, self.champion, self.store).replayed()
+    def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
+        return ClassifierFamily().replayed(champion, max_samples)
 
-    def build(self, learn: Sequence[Sample], report: Any) -> Candidate:
-        self.learned.append([sample.text for sample in learn])
+    def continued(self, champion: Champion, learn: Sequence[Sample], *_: object) -> Job:
+        samples = tuple(Example(sample.text, sample.label) for sample in learn)
+        return Job("intent", parent=champion.version, samples=samples)
+
+    def build_candidate(self, job: Job, home: Path, report: Any) -> Candidate:
+        self.champion = job.parent
+        self.learned.append([example.text for example in job.samples])
         self.during()
         folder = self.home / "work" / "candidate"
         (folder / "checkpoint").mkdir(parents=True)
-        bundle(folder / "bundle", self.champion)
-        lineage = {"name": "own", "fingerprint": "0", "parent": self.champion}
+        bundle(folder / "bundle", job.parent)
+        lineage = Lineage(name="own", fingerprint="0", parent=job.parent)
         return Candidate("intent", folder / "bundle", {}, {}, [], lineage, None)
 
-    def judge(self, candidate: Candidate, learned: Sequence[Sample], judge: Sequence[Sample]) -> Verdict:
-        return Verdict((Check("holdout accuracy", self.accepted, "It was looked at."),))
+    def gate(self, *_: object) -> GateResult:
+        return GateResult((Check("holdout accuracy", self.accepted, "It was looked at."),))
 
 
 def bundle(path: Path, parent: str | None = None) -> None:
     """As much of a bundle as versions are told apart by."""
     path.mkdir(parents=True)
-    data = {"name": "own", "fingerprint": "0"} | ({"parent": parent} if parent else {})
+    data = Lineage(name="own", fingerprint="0", parent=parent)
     manifest = Manifest(
         format=FORMAT, task="intent", kind="classifier", labels=("refund",), max_length=32, precision="fp32",
         base_model="none", data=data, created="", files={},

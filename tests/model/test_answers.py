@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.bundle import Bundle
-from export.parity import BATCHES, run_in_random_batches, scores
+from export.bundle import Bundle, Kind
+from export.heads import head_of, softmax
+from export.parity import BATCHES, run_in_random_batches
 from export.session import OnnxSession
 from models.data.dataset import Dataset, load_dataset
-from models.data.interactions import load_behaviour
+from models.data.interactions import load_interactions
 from models.evaluation.metrics import classifier_metrics, ranker_metrics
-from models.tasks.base import TextRequest, all_tasks, get_task, softmax
+from models.tasks.base import TextRequest, all_tasks, get_task
 from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
 from models.tasks.ranker import HISTORY, Item, Ranker
 
@@ -34,7 +35,7 @@ def rows(session: OnnxSession) -> list[list[int]]:
     """Token ids of the task's holdout; a ranker has no labelled texts, so its catalogue."""
     manifest = session.bundle.manifest
     if manifest.kind == "ranker":
-        texts = [item.text for item in load_behaviour().items.values()]
+        texts = [item.text for item in load_interactions().items.values()]
     else:
         texts = [example.text for example in load_dataset(manifest.task).holdout]
     return [encoded.ids for encoded in session.encoder.encode(texts)]
@@ -45,14 +46,15 @@ def alone(session: OnnxSession, rows: list[list[int]]) -> Floats:
     return np.concatenate([session.run([row]) for row in rows])
 
 
-def assert_same_answers(one: Floats, other: Floats, kind: str) -> None:
+def assert_same_answers(one: Floats, other: Floats, kind: Kind) -> None:
     if kind == "classifier":
         assert (one.argmax(1) == other.argmax(1)).all()
     else:  # what a client sees of vectors is their cosines with other vectors
         fixed = np.random.default_rng(0).normal(size=(one.shape[1], 50))
         fixed /= np.linalg.norm(fixed, axis=0)
         one, other = one @ fixed, other @ fixed
-    np.testing.assert_allclose(scores(one, kind), scores(other, kind), rtol=0, atol=1e-3)
+    seen = head_of(kind).scores
+    np.testing.assert_allclose(seen(one), seen(other), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -74,12 +76,13 @@ def test_a_text_answers_the_same_beside_the_longest(session: OnnxSession, rows: 
 def test_the_manifest_records_parity_for_every_shape(session: OnnxSession) -> None:
     parity = session.bundle.manifest.parity
     lengths = (1, 2, session.bundle.manifest.max_length)
-    shapes = parity["max_difference_by_shape"]
+    shapes = parity.max_difference_by_shape or {}
     assert set(shapes) == {f"{batch}x{length}" for batch in BATCHES for length in lengths}
     assert BATCHES == (1, 64)
-    assert all(math.isfinite(value) for value in (*shapes.values(), parity["max_difference"]))
-    assert parity["max_batch_difference"] <= 1e-3
-    assert parity["texts"] > 0
+    assert None not in (parity.texts, parity.max_difference, parity.max_batch_difference)
+    assert all(math.isfinite(value) for value in (*shapes.values(), parity.max_difference))
+    assert parity.max_batch_difference <= 1e-3
+    assert parity.texts > 0
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -108,17 +111,17 @@ def test_the_holdout_metrics_of_a_classifier_are_reproduced(task: str, bundle_of
 def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_of: Callable[[str], Path]) -> None:
     """Evaluated impression by impression with the ranker of the bundle, as a server scores."""
     bundle = Bundle.open(bundle_of("recommendation"))
-    behaviour = load_behaviour()
+    interactions = load_interactions()
     ranker = Ranker.from_asset(bundle.asset("ranker"))
-    output = OnnxSession(bundle, providers="cpu").predict([item.text for item in behaviour.items.values()])
-    vector_of = dict(zip(behaviour.items, output, strict=True))
+    output = OnnxSession(bundle, providers="cpu").predict([item.text for item in interactions.items.values()])
+    vector_of = dict(zip(interactions.items, output, strict=True))
     users: list[str] = []
     chosen: list[int] = []
     predicted: list[float] = []
-    for user, impressions in behaviour.by_user().items():
+    for user, impressions in interactions.by_user().items():
         history: list[Item] = []
         for impression in impressions:
-            item = Item(impression.item, behaviour.items[impression.item].numbers)
+            item = Item(impression.item, interactions.items[impression.item].numbers)
             if impression.holdout:
                 newest = history[-HISTORY:]
                 vectors = [vector_of[str(past.id)] for past in newest]
@@ -132,7 +135,7 @@ def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_
         {name: metrics[name] for name in ("auc", "user_auc")}, abs=2e-3
     )
     assert metrics["auc"] > metrics["popularity_auc"]
-    assert bundle.manifest.data == behaviour.lineage()
+    assert bundle.manifest.data == interactions.lineage()
 
 
 def served_labels(task: str, bundle: Bundle, texts: Sequence[str], output: Floats) -> list[str]:

@@ -59,9 +59,9 @@ def test_the_holdout_is_the_parent_s_and_the_lineage_says_from_what(candidate: C
     assert candidate.confusion[1] == [example.label for example in dataset.holdout]
     data = Bundle.open(candidate.bundle).manifest.data
     assert data == candidate.lineage
-    assert {key: data[key] for key in dataset.lineage()} == dataset.lineage()
-    assert (data["parent"], data["samples"], data["learned_samples"]) == ("1", 27, 0)
-    assert data["replayed"] == len(dataset.train)
+    assert dataset.lineage().model_dump().items() <= data.model_dump().items()
+    assert (data.parent, data.samples, data.learned_samples) == ("1", 27, 0)
+    assert data.replayed == len(dataset.train)
 
 
 def test_no_correction_is_in_what_is_kept_or_shown(candidate: Candidate) -> None:
@@ -84,7 +84,7 @@ def test_a_third_generation_replays_what_the_second_learned(parent: Path, candid
     job = Job("intent", parent="2", samples=sports, learned=CORRECTIONS, recipe=(("epochs", 2),))
     third = build_candidate(job, home, quiet)
     assert Bundle.open(third.bundle).manifest.labels == ("astronomy", "cooking", "gardening", "sports")
-    assert (third.lineage["parent"], third.lineage["samples"], third.lineage["learned_samples"]) == ("2", 3, 30)
+    assert (third.lineage.parent, third.lineage.samples, third.lineage.learned_samples) == ("2", 3, 30)
     cooking = [example.text for example in CORRECTIONS]
     assert predicted(third.bundle, cooking).count("cooking") >= 28
 
@@ -103,10 +103,10 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
     import torch
 
     from export.checkpoint import checkpoint_labels, load_checkpoint
+    from export.pooling import pad_rows
     from models.training.config import CONTINUED
     from models.training.distributed import finetune_on_workers
-    from models.training.pooling import pad_rows
-    from models.training.training_set import Lesson
+    from models.training.training_set import TrainingSet
 
     steps = tmp_path / "steps"
 
@@ -116,11 +116,11 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
 
     corpus, start = load_dataset("intent", parent / "own.csv"), parent / "checkpoints" / "intent" / "1"
     recipe = replace(CONTINUED, epochs=3, learning_rate=5e-4, blend=1.0)
-    lesson = Lesson.of_corrections(corpus, "1", corpus.labels, CORRECTIONS, (), recipe)
-    losses = finetune_on_workers(2, lesson, recipe, tmp_path / "out", report, start)
+    training_set = TrainingSet.of_corrections(corpus, "1", corpus.labels, CORRECTIONS, (), recipe)
+    losses = finetune_on_workers(2, training_set, recipe, tmp_path / "out", report, start)
     told = [line.split() for line in steps.read_text().splitlines()]
     done, total = next((int(done), int(total)) for stage, done, total in reversed(told) if stage == "training")
-    assert done == total == 3 * math.ceil(len(lesson.examples) / recipe.batch)  # each took half of every batch
+    assert done == total == 3 * math.ceil(len(training_set.examples) / recipe.batch)  # each took half of every batch
     assert losses
     model, tokenizer = load_checkpoint(tmp_path / "out", normalize=False)
     with torch.no_grad():
@@ -135,9 +135,9 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
     import torch
 
     from export.checkpoint import load_checkpoint
+    from export.pooling import pad_rows
     from models.training.config import Recipe
     from models.training.finetune import resume
-    from models.training.pooling import pad_rows
 
     start = parent / "checkpoints" / "intent" / "1"
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -156,9 +156,9 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
     import torch
 
     from export.checkpoint import load_checkpoint
+    from export.pooling import pad_rows
     from models.training.config import Recipe
-    from models.training.finetune import blend, merge_adapters, resume
-    from models.training.pooling import pad_rows
+    from models.training.finetune import interpolate_weights, merge_adapters, resume
 
     start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
     model, tokenizer = load_checkpoint(start, normalize=False)
@@ -173,7 +173,7 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
         trained = moved.eval()(*inputs)[:, [1, 3]]
         before = model.eval()(*inputs)
         assert not torch.allclose(trained, before, atol=1e-3)
-        blend(moved, labels, start, 0.0)
+        interpolate_weights(moved, labels, start, 0.0)
         torch.testing.assert_close(moved(*inputs)[:, [1, 3]], before)
         torch.testing.assert_close(moved.head.weight[[0, 2]], learned)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.data.dataset import load_dataset, read_rows
-from models.evaluation.drift import drift_of_inputs
+from models.evaluation.drift import drift_of_lengths
 from tests.helpers.command import ROOT
 from tests.helpers.embedding import latent
 
@@ -24,9 +24,9 @@ def test_the_seed_corpora(random: np.random.Generator) -> None:
     random.shuffle(intent)
     embed = latent(intent[:2000])
     then = embed(intent[:2000])
-    assert not drift_of_inputs(then, embed(intent[2000:])).drifted
-    assert drift_of_inputs(then, embed(finance[:200])).drifted
-    assert drift_of_inputs(then, embed(intent[2000:2150] + finance[:150])).drifted
+    assert not drift_of_lengths(then, embed(intent[2000:])).drifted
+    assert drift_of_lengths(then, embed(finance[:200])).drifted
+    assert drift_of_lengths(then, embed(intent[2000:2150] + finance[:150])).drifted
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs Banking77 and the Financial PhraseBank at ../shared/data")
@@ -41,8 +41,8 @@ def test_real_texts(random: np.random.Generator) -> None:
     banking, later = texts("banking77/train.csv", 600), texts("banking77/test.csv", 300)
     news = texts("financial_phrasebank/train.csv", 300)
     then = encode(banking)
-    assert not drift_of_inputs(then, encode(later)).drifted
-    assert drift_of_inputs(then, encode(news)).drifted
+    assert not drift_of_lengths(then, encode(later)).drifted
+    assert drift_of_lengths(then, encode(news)).drifted
     lengths = [len(text) for text in banking]
-    assert not drift_of_inputs(lengths, [len(text) for text in later]).drifted
-    assert drift_of_inputs(lengths, [len(text) for text in news]).drifted
+    assert not drift_of_lengths(lengths, [len(text) for text in later]).drifted
+    assert drift_of_lengths(lengths, [len(text) for text in news]).drifted

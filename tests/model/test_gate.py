@@ -15,9 +15,9 @@ from onnx import numpy_helper
 
 from export.bundle import MODEL, Bundle, write_bundle
 from models.data.dataset import load_dataset
-from models.data.interactions import load_behaviour
-from models.evaluation.gate import Verdict, gate_classifier, gate_ranker
-from models.evaluation.report import DATA, PAGE, write_verdict
+from models.data.interactions import load_interactions
+from models.evaluation.gate import GateResult, gate_classifier, gate_ranker
+from models.evaluation.report import DATA, PAGE, write_report
 from models.feedback.types import Sample
 from models.tasks.thresholds import Thresholds
 from tests.helpers.gate_page import Page
@@ -25,7 +25,7 @@ from tests.helpers.gate_page import Page
 SECRET = "my iban is DE89370400440532013000"
 
 
-def names(verdict: Verdict) -> set[str]:
+def names(verdict: GateResult) -> set[str]:
     return {check.name for check in verdict.failed}
 
 
@@ -50,7 +50,7 @@ def samples(texts: list[tuple[str, str]]) -> list[Sample]:
     return [Sample(900 + i, "intent", t, label, "desk", datetime.now(UTC)) for i, (t, label) in enumerate(texts)]
 
 
-def gate(champion: Path, candidate: Path, feedback: list[Sample] | None = None) -> Verdict:
+def gate(champion: Path, candidate: Path, feedback: list[Sample] | None = None) -> GateResult:
     return gate_classifier(champion, candidate, load_dataset("intent").holdout[::3], feedback or [], ANY_SPEED)
 
 
@@ -91,15 +91,15 @@ def test_bundles_that_cannot_be_tried_are_refused(bundle_of: Callable[[str], Pat
     assert "shape" in gate(champion, fewer).sentence
     unmeasured = rewritten(champion, tmp_path / "unmeasured", parity={})
     assert "parity" in gate(champion, unmeasured).sentence
-    moved = rewritten(champion, tmp_path / "moved", parity={**opened.manifest.parity, "labels_moved": 0.2})
+    moved = rewritten(champion, tmp_path / "moved", parity={**opened.manifest.parity.model_dump(), "labels_moved": 0.2})
     assert "20.0%" in gate(champion, moved).sentence
     assert not gate_classifier(champion, champion, [], [], ANY_SPEED).accepted
 
 
 def test_a_ranker_bundle(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:
     champion = bundle_of("recommendation")
-    behaviour = load_behaviour()
-    verdict = gate_ranker(champion, champion, behaviour, ANY_SPEED)
+    interactions = load_interactions()
+    verdict = gate_ranker(champion, champion, interactions, ANY_SPEED)
     assert verdict.accepted, verdict.sentence
     recorded = Bundle.open(champion).manifest.metrics
     assert f"{recorded['auc']:.4f}" in verdict.sentence  # scored as training scored it
@@ -107,14 +107,14 @@ def test_a_ranker_bundle(bundle_of: Callable[[str], Path], tmp_path: Path) -> No
     opened = Bundle.open(champion)
     kept = opened.manifest.model_dump(exclude={"files", "format"})
     write_bundle(bare, model=opened.model_path, tokenizer=opened.tokenizer_path, fields=kept, assets={})
-    assert "ranker.json" in gate_ranker(champion, bare, behaviour, ANY_SPEED).sentence
+    assert "ranker.json" in gate_ranker(champion, bare, interactions, ANY_SPEED).sentence
 
 
 def test_the_page_shows_what_changed_and_nothing_it_must_not(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:
     champion = bundle_of("intent")
     tilted = rewritten(champion, tmp_path / "tilted", lambda bias: bias + 4.0 * np.arange(len(bias)) % 9)
     told = samples([(SECRET, "complaint")] * 30)
-    page = write_verdict(gate(champion, tilted, told), tmp_path / "page", title="intent 2", facts={"data": "seed"})
+    page = write_report(gate(champion, tilted, told), tmp_path / "page", title="intent 2", facts={"data": "seed"})
     assert page == tmp_path / "page" / PAGE
     shown = Page(page)
     assert "Refused" in shown.text

@@ -13,7 +13,7 @@ import pytest
 from export.bundle import Bundle
 from export.session import OnnxSession
 from models.data.dataset import SEED
-from models.data.interactions import load_behaviour
+from models.data.interactions import load_interactions
 from models.feedback.store import Store
 from models.feedback.types import LoggedPrediction, NewFeedback
 from models.releases.release import read_release
@@ -79,6 +79,6 @@ def test_what_users_chose_is_ranked_higher_by_the_next_version(shop: tuple[Path,
     assert counts["waiting"] == result.left >= 20  # these judged, and are learned in the next run
     data = Bundle.open(home / "bundles" / "recommendation" / str(result.version)).manifest.data
     assert (data["parent"], data["samples"]) == ("1", counts["used"])
-    assert data["fingerprint"] == load_behaviour().fingerprint
+    assert data["fingerprint"] == load_interactions().fingerprint
     erased = store.privacy.erase("hash0")
     assert erased.versions == {"recommendation": [result.version]}

@@ -167,7 +167,7 @@ def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner:
 
 def test_too_few_corrections_are_left_in_the_queue(learner: tuple[Path, Store]) -> None:
     home, store = learner
-    result = run(home, store, least=1000)
+    result = run(home, store, min_samples=1000)
     assert result.outcome == "too_few"
     counts = store.feedback.counts("intent")
     assert counts["waiting"] >= 20

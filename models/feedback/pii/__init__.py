@@ -8,10 +8,9 @@ Every pattern takes time linear in the text: no repetition within a repetition o
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from models.feedback.pii.found import KINDS, Found, Kind
 from models.feedback.pii.ids import lettered_ids, numeric_ids
@@ -21,7 +20,7 @@ from models.feedback.pii.numbers import accounts, addresses, cards, ibans, runs
 from models.feedback.pii.people import may_have_names, names
 from models.feedback.pii.telephone import phones
 
-__all__ = ["KINDS", "Found", "Kind", "count", "find", "prepare", "redact", "redact_json"]
+__all__ = ["KINDS", "Found", "Kind", "find", "prepare", "redact", "redact_json"]
 
 _PASSES = 6
 _DEEPEST = 100
@@ -37,7 +36,6 @@ _LETTERED = re.compile(
 )
 _LONG_WORD = re.compile(r"(?:0x|bc1|1|3)\w{20}")
 _BRACKET = re.compile(r"[(\[{<]")
-_PLACEHOLDER = re.compile(r"\[(" + "|".join(KINDS) + r")\]")
 _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 
 
@@ -80,11 +78,6 @@ def _find(text: str) -> list[Found]:
     if index is None:
         return found
     return [Found(one.kind, index[one.start], index[one.end - 1] + 1) for one in found]
-
-
-def count(text: str) -> Counter[Kind]:
-    """How many placeholders of each kind a redacted text has."""
-    return Counter(cast(Kind, match[1]) for match in _PLACEHOLDER.finditer(text)) if "[" in text else Counter()
 
 
 def redact_json(value: Any, longest: int | None = None) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from models.feedback.types import NewFeedback, Outcome
+from models.text import same_text_key
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -71,7 +71,16 @@ def key_of(item: NewFeedback, joined: Joined) -> bytes:
         with suppress(ValueError):
             time = _time_of(item.prediction_id)
     else:
-        parts = ("text", item.task, _normal(joined.text), item.label, item.source, item.user, item.item_id, item.event)
+        parts = (
+            "text",
+            item.task,
+            same_text_key(joined.text),
+            item.label,
+            item.source,
+            item.user,
+            item.item_id,
+            item.event,
+        )
     return time + hashlib.sha256(ascii(parts).encode()).digest()
 
 
@@ -80,11 +89,6 @@ def _time_of(prediction_id: str) -> bytes:
     if len(time) != 6:
         raise ValueError("shorter than a time")
     return time
-
-
-def _normal(text: str) -> str:
-    """Texts that a reader takes for the same one: case, width and white space do not matter."""
-    return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
 
 
 def _text_of(item: NewFeedback, prediction: Logged) -> Joined | Outcome:

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.curation.pipeline import Context, Curated, Rules, curate
-from models.curation.quotas import shares
+from models.curation.quotas import quotas
 from models.curation.similarity import Index, differ_by_typos, fingerprints, words
 from models.curation.types import Embed, Group
 from models.data.dataset import Example, load_dataset
@@ -174,7 +174,7 @@ def test_nothing_that_resembles_the_holdout_is_learned() -> None:
 
 
 def capped(rows: list[Sample], rules: Rules) -> dict[str, int]:
-    left = shares([Group(sample) for sample in rows], context(), rules).kept
+    left = quotas([Group(sample) for sample in rows], context(), rules).kept
     sources = [group.lead.source for group in left]
     return {source: sources.count(source) for source in sorted(set(sources))}
 
@@ -202,16 +202,16 @@ def test_a_source_gives_at_most_its_share(rules: Rules, expected: dict[str, int]
 
 def test_a_small_queue_of_one_source_is_learned_from_and_a_large_one_waits() -> None:
     assert capped(many("app", 100, 1), Rules()) == {"app": 100}
-    over = shares([Group(sample) for sample in many("app", 1100, 1)], context(), Rules())
+    over = quotas([Group(sample) for sample in many("app", 1100, 1)], context(), Rules())
     assert len(over.kept) == 1000
-    assert {fate.state for fate in over.gone} == {"deferred"}
+    assert {decision.state for decision in over.gone} == {"deferred"}
     assert {group.lead.label for group in over.kept} == {"a", "b"}
-    assert min(fate.sample for fate in over.gone) > 1000, "the oldest go first"
+    assert min(decision.sample for decision in over.gone) > 1000, "the oldest go first"
 
 
 def test_a_user_gives_at_most_his_share() -> None:
     rows = many("app", 100, 1, "u1") + many("app", 100, 200)
-    left = shares([Group(sample) for sample in rows], context(), Rules(allowance_of_a_user=5)).kept
+    left = quotas([Group(sample) for sample in rows], context(), Rules(allowance_of_a_user=5)).kept
     assert sum(group.lead.user == "u1" for group in left) == 11, "a tenth of what stays"
 
 
@@ -254,7 +254,7 @@ def test_the_index_finds_what_comparing_all_finds() -> None:
     missed = found = 0
     for text, fingerprint in zip(changed, fingerprints(changed), strict=True):
         truth = {at for at, key in enumerate(keys) if fuzz.ratio(key, " ".join(sorted(text))) >= 90}
-        got = set(index.like(fingerprint))
+        got = set(index.similar(fingerprint))
         assert got <= truth
         found += bool(got)
         missed += bool(truth) and not got

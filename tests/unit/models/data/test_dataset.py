@@ -124,7 +124,7 @@ def test_an_explicit_split_is_kept(tmp_path: Path) -> None:
     assert dataset.train == [("hi there", "greet"), ("bye", "leave")]
     assert dataset.holdout == [("hello you", "greet")]
     assert dataset.labels == ["greet", "leave"]
-    assert dataset.lineage() == {
+    assert dataset.lineage().model_dump() == {
         "name": "data", "train_rows": 2, "holdout_rows": 1, "fingerprint": dataset.fingerprint
     }  # fmt: skip
 

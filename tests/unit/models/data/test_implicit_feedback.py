@@ -1,4 +1,4 @@
-"""What users do with rankings becomes behaviour."""
+"""What users do with rankings becomes interactions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from models.data.dataset import DatasetError, corpus_file
+from export.bundle import Lineage
+from models.data.dataset import DatasetError
 from models.data.implicit_feedback import unusable, with_rankings
-from models.data.interactions import Behaviour, keep_behaviour, load_behaviour, load_kept_behaviour
+from models.data.interactions import Interactions, load_interactions, load_kept_interactions, save_interactions
 from models.feedback.types import Sample
+from models.home import corpus_file
 from models.retraining.run import _split
 from models.training.fit_ranker import phases, tower_matrices
 
@@ -34,11 +36,11 @@ def event(
     return Sample(number, "recommendation", f"item {item}", what, "shop", at, None, answer, "1", extra=extra)
 
 
-EMPTY = Behaviour("file", [], {}, [], "0" * 64)
+EMPTY = Interactions("file", [], {}, [], "0" * 64)
 
 
-def seen(behaviour: Behaviour) -> list[tuple[str, bool]]:
-    return [(impression.item, impression.chosen) for impression in behaviour.impressions if not impression.before]
+def seen(interactions: Interactions) -> list[tuple[str, bool]]:
+    return [(impression.item, impression.chosen) for impression in interactions.impressions if not impression.before]
 
 
 def test_seen_is_what_stood_above_the_last_click_and_one_below() -> None:
@@ -54,47 +56,47 @@ def test_what_was_only_viewed_was_seen_and_not_chosen() -> None:
 
 def test_each_answer_is_read_by_itself_in_order_of_time() -> None:
     later, earlier = event("a", answer="1", minute=5), event("b", answer="2", ranked="bc")
-    behaviour = with_rankings(EMPTY, [], [later, earlier])
-    assert seen(behaviour) == [("c", False), ("b", True), ("b", False), ("a", True)]
-    assert {impression.user for impression in behaviour.impressions} == {"ann"}
+    interactions = with_rankings(EMPTY, [], [later, earlier])
+    assert seen(interactions) == [("c", False), ("b", True), ("b", False), ("a", True)]
+    assert {impression.user for impression in interactions.impressions} == {"ann"}
 
 
 def test_who_is_not_named_is_somebody_else_in_each_answer() -> None:
-    behaviour = with_rankings(EMPTY, [], [event("a", answer="1", user=None), event("a", answer="2", user=None)])
-    assert {impression.user for impression in behaviour.impressions} == {"1", "2"}
+    interactions = with_rankings(EMPTY, [], [event("a", answer="1", user=None), event("a", answer="2", user=None)])
+    assert {impression.user for impression in interactions.impressions} == {"1", "2"}
 
 
 def test_history_tells_who_the_user_is_once_and_is_not_a_choice_that_is_learned() -> None:
     history = ["a kettle", {"id": "f", "text": "item f", "features": {}}, {"text": "a spoon"}]
     first, again = event("b", history=history), event("c", answer="2", history=[*history, "a bowl"], minute=1)
-    behaviour = with_rankings(EMPTY, [], [first, again])
-    before = [impression for impression in behaviour.impressions if impression.before]
+    interactions = with_rankings(EMPTY, [], [first, again])
+    before = [impression for impression in interactions.impressions if impression.before]
     assert [impression.item for impression in before] == ["a kettle", "f", "a spoon", "a bowl"]
     assert all(impression.chosen for impression in before)
-    assert phases(behaviour.impressions).count("before") == 4
-    assert behaviour.lineage()["train_rows"] == len(behaviour.impressions) - 4
-    assert behaviour.items["a kettle"].text == "a kettle"
-    assert behaviour.items["b"].numbers == {"price": 2.0}
+    assert phases(interactions.impressions).count("before") == 4
+    assert interactions.lineage().train_rows == len(interactions.impressions) - 4
+    assert interactions.items["a kettle"].text == "a kettle"
+    assert interactions.items["b"].numbers == {"price": 2.0}
 
 
 def test_what_a_user_had_chosen_is_in_the_tower_s_choices_and_not_in_what_was_shown() -> None:
     events = [event("b", answer=str(n), history=["a kettle"], minute=n) for n in range(6)]
-    behaviour = with_rankings(EMPTY, [], events)
-    shown, chosen = tower_matrices(behaviour)
-    kettle = list(behaviour.items).index("a kettle")
+    interactions = with_rankings(EMPTY, [], events)
+    shown, chosen = tower_matrices(interactions)
+    kettle = list(interactions.items).index("a kettle")
     assert (shown[0, kettle], chosen[0, kettle]) == (0.0, 1.0)
     assert shown.sum() > 0
 
 
 def test_held_out_are_those_that_judge() -> None:
-    behaviour = with_rankings(EMPTY, [event("a", answer="1")], [event("b", answer="2")], [event("c", answer="3")])
-    assert sum(impression.holdout for impression in behaviour.impressions) == 4
-    assert behaviour.added["samples"] == behaviour.added["learned_samples"] == 1
+    interactions = with_rankings(EMPTY, [event("a", answer="1")], [event("b", answer="2")], [event("c", answer="3")])
+    assert sum(impression.holdout for impression in interactions.impressions) == 4
+    assert interactions.added["samples"] == interactions.added["learned_samples"] == 1
 
 
 def test_an_answer_that_was_learned_from_does_not_judge() -> None:
-    behaviour = with_rankings(EMPTY, [event("a", answer="1")], [], [event("b", answer="1"), event("b", answer="2")])
-    assert [impression.holdout for impression in behaviour.impressions].count(True) == 3
+    interactions = with_rankings(EMPTY, [event("a", answer="1")], [], [event("b", answer="1"), event("b", answer="2")])
+    assert [impression.holdout for impression in interactions.impressions].count(True) == 3
 
 
 def test_what_was_told_of_one_answer_is_not_divided() -> None:
@@ -113,15 +115,15 @@ def test_a_ranking_that_the_log_no_longer_has_says_nothing() -> None:
     assert with_rankings(EMPTY, [gone], [gone, event("f")]).impressions == []
 
 
-def test_behaviour_is_kept_as_it_was_read(tmp_path: Path) -> None:
-    seed = load_behaviour()
-    kept = corpus_file(tmp_path, "recommendation", seed.lineage())
-    assert load_kept_behaviour(tmp_path, "recommendation", seed.lineage()) == seed  # we ship it
+def test_interactions_are_kept_as_they_were_read(tmp_path: Path) -> None:
+    seed = load_interactions()
+    kept = corpus_file(tmp_path, "recommendation", seed.fingerprint)
+    assert load_kept_interactions(tmp_path, "recommendation", seed.lineage()) == seed  # we ship it
     kept.parent.mkdir(parents=True)
-    keep_behaviour(None, kept)
-    assert load_kept_behaviour(tmp_path, "recommendation", seed.lineage()) == seed
+    save_interactions(None, kept)
+    assert load_kept_interactions(tmp_path, "recommendation", seed.lineage()) == seed
     kept.write_bytes(kept.read_bytes().replace(b"u001", b"u002", 1))
     with pytest.raises(DatasetError, match="is damaged"):
-        load_kept_behaviour(tmp_path, "recommendation", seed.lineage())
+        load_kept_interactions(tmp_path, "recommendation", seed.lineage())
     with pytest.raises(DatasetError, match="flywheel train recommendation --data"):
-        load_kept_behaviour(tmp_path, "recommendation", {"name": "lost", "fingerprint": "1" * 64})
+        load_kept_interactions(tmp_path, "recommendation", Lineage(name="lost", fingerprint="1" * 64))

@@ -1,4 +1,4 @@
-"""Behaviour files: what is refused and where, what is held out, and that nobody's future is in a history."""
+"""Interactions files: what is refused and where, what is held out, and that nobody's future is in a history."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.data.dataset import DatasetError
-from models.data.interactions import Behaviour, load_behaviour
+from models.data.interactions import Interactions, load_interactions
 from models.training.fit_ranker import phases, tower_matrices
 
 HEADER = "user_id,item_id,event,time,text"
@@ -26,13 +26,13 @@ def shop(users: int = 2, each: int = 10) -> list[Row]:
 
 
 def write(folder: Path, rows: list[Row], *lines: str, header: str = HEADER) -> Path:
-    file = folder / "behaviour.csv"
+    file = folder / "interactions.csv"
     file.write_text("\n".join([header, *map(",".join, rows), *lines]) + "\n")
     return file
 
 
-def load(folder: Path, rows: list[Row], *lines: str, header: str = HEADER) -> Behaviour:
-    return load_behaviour(write(folder, rows, *lines, header=header))
+def load(folder: Path, rows: list[Row], *lines: str, header: str = HEADER) -> Interactions:
+    return load_interactions(write(folder, rows, *lines, header=header))
 
 
 LINES = {
@@ -54,7 +54,7 @@ LINES = {
 def test_a_bad_line_is_named(row: str, sentence: str, tmp_path: Path) -> None:
     file = write(tmp_path, shop(), row)
     with pytest.raises(DatasetError) as caught:
-        load_behaviour(file)
+        load_interactions(file)
     assert str(caught.value).startswith(f"{file}, line 22: ")
     assert sentence in str(caught.value)
 
@@ -88,26 +88,26 @@ def test_the_holdout_needs_both_outcomes_too(tmp_path: Path) -> None:
 
 
 def test_the_newest_fifth_of_each_user_is_held_out(tmp_path: Path) -> None:
-    behaviour = load(tmp_path, list(reversed(shop(users=3, each=10))))
-    for impressions in behaviour.by_user().values():
+    interactions = load(tmp_path, list(reversed(shop(users=3, each=10))))
+    for impressions in interactions.by_user().values():
         assert [impression.time for impression in impressions] == list(range(10))
         assert [impression.holdout for impression in impressions] == [False] * 8 + [True] * 2
-    lineage = behaviour.lineage()
-    assert (lineage["train_rows"], lineage["holdout_rows"], lineage["items"]) == (24, 6, 10)
+    lineage = interactions.lineage()
+    assert (lineage.train_rows, lineage.holdout_rows, lineage.items) == (24, 6, 10)
 
 
 def test_an_explicit_split_is_kept(tmp_path: Path) -> None:
     rows = [",".join((*row, "holdout" if int(row[3]) < 2 else "train")) for row in shop()]
-    behaviour = load(tmp_path, [], *rows, header=HEADER + ",split")
-    assert {impression.time for impression in behaviour.impressions if impression.holdout} == {0.0, 1.0}
+    interactions = load(tmp_path, [], *rows, header=HEADER + ",split")
+    assert {impression.time for impression in interactions.impressions if impression.holdout} == {0.0, 1.0}
 
 
 def test_numbers_of_items_are_read_and_may_be_missing(tmp_path: Path) -> None:
     rows = [",".join((*row, "" if row[1] == "i3" else row[3], "5")) for row in shop()]
-    behaviour = load(tmp_path, [], *rows, header=HEADER + ",price,weight")
-    assert behaviour.numbers == ["price", "weight"]
-    assert behaviour.items["i2"].numbers == {"price": 2.0, "weight": 5.0}
-    assert behaviour.items["i3"].numbers == {"weight": 5.0}
+    interactions = load(tmp_path, [], *rows, header=HEADER + ",price,weight")
+    assert interactions.numbers == ["price", "weight"]
+    assert interactions.items["i2"].numbers == {"price": 2.0, "weight": 5.0}
+    assert interactions.items["i3"].numbers == {"weight": 5.0}
 
 
 @pytest.mark.parametrize("event", ["click", "buy", "like"])
@@ -125,39 +125,39 @@ def test_the_tower_learns_from_the_past_the_ranker_from_later_and_neither_from_t
 
 
 def test_the_tower_sees_what_each_user_was_shown_and_chose(tmp_path: Path) -> None:
-    behaviour = load(tmp_path, shop(users=3))
-    shown, chosen = tower_matrices(behaviour)
+    interactions = load(tmp_path, shop(users=3))
+    shown, chosen = tower_matrices(interactions)
     assert shown.shape == chosen.shape == (3, 10)
-    at = [list(behaviour.items).index(f"i{n}") for n in range(10)]
+    at = [list(interactions.items).index(f"i{n}") for n in range(10)]
     assert shown[:, at].tolist() == [[1.0] * 6 + [0.0] * 4] * 3
     assert chosen[:, at].tolist() == [[1.0, 0.0] * 3 + [0.0] * 4] * 3
 
 
 def test_the_seed_shop_s_histories_are_of_the_past() -> None:
-    behaviour = load_behaviour()
-    held_out = [impression for impression in behaviour.impressions if impression.holdout]
-    last_train = {i.user: i.time for i in behaviour.impressions if not i.holdout}
+    interactions = load_interactions()
+    held_out = [impression for impression in interactions.impressions if impression.holdout]
+    last_train = {i.user: i.time for i in interactions.impressions if not i.holdout}
     assert all(impression.time > last_train[impression.user] for impression in held_out)
-    assert behaviour.numbers == ["price"]
-    counts = Counter(phase for impressions in behaviour.by_user().values() for phase in phases(impressions))
+    assert interactions.numbers == ["price"]
+    counts = Counter(phase for impressions in interactions.by_user().values() for phase in phases(impressions))
     assert counts.keys() >= {"tower", "ranker", "holdout"}
     assert counts["holdout"] == len(held_out)
     assert min(counts.values()) > 1000
 
 
 def test_the_same_content_as_jsonl_is_the_same(tmp_path: Path) -> None:
-    file = tmp_path / "behaviour.jsonl"
+    file = tmp_path / "interactions.jsonl"
     names = HEADER.split(",")
     file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in shop()))
-    assert load_behaviour(file) == load(tmp_path, shop())
+    assert load_interactions(file) == load(tmp_path, shop())
 
 
 def test_jsonl_may_hold_numbers_where_numbers_are_meant(tmp_path: Path) -> None:
-    file = tmp_path / "behaviour.jsonl"
+    file = tmp_path / "interactions.jsonl"
     names = [*HEADER.split(","), "price"]
     rows = [(user, item, event, int(time), text, 9.5) for user, item, event, time, text in shop()]
     file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
-    assert load_behaviour(file).items["i0"].numbers == {"price": 9.5}
+    assert load_interactions(file).items["i0"].numbers == {"price": 9.5}
 
 
 def test_an_unknown_split_is_named(tmp_path: Path) -> None:

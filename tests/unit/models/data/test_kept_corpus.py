@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from models.data.dataset import DatasetError, Example, corpus_file, load_corpus, load_dataset, save_corpus
+from models.data.dataset import DatasetError, Example, load_corpus, load_dataset, save_corpus
+from models.home import corpus_file
 from tests.helpers.own_corpus import own_data
 
 
@@ -34,7 +35,7 @@ def test_a_corpus_that_is_nowhere_is_named_with_the_remedy(tmp_path: Path) -> No
 
 def test_a_corpus_that_was_changed_is_refused(tmp_path: Path) -> None:
     dataset = load_dataset("intent", own_data(tmp_path))
-    file = corpus_file(tmp_path, "intent", dataset.lineage())
+    file = corpus_file(tmp_path, "intent", dataset.fingerprint)
     file.parent.mkdir(parents=True)
     save_corpus(dataset._replace(train=dataset.train[1:]), file)
     with pytest.raises(DatasetError, match="is damaged"):

@@ -12,10 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from models.evaluation.checks import _auc, _gaps, _user_auc, calibration
 from models.evaluation.evaluate import Evaluation, RankerEvaluation
-from models.evaluation.gate import Verdict, judge, judge_ranker, refusal
+from models.evaluation.gate import GateResult, judge, judge_ranker, refusal
 from models.evaluation.metrics import calibration_error, ranker_metrics
-from models.evaluation.report import DATA, write_verdict
-from models.evaluation.significance import chance_of, least_difference, recall_chance
+from models.evaluation.report import DATA, write_report
 from models.tasks.thresholds import Thresholds
 from tests.helpers.gate_page import Page
 from tests.helpers.gate_power import synthetic
@@ -25,7 +24,7 @@ THRESHOLDS = Thresholds()
 HOSTILE = '<script>alert(1)</script>\u202e & "quoted" \'\x00'
 
 
-def names(verdict: Verdict) -> set[str]:
+def names(verdict: GateResult) -> set[str]:
     return {check.name for check in verdict.failed}
 
 
@@ -39,7 +38,7 @@ def evaluate(*wrong: int, texts: int = TEXTS, labels: int = LABELS, sharpen: flo
 CHAMPION = evaluate(*range(16))  # 96.3 %
 
 
-def against(candidate: Evaluation, champion: Evaluation = CHAMPION, **ratios: np.ndarray) -> Verdict:
+def against(candidate: Evaluation, champion: Evaluation = CHAMPION, **ratios: np.ndarray) -> GateResult:
     return judge({"holdout": champion}, {"holdout": candidate}, THRESHOLDS, **ratios)
 
 
@@ -152,7 +151,7 @@ def test_wrong_shapes_constant_answers_and_missing_labels_are_refused() -> None:
     assert not against(nothing, nothing).accepted
 
 
-def feedback(texts: int, champion_wrong: int, candidate_wrong: int, **candidate: Evaluation) -> Verdict:
+def feedback(texts: int, champion_wrong: int, candidate_wrong: int, **candidate: Evaluation) -> GateResult:
     wrong = range(texts - 1, texts - 1 - champion_wrong, -1)
     return judge(
         {"holdout": CHAMPION, "feedback": evaluate(*wrong, texts=texts)},
@@ -201,17 +200,17 @@ def test_a_new_label_counts_against_the_champion_that_lacks_it() -> None:
 
 
 def test_the_tests_against_figures_worked_out_by_hand() -> None:
-    assert chance_of(0, 0) == 1.0
-    assert chance_of(5, 0) == pytest.approx(1 / 32)
-    assert chance_of(3, 1) == pytest.approx(5 / 16)
-    assert recall_chance(0, 1, 8, 0.1) == pytest.approx(1 - 0.9**8)
-    assert recall_chance(2, 2, 8, 0.1) == 1.0
+    assert mcnemar_p_value(0, 0) == 1.0
+    assert mcnemar_p_value(5, 0) == pytest.approx(1 / 32)
+    assert mcnemar_p_value(3, 1) == pytest.approx(5 / 16)
+    assert recall_loss_p_value(0, 1, 8, 0.1) == pytest.approx(1 - 0.9**8)
+    assert recall_loss_p_value(2, 2, 8, 0.1) == 1.0
 
 
 @pytest.mark.parametrize(("wins", "losses", "total"), [(8, 9, 432), (3, 0, 40), (0, 5, 40), (60, 62, 3080), (0, 0, 30)])
 def test_the_bound_is_where_the_likelihood_says(wins: int, losses: int, total: int) -> None:
     """Tango's closed form against the score of a numerically maximized likelihood, at the bound it returns."""
-    bound = least_difference(wins, losses, total, 0.05)
+    bound = difference_lower_bound(wins, losses, total, 0.05)
 
     def surprise(lose: float) -> float:
         same = (total - wins - losses) * np.log(1 - 2 * lose - bound)
@@ -227,9 +226,9 @@ def test_the_bound_is_where_the_likelihood_says(wins: int, losses: int, total: i
 
 
 def test_ends_of_the_bound() -> None:
-    assert least_difference(0, 10, 10, 0.05) == -1.0
-    assert -1.0 <= least_difference(1, 0, 1, 0.05) <= 1.0
-    assert 0.98 < least_difference(432, 0, 432, 0.05) < 1.0
+    assert difference_lower_bound(0, 10, 10, 0.05) == -1.0
+    assert -1.0 <= difference_lower_bound(1, 0, 1, 0.05) <= 1.0
+    assert 0.98 < difference_lower_bound(432, 0, 432, 0.05) < 1.0
 
 
 # Rankers.
@@ -283,7 +282,7 @@ def test_the_page_escapes_hostile_texts_and_loads_nothing(tmp_path: Path) -> Non
     shown_as = tuple(HOSTILE * 20 for _ in range(200))
     before, after = Evaluation(labels, truth, right, shown_as), Evaluation(labels, truth, wrong, shown_as)
     verdict = against(after, before)
-    page = write_verdict(verdict, tmp_path, title=HOSTILE, facts={HOSTILE: HOSTILE})
+    page = write_report(verdict, tmp_path, title=HOSTILE, facts={HOSTILE: HOSTILE})
     shown = Page(page)
     assert HOSTILE in shown.text
     assert "onerror=alert(1)" in shown.text
@@ -302,8 +301,8 @@ def test_the_page_escapes_hostile_texts_and_loads_nothing(tmp_path: Path) -> Non
     ],
     ids=["refusal", "ranker", "same", "feedback"],
 )
-def test_every_kind_of_verdict_has_a_page(verdict: Verdict, tmp_path: Path) -> None:
-    page = write_verdict(verdict, tmp_path, title="intent")
+def test_every_kind_of_verdict_has_a_page(verdict: GateResult, tmp_path: Path) -> None:
+    page = write_report(verdict, tmp_path, title="intent")
     assert ("Accepted" if verdict.accepted else "Refused") in Page(page).text
     data = json.loads((tmp_path / DATA).read_text())
     assert [check["name"] for check in data["checks"]] == [check.name for check in verdict.reasons]

@@ -10,7 +10,7 @@ import pytest
 
 from models.feedback.store import Store
 from models.releases import audit_outbox
-from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release, release_path
+from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release, release_file
 from models.releases.rollout import Rollout
 
 
@@ -100,7 +100,7 @@ def test_a_move_that_cannot_be_made_changes_nothing(
 
 
 def test_a_promotion_mends_a_damaged_release(rollout: Rollout) -> None:
-    release_path(rollout.home, "intent").write_text("{")
+    release_file(rollout.home, "intent").write_text("{")
     assert rollout.promote("2", "mend").champion == "2"
 
 

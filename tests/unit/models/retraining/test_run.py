@@ -15,8 +15,8 @@ from models.feedback.store import Store, StoreUnavailable
 from models.releases.registry import Registry
 from models.releases.release import ancestry, local_versions, make_release, read_release, write_release
 from models.releases.rollout import Rollout
-from models.retraining.families import TextLearner
-from models.retraining.plan import Plan, Result
+from models.retraining.plan import Result
+from models.training.families.base import Champion
 from tests.helpers.bare_run import Run, bundle
 
 # MLflow reads its database with a loader that SQLAlchemy has deprecated.
@@ -38,11 +38,8 @@ def run(empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_release(tmp_path, make_release(tmp_path, "intent", "1"))
     made = Run(tmp_path, Store.open(f"sqlite:///{tmp_path / 'feedback.db'}"))
 
-    def learner_of(plan: Plan, home: Path, champion: str, store: Store) -> Run:
-        made.champion = champion
-        return made
-
-    monkeypatch.setattr("models.retraining.run.learner_of", learner_of)
+    monkeypatch.setattr("models.retraining.run.family_of", lambda task: made)
+    monkeypatch.setattr("models.training.pipeline.build_candidate", made.build_candidate)
     yield made
     made.store.close()
 
@@ -50,7 +47,7 @@ def run(empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_refusal_counts_against_what_the_candidate_had_learned_and_not_against_what_judged_it(run: Run) -> None:
     run.correct(0, 100)
     run.accepted = False
-    assert run(least=1000).outcome == "too_few"
+    assert run(min_samples=1000).outcome == "too_few"
     assert run(attempts=2).outcome == "refused"
     assert run.states() == {"waiting": 100}
     assert run(attempts=2).outcome == "refused"
@@ -175,13 +172,13 @@ def test_what_a_killed_run_left_on_the_disk_is_swept_by_the_next(run: Run) -> No
     )
     for folder in (mine, training, other):
         folder.mkdir(parents=True)
-    assert run(least=1000).outcome == "too_few"
+    assert run(min_samples=1000).outcome == "too_few"
     assert sorted(work.iterdir()) == [training, other]
 
 
 def test_what_a_version_learned_that_was_rolled_back_is_curated_anew_and_not_replayed(run: Run) -> None:
     def replayed(champion: str) -> list[str]:
-        return sorted(sample.text for sample in TextLearner(Plan("intent"), run.home, champion, run.store).replayed())
+        return sorted(sample.text for sample in Champion("intent", champion, run.home, run.store).learned())
 
     rollout = Rollout(run.home, run.store, "intent", "ops")
     run.correct(0, 2)

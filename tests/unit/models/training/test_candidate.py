@@ -17,7 +17,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 def test_a_ranker_does_not_continue_with_labels(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="continues with behaviour, not with labels"):
+    with pytest.raises(DatasetError, match="continues with interactions, not with labels"):
         build_candidate(Job("recommendation", parent="1", samples=CORRECTIONS), tmp_path, quiet)
 
 

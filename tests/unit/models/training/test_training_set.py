@@ -25,22 +25,22 @@ def examples(label: str, count: int) -> list[Example]:
 
 
 def test_a_lesson_says_which_labels_it_shows_more_often_than_the_data_has_them(recipe: Recipe) -> None:
-    from models.training.training_set import Lesson
+    from models.training.training_set import TrainingSet
 
     corpus = load_dataset("sentiment")
     corpus = corpus._replace(train=[*examples("few", 4), *examples("many", 50)])
     new = [*examples("new", 6), Example("a text of few", "few")]
-    lesson = Lesson.of_corrections(corpus, "1", ["few", "many", "unseen"], new, (), recipe)
-    assert lesson.labels == ["few", "many", "new", "unseen"]
-    assert lesson.excess == {"new": 2, "few": (2 * 1 + 4) / 5, "many": 14 / 50}
+    training_set = TrainingSet.of_corrections(corpus, "1", ["few", "many", "unseen"], new, (), recipe)
+    assert training_set.labels == ["few", "many", "new", "unseen"]
+    assert training_set.excess == {"new": 2, "few": (2 * 1 + 4) / 5, "many": 14 / 50}
 
 
 def test_the_order_of_the_corrections_is_not_part_of_their_fingerprint(recipe: Recipe) -> None:
-    from models.training.training_set import Lesson
+    from models.training.training_set import TrainingSet
 
     corpus = load_dataset("sentiment")
 
     def lineage(samples: tuple[Example, ...]) -> object:
-        return Lesson.of_corrections(corpus, "1", corpus.labels, samples, (), recipe).lineage["samples_fingerprint"]
+        return TrainingSet.of_corrections(corpus, "1", corpus.labels, samples, (), recipe).lineage.samples_fingerprint
 
     assert lineage(CORRECTIONS) == lineage(CORRECTIONS[::-1]) != lineage(CORRECTIONS[1:])

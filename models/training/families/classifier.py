@@ -1,0 +1,153 @@
+"""Classifiers: fine-tuned on labelled texts, and continued on corrections with old texts between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.bundle import Bundle
+from export.heads import softmax
+from models.curation.types import Rules
+from models.data.dataset import DatasetError, Example, load_corpus, load_dataset
+from models.feedback.types import Sample
+from models.home import bundle_folder, checkpoint_folder
+from models.tasks.base import ClassifierTask, get_task
+from models.tasks.thresholds import Thresholds
+from models.training.candidate import Job
+from models.training.config import CONTINUED, Recipe
+from models.training.families.base import Champion, Evaluated, Losses, ModelFamily
+from models.training.progress import Stage
+from models.training.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    from export.session import OnnxSession
+    from models.curation.pipeline import Curated
+    from models.evaluation.gate import GateResult
+
+
+class ClassifierFamily(ModelFamily[TrainingSet]):
+    """Labelled texts: curated against the corpus, learned with replay, judged on the corpus's holdout."""
+
+    kind = "classifier"
+
+    def recipe(self, job: Job, home: Path) -> Recipe:
+        if job.parent is None:
+            return super().recipe(job, home)
+        manifest = _parent(job, home).manifest
+        continued = replace(CONTINUED, base=manifest.base_model, max_length=manifest.max_length)
+        return replace(continued, **dict(job.recipe))
+
+    def load(self, job: Job, home: Path, recipe: Recipe) -> TrainingSet:
+        if job.parent is None:
+            return TrainingSet.of_corpus(load_dataset(job.task, job.data))
+        manifest = _parent(job, home).manifest
+        corpus = load_corpus(home, job.task, manifest.data)
+        return TrainingSet.of_corrections(corpus, job.parent, manifest.labels, job.samples, job.learned, recipe)
+
+    def load_for_export(self, job: Job, checkpoint: Path) -> TrainingSet:
+        from export.checkpoint import checkpoint_labels
+
+        corpus, labels = load_dataset(job.task, job.data), checkpoint_labels(checkpoint)
+        if unknown := set(corpus.labels) - set(labels):
+            raise DatasetError(
+                f"{checkpoint} does not know the label {min(unknown)!r} of {corpus.name}; "
+                "give what it was trained on: --data FILE"
+            )
+        return replace(TrainingSet.of_corpus(corpus), labels=labels)
+
+    def train(self, job: Job, home: Path, data: TrainingSet, recipe: Recipe, out: Path, report: Stage) -> Losses:
+        from models.training.finetune import finetune_classifier
+
+        start = checkpoint_folder(home, job.task, job.parent) if job.parent else None
+        finetune = finetune_classifier
+        if job.workers > 1:
+            from models.training.distributed import finetune_on_workers
+
+            finetune = partial(finetune_on_workers, job.workers)
+        return finetune(data, recipe, out, report, start)
+
+    def evaluate(self, task: str, data: TrainingSet, session: OnnxSession) -> Evaluated:
+        from models.evaluation.metrics import classifier_metrics
+
+        of_task = get_task(task)
+        assert issubclass(of_task, ClassifierTask)
+        known, held_out = data.corpus.train, data.corpus.holdout
+        truth = [example.label for example in held_out]
+        probabilities = softmax(session.predict([example.text for example in held_out]))
+        predicted = [data.labels[i] for i in probabilities.argmax(1)]
+        # From the corpus alone: assets are shown to other users, and a correction is its author's.
+        assets = of_task.assets(session, [example.text for example in known], [example.label for example in known])
+        metrics = classifier_metrics(data.labels, truth, probabilities)
+        return Evaluated(metrics, assets, (data.labels, truth, predicted))
+
+    def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
+        return champion.learned()
+
+    def curate(
+        self,
+        champion: Champion,
+        samples: Sequence[Sample],
+        replayed: Sequence[Sample],
+        rules: Rules,
+        *,
+        new_labels: bool,
+    ) -> Curated:
+        from models.curation.embeddings import base_encoder
+        from models.curation.pipeline import Context, curate
+        from models.feedback.pii import redact
+
+        manifest = champion.bundle.manifest
+        corpus = load_corpus(champion.home, champion.task, manifest.data)
+        context = Context(
+            labels=frozenset(manifest.labels),
+            training=[*corpus.train, *_examples(replayed)],
+            holdout=[example.text for example in corpus.holdout],
+            embed=base_encoder(max_length=manifest.max_length),
+            redact=redact,
+            new_labels=new_labels,
+        )
+        return curate(samples, context, rules)
+
+    def continued(
+        self,
+        champion: Champion,
+        learn: Sequence[Sample],
+        replayed: Sequence[Sample],
+        recipe: Sequence[tuple[str, Any]],
+        workers: int,
+    ) -> Job:
+        return Job(
+            champion.task,
+            recipe=tuple(recipe),
+            parent=champion.version,
+            precision=champion.bundle.manifest.precision,
+            samples=_examples(learn),
+            learned=_examples(replayed),
+            workers=workers,
+        )
+
+    def gate(
+        self,
+        champion: Champion,
+        candidate: Path,
+        learned: Sequence[Sample],
+        replayed: Sequence[Sample],
+        held_out: Sequence[Sample],
+        thresholds: Thresholds,
+    ) -> GateResult:
+        from models.evaluation.gate import gate_classifier
+
+        bundle = champion.bundle
+        holdout = load_corpus(champion.home, champion.task, bundle.manifest.data).holdout
+        return gate_classifier(bundle.path, candidate, holdout, held_out, thresholds)
+
+
+def _parent(job: Job, home: Path) -> Bundle:
+    return Bundle.open(bundle_folder(home, job.task, str(job.parent)))
+
+
+def _examples(samples: Sequence[Sample]) -> tuple[Example, ...]:
+    return tuple(Example(sample.text, sample.label) for sample in samples)

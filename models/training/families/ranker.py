@@ -1,0 +1,154 @@
+"""Rankers: a tower of item vectors and the weights of a ranking, fitted anew to what users did with what they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.bundle import Lineage
+from models.curation.types import Rules
+from models.data.dataset import DatasetError
+from models.data.implicit_feedback import with_rankings
+from models.data.interactions import Interactions, load_interactions, load_kept_interactions, save_interactions
+from models.feedback.types import Sample
+from models.tasks.ranker import EVENTS
+from models.tasks.thresholds import Thresholds
+from models.training.candidate import Job
+from models.training.config import Recipe
+from models.training.families.base import Champion, Evaluated, Losses, ModelFamily
+from models.training.progress import Stage
+
+if TYPE_CHECKING:
+    from export.session import OnnxSession
+    from models.curation.pipeline import Curated
+    from models.evaluation.gate import GateResult
+
+
+@dataclass(frozen=True)
+class RankerData:
+    """What one training of a ranker reads; models.training.families.base.TrainingData says what each part is."""
+
+    interactions: Interactions
+    parent: str | None = None
+    file: Path | None = None
+    """where it was read from, for a version without a parent; None is the seed shop"""
+
+    @property
+    def labels(self) -> list[str]:
+        return []
+
+    @property
+    def lineage(self) -> Lineage:
+        return self.interactions.lineage().model_copy(update={"parent": self.parent})
+
+    @property
+    def texts(self) -> list[str]:
+        return [item.text for item in self.interactions.items.values()]
+
+    @property
+    def holdout_texts(self) -> list[str]:
+        return self.texts
+
+    def save_corpus(self, file: Path) -> None:
+        if self.parent is None:  # what was recorded since is read from the log again, as long as that has it
+            save_interactions(self.file, file)
+
+
+class RankerFamily(ModelFamily[RankerData]):
+    """What users did with the rankings they got, added to the interactions that the champion was trained on.
+
+    What earlier runs learned is read again from the store, and so for as long as the prediction log keeps the rankings
+    it belongs to (`feedback.log.keep_days`): interactions are not kept longer than that, and old ones say little.
+    """
+
+    kind = "ranker"
+
+    def check_options(self, task: str, options: Mapping[str, Any]) -> None:
+        if "epochs" in options or options.get("method") == "lora":
+            raise ValueError(f"{task} learns a projection and its ranking weights: no --epochs, no --method lora")
+
+    def load(self, job: Job, home: Path, recipe: Recipe) -> RankerData:
+        if job.parent is None:
+            return RankerData(load_interactions(job.data), file=job.data)
+        if job.interactions is None:
+            raise DatasetError(f"{job.task} is a ranker: it continues with interactions, not with labels.")
+        return RankerData(job.interactions, job.parent)
+
+    def load_for_export(self, job: Job, checkpoint: Path) -> RankerData:
+        return RankerData(load_interactions(job.data), file=job.data)
+
+    def train(self, job: Job, home: Path, data: RankerData, recipe: Recipe, out: Path, report: Stage) -> Losses:
+        from models.training.fit_ranker import tower_matrices
+        from models.training.item_tower import fit_tower
+
+        shown, chosen = tower_matrices(data.interactions)
+        return fit_tower(data.texts, shown, chosen, recipe, out, report)
+
+    def evaluate(self, task: str, data: RankerData, session: OnnxSession) -> Evaluated:
+        from models.training.fit_ranker import fit_ranker
+
+        ranker, metrics = fit_ranker(data.interactions, session)
+        return Evaluated(metrics, {"ranker": ranker.to_asset()})
+
+    def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
+        return champion.learned(max_samples)  # each with the whole ranking that it belongs to
+
+    def curate(
+        self,
+        champion: Champion,
+        samples: Sequence[Sample],
+        replayed: Sequence[Sample],
+        rules: Rules,
+        *,
+        new_labels: bool,
+    ) -> Curated:
+        from models.curation.pipeline import RANKING_STEPS, Context, curate
+        from models.feedback.pii import redact
+
+        context = Context(labels=EVENTS, training=(), holdout=(), embed=_no_vectors, redact=redact)
+        return curate(samples, context, rules, RANKING_STEPS)
+
+    def continued(
+        self,
+        champion: Champion,
+        learn: Sequence[Sample],
+        replayed: Sequence[Sample],
+        recipe: Sequence[tuple[str, Any]],
+        workers: int,
+    ) -> Job:
+        manifest = champion.bundle.manifest
+        return Job(
+            champion.task,
+            recipe=(("base", manifest.base_model), ("max_length", manifest.max_length)),
+            parent=champion.version,
+            precision=manifest.precision,
+            interactions=with_rankings(_corpus_of(champion), replayed, learn),
+        )
+
+    def gate(
+        self,
+        champion: Champion,
+        candidate: Path,
+        learned: Sequence[Sample],
+        replayed: Sequence[Sample],
+        held_out: Sequence[Sample],
+        thresholds: Thresholds,
+    ) -> GateResult:
+        from models.evaluation.gate import gate_ranker
+
+        interactions = with_rankings(_corpus_of(champion), replayed, learned, held_out)
+        return gate_ranker(champion.bundle.path, candidate, interactions, thresholds)
+
+
+def _corpus_of(champion: Champion) -> Interactions:
+    return load_kept_interactions(champion.home, champion.task, champion.bundle.manifest.data)
+
+
+def _no_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+    """For steps that compare no texts."""
+    return np.zeros((len(texts), 0), np.float32)
