@@ -26,7 +26,7 @@ def shop(users: int = 2, each: int = 10) -> list[Row]:
 
 
 def write(folder: Path, rows: list[Row], *lines: str, header: str = HEADER) -> Path:
-    file = folder / "interactions.csv"
+    file = folder / "behaviour.csv"
     file.write_text("\n".join([header, *map(",".join, rows), *lines]) + "\n")
     return file
 

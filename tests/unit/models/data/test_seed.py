@@ -88,7 +88,7 @@ def test_the_catalogue_is_complete() -> None:
 
 
 def test_the_behaviour_is_of_enough_users_and_of_items_in_the_catalogue() -> None:
-    impressions = rows("interactions.csv")
+    impressions = rows("behaviour.csv")
     assert len({row["user_id"] for row in impressions}) >= 300
     assert {row["item_id"] for row in impressions} <= {item["id"] for item in rows("catalogue.csv")}
     assert {row["event"] for row in impressions} == {"view", "click", "buy"}
@@ -99,4 +99,4 @@ def test_the_simulation_writes_the_same_bytes_again(tmp_path: Path, monkeypatch:
     shutil.copy(SEED / "catalogue.csv", tmp_path)
     monkeypatch.setattr(simulate, "HERE", tmp_path)
     simulate.main()
-    assert (tmp_path / "interactions.csv").read_bytes() == (SEED / "interactions.csv").read_bytes()
+    assert (tmp_path / "behaviour.csv").read_bytes() == (SEED / "interactions.csv").read_bytes()

@@ -15,6 +15,7 @@ from models.evaluation.evaluate import Evaluation, RankerEvaluation
 from models.evaluation.gate import GateResult, judge, judge_ranker, refusal
 from models.evaluation.metrics import calibration_error, ranker_metrics
 from models.evaluation.report import DATA, write_report
+from models.evaluation.significance import difference_lower_bound, mcnemar_p_value, recall_loss_p_value
 from models.tasks.thresholds import Thresholds
 from tests.helpers.gate_page import Page
 from tests.helpers.gate_power import synthetic
