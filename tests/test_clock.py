@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.config import Config
 from serve.rayserve import idle_wakeups
 from serve.rayserve.environment import flags_of_serve
 from tests.conftest import Server
@@ -56,7 +57,7 @@ Program = subprocess.Popen[str]
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[Program]:
-    environment = {**os.environ, **flags_of_serve(deadline_s=30)}
+    environment = {**os.environ, **flags_of_serve(Config())}
     with subprocess.Popen(
         [sys.executable, "-c", ASK_ACTORS], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:

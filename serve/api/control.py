@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,6 +24,9 @@ from serve.metrics import exposition
 Status = Callable[[], dict[str, str]]
 """Blocking; what is not ready: task -> its state. Empty when everything is."""
 
+Tuning = Callable[[], dict[str, Any]]
+"""Blocking; the mode, and for each tweak of the platform whether it took."""
+
 _STATUS_AGE_S = 1.0
 
 
@@ -33,9 +37,9 @@ def server_version() -> str:
         return "0+unknown"
 
 
-def build_control(tasks: Sequence[str], not_ready: Status) -> ASGIApp:
+def build_control(tasks: Sequence[str], not_ready: Status, tuning: Tuning = dict) -> ASGIApp:
     """The application. `not_ready` is asked at most once a second, however often probes come."""
-    control = _Control(tasks, not_ready)
+    control = _Control(tasks, not_ready, tuning)
     app = Starlette(
         routes=[
             Route("/v2/health/live", plain(control.live)),
@@ -54,8 +58,9 @@ def build_control(tasks: Sequence[str], not_ready: Status) -> ASGIApp:
 
 
 class _Control:
-    def __init__(self, tasks: Sequence[str], not_ready: Status):
+    def __init__(self, tasks: Sequence[str], not_ready: Status, tuning: Tuning):
         self._tasks = list(tasks)
+        self._tuning = tuning
         self._ask = not_ready
         self._state: dict[str, str] = {}
         self._asked = 0.0
@@ -79,6 +84,7 @@ class _Control:
                 "version": server_version(),
                 "extensions": ["binary_tensor_data"],
                 "models": self._tasks,
+                "tuning": await asyncio.to_thread(self._tuning),
             }
         )
 

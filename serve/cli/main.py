@@ -21,7 +21,7 @@ from models.releases.release import Release, ReleaseError, local_versions, read_
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
 from serve.cli.lifecycle import commands
-from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, out, print_error
+from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
 from serve.config import ConfigError, load_config
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ _OF_HEAVY_MODULES = ("CheckpointError", "ParityError", "TrainExtraMissing")  # k
 
 def main() -> None:
     """Entry point: our own errors are one sentence and exit 1, everything else is a bug and keeps its traceback."""
-    from serve.rayserve.server import StartError
+    from serve.rayserve.start_error import StartError
 
     known: tuple[type[Exception], ...] = (
         ConfigError, DatasetError, ReleaseError, BundleError, ProviderError, UnknownTaskError, StartError,
@@ -75,7 +75,8 @@ def up(
     settings = settings.model_copy(update={"server": server})
     from serve.cli.progress import prepare
     from serve.rayserve.environment import has_haproxy
-    from serve.rayserve.server import check_port, running
+    from serve.rayserve.server import check_port, not_taken, running
+    from serve.rayserve.tweaks import untested
 
     if settings.ray.address is None:  # on a cluster, Serve may hold the port already
         check_port(server.host, server.port)
@@ -84,8 +85,13 @@ def up(
         os.execv(sys.executable, [sys.executable, *sys.argv])
     stop = threading.Event()
     _on_end(lambda *_: stop.set())
-    if not has_haproxy():
-        out.print("This platform has no HAProxy from Ray: its Python proxy routes instead, at lower throughput.")
+    if settings.ray.tuning == "stock":
+        out.print("tuning: stock: Ray Serve as documented, at lower throughput.", highlight=False)
+    else:
+        if not has_haproxy():
+            out.print("This platform has no HAProxy from Ray: its Python proxy routes instead, at lower throughput.")
+        for sentence in untested():
+            err.print(f"warning: {sentence}", highlight=False, markup=False)
     started = time.monotonic()
     with out.status("starting Ray and loading the models"):
         server_context = running(settings)
@@ -95,6 +101,8 @@ def up(
     out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
+    for sentence in not_taken(settings):
+        err.print(f"warning: {sentence}", highlight=False, markup=False)
     while not stop.wait(0.5):
         pass
     _on_end(signal.SIG_IGN)
@@ -233,8 +241,22 @@ def status(url: UrlOption = URL) -> None:
         else:
             versions = ", ".join(f"{v['version']} ({v['provider']})" for v in metadata["version_details"])
             out.print(f"{name}: ready, version {versions}", highlight=False)
+    _print_tuning(server.get("tuning") or {})
     if not ready:
         raise typer.Exit(1)
+
+
+def _print_tuning(tuning: dict[str, Any]) -> None:
+    """One line, and one for each tweak that did not take where all of them should."""
+    from serve.rayserve.tweaks import not_taken
+
+    mode, tweaks = tuning.get("mode"), tuning.get("tweaks", {})
+    if mode == "stock":
+        out.print("tuning: stock, Ray Serve as documented", highlight=False)
+    elif mode == "full":
+        out.print(f"tuning: full, {sum(tweaks.values())} of {len(tweaks)} tweaks took", highlight=False)
+        for sentence in not_taken(tweaks):
+            out.print(f"  {sentence}", highlight=False, markup=False)
 
 
 @app.command()

@@ -10,8 +10,9 @@ from starlette.types import ASGIApp
 
 from serve.config import Config
 from serve.metrics import DIRECTORY_VARIABLE
-from serve.rayserve import bypass
+from serve.rayserve import bypass, reports, tweaks
 from serve.rayserve.autoscaling import LoadMeter
+from serve.rayserve.environment import LEAN
 
 
 @ray_serve.deployment(ray_actor_options={"num_cpus": 0}, health_check_period_s=5)
@@ -27,13 +28,14 @@ class TaskDeployment:
 
         self._replica = Replica(task, config)
         self._meter = LoadMeter()
-        self._gateway = bypass.install(build_gateway(self._replica))
+        self._gateway = _at_work(build_gateway(self._replica), config, metrics_dir)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._gateway
 
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced."""
+        bypass.deployment_runs_here()
         if not self._replica.alive:
             raise RuntimeError("the batching worker or the follower of releases has died")
 
@@ -55,7 +57,10 @@ class ControlDeployment:
         from serve.rayserve import jobs
 
         self._tasks = list(config.tasks)
-        self._control = bypass.install(build_control(self._tasks, self._not_ready))
+        self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
+        self._tweaks = tweaks.applied(joins=config.ray.address is not None)
+        control = build_control(self._tasks, self._not_ready, self._which_tweaks)
+        self._control = _at_work(control, config, metrics_dir)
         self._loop = Loop(
             config,
             LoopMetrics(),
@@ -71,6 +76,7 @@ class ControlDeployment:
 
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced, and the loop with it."""
+        bypass.deployment_runs_here()
         if not self._loop.alive:
             raise RuntimeError("the loop has died")
 
@@ -78,3 +84,29 @@ class ControlDeployment:
         applications = ray_serve.status().applications
         states = {t: str(applications[t].status.value) if t in applications else "MISSING" for t in self._tasks}
         return {task: state.lower() for task, state in states.items() if state != "RUNNING"}
+
+    def _which_tweaks(self) -> dict[str, object]:
+        return {"mode": self._tuning, "tweaks": tweaks.which_took(self._tweaks, reports.read(self._metrics_dir))}
+
+
+def _at_work(application: ASGIApp, config: Config, metrics_dir: str) -> ASGIApp:
+    """The application of this process, where it may be past Serve's wrapper; from now on the process reports."""
+    full = config.ray.tuning == "full"
+    if full:
+        bypass.install(application)
+    if full and _serve_reads_its_flags():
+        reports.took("quiet_serve")
+    if (pandas := find_spec("pandas")) is not None and pandas.origin == str(LEAN / "pandas.py"):
+        reports.took("lean_imports")
+    reports.begin(metrics_dir, "replica")
+    return application
+
+
+def _serve_reads_its_flags() -> bool:
+    """Whether Ray Serve has taken its settings from the variables that environment.py sets."""
+    try:
+        from ray.serve._private import constants
+    except ImportError:
+        return False
+    found = getattr(constants, "CONTROL_LOOP_INTERVAL_S", None)
+    return found == float(os.environ.get("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "nan"))
