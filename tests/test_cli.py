@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +21,9 @@ from models.feedback.store import Store
 from models.feedback.types import NewFeedback
 from models.releases.registry import Registry
 from models.releases.release import read_release
-from tests.conftest import flywheel, free_port
+from tests.conftest import ROOT, flywheel, free_port
 from tests.own_corpus import OWN
+from tests.test_lifecycle import children, eventually
 
 COMMANDS = (
     "up", "train", "export", "releases", "status", "predict", "bench",
@@ -242,3 +246,21 @@ def test_dead_letters_are_listed_and_put_back(tmp_path: Path) -> None:
     [entry] = store.audits("intent")
     assert (entry.action, entry.why, entry.detail) == ("requeue", "a wrong bound", {"corrections": 1})
     store.close()
+
+
+def test_a_signal_during_a_first_training_ends_it_and_all_its_processes(tmp_path: Path) -> None:
+    environment = {**os.environ, "FLYWHEEL_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(
+        [Path(sys.executable).parent / "flywheel", "up", "--port", str(free_port())],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            assert "No model yet" in process.stdout.readline()
+            eventually(lambda: len(children(process.pid, "spawn_main")) > 0, 60)  # the workers that train
+            family = children(process.pid, "")
+            process.terminate()
+            assert process.wait(30) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 10)

@@ -20,9 +20,11 @@ from serve.rayserve.environment import flags_of_serve
 from tests.conftest import Server
 from tests.test_lifecycle import children, eventually
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/syscall").exists(), reason="needs Linux, and its /proc/PID/syscall"
-)
+pytestmark = [
+    pytest.mark.needs_tweak("idle_wakeups"),
+    pytest.mark.skipif(not Path("/proc/self/syscall").exists(), reason="needs Linux, and its /proc/PID/syscall"),
+]
+
 
 ONCE = 0x4000_0000  # EPOLLONESHOT, of <sys/epoll.h>
 ACTORS = {"ServeController": 1, "ProxyActor": 1, "HAProxyManager": 1, "ServeReplica": 5}

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from itertools import count
 from pathlib import Path
@@ -25,9 +25,10 @@ from loadtests.arrivals import OpenLoop, Outcome, new_event_loop
 from serve.api.headers import FULL_MS, REFUSED
 from serve.rayserve.environment import has_haproxy
 from serve.rayserve.haproxy import WRAPPER, binary
-from tests.conftest import Server
+from tests.conftest import Server, free_port
 from tests.test_lifecycle import GOOD, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
 
+pytestmark = pytest.mark.needs_tweak("haproxy", "haproxy_lines")
 needs_haproxy = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
 # As Ray's template has them.
 PAGES = {
@@ -308,6 +309,50 @@ def test_the_headers_that_haproxy_and_a_replica_speak_by_are_the_same() -> None:
     lines = Path(WRAPPER).with_name("backend.cfg").read_text()
     found = {*re.findall(r"x-flywheel-[a-z-]+", lines)}
     assert found == {REFUSED, FULL_MS}
+
+
+@needs_haproxy
+@pytest.mark.parametrize("named", [True, False])
+def test_haproxy_logs_requests_only_where_the_operator_names_a_log(configuration: Path, named: bool) -> None:
+    port = free_port()
+    with socket.socket(type=socket.SOCK_DGRAM) as log:
+        log.bind(("127.0.0.1", 0))
+        log.settimeout(1)
+        text = configuration.read_text().replace(
+            "maxconn", f"log 127.0.0.1:{log.getsockname()[1]} local0 info\n  maxconn"
+        )
+        for old in ("0.0.0.0:8000", ":9101", "*:8404"):
+            text = text.replace(old, f"127.0.0.1:{port if old.startswith('0') else free_port()}")
+        configuration.write_text(
+            text.replace("default_backend task", "option httplog\n    http-request return status 200")
+        )
+        environment = {
+            **os.environ,
+            "HAPROXY": binary(),
+            "HAPROXY_PYTHON": sys.executable,
+            "HAPROXY_DEADLINE_S": "10",
+            **({"RAY_SERVE_HAPROXY_LOG_TARGET": "any"} if named else {}),
+        }
+        with subprocess.Popen([WRAPPER, "-db", "-f", configuration], env=environment) as haproxy:
+            try:
+                eventually(lambda: is_open(port), 10)
+                assert httpx.get(f"http://127.0.0.1:{port}/asked").status_code == 200
+                assert any(b"/asked" in line for line in datagrams(log)) is named
+            finally:
+                haproxy.kill()
+
+
+def is_open(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
+
+
+def datagrams(log: socket.socket) -> Iterator[bytes]:
+    """Until none comes any more."""
+    with suppress(TimeoutError):
+        while True:
+            yield log.recv(65536)
 
 
 @pytest.mark.parametrize("name", ["haproxy -db", "ray::HAProxyManager"])

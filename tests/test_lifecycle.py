@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from models.releases.release import Release, write_release
 from tests.conftest import Server
@@ -130,6 +131,7 @@ def sent_to_replicas(server: Server, what: str = "stot") -> list[int]:
     return [int(row[what]) for row in rows if "SERVE_REPLICA_intent" in row["svname"]]
 
 
+@pytest.mark.needs_tweak("haproxy")
 def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
     assert len(replicas(own_server)) >= 2, "needs two replicas: one to kill, one to answer"
     failures: list[str] = []
@@ -157,6 +159,7 @@ def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -
     assert failures == []
 
 
+@pytest.mark.needs_tweak("haproxy_lines")
 def test_a_request_whose_body_is_still_coming_survives_its_replica(own_server: Server) -> None:
     """Half of these would be with the replica that is killed, were their headers passed on before their bodies."""
     body = json.dumps(GOOD).encode()
@@ -176,6 +179,7 @@ def test_a_request_whose_body_is_still_coming_survives_its_replica(own_server: S
         assert [connection.getresponse().status for connection in waiting] == [200] * 8
 
 
+@pytest.mark.needs_tweak("haproxy_lines")
 def test_while_no_replica_is_there_the_error_is_one_of_ours(own_server: Server) -> None:
     eventually(lambda: len(sent_to_replicas(own_server)) >= 2, 60)
     for victim in replicas(own_server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -73,16 +74,15 @@ def up(
     address = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     server = type(settings.server).model_validate({**settings.server.model_dump(), **address})
     settings = settings.model_copy(update={"server": server})
-    from serve.cli.progress import prepare
+    from serve.cli.progress import untrained
     from serve.rayserve.environment import has_haproxy
     from serve.rayserve.server import check_port, not_taken, running
     from serve.rayserve.tweaks import untested
 
     if settings.ray.address is None:  # on a cluster, Serve may hold the port already
         check_port(server.host, server.port)
-    if prepare(settings, out):
-        # torch and transformers would stay in this process for as long as it serves: 300 MB for nothing.
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+    if untrained(settings):
+        _prepare_apart(config)
     stop = threading.Event()
     _on_end(lambda *_: stop.set())
     if settings.ray.tuning == "stock":
@@ -108,6 +108,28 @@ def up(
     _on_end(signal.SIG_IGN)
     out.print("draining: answering what was accepted")
     server_context.__exit__(None, None, None)
+
+
+@app.command(hidden=True)
+def prepare(config: ConfigOption = None) -> None:
+    """Train whatever task has no version yet, as `flywheel up` does before it serves."""
+    from serve.cli.progress import prepare as train_untrained
+
+    train_untrained(load_config(config), out)
+
+
+def _prepare_apart(config: Path | None) -> None:
+    """`prepare` in a process of its own: torch would stay in this one for as long as it serves, 300 MB for nothing.
+
+    What would end this process ends that one, with its workers, and then this one with the same code.
+    """
+    command = [sys.executable, "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
+    with subprocess.Popen(command, process_group=0) as training:
+        _on_end(lambda number, _: os.killpg(training.pid, number))
+        code = training.wait()
+    _on_end(signal.SIG_DFL)
+    if code:
+        raise typer.Exit(code if code > 0 else 128 - code)
 
 
 def _on_end(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
@@ -293,8 +315,6 @@ def bench(
 
         flywheel bench -- --seconds 5
     """
-    import subprocess
-
     script = Path(__file__).parent.parent.parent / "loadtests" / "bench.py"
     if not script.is_file():
         print_error("the benchmark is part of the repository; run it from a clone.")
