@@ -20,6 +20,9 @@ RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu
 NOT_SERVED := /(torch|transformers|scipy|sklearn|sympy|matplotlib|networkx|onnxscript|sentence_transformers|mlflow|tests?|rllib|data|train|tune)/
 INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
 
+# Those that also run against Ray Serve as documented (ray.tuning: stock).
+STOCK_TESTS := tests/server/test_http.py tests/server/test_lifecycle.py tests/server/test_overload.py tests/server/test_tuning.py
+
 .PHONY: serve test test-fast lint format bench clean
 
 serve: $(VENV)/.serve
@@ -27,6 +30,9 @@ serve: $(VENV)/.serve
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest --tuning stock $(STOCK_TESTS)
+endif
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -96,6 +96,9 @@ class SessionConfig(_Section):
 class RayConfig(_Section):
     address: Annotated[str, Field(pattern=r"^(auto|[^/\s]+:\d+)$")] | None = None
     cpus: float = Field(0.0, ge=0)
+    tuning: Literal["full", "stock"] = Field(
+        "full", description="stock: Ray Serve as documented, without serve/rayserve/tweaks.py"
+    )
 
 
 class ReplicaRange(_Section):

@@ -6,7 +6,6 @@ memory-mapped files under `home/metrics`, and the control application sums them 
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -25,36 +24,17 @@ LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
+def directory_of(home: Path) -> Path:
+    """Where the processes of the server with this home write their metrics, and which tweaks took in them."""
+    return metrics_folder(home).resolve()
+
+
 def prepare_directory(home: Path) -> Path:
     """An empty metrics directory, made before the first replica starts; counters begin at zero with the server."""
-    folder = metrics_folder(home).resolve()
+    folder = directory_of(home)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-@functools.cache
-def _count_directly() -> None:
-    """Spare each count, of which a request has six, a lock, the packing, and asking which process it is in."""
-    from prometheus_client import values
-
-    if DIRECTORY_VARIABLE not in os.environ:
-        return
-    pid = os.getpid()
-
-    class Value(values.MultiProcessValue(lambda: pid)):  # type: ignore[misc]
-        """A number in the process's file. No two threads count the same: `reason` and the like keep them apart."""
-
-        def __init__(self, *args: Any, **kwargs: Any):
-            super().__init__(*args, **kwargs)
-            at = self._file._positions[self._key]
-            self._cell = memoryview(self._file._m)[at : at + 8].cast("d")  # written at once: a reader sees no half
-
-        def inc(self, amount: float) -> None:
-            self._value += amount
-            self._cell[0] = self._value
-
-    values.ValueClass = Value
 
 
 class Metrics:
@@ -63,7 +43,6 @@ class Metrics:
     def __init__(self, task: str):
         from prometheus_client import Counter, Gauge, Histogram
 
-        _count_directly()
         self._task = task
         self._requests = Counter("flywheel_requests", "Requests answered.", ["task", "version", "endpoint", "status"])
         self._latency = Histogram(

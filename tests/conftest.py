@@ -14,6 +14,29 @@ import pytest
 from tests.helpers.command import ROOT
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tuning", choices=("full", "stock"), default="full", help="ray.tuning of the servers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs_tweak(*names): of rayserve/tweaks.py; skipped with --tuning stock")
+    os.environ["FLYWHEEL_RAY__TUNING"] = config.getoption("--tuning")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--tuning") == "full":
+        return
+    for item in items:
+        if (needs := item.get_closest_marker("needs_tweak")) is not None:
+            item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(needs.args)}, which stock mode leaves out"))
+
+
+@pytest.fixture(scope="session")
+def stock(pytestconfig: pytest.Config) -> bool:
+    """Whether the servers are Ray Serve as documented."""
+    return bool(pytestconfig.getoption("--tuning") == "stock")
+
+
 @pytest.fixture(scope="session")
 def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`var/` of this clone with the default models in it; trained now (about 4 minutes) when it is a fresh clone."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +26,9 @@ from serve.config import Config
 from serve.errors import NotFound, NotReady
 from serve.metrics import exposition
 
+Tuning = Callable[[], dict[str, Any]]
+"""Blocking; the mode, and for each tweak of the platform whether it took."""
+
 _STATES_AGE_S = 1.0
 
 
@@ -34,9 +39,9 @@ def server_version() -> str:
         return "0+unknown"
 
 
-def build_control(config: Config, store: Store, applications: Applications) -> ASGIApp:
+def build_control(config: Config, store: Store, applications: Applications, tuning: Tuning = dict) -> ASGIApp:
     """The application. The cluster is asked for states at most once a second, however often probes come."""
-    control = _Control(list(config.tasks), applications)
+    control = _Control(list(config.tasks), applications, tuning)
     operations = Operations(config, store)
     app = Starlette(
         routes=[
@@ -58,9 +63,10 @@ def build_control(config: Config, store: Store, applications: Applications) -> A
 
 
 class _Control:
-    def __init__(self, tasks: list[str], applications: Applications):
+    def __init__(self, tasks: list[str], applications: Applications, tuning: Tuning):
         self._tasks = tasks
         self._applications = applications
+        self._tuning = tuning
         self._states: dict[str, str] = {}
         self._states_at = -math.inf
 
@@ -88,6 +94,7 @@ class _Control:
                 "version": server_version(),
                 "extensions": ["binary_tensor_data", "model_repository"],
                 "models": self._tasks,
+                "tuning": await asyncio.to_thread(self._tuning),
             }
         )
 

@@ -21,7 +21,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.api import oip
-from serve.api.request import Incoming, leaving, read_body, refused_before, require_json, seconds_allowed
+from serve.api.connection import leaving
+from serve.api.request import read_body, refused_before, require_json, seconds_allowed
 from serve.api.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
 from serve.api.validation import parse_json, validate
 from serve.browser_guard import accepted_hosts, refuse_pages
@@ -78,7 +79,7 @@ def build_gateway(replica: Replica) -> ASGIApp:
         if handler is None or scope["method"] != "POST":
             await rest(scope, receive, send)
         else:
-            response = await handler(Incoming(scope, receive))
+            response = await handler(Request(scope, receive))
             await response(scope, receive, send)
 
     rest = mount_at_root(app)
@@ -161,7 +162,8 @@ class _Gateway:
             call.user = call.version.task.user(request)
         # Once more: while a slow body came in, a release may have retired the version that was chosen by its headers.
         call.version = self._replica.choose(call.pinned, call.user)
-        return await self._replica.answer(call.version, request, call.deadline, leaving(call.request), call.user)
+        with leaving(call.request) as left:
+            return await self._replica.answer(call.version, request, call.deadline, left, call.user)
 
     async def feedback(self, call: Call, body: bytes) -> Response:
         """202 once it is durable: one correction, or `{"feedback": [...]}` with a result for each."""

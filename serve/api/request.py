@@ -1,4 +1,4 @@
-"""A request as it comes in: its headers, its body, its deadline, and whether its client is still there."""
+"""A request as it comes in: its headers, its body and its deadline."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import Receive, Scope
 
+from serve.api.connection import connection_of
 from serve.api.headers import REFUSED
 from serve.errors import BodyTooLarge, ClientLeft, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
 
@@ -21,30 +18,11 @@ _REFUSED_COUNTS = re.compile(r"([0-9]{1,9}) ([0-9]{1,9})")
 _TIMEOUT = "x-request-timeout-seconds"  # the name Ray Serve gave it
 
 
-class _Headers(Headers):
-    """Starlette's look through the whole list for each name."""
-
-    def __init__(self, scope: Scope):
-        super().__init__(scope=scope)
-        self._by_name = dict(reversed(self.raw))  # of several with a name the first counts, as in Starlette's
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = self._by_name.get(key.encode("latin-1"))
-        return default if value is None else value.decode("latin-1")
-
-
-class Incoming(Request):
-    """Starlette's request, quicker to ask for headers."""
-
-    def __init__(self, scope: Scope, receive: Receive):
-        super().__init__(scope, receive)
-        self._headers = _Headers(scope)
-
-
 async def read_body(request: Request, limit: int, deadline: float) -> bytes:
     """The body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, DeadlineExceeded if it stalls."""
     # A body that came with its headers, as most do, cannot stall: no timer for it.
-    stalls = getattr(_cycle(request), "more_body", True)
+    connection = connection_of(request)
+    stalls = connection is None or connection.more_body
     timer = asyncio.timeout(deadline - time.monotonic()) if stalls else nullcontext()
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -78,24 +56,6 @@ def seconds_allowed(request: Request, longest: float) -> float:
     if not seconds > 0:
         raise InvalidRequest(f"{_TIMEOUT}: {asked[:20]!r} is not a number of seconds above 0")
     return min(seconds, longest)
-
-
-def leaving(request: Request) -> Callable[[], bool]:
-    """Tells, whenever it is asked, whether the client of `request` has hung up. Call it once the body has been read.
-
-    ASGI has no such question: it has a task wait for the news, which costs each request more than its JSON does.
-    uvicorn notes it on the connection, and so it is looked up there, when a batch is made. Under another server nobody
-    seems to leave, and the work of those who did is done in vain.
-    """
-    cycle = _cycle(request)
-    if hasattr(cycle, "flow"):
-        cycle.flow.resume_reading()  # a large body made it stop, and it would not see the end of the connection
-    return lambda: getattr(cycle, "disconnected", False)
-
-
-def _cycle(request: Request) -> Any:
-    """uvicorn's RequestResponseCycle, whose method `receive` is; of another server something else."""
-    return getattr(request.receive, "__self__", None)
 
 
 def refused_before(request: Request) -> tuple[int, int] | None:

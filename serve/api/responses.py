@@ -35,18 +35,8 @@ def plain(handler: Handler) -> Handler:
     return wrapped
 
 
-class _JsonResponse(Response):
-    """Starlette's goes through the headers it was not given, in each answer."""
-
-    media_type = "application/json"
-
-    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        length = str(len(self.body)).encode()
-        self.raw_headers = [(b"content-length", length), (b"content-type", b"application/json")]
-
-
 def json_response(value: Mapping[str, Any] | list[Any], status: int = 200) -> Response:
-    return _JsonResponse(to_json(value), status)
+    return Response(to_json(value), status, media_type="application/json")
 
 
 def error_response(error: RequestError) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from models.releases.release import Release, ReleaseError, local_versions, read_
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
 from serve.cli.lifecycle import commands
-from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, out, print_error
+from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
 from serve.config import ConfigError, load_config
 
 app = typer.Typer(
@@ -39,7 +40,7 @@ _OF_HEAVY_MODULES = ("CheckpointError", "ParityError", "TrainExtraMissing")  # k
 
 def main() -> None:
     """Entry point: our own errors are one sentence and exit 1, everything else is a bug and keeps its traceback."""
-    from serve.rayserve.server import StartError
+    from serve.rayserve.start_error import StartError
 
     known: tuple[type[Exception], ...] = (
         ConfigError, DatasetError, ReleaseError, BundleError, ProviderError, UnknownTaskError, StartError,
@@ -75,19 +76,24 @@ def up(
     address = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     server = type(settings.server).model_validate({**settings.server.model_dump(), **address})
     settings = settings.model_copy(update={"server": server})
-    from serve.cli.progress import prepare
+    from serve.cli.progress import untrained
     from serve.rayserve.environment import has_haproxy
-    from serve.rayserve.server import check_port, running
+    from serve.rayserve.server import check_port, not_taken, running
+    from serve.rayserve.tweaks import untested
 
     if settings.ray.address is None:  # on a cluster, Serve may hold the port already
         check_port(server.host, server.port)
-    if prepare(settings, out):
-        # torch and transformers would stay in this process for as long as it serves: 300 MB for nothing.
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+    if untrained(settings):
+        _prepare_apart(config)
     stop = threading.Event()
     _on_end(lambda *_: stop.set())
-    if not has_haproxy():
-        out.print("This platform has no HAProxy from Ray: its Python proxy routes instead, at lower throughput.")
+    if settings.ray.tuning == "stock":
+        out.print("tuning: stock: Ray Serve as documented, at lower throughput.", highlight=False)
+    else:
+        if not has_haproxy():
+            out.print("This platform has no HAProxy from Ray: its Python proxy routes instead, at lower throughput.")
+        for sentence in untested():
+            err.print(f"warning: {sentence}", highlight=False, markup=False)
     started = time.monotonic()
     with out.status("starting Ray and loading the models"):
         server_context = running(settings)
@@ -97,11 +103,35 @@ def up(
     out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
+    for sentence in not_taken(settings):
+        err.print(f"warning: {sentence}", highlight=False, markup=False)
     while not stop.wait(0.5):
         pass
     _on_end(signal.SIG_IGN)
     out.print("draining: answering what was accepted")
     server_context.__exit__(None, None, None)
+
+
+@app.command(hidden=True)
+def prepare(config: ConfigOption = None) -> None:
+    """Train whatever task has no version yet, as `flywheel up` does before it serves."""
+    from serve.cli.progress import prepare as train_untrained
+
+    train_untrained(load_config(config), out)
+
+
+def _prepare_apart(config: Path | None) -> None:
+    """`prepare` in a process of its own: torch would stay in this one for as long as it serves, 300 MB for nothing.
+
+    What would end this process ends that one, with its workers, and then this one with the same code.
+    """
+    command = [sys.executable, "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
+    with subprocess.Popen(command, process_group=0) as training:
+        _on_end(lambda number, _: os.killpg(training.pid, number))
+        code = training.wait()
+    _on_end(signal.SIG_DFL)
+    if code:
+        raise typer.Exit(code if code > 0 else 128 - code)
 
 
 def _on_end(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
@@ -232,8 +262,22 @@ def status(url: UrlOption = URL) -> None:
         else:
             versions = ", ".join(f"{v['version']} ({v['provider']})" for v in metadata["version_details"])
             out.print(f"{name}: ready, version {versions}", highlight=False)
+    _print_tuning(server.get("tuning") or {})
     if not ready:
         raise typer.Exit(1)
+
+
+def _print_tuning(tuning: dict[str, Any]) -> None:
+    """One line, and one for each tweak that did not take where all of them should."""
+    from serve.rayserve.tweaks import not_taken
+
+    mode, tweaks = tuning.get("mode"), tuning.get("tweaks", {})
+    if mode == "stock":
+        out.print("tuning: stock, Ray Serve as documented", highlight=False)
+    elif mode == "full":
+        out.print(f"tuning: full, {sum(tweaks.values())} of {len(tweaks)} tweaks took", highlight=False)
+        for sentence in not_taken(tweaks):
+            out.print(f"  {sentence}", highlight=False, markup=False)
 
 
 @app.command()
@@ -270,8 +314,6 @@ def bench(
 
         flywheel bench -- --seconds 5
     """
-    import subprocess
-
     script = Path(__file__).parent.parent.parent / "loadtests" / "bench.py"
     if not script.is_file():
         print_error("the benchmark is part of the repository; run it from a clone.")

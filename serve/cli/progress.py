@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,19 +27,23 @@ class TrainExtraMissing(Exception):
     """Raised when training is asked for on an installation that only serves."""
 
 
-def prepare(config: Config, out: Console) -> bool:
-    """Train, once, every configured task that has no released version yet; whether there was one to train."""
+def untrained(config: Config) -> list[str]:
+    """The configured tasks that have no released version yet."""
     missing = []
     for task in config.tasks:
         try:
             read_release(config.home, task)
         except ReleaseError:
-            missing.append(Job(task, precision="int8" if choose_provider("auto") == CPU else "fp16"))
-    if missing:
-        names = ", ".join(job.task for job in missing)
-        out.print(f"No model yet for {names}: fine-tuning from the seed corpora, once.")
-        train_jobs(missing, config.home, out)
-    return bool(missing)
+            missing.append(task)
+    return missing
+
+
+def prepare(config: Config, out: Console) -> None:
+    """Train, once, every configured task that has no released version yet."""
+    if missing := untrained(config):
+        out.print(f"No model yet for {', '.join(missing)}: fine-tuning from the seed corpora, once.")
+        precision: Literal["int8", "fp16"] = "int8" if choose_provider("auto") == CPU else "fp16"
+        train_jobs([Job(task, precision=precision) for task in missing], config.home, out)
 
 
 def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:

@@ -11,9 +11,14 @@ starts uvicorn: where we have it start our kind, with our kind of connection (se
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.rayserve import reports
+
 _application: ASGIApp | None = None  # of this process: a replica is a process, and has one
+_loop: asyncio.AbstractEventLoop | None = None  # that Serve runs the deployment's own methods in
 
 
 def install(application: ASGIApp) -> ASGIApp:
@@ -23,14 +28,24 @@ def install(application: ASGIApp) -> ASGIApp:
     return application
 
 
+def deployment_runs_here() -> None:
+    """Call it in a method of the deployment: requests must be answered in the same event loop."""
+    global _loop
+    _loop = asyncio.get_running_loop()
+
+
 def past(serve: ASGIApp) -> ASGIApp:
     """Serve's application, with ours before it."""
     application = _application
     if application is None:  # Serve's Python proxy, which stands in while there is no replica
         return serve
 
+    reports.took("bypass")
+
     async def straight(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith("/-/"):  # HAProxy's health checks
+            if _loop is asyncio.get_running_loop():
+                reports.took("one_event_loop")
             await serve(scope, receive, send)
         else:
             await application(scope, receive, send)

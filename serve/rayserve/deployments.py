@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from ray import serve as ray_serve
@@ -11,8 +12,9 @@ from starlette.types import ASGIApp
 
 from serve.config import Config
 from serve.metrics import DIRECTORY_VARIABLE
-from serve.rayserve import bypass
+from serve.rayserve import bypass, reports, tweaks
 from serve.rayserve.autoscaling import LoadMeter
+from serve.rayserve.environment import LEAN
 
 _STORE_PATIENCE_S = 2.0  # of an operator, or of the loop, with a database that does not answer
 
@@ -31,13 +33,14 @@ class TaskDeployment:
 
         self._replica = Replica(task, config)
         self._meter = LoadMeter()
-        self._gateway = bypass.install(build_gateway(self._replica))
+        self._gateway = _at_work(build_gateway(self._replica), config, metrics_dir)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._gateway
 
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced."""
+        bypass.deployment_runs_here()
         if not self._replica.alive:
             raise RuntimeError("a batching worker or the release watcher has died")
 
@@ -63,7 +66,10 @@ class ControlDeployment:
 
         store = Store(config.feedback.store_url(config.home), patience_s=_STORE_PATIENCE_S)
         applications = RayApplications(config, Path(metrics_dir))
-        self._control = bypass.install(build_control(config, store, applications))
+        self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
+        self._tweaks = tweaks.applied(joins=config.ray.address is not None)
+        control = build_control(config, store, applications, self._which_tweaks)
+        self._control = _at_work(control, config, metrics_dir)
         self._loop = Loop(config, store, LoopMetrics(), RayWorkers(config))
         self._loop.start()
 
@@ -72,8 +78,35 @@ class ControlDeployment:
 
     async def check_health(self) -> None:
         """Called by Ray Serve; an exception has the replica replaced, and the loop with it."""
+        bypass.deployment_runs_here()
         if not self._loop.alive:
             raise RuntimeError("the controller's loop has died")
+
+    def _which_tweaks(self) -> dict[str, object]:
+        return {"mode": self._tuning, "tweaks": tweaks.which_took(self._tweaks, reports.read(self._metrics_dir))}
+
+
+def _at_work(application: ASGIApp, config: Config, metrics_dir: str) -> ASGIApp:
+    """The application of this process, where it may be past Serve's wrapper; from now on the process reports."""
+    full = config.ray.tuning == "full"
+    if full:
+        bypass.install(application)
+    if full and _serve_reads_its_flags():
+        reports.took("quiet_serve")
+    if (pandas := find_spec("pandas")) is not None and pandas.origin == str(LEAN / "pandas.py"):
+        reports.took("lean_imports")
+    reports.begin(metrics_dir, "replica")
+    return application
+
+
+def _serve_reads_its_flags() -> bool:
+    """Whether Ray Serve has taken its settings from the variables that environment.py sets."""
+    try:
+        from ray.serve._private import constants
+    except ImportError:
+        return False
+    found = getattr(constants, "CONTROL_LOOP_INTERVAL_S", None)
+    return found == float(os.environ.get("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "nan"))
 
 
 def _log_where_serve_does() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -9,7 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from serve.config import Config
+from serve.metrics import directory_of
 from serve.rayserve import haproxy, idle_wakeups
+from serve.rayserve.reports import FOLDER_VARIABLE
 
 CALLBACK = "serve.rayserve.http_server:middlewares"  # a name: the command line need not import uvicorn
 LEAN = Path(__file__).parent / "stubs"
@@ -36,26 +40,24 @@ class Flag(NamedTuple):
     value: str
     why: str
     page: str  # of docs/decisions; empty where none tells more
+    tweak: str = ""  # which it belongs to (tweaks.py); empty: set in stock mode too
     ours: bool = False  # the server is wrong with another value, so the operator's own does not stay
-    rest: str = ""  # of the line, after the value
-    lines: tuple[str, ...] = ()  # of HAProxy's configuration, after the value, whoever's that is
 
     def effective(self) -> str:
         """The operator's own value, where one is set and may stay; else ours."""
-        value = self.value if self.ours else os.environ.get(self.name, self.value)
-        return "\n    ".join([value + self.rest, *self.lines])
+        return self.value if self.ours else os.environ.get(self.name, self.value)
 
 
-def flags_of_serve(deadline_s: float) -> dict[str, str]:
+def flags_of_serve(config: Config) -> dict[str, str]:
     """Ray Serve reads its flags when it is imported: these must stand in the environment before that."""
-    flags = [*(_of_haproxy(deadline_s) if has_haproxy() else []), *_of_serve()]
-    return {flag.name: flag.effective() for flag in flags}
+    flags = [*(_of_haproxy(config) if has_haproxy() else []), *_of_serve()]
+    full = config.ray.tuning == "full"
+    return {flag.name: flag.effective() for flag in flags if full or not flag.tweak}
 
 
 def flags_of_this_run(run_dir: Path) -> dict[str, str]:
     """Ports and files of its own, so that several servers can run on one machine."""
-    flags = [*(_of_the_wrapper() if has_haproxy() else []), *_of_this_run(run_dir)]
-    return {flag.name: flag.effective() for flag in flags}
+    return {flag.name: flag.effective() for flag in _of_this_run(run_dir)}
 
 
 def set_flags(flags: dict[str, str]) -> dict[str, str | None]:
@@ -76,70 +78,62 @@ def restore(before: dict[str, str | None]) -> None:
 # The table. What the operator has set stays, but for the flags that are `ours`.
 
 
-def _of_haproxy(deadline_s: float) -> list[Flag]:
-    log, balance, interval = (
-        "RAY_SERVE_HAPROXY_LOG_TARGET",
-        "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM",
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_FASTINTER",
-    )
-    everywhere = tuple(haproxy.for_all_sections(deadline_s, logs=log in os.environ))
+def _of_haproxy(config: Config) -> list[Flag]:
+    binary = "RAY_SERVE_HAPROXY_BINARY_PATH"
+    program = os.environ.get(binary) or haproxy.binary()
+    lines, deadline = "haproxy_lines", str(math.ceil(config.limits.deadline_s))
+    of_serve = [
+        ("RAY_SERVE_ENABLE_HA_PROXY", "1", "requests go straight into a replica", "0001"),
+        ("RAY_SERVE_HAPROXY_NBTHREAD", "1", "enough for 8,000 requests a second; the models have the cores", ""),
+        ("RAY_SERVE_HAPROXY_METRICS_ENABLED", "0", "a datagram a request, parsed in Python; we count ours", "0004"),
+        ("RAY_SERVE_HAPROXY_RETRY_ON", "conn-failure empty-response", "what a dead replica had goes on", "0001"),
+        ("RAY_SERVE_HAPROXY_RETRIES", "2", "to another replica, and once more", "0001"),
+        ("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", haproxy.BUFFER_BYTES, "a request is kept whole to be sent again", "0001"),
+        ("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", "15", "a replaced HAProxy does not stay for minutes", ""),
+        ("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1", "a dead HAProxy is replaced after three checks", "0001"),
+    ]
+    flags = [Flag(*row, tweak="haproxy") for row in of_serve]
+    if not os.access(haproxy.WRAPPER, os.X_OK):
+        return flags
     return [
-        Flag("RAY_SERVE_ENABLE_HA_PROXY", "1", "requests go straight into a replica", "0001"),
-        Flag("RAY_SERVE_HAPROXY_NBTHREAD", "1", "enough for 8,000 requests a second; the models have the cores", ""),
-        Flag("RAY_SERVE_HAPROXY_METRICS_ENABLED", "0", "a datagram a request, parsed in Python; we count ours", "0004"),
-        Flag("RAY_SERVE_HAPROXY_RETRY_ON", "conn-failure empty-response", "what a dead replica had goes on", "0001"),
-        Flag("RAY_SERVE_HAPROXY_RETRIES", "2", "to another replica, and once more", "0001"),
-        Flag(
-            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE", haproxy.BUFFER_BYTES, "a request is kept whole to be sent again", "0001"
-        ),
-        Flag("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", "15", "a replaced HAProxy does not stay for minutes", ""),
-        Flag("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1", "a dead HAProxy is replaced after three checks", "0001"),
-        # Serve's own values, and our lines behind them: see haproxy.py.
-        Flag(log, "127.0.0.1:514", "connections are kept", "0009", rest=" local0 info", lines=haproxy.FOR_THE_PROCESS),
-        Flag(balance, "leastconn", "whole requests, errors of one shape", "0001", lines=everywhere),
-        Flag(interval, "250ms", "which replica, and when none", "0018", lines=tuple(haproxy.for_each_backend())),
+        *flags,
+        Flag(binary, haproxy.WRAPPER, "starts the operator's own HAProxy with our lines", "0026", lines, ours=True),
+        Flag("HAPROXY", program, "what the wrapper starts", "0026", lines, ours=True),
+        Flag("HAPROXY_PYTHON", sys.executable, "what the wrapper is run by", "0026", lines, ours=True),
+        Flag("HAPROXY_DEADLINE_S", deadline, "for defaults.cfg", "0026", lines, ours=True),
+        Flag(FOLDER_VARIABLE, str(directory_of(config.home)), "what the wrapper could do", "0026", lines, ours=True),
     ]
 
 
 def _of_serve() -> list[Flag]:
     path = os.pathsep.join([str(LEAN), *full_path()])
-    callback = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    callback, hook = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
+    slow, loop, quiet = f"{idle_wakeups.__name__}.{idle_wakeups.slow.__name__}", "one_event_loop", "quiet_serve"
+    drain = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
     return [
-        Flag("PYTHONPATH", path, "no pandas where nothing trains; the operator's own follows", "0014", ours=True),
-        Flag(callback, CALLBACK, "our connection: an answer is never cut in half", "0009", ours=True),
-        Flag("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1", "our code runs in its server's event loop", "0009", ours=True),
-        Flag("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", str(DRAIN_S), "until HAProxy has heard of it", "0001"),
-        Flag("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent to anybody", ""),
-        Flag("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5", "ten looks a second at each replica: 6 % of a core", "0009"),
         Flag(
-            "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
-            f"{idle_wakeups.__name__}.{idle_wakeups.slow.__name__}",
-            "Ray wakes each process a hundred times a second",
-            "0020",
+            "PYTHONPATH", path, "no pandas where nothing trains; then the operator's", "0014", "lean_imports", ours=True
         ),
-        Flag("RAY_event_stats", "0", "for a dashboard that is not there", "0009"),
-        Flag("RAY_task_events_report_interval_ms", "0", "for a dashboard that is not there", "0009"),
-        Flag("RAY_enable_metrics_collection", "0", "for a dashboard that is not there", "0009"),
-        Flag("REPORTER_UPDATE_INTERVAL_MS", "60000", "a look at all processes that nobody reads", "0009"),
-        Flag("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "60000", "Serve's own metrics, which nobody reads", "0009"),
-        Flag("RAY_worker_niceness", "0", "15 is Ray's own: whatever else runs would go before HAProxy", ""),
+        Flag(callback, CALLBACK, "our connection: an answer is never cut in half", "0009", "whole_answers", ours=True),
+        Flag(
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED", "1", "our code runs in its server's event loop", "0009", loop, ours=True
+        ),
+        Flag(drain, str(DRAIN_S), "until HAProxy has heard of it", "0001", "haproxy"),
+        Flag("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5", "ten looks a second at each replica: 6 %", "0009", quiet),
+        Flag(hook, slow, "Ray wakes each process a hundred times a second", "0020", "idle_wakeups"),
+        Flag("RAY_event_stats", "0", "for a dashboard that is not there", "0009", quiet),
+        Flag("RAY_task_events_report_interval_ms", "0", "for a dashboard that is not there", "0009", quiet),
+        Flag("RAY_enable_metrics_collection", "0", "for a dashboard that is not there", "0009", quiet),
+        Flag("REPORTER_UPDATE_INTERVAL_MS", "60000", "a look at all processes that nobody reads", "0009", quiet),
+        Flag("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "60000", "Serve's own metrics, which nobody reads", "0009", quiet),
+        Flag("RAY_worker_niceness", "0", "15 is Ray's own: whatever else runs would go before HAProxy", "", "haproxy"),
+        # Documented, and in stock mode too.
+        Flag("RAY_USAGE_STATS_ENABLED", "0", "nothing is sent to anybody", ""),
         Flag("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray leaves the GPUs' variables alone", ""),
         Flag("RAY_DEDUP_LOGS", "0", "nothing is logged to the driver", ""),
         Flag("OMP_NUM_THREADS", "1", "replicas share the cores; pools of threads would only take turns", ""),
         Flag("TOKENIZERS_PARALLELISM", "false", "as above", ""),
         Flag("MALLOC_ARENA_MAX", "2", "an arena a thread that keeps what it freed, in a dozen processes", ""),
-    ]
-
-
-def _of_the_wrapper() -> list[Flag]:
-    """HAProxy is started by haproxy.sh: for this machine alone, and ended with who started it."""
-    if not os.access(haproxy.WRAPPER, os.X_OK):
-        return []
-    binary = "RAY_SERVE_HAPROXY_BINARY_PATH"
-    program = os.environ.get(binary) or haproxy.binary()
-    return [
-        Flag(binary, str(haproxy.WRAPPER), "the wrapper, which starts the operator's own HAProxy", "0001", ours=True),
-        Flag("HAPROXY", program, "what the wrapper starts", "0001", ours=True),
     ]
 
 

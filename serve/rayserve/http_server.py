@@ -14,6 +14,8 @@ import uvicorn
 from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serve.api.connection import EXTENSION
+from serve.rayserve import reports
 from serve.rayserve.bypass import past
 
 _TICK_S = 0.5  # uvicorn's own is 0.1, in each of a server's HTTP servers
@@ -29,6 +31,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets and [one.dup() for one in sockets for _ in range(_ACCEPTED_A_TURN)])
+        reports.took("http_server")
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):  # noqa: ASYNC110  uvicorn has no event for it
@@ -36,6 +39,12 @@ class Server(uvicorn.Server):
 
 
 class Connection(HttpToolsProtocol):
+    """uvicorn's protocol, which writes an answer at once, asks our application first, and tells it of the client.
+
+    The last by an ASGI extension (serve/api/connection.py): uvicorn's RequestResponseCycle knows whether the body is
+    there and whether the client has left, and ASGI has a task wait for the news instead.
+    """
+
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         self.app = cast(Any, past(cast(Any, self.app)))
@@ -43,6 +52,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._gathering = _Gathering(transport)
         super().connection_made(cast(asyncio.Transport, self._gathering))
+        reports.took("whole_answers")
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()  # starts a task, which runs later
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            cast(Any, self.scope)["extensions"] = {EXTENSION: self.cycle}
+            reports.took("connection_extension")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -19,6 +19,8 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from serve.rayserve import reports
+
 _PERIOD_S = 0.5  # how late a signal may be seen; as often as Serve's controller looks at its replicas
 _FIND_EVERY_S = 0.05
 _EPOLL_CTL_MOD = 3
@@ -73,4 +75,5 @@ def _keep() -> None:
         libc = ctypes.CDLL(None)
         once = _EVENT.pack(select.EPOLLIN | select.EPOLLERR | select.EPOLLONESHOT, found.data)
         while libc.epoll_ctl(found.epoll, _EPOLL_CTL_MOD, found.timer, once) == 0:
+            reports.took("idle_wakeups")
             time.sleep(_PERIOD_S)

@@ -12,22 +12,19 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serve import metrics
-from serve.browser_guard import is_loopback
 from serve.config import Config
+from serve.rayserve import cluster, reports, tweaks
 from serve.rayserve.applications import targets
 from serve.rayserve.environment import LEAN, flags_of_serve, flags_of_this_run, restore, set_flags
+from serve.rayserve.start_error import StartError
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
-_CONNECT_S = 5.0
-
-
-class StartError(Exception):
-    """Raised when the server cannot start for a reason the user can mend; the text says how."""
 
 
 def check_port(host: str, port: int) -> None:
@@ -57,18 +54,20 @@ def running(config: Config) -> Iterator[None]:
     run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
     applications = [*config.tasks, "control"]
     # On a cluster every node has its own ports and files for HAProxy, as its environment or Ray's defaults say.
-    flags = flags_of_serve(config.limits.deadline_s) | ({} if joins else flags_of_this_run(run_dir))
+    flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir))
     before = set_flags(flags)
-    sys.path.insert(0, str(LEAN))  # this process read its PYTHONPATH before
+    if full := config.ray.tuning == "full":
+        sys.path.insert(0, str(LEAN))  # this process read its PYTHONPATH before
     import ray
     from ray import serve as ray_serve
 
     try:
         if joins:
-            _join_ray(config, flags)
+            cluster.join(config, flags)
         else:
-            _start_ray()
+            _start_ray(full)
         metrics_dir = metrics.prepare_directory(config.home)
+        reports.begin(str(metrics_dir), "server")
         try:
             ray_serve.start(
                 proxy_location="EveryNode" if joins else "HeadOnly",
@@ -90,7 +89,20 @@ def running(config: Config) -> Iterator[None]:
         restore(before)
 
 
-def _start_ray() -> None:
+def not_taken(config: Config, seconds: float = 3.0) -> list[str]:
+    """A sentence for each tweak that has not taken in the running server, which gets so long to show it."""
+    if config.ray.tuning == "stock":
+        return []
+    folder, until = str(metrics.directory_of(config.home)), time.monotonic() + seconds
+    wanted = tweaks.applied(joins=config.ray.address is not None)
+    while missing := tweaks.not_taken(tweaks.which_took(wanted, reports.read(folder))):
+        if time.monotonic() > until:
+            break
+        time.sleep(0.1)
+    return missing
+
+
+def _start_ray(full: bool) -> None:
     import ray
 
     ray.init(
@@ -101,53 +113,21 @@ def _start_ray() -> None:
         object_store_memory=_OBJECT_STORE_BYTES,
         configure_logging=True,
     )
-    _end_idle_processes()
+    if full:
+        _end_idle_processes()
 
 
 def _end_idle_processes() -> None:
     """Ray cannot be told to leave these out: one looks ten times a second for logs to send to a driver that does not
     want them (1 % of a core), the other would ask a cloud for machines; 80 MB resident each."""
-    from ray._private import worker
+    from ray._private import ray_constants, worker
 
     node = worker.global_worker.node
     node.kill_log_monitor(check_alive=False)
     node.kill_monitor(check_alive=False)
-
-
-def _join_ray(config: Config, flags: dict[str, str]) -> None:
-    """Connect to a cluster that runs already. Raises StartError when it cannot serve what is configured."""
-    import ray
-    from ray.serve.context import _get_global_client
-
-    address = config.ray.address or "auto"
-    try:
-        if address != "auto":  # Ray itself would try for a minute
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-        # Serve's actors inherit the runtime environment of who starts them, so the nodes need not know our flags. Where
-        # their Python finds its modules is theirs to say.
-        named = {name: value for name, value in flags.items() if name != "PYTHONPATH"}
-        ray.init(address=address, runtime_env={"env_vars": named}, log_to_driver=False, logging_level="ERROR")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StartError(f"Cannot join the Ray cluster at ray.address {address!r}: {error}") from error
-    server = config.server
-    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(machines) > 1 and is_loopback(server.host):
-        ray.shutdown()
-        raise StartError(
-            f"server.host {server.host} cannot be reached from the other machines of the cluster; "
-            "set it to 0.0.0.0, behind a firewall."
-        )
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is None:
-        return
-    here = client.http_config
-    if (here.host, here.port) != (server.host, server.port):
-        ray.shutdown()
-        raise StartError(
-            f"Ray Serve runs on this cluster already, at {here.host}:{here.port}: set server.host and server.port "
-            "to that, or end it with: serve shutdown"
-        )
+    names = (ray_constants.PROCESS_TYPE_LOG_MONITOR, ray_constants.PROCESS_TYPE_MONITOR)
+    if not any(name in node.all_processes for name in names):
+        reports.took("idle_processes")
 
 
 def _end_serve(applications: list[str], joined: bool) -> None:

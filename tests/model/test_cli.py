@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,11 @@ import pytest
 from export.bundle import Bundle
 from models.data.dataset import load_dataset
 from models.releases.release import read_release
-from tests.helpers.command import flywheel, free_port, refused
+from tests.helpers.command import ROOT, flywheel, free_port, refused
 from tests.helpers.own_corpus import OWN
 from tests.helpers.registry import mlflow_client
+from tests.helpers.server import children
+from tests.helpers.waiting import eventually
 
 
 def test_an_export_of_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -141,3 +147,21 @@ def test_the_aliases_of_mlflow_follow_the_release(trained: Path) -> None:
     assert aliases() == {"champion": champion, "challenger": other}
     assert flywheel("rollback", "intent", home=trained).returncode == 0
     assert aliases() == {"champion": champion}
+
+
+def test_a_signal_during_a_first_training_ends_it_and_all_its_processes(tmp_path: Path) -> None:
+    environment = {**os.environ, "FLYWHEEL_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(
+        [Path(sys.executable).parent / "flywheel", "up", "--port", str(free_port())],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            assert "No model yet" in process.stdout.readline()
+            eventually(lambda: len(children(process.pid, "spawn_main")) > 0, 60)  # the workers that train
+            family = children(process.pid, "")
+            process.terminate()
+            assert process.wait(30) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 10)

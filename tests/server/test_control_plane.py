@@ -13,7 +13,8 @@ import pytest
 
 from models.releases.gate_reports import write_gate_report
 from tests.helpers.contract import assert_error
-from tests.helpers.server import Server, eventually, replicas, start_server, stop_server
+from tests.helpers.server import Server, replicas, start_server, stop_server
+from tests.helpers.waiting import eventually
 
 MODEL, OPERATIONS = "/v2/models/intent", "/v2/repository/models/intent"
 HI = {"text": "where is my order"}

@@ -20,8 +20,9 @@ import pytest
 from loadtests.faults import replicas
 from tests.helpers.contract import assert_error
 from tests.helpers.postgres import PostgresMissing, postgres_server
-from tests.helpers.server import Server, children, eventually, start_server, stop_server
+from tests.helpers.server import Server, children, start_server, stop_server
 from tests.helpers.store import bytes_of_store
+from tests.helpers.waiting import eventually
 
 MODEL = "/v2/models/intent"
 FEEDBACK = f"{MODEL}/feedback"

@@ -20,7 +20,10 @@ import pytest
 
 from loadtests.arrivals import OpenLoop, Outcome, new_event_loop
 from serve.api.headers import REFUSED
-from tests.helpers.server import GOOD, Server, answer_of, ask_haproxy, children, eventually, replicas, sent_to_replicas
+from tests.helpers.server import GOOD, Server, answer_of, ask_haproxy, children, replicas, sent_to_replicas
+from tests.helpers.waiting import eventually
+
+pytestmark = pytest.mark.needs_tweak("haproxy", "haproxy_lines")
 
 
 def answers(server: Server) -> bool:

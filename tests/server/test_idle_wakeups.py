@@ -14,14 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from serve.config import load_config
+from serve.config import Config, load_config
 from serve.rayserve import idle_wakeups
 from serve.rayserve.environment import flags_of_serve
-from tests.helpers.server import Server, children, eventually
+from tests.helpers.server import Server, children
+from tests.helpers.waiting import eventually
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/syscall").exists(), reason="needs Linux, and its /proc/PID/syscall"
-)
+pytestmark = [
+    pytest.mark.needs_tweak("idle_wakeups"),
+    pytest.mark.skipif(not Path("/proc/self/syscall").exists(), reason="needs Linux, and its /proc/PID/syscall"),
+]
+
 
 ONCE = 0x4000_0000  # EPOLLONESHOT, of <sys/epoll.h>
 # Actors as Serve's are, in a Ray of their own: each line names a method, for the actor or for a new one.
@@ -55,7 +58,7 @@ Program = subprocess.Popen[str]
 
 @pytest.fixture(scope="module")
 def program() -> Iterator[Program]:
-    environment = {**os.environ, **flags_of_serve(deadline_s=30)}
+    environment = {**os.environ, **flags_of_serve(Config())}
     with subprocess.Popen(
         [sys.executable, "-c", ASK_ACTORS], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:

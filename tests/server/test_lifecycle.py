@@ -15,6 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
+import pytest
 
 from models.releases.release import Release, write_release
 from tests.helpers.contract import assert_error
@@ -109,6 +110,7 @@ def kill(server: Server, victim: int) -> None:
     eventually(lambda: len(set(replicas(server)) - {victim}) >= len(before), 60)
 
 
+@pytest.mark.needs_tweak("haproxy")
 def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -> None:
     failures: list[str] = []
     stop = threading.Event()
@@ -135,6 +137,7 @@ def test_a_killed_replica_is_replaced_and_no_request_fails(own_server: Server) -
     assert failures == []
 
 
+@pytest.mark.needs_tweak("haproxy_lines")
 def test_a_request_whose_body_is_still_coming_survives_its_replica(own_server: Server) -> None:
     """Half of these would be with the replica that is killed, were their headers passed on before their bodies."""
     body = json.dumps(GOOD).encode()
@@ -154,6 +157,7 @@ def test_a_request_whose_body_is_still_coming_survives_its_replica(own_server: S
         assert [connection.getresponse().status for connection in waiting] == [200] * 8
 
 
+@pytest.mark.needs_tweak("haproxy_lines")
 def test_while_no_replica_is_there_the_error_is_one_of_ours(own_server: Server) -> None:
     eventually(lambda: len(sent_to_replicas(own_server)) >= 2, 60)
     for victim in replicas(own_server):

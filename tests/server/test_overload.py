@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from tests.helpers.contract import assert_error
-from tests.helpers.server import Server, eventually, start_server, stop_server
+from tests.helpers.server import Server, start_server, stop_server
+from tests.helpers.waiting import eventually
 
 PREDICT = "/v2/models/intent/predict"
 GOOD = {"text": "where is my order 88231?"}
@@ -83,10 +84,13 @@ def test_a_burst_is_answered_or_refused_and_nothing_else(impatient: Server) -> N
 
 
 @pytest.mark.parametrize("body", [distinct(1, 20, "late"), ENDLESS], ids=["one text", "4000 texts"])
-def test_a_deadline_that_cannot_be_kept(impatient: Server, body: dict[str, Any]) -> None:
+def test_a_deadline_that_cannot_be_kept(impatient: Server, stock: bool, body: dict[str, Any]) -> None:
     seconds = "0.000001" if len(body["texts"]) == 1 else "0.5"
     response = impatient.post(PREDICT, json=body, headers={HEADER: seconds})
-    assert assert_error(response, 504)["code"] == "deadline_exceeded"
+    if stock:  # Ray Serve's proxy reads the header itself
+        assert response.status_code == 408, response.text
+    else:
+        assert assert_error(response, 504)["code"] == "deadline_exceeded"
     assert_works(impatient)
 
 
@@ -108,13 +112,13 @@ def test_a_deadline_beyond_the_servers_is_bounded_by_it(impatient: Server) -> No
     assert_works(impatient)
 
 
-def test_a_body_that_never_comes_is_not_waited_for_longer_than_the_deadline(impatient: Server) -> None:
+def test_a_body_that_never_comes_is_not_waited_for_longer_than_the_deadline(impatient: Server, stock: bool) -> None:
     with closing(HTTPConnection(impatient.url.removeprefix("http://"), timeout=30)) as connection:
         connection.putrequest("POST", PREDICT)
         connection.putheader("content-length", "100")
         connection.endheaders(b'{"text": "where')
         answer = connection.getresponse()
-        assert answer.status == 408
+        assert answer.status == (504 if stock else 408)  # the replica's, or HAProxy's
         assert json.loads(answer.read())["code"] == "deadline_exceeded"
     assert_works(impatient)
 

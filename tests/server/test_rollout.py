@@ -12,7 +12,8 @@ import pytest
 
 from tests.helpers.contract import assert_error
 from tests.helpers.registry import mlflow_client
-from tests.helpers.server import eventually, start_server, stop_server
+from tests.helpers.server import start_server, stop_server
+from tests.helpers.waiting import eventually
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy

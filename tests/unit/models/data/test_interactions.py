@@ -146,14 +146,14 @@ def test_the_seed_shop_s_histories_are_of_the_past() -> None:
 
 
 def test_the_same_content_as_jsonl_is_the_same(tmp_path: Path) -> None:
-    file = tmp_path / "interactions.jsonl"
+    file = tmp_path / "behaviour.jsonl"
     names = HEADER.split(",")
     file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in shop()))
     assert load_interactions(file) == load(tmp_path, shop())
 
 
 def test_jsonl_may_hold_numbers_where_numbers_are_meant(tmp_path: Path) -> None:
-    file = tmp_path / "interactions.jsonl"
+    file = tmp_path / "behaviour.jsonl"
     names = [*HEADER.split(","), "price"]
     rows = [(user, item, event, int(time), text, 9.5) for user, item, event, time, text in shop()]
     file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))

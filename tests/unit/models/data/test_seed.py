@@ -99,4 +99,4 @@ def test_the_simulation_writes_the_same_bytes_again(tmp_path: Path, monkeypatch:
     shutil.copy(SEED / "catalogue.csv", tmp_path)
     monkeypatch.setattr(simulate, "HERE", tmp_path)
     simulate.main()
-    assert (tmp_path / "behaviour.csv").read_bytes() == (SEED / "interactions.csv").read_bytes()
+    assert (tmp_path / "behaviour.csv").read_bytes() == (SEED / "behaviour.csv").read_bytes()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.rayserve import environment, haproxy
+from serve.config import Config, RayConfig
+from serve.rayserve import environment as module
+from serve.rayserve import haproxy
 from serve.rayserve.environment import (
     CALLBACK,
     LEAN,
@@ -18,6 +20,7 @@ from serve.rayserve.environment import (
     restore,
     set_flags,
 )
+from serve.rayserve.tweaks import TWEAKS
 from tests.helpers.command import ROOT
 
 needs_haproxy = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
@@ -27,12 +30,12 @@ needs_haproxy = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAPr
 def ports() -> Iterator[None]:
     """The ports that a start takes are given back."""
     yield
-    while environment._guards:
-        environment._guards.pop().close()
+    while module._guards:
+        module._guards.pop().close()
 
 
 def flags(folder: Path) -> dict[str, str]:
-    return flags_of_serve(30) | flags_of_this_run(folder)
+    return flags_of_serve(Config()) | flags_of_this_run(folder)
 
 
 def test_what_the_operator_has_set_stays_and_the_rest_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,22 +67,25 @@ def test_what_the_server_is_wrong_without_is_ours_whatever_is_set(
 def test_the_wrapper_starts_the_operators_haproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/own/haproxy")
     found = flags(tmp_path)
-    assert found["RAY_SERVE_HAPROXY_BINARY_PATH"] == str(haproxy.WRAPPER)
+    assert found["RAY_SERVE_HAPROXY_BINARY_PATH"] == haproxy.WRAPPER
     assert found["HAPROXY"] == "/own/haproxy"
 
 
-@needs_haproxy
-def test_our_lines_for_haproxy_follow_the_operators_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("RAY_SERVE_HAPROXY_LOG_TARGET", "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM")
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    log, balance = (flags_of_serve(30)[name].split("\n    ") for name in names)
-    assert (log[0], balance[:2]) == ("127.0.0.1:514 local0 info", ["leastconn", "no log"])
-    for name, value in zip(names, ("/dev/log", "roundrobin"), strict=True):
-        monkeypatch.setenv(name, value)
-    own_log, own_balance = (flags_of_serve(30)[name].split("\n    ") for name in names)
-    assert own_log == ["/dev/log local0 info", *log[1:]]
-    assert own_balance == ["roundrobin", *balance[2:]]  # who names a log wants one
+STOCK = Config(ray=RayConfig(tuning="stock"))
+
+
+def test_stock_sets_what_is_documented_and_nothing_for_a_tweak(tmp_path: Path) -> None:
+    full, stock = flags_of_serve(Config()), flags_of_serve(STOCK)
+    assert stock.items() < full.items()
+    assert "RAY_USAGE_STATS_ENABLED" in stock
+    for name in ("PYTHONPATH", "RAY_SERVE_ENABLE_HA_PROXY", "HAPROXY", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"):
+        assert name not in stock
+    assert not [name for name in stock if name.startswith("__")]
+
+
+def test_each_flag_belongs_to_a_tweak_that_exists_or_to_none() -> None:
+    names = {tweak.name for tweak in TWEAKS}
+    assert {flag.tweak for flag in [*module._of_haproxy(Config()), *module._of_serve()]} <= {*names, ""}
 
 
 def test_a_start_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +96,9 @@ def test_a_start_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch: p
 
 
 def test_each_page_that_the_table_names_exists() -> None:
-    from serve.rayserve import environment as module
-
-    rows = [*module._of_haproxy(30), *module._of_serve(), *module._of_the_wrapper(), *module._of_this_run(Path("/run"))]
-    assert all(row.why for row in rows)
-    pages = {row.page for row in rows if row.page}
+    flags = [*module._of_haproxy(Config()), *module._of_serve(), *module._of_this_run(Path("/run"))]
+    assert all(flag.why for flag in flags)
+    pages = {flag.page for flag in flags if flag.page}
     assert pages
-    for page in pages:
+    for page in pages | {tweak.page for tweak in TWEAKS}:
         assert list((ROOT / "docs" / "decisions").glob(f"{page}-*.md")), page

@@ -1,53 +1,195 @@
-"""The wrapper around HAProxy: it closes HAProxy's own pages to other machines."""
+"""The wrapper around HAProxy: it puts our lines into Serve's file, and closes HAProxy's own pages to other machines."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
+import socket
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.helpers.command import ROOT
+from serve.api.headers import FULL_MS, REFUSED
+from serve.rayserve.environment import has_haproxy
+from serve.rayserve.haproxy import WRAPPER, binary
+from tests.helpers.command import free_port
+from tests.helpers.waiting import eventually
 
-WRAPPER = ROOT / "serve" / "rayserve" / "haproxy.sh"
-
-
+needs_haproxy = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
 # As Ray's template has them.
 PAGES = {
     "frontend prometheus": "frontend prometheus\n    bind :9101\n    mode http\n",
     "listen stats": "listen stats\n  bind *:8404\n  stats enable\n",
 }
+ENTRANCE = "frontend http_frontend\n    bind 0.0.0.0:8000\n    default_backend task\n"
+GLOBAL = "global\n    maxconn 4096\n"
+DEFAULTS = """defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+    log global
+    balance leastconn
+"""
+BACKENDS = """backend default_backend
+    http-request return status 404
+backend task
+    log global
+    default-server check
+    # Servers in this backend
+    server replica 127.0.0.1:9000 check
+"""
 
 
-ENTRANCE = "frontend http_frontend\n    bind 0.0.0.0:8000\n"
+def start_wrapper(configuration: Path, program: str | None = None) -> tuple[str, set[str]]:
+    """What the wrapper says on stderr, and the tweaks that it reports.
 
-
-def start_wrapper(configuration: Path) -> str:
-    """What the wrapper says on stderr; in HAProxy's place it starts a program that prints its arguments."""
+    In HAProxy's place it becomes a program that prints its arguments; `program` is what checks the configuration.
+    """
+    reports_folder = configuration.parent / "reports"
+    stand_in = configuration.parent / "haproxy"
+    check = f'exec {program or binary()} "$@"'
+    stand_in.write_text(
+        f'#!/bin/sh\nif [ "$1" = -c ]; then {check}; fi\necho "$@"\ncat "$HAPROXY_REPORTS"/*.json >&2\n'
+    )
+    stand_in.chmod(0o755)
+    environment = {
+        **os.environ,
+        "HAPROXY": str(stand_in),
+        "HAPROXY_PYTHON": sys.executable,
+        "HAPROXY_DEADLINE_S": "10",
+        "HAPROXY_REPORTS": str(reports_folder),
+    }
+    shutil.rmtree(reports_folder, ignore_errors=True)
     command = [WRAPPER, "-db", "-f", configuration, "-sf", "1"]
-    done = subprocess.run(command, env={**os.environ, "HAPROXY": "echo"}, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"-db -f {configuration} -sf 1\n"
-    return done.stderr
+    said, _, report = done.stderr.rpartition("[")
+    return said, set(json.loads("[" + report))
 
 
-def test_the_wrapper_changes_the_addresses_of_haproxys_own_pages_alone(tmp_path: Path) -> None:
-    configuration = tmp_path / "a folder" / "haproxy.cfg"
-    configuration.parent.mkdir()
-    before = PAGES["frontend prometheus"] + ENTRANCE + PAGES["listen stats"]
-    after = before.replace("bind :9101", "bind 127.0.0.1:9101").replace("bind *:8404", "bind 127.0.0.1:8404")
-    configuration.write_text(before)
-    for _ in range(2):  # changed already, it stays as it is
-        assert start_wrapper(configuration) == ""
-        assert configuration.read_text() == after
+EVERYTHING = {"haproxy", "haproxy_pages", "haproxy_lines", "haproxy_ends"}
 
 
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    """As Serve's template makes it, in small."""
+    path = tmp_path / "a folder" / "haproxy.cfg"
+    path.parent.mkdir()
+    path.write_text(GLOBAL + DEFAULTS + PAGES["frontend prometheus"] + ENTRANCE + BACKENDS + PAGES["listen stats"])
+    return path
+
+
+@needs_haproxy
+def test_the_wrapper_changes_the_pages_and_puts_each_line_in_its_section(configuration: Path) -> None:
+    before = configuration.read_text()
+    assert start_wrapper(configuration) == ("", EVERYTHING)
+    after = configuration.read_text()
+    for ours in ("process", "defaults", "backend"):
+        lines = (Path(WRAPPER).with_name(f"{ours}.cfg")).read_text()
+        assert after.count(lines) == 1
+        before_ours = after.partition(lines)[0]
+        section = re.findall(r"^(\S.*)$", before_ours, re.M)[-1]
+        assert section == {"process": "global", "defaults": "defaults", "backend": "backend task"}[ours]
+        after = after.replace(lines, "")
+    expected = before.replace("bind :9101", "bind 127.0.0.1:9101").replace("bind *:8404", "bind 127.0.0.1:8404")
+    assert after == expected
+
+
+@needs_haproxy
+def test_a_file_that_was_changed_already_stays_as_it_is(configuration: Path) -> None:
+    start_wrapper(configuration)
+    after = configuration.read_text()
+    assert start_wrapper(configuration) == ("", EVERYTHING)
+    assert configuration.read_text() == after
+
+
+@needs_haproxy
 @pytest.mark.parametrize("missing", PAGES)
-def test_haproxy_starts_with_a_warning_where_one_of_its_pages_is_not_found(tmp_path: Path, missing: str) -> None:
-    configuration = tmp_path / "haproxy.cfg"
-    rest = "".join(text for section, text in PAGES.items() if section != missing)
-    configuration.write_text(rest + f"{missing}\n  mode http\n" + ENTRANCE)
-    said = start_wrapper(configuration)
+def test_haproxy_starts_with_a_warning_where_one_of_its_pages_is_not_found(configuration: Path, missing: str) -> None:
+    text = configuration.read_text().replace(PAGES[missing], f"{missing.replace(' ', ' other')}\n  mode http\n")
+    configuration.write_text(text)
+    said, took = start_wrapper(configuration)
     assert said.count("warning") == 1
     assert missing in said
-    assert ENTRANCE in configuration.read_text()
+    assert took == EVERYTHING - {"haproxy_pages"}
+
+
+@needs_haproxy
+@pytest.mark.parametrize("place", ["global\n", "defaults\n", "    default-server check\n"])
+def test_haproxy_starts_with_serves_own_lines_and_a_warning_where_a_place_is_missing(
+    configuration: Path, place: str
+) -> None:
+    text = configuration.read_text().replace(place, "", 1)
+    configuration.write_text(text)
+    said, took = start_wrapper(configuration, program="true")
+    assert said.count("warning") == 1
+    assert place.strip().split()[0] in said
+    assert took == EVERYTHING - {"haproxy_lines"}
+    assert "tune.pool-low-fd-ratio" not in configuration.read_text()
+
+
+@needs_haproxy
+def test_haproxy_starts_with_serves_own_file_where_it_refuses_ours(configuration: Path) -> None:
+    before = configuration.read_text()
+    said, took = start_wrapper(configuration, program="false")
+    assert said.count("warning") == 2
+    assert took == {"haproxy", "haproxy_ends"}
+    assert configuration.read_text() == before
+
+
+def test_the_headers_that_haproxy_and_a_replica_speak_by_are_the_same() -> None:
+    lines = Path(WRAPPER).with_name("backend.cfg").read_text()
+    found = {*re.findall(r"x-flywheel-[a-z-]+", lines)}
+    assert found == {REFUSED, FULL_MS}
+
+
+@needs_haproxy
+@pytest.mark.parametrize("named", [True, False])
+def test_haproxy_logs_requests_only_where_the_operator_names_a_log(configuration: Path, named: bool) -> None:
+    port = free_port()
+    with socket.socket(type=socket.SOCK_DGRAM) as log:
+        log.bind(("127.0.0.1", 0))
+        log.settimeout(1)
+        text = configuration.read_text().replace(
+            "maxconn", f"log 127.0.0.1:{log.getsockname()[1]} local0 info\n  maxconn"
+        )
+        for old in ("0.0.0.0:8000", ":9101", "*:8404"):
+            text = text.replace(old, f"127.0.0.1:{port if old.startswith('0') else free_port()}")
+        configuration.write_text(
+            text.replace("default_backend task", "option httplog\n    http-request return status 200")
+        )
+        environment = {
+            **os.environ,
+            "HAPROXY": binary(),
+            "HAPROXY_PYTHON": sys.executable,
+            "HAPROXY_DEADLINE_S": "10",
+            **({"RAY_SERVE_HAPROXY_LOG_TARGET": "any"} if named else {}),
+        }
+        with subprocess.Popen([WRAPPER, "-db", "-f", configuration], env=environment) as haproxy:
+            try:
+                eventually(lambda: is_open(port), 10)
+                assert httpx.get(f"http://127.0.0.1:{port}/asked").status_code == 200
+                assert any(b"/asked" in line for line in datagrams(log)) is named
+            finally:
+                haproxy.kill()
+
+
+def is_open(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
+
+
+def datagrams(log: socket.socket) -> Iterator[bytes]:
+    """Until none comes any more."""
+    with suppress(TimeoutError):
+        while True:
+            yield log.recv(65536)
