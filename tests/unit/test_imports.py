@@ -29,6 +29,12 @@ def test_only_replicas_load_what_runs_models() -> None:
     assert loaded_by(f"serve.cli.main, {PARENTS}").isdisjoint({"onnxruntime"})
 
 
+def test_a_family_is_found_before_what_trains_it_is_loaded() -> None:
+    """So that `flywheel train` refuses a wrong file at once."""
+    loaded = loaded_by("serve, models.training.pipeline, models.retraining.run")
+    assert loaded.isdisjoint({*TRAINING_ONLY, "onnxruntime"})
+
+
 def loaded_by(modules: str) -> set[str]:
     program = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run(

@@ -9,6 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from models.tasks.base import Task, TaskOptions, UnknownTaskError, all_tasks, get_task
+from models.training.families import family_of
+from serve.feedback.intake import Feedback
 from tests.helpers.command import ROOT
 
 DATATYPES = {"BYTES": str, "FP32": float, "INT32": int, "BOOL": bool}
@@ -37,6 +39,22 @@ def test_every_task_says_what_it_is(task: type[Task]) -> None:
     assert any(not tensor.optional for tensor in task.inputs)
     assert issubclass(task.Options, TaskOptions)
     assert task.Options() is not None, "every option has a default"
+
+
+def test_every_task_has_a_family(task: type[Task]) -> None:
+    assert family_of(task.name).kind == task.kind
+
+
+def test_the_correction_that_the_documentation_shows_is_one(task: type[Task]) -> None:
+    def error(**fields: str) -> str | None:
+        shown = Feedback(id="a prediction", **fields)
+        return task.correction_error(shown, ["a label"], new_labels=False)
+
+    assert error(**task.correction_example) is None
+    for missing in task.correction_example:
+        rest = {name: value for name, value in task.correction_example.items() if name != missing}
+        assert error(**rest), f"without {missing}"
+    assert error(**task.correction_example, **{"label": "a label"} if task.kind == "ranker" else {"item_id": "an item"})
 
 
 def test_every_task_is_in_flywheel_yaml(task: type[Task]) -> None:
