@@ -113,7 +113,7 @@ def test_a_ranker_bundle(bundle_of: Callable[[str], Path], tmp_path: Path) -> No
 def test_the_page_shows_what_changed_and_nothing_it_must_not(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:
     champion = bundle_of("intent")
     tilted = rewritten(champion, tmp_path / "tilted", lambda bias: bias + 4.0 * np.arange(len(bias)) % 9)
-    told = samples([(SECRET, "complaint")] * 30)
+    told = samples([(f"{text} {SECRET}", label) for text, label in load_dataset("intent").holdout[:60]])
     page = write_report(gate(champion, tilted, told), tmp_path / "page", title="intent 2", facts={"data": "seed"})
     assert page == tmp_path / "page" / PAGE
     shown = Page(page)
@@ -125,5 +125,6 @@ def test_the_page_shows_what_changed_and_nothing_it_must_not(bundle_of: Callable
     lost = data["sets"][0]["lost"]
     assert lost
     assert lost[0]["shown_as"] in {example.text for example in load_dataset("intent").holdout}
+    assert data["sets"][1]["lost"] + data["sets"][1]["won"]
     for answer in data["sets"][1]["lost"] + data["sets"][1]["won"]:
         assert re.fullmatch(r"feedback 9\d\d", answer["shown_as"])
