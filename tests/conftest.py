@@ -27,7 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_tweak(*names): of rayserve/tweaks.py; skipped with --tuning stock")
-    os.environ["FLYWHEEL_RAY__TUNING"] = config.getoption("--tuning")
+    if config.getoption("--tuning") != "full":
+        os.environ["FLYWHEEL_RAY__TUNING"] = config.getoption("--tuning")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
