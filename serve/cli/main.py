@@ -103,7 +103,7 @@ def up(
     out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
-    for sentence in not_taken(settings):
+    for sentence in not_taken(settings, stop.wait):
         err.print(f"warning: {sentence}", highlight=False, markup=False)
     while not stop.wait(0.5):
         pass

@@ -47,7 +47,9 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self.app = cast(Any, past(cast(Any, self.app)))
+        serves = cast(Any, self.app)
+        self.app = cast(Any, past(serves))
+        self._is_past = self.app is not serves
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._gathering = _Gathering(transport)
@@ -56,7 +58,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # starts a task, which runs later
-        if self.cycle is not None and self.cycle.scope is self.scope:
+        # Serve's own proxy, which stands in while there is no replica, has this protocol too, and pickles its scopes.
+        if self._is_past and self.cycle is not None and self.cycle.scope is self.scope:
             cast(Any, self.scope)["extensions"] = {EXTENSION: self.cycle}
             reports.took("connection_extension")
 

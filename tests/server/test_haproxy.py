@@ -170,6 +170,14 @@ def haproxys_configuration(server: Server) -> str:
     return Path(started_with[started_with.index("-f") + 1]).read_text()
 
 
+def test_serves_own_proxy_which_stands_in_where_there_is_no_replica_answers_too(own_server: Server) -> None:
+    found = re.search(r"^backend \S*intent\n(?:\s.*\n)*?\s+server \S+ (\S+:\d+) check backup$",
+                      haproxys_configuration(own_server), re.M)  # fmt: skip
+    assert found
+    answer = httpx.post(f"http://{found[1]}/v2/models/intent/predict", json=GOOD, timeout=30)
+    assert (answer.status_code, answer.json()["model_name"]) == (200, "intent")
+
+
 @pytest.mark.parametrize(("section", "path"), [("frontend prometheus", "/metrics"), ("listen stats", "/stats")])
 def test_haproxys_own_pages_answer_this_machine_only(own_server: Server, section: str, path: str) -> None:
     found = re.search(rf"^{section}\n\s+bind \S*:(\d+)$", haproxys_configuration(own_server), re.M)

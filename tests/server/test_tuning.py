@@ -23,7 +23,7 @@ def test_a_tweak_takes_in_full_mode_and_not_in_stock(server: Server, stock: bool
     if name in OF_HAPROXY and not has_haproxy():
         pytest.skip("Ray brings no HAProxy for this system")
     # A replica that HAProxy has not asked yet has shown nothing of its connections.
-    eventually(lambda: server.get("/v2").json()["tuning"]["tweaks"][name] is not stock, 10)
+    eventually(lambda: server.get("/v2").json()["tuning"]["tweaks"][name] is not stock, 20)
 
 
 def test_the_server_says_its_mode_and_each_tweak(server: Server, stock: bool) -> None:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serve.api.connection import connection_of, leaving
 from serve.api.request import read_body
 from serve.errors import RequestError
+from serve.rayserve import bypass
 from serve.rayserve.http_server import Connection
 
 HEAD = b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n"
@@ -48,9 +49,10 @@ class Watching:
 
 
 @pytest.fixture(params=[Connection, HttpToolsProtocol])
-def served(request: pytest.FixtureRequest) -> Iterator[tuple[Watching, socket.socket]]:
+def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Watching, socket.socket]]:
     """The application, and a client connected to it."""
     application = Watching()
+    monkeypatch.setattr(bypass, "_application", application)
     server = uvicorn.Server(uvicorn.Config(application, http=request.param, lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

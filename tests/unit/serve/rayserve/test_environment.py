@@ -71,7 +71,7 @@ def test_the_wrapper_starts_the_operators_haproxy(tmp_path: Path, monkeypatch: p
     assert found["HAPROXY"] == "/own/haproxy"
 
 
-STOCK = Config(ray=RayConfig(tuning="stock"))
+STOCK = Config().model_copy(update={"ray": RayConfig(tuning="stock")})
 
 
 def test_stock_sets_what_is_documented_and_nothing_for_a_tweak(tmp_path: Path) -> None:
