@@ -18,6 +18,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from export.machine import usable_cores
@@ -27,6 +28,7 @@ from models.home import feedback_database
 from models.tasks.base import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
+from serve.renamed_keys import with_new_names
 
 DEFAULT_FILE = "flywheel.yaml"
 DEFAULT_TASKS: dict[str, dict[str, Any]] = {
@@ -69,9 +71,9 @@ class Limits(_Section):
 class Batching(_Section):
     tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     texts: int = Field(64, ge=1, le=1024)
-    growth: float = Field(1.5, ge=1.0)
+    max_length_ratio: float = Field(1.5, ge=1.0)
 
-    def most_tokens(self, auto: int = 256) -> int:
+    def max_tokens(self, auto: int = 256) -> int:
         """`auto` is what the session's provider runs best with: the default is a CPU's."""
         return auto if self.tokens == "auto" else self.tokens
 
@@ -149,12 +151,12 @@ class LearningConfig(_Section):
     """When a task is retrained by itself, and what it may learn from."""
 
     automatic: bool = True
-    after: int = Field(200, ge=1)
+    min_new_samples: int = Field(200, ge=1)
     every_hours: float | None = Field(None, gt=0)
     on_drift: bool = True
-    most: int = Field(20_000, ge=1)
-    held_out: float = Field(0.2, ge=0, le=0.5)
-    attempts: int = Field(3, ge=1)
+    max_samples: int = Field(20_000, ge=1)
+    eval_fraction: float = Field(0.2, ge=0, le=0.5)
+    max_attempts: int = Field(3, ge=1)
     method: Literal["full", "lora"] = "full"
     workers: int = Field(1, ge=1, description="that train together on Ray Train, each on a CPU or a GPU of the cluster")
     curation: Rules = Rules()
@@ -164,14 +166,14 @@ class RolloutConfig(_Section):
     """What happens to a version that passed the gate, and what is evidence enough to move it on."""
 
     automatic: bool = True
-    start: Literal["promote", "canary", "shadow"] = "canary"
-    share: float = Field(0.1, gt=0, lt=1)
-    least_answers: int = Field(200, ge=1)
-    least_s: float = Field(60.0, ge=0)
-    most_errors: float = Field(0.01, ge=0, le=1)
-    most_latency_ratio: float = Field(2.0, gt=0)
-    most_disagreement: float = Field(0.5, ge=0, le=1)
-    least_feedback: int = Field(30, ge=1)
+    initial_stage: Literal["promote", "canary", "shadow"] = "canary"
+    canary_fraction: float = Field(0.1, gt=0, lt=1)
+    min_answers: int = Field(200, ge=1)
+    min_duration_s: float = Field(60.0, ge=0)
+    max_error_rate: float = Field(0.01, ge=0, le=1)
+    max_latency_ratio: float = Field(2.0, gt=0)
+    max_disagreement: float = Field(0.5, ge=0, le=1)
+    min_feedback: int = Field(30, ge=1)
     watch_s: float = Field(3600.0, ge=0, description="so long after a promotion it is taken back if answers fail")
 
 
@@ -196,6 +198,20 @@ class TaskConfig(_Section):
         if cores is not None:
             return cores
         return usable_cores()
+
+
+class _Environment(PydanticBaseSettingsSource):
+    """What the environment sets, with each key under the name that it has now."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource):
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        return with_new_names(self._source(), "the environment")
 
 
 class Config(BaseSettings):
@@ -231,7 +247,7 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # The file's content comes as init settings, and the environment wins over it.
-        return env_settings, init_settings
+        return _Environment(settings_cls, env_settings), init_settings
 
     def task_options(self, task: str) -> TaskOptions:
         """The task's own options, validated by the task."""
@@ -260,6 +276,7 @@ def load_config(file: str | Path | None = None) -> Config:
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
     if strange := [key for key in content if not isinstance(key, str)]:
         raise ConfigError(f"{path}: {strange[0]!r}: there is no such key")
+    content = with_new_names(content, str(path))
     # Given as content and not as a default, so that FLYWHEEL_TASKS__INTENT__... changes one task and keeps the others.
     content.setdefault("tasks", DEFAULT_TASKS)
     _check_environment()

@@ -71,8 +71,8 @@ def main() -> int:
             new_labels=True,
             FLYWHEEL_LEARNING__AFTER="1600",  # of 1,643: one run is to have them all
             FLYWHEEL_LEARNING__ON_DRIFT="false",  # which the first fifty would set off
-            FLYWHEEL_ROLLOUT__LEAST_S="20",
-            FLYWHEEL_ROLLOUT__LEAST_ANSWERS="100",
+            FLYWHEEL_ROLLOUT__MIN_DURATION_S="20",
+            FLYWHEEL_ROLLOUT__MIN_ANSWERS="100",
             FLYWHEEL_ROLLOUT__SHARE="0.2",
         ) as server:
             return show(_tell(server, story, train, test, new))

@@ -35,7 +35,7 @@ def rare_new_labels(groups: list[Group], context: Context, rules: Rules) -> Step
 
     def decision(group: Group) -> Decision | None:
         label = group.lead.label
-        if label in context.labels or texts[label] >= rules.least_new_label:
+        if label in context.labels or texts[label] >= rules.min_new_label:
             return None
         return Decision(group.lead.id, "deferred", "new label with too few examples", f"({texts[label]})")
 

@@ -47,10 +47,10 @@ class _Judgement(NamedTuple):
 
 def label_errors(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Quarantine labels that look wrong, and all of a source or user with too many of them."""
-    if len(groups) < rules.least_to_suspect:
+    if len(groups) < rules.min_to_suspect:
         return StepResult(groups, [])
     # Of every label: those that are not in the feedback say what a wrong label should have been.
-    replay = balanced_sample(context.training, rules.replay_a_label, rules.least_replay, context.seed)
+    replay = balanced_sample(context.training, rules.replay_a_label, rules.min_replay, context.seed)
     texts = [group.lead.text for group in groups]
     vectors = np.asarray(context.embed([*texts, *(example.text for example in replay)]), np.float32)
     own, corpus = dict(zip(texts, vectors, strict=False)), vectors[len(texts) :]
@@ -96,7 +96,7 @@ def _judge(
         for filter_by, score in _SIGNS.items():
             found = find_label_issues(numbers, probabilities, filter_by=filter_by, n_jobs=1)
             quality = get_label_quality_scores(numbers, probabilities, method=score)
-            floor = np.quantile(quality[of_corpus], rules.most_good_suspected) if of_corpus.any() else np.inf
+            floor = np.quantile(quality[of_corpus], rules.max_good_suspected) if of_corpus.any() else np.inf
             flagged[judged] |= found
             suspected[judged] |= found & (quality < floor)
     seen = flagged[judged & is_corpus]
@@ -114,7 +114,7 @@ def _out_of_sample(vectors: Vectors, numbers: NDArray[np.intp], seed: int) -> ND
 
 
 def _givers_of_errors(groups: Sequence[Group], judgement: _Judgement, rules: Rules) -> set[Hashable]:
-    """Sources and users of whom it is certain that more than `most_suspected` of their labels are wrong.
+    """Sources and users of whom it is certain that more than `max_suspected` of their labels are wrong.
 
     What of the corpus looks wrong is taken off: on a hard task a tenth of the right labels do. The bound is Wilson's,
     one-sided, so few samples exclude nobody.
@@ -128,11 +128,11 @@ def _givers_of_errors(groups: Sequence[Group], judgement: _Judgement, rules: Rul
 
 
 def _over(tally: Counter[bool], usual: float, rules: Rules) -> bool:
-    if tally.total() < rules.least_to_judge or not tally[True]:
+    if tally.total() < rules.min_to_judge or not tally[True]:
         return False
     test = binomtest(tally[True], tally.total(), alternative="greater")
     least = float(test.proportion_ci(_SURE, method="wilson").low)
-    return (least - usual) / max(1 - usual, 1e-9) > rules.most_suspected
+    return (least - usual) / max(1 - usual, 1e-9) > rules.max_suspected
 
 
 def _givers(sample: Sample) -> list[Hashable]:

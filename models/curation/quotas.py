@@ -25,8 +25,8 @@ def quotas(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     def source(group: Group) -> Hashable | None:
         return None if free(group) else group.lead.source
 
-    by_user = _capped(groups, user, rules.most_share_of_a_user, rules.allowance_of_a_user, "user")
-    by_source = _capped(by_user.kept, source, rules.most_share_of_a_source, rules.allowance_of_a_source, "source")
+    by_user = _capped(groups, user, rules.max_share_of_a_user, rules.allowance_of_a_user, "user")
+    by_source = _capped(by_user.kept, source, rules.max_share_of_a_source, rules.allowance_of_a_source, "source")
     return StepResult(by_source.kept, by_user.gone + by_source.gone)
 
 

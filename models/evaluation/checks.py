@@ -88,8 +88,8 @@ def knows_labels(champion: Evaluation, candidate: Evaluation) -> Check:
 
 def feedback(pair: PairedCounts, limits: Thresholds) -> tuple[Check, bool]:
     """Not proven worse on the newest feedback; and whether it is proven better there."""
-    if pair.total < limits.least_feedback:
-        sentence = f"Feedback has no say: {pair.total} texts held out, {limits.least_feedback} needed."
+    if pair.total < limits.min_feedback:
+        sentence = f"Feedback has no say: {pair.total} texts held out, {limits.min_feedback} needed."
         return Check("feedback", True, sentence), False
     gained = pair.p_better < limits.significance
     passed = pair.p_worse >= limits.significance
@@ -101,8 +101,8 @@ def feedback(pair: PairedCounts, limits: Thresholds) -> tuple[Check, bool]:
 def holdout(pair: PairedCounts, gained: bool, limits: Thresholds) -> Iterator[Check]:
     """The three that bound what the candidate may lose on the frozen holdout; the last two yield to a proven gain."""
     sentence = f"On the holdout: {_counts(pair)}."
-    passed = -pair.points <= limits.most_loss + 1e-9
-    yield Check("holdout accuracy", passed, sentence, _plain(-pair.points), limits.most_loss, unit="points lost")
+    passed = -pair.points <= limits.max_loss + 1e-9
+    yield Check("holdout accuracy", passed, sentence, _plain(-pair.points), limits.max_loss, unit="points lost")
 
     margin = limits.margin_with_gain if gained else limits.margin
     possible = -100 * difference_lower_bound(pair.wins, pair.losses, pair.total, limits.significance)
@@ -132,11 +132,11 @@ def label_recall(champion: Evaluation, candidate: Evaluation, where: str, limits
     for label in sorted(set(candidate.truth)):
         own = candidate.of_label(label)
         total = int(own.sum())
-        if total < limits.least_label_examples:
+        if total < limits.min_label_examples:
             continue
         before, after = int(champion.right[own].sum()), int(candidate.right[own].sum())
         losses = int((champion.right & ~candidate.right)[own].sum())
-        chance = recall_loss_p_value(losses - (before - after), losses, total, limits.most_recall_loss / 100)
+        chance = recall_loss_p_value(losses - (before - after), losses, total, limits.max_recall_loss / 100)
         loss = 100 * (before - after) / total
         told = f"{label} fell from {before} to {after} of {total}"
         if chance < limits.significance:
@@ -144,16 +144,16 @@ def label_recall(champion: Evaluation, candidate: Evaluation, where: str, limits
         worst = min(worst or (2.0, "", 0.0, ""), (chance, label, loss, told))
     name = f"recall of each label, {where}"
     if worst is None:
-        return Check(name, True, f"No label has {limits.least_label_examples} texts in the {where}.")
+        return Check(name, True, f"No label has {limits.min_label_examples} texts in the {where}.")
     loss = worst[2]
     if fallen:
         sentence = f"Recall on the {where}: {listed(fallen)}."
     elif loss <= 0:
         sentence = f"No label lost recall on the {where}."
     else:
-        within = "chance explains it" if loss > limits.most_recall_loss else "within the bound"
+        within = "chance explains it" if loss > limits.max_recall_loss else "within the bound"
         sentence = f"Recall on the {where}, most lost: {worst[3]}; {within}."
-    return Check(name, not fallen, sentence, _plain(loss), limits.most_recall_loss, unit="points lost")
+    return Check(name, not fallen, sentence, _plain(loss), limits.max_recall_loss, unit="points lost")
 
 
 def calibration(champion: Evaluation, candidate: Evaluation, limits: Thresholds) -> Check:
@@ -161,14 +161,14 @@ def calibration(champion: Evaluation, candidate: Evaluation, limits: Thresholds)
     before = 100 * calibration_error(champion.confidence, champion.right)
     after = 100 * calibration_error(candidate.confidence, candidate.right)
     rise = after - before
-    passed = rise <= limits.most_calibration_rise or _rise_by_chance(champion, candidate, limits.significance)
+    passed = rise <= limits.max_calibration_rise or _rise_by_chance(champion, candidate, limits.significance)
     sentence = f"The calibration error went from {before:.1f} to {after:.1f} points."
     if not passed:
         how = "sure" if candidate.confidence.mean() > candidate.accuracy else "unsure"
         sentence += f" The candidate is too {how} of itself."
-    elif rise > limits.most_calibration_rise:
+    elif rise > limits.max_calibration_rise:
         sentence += " Chance explains it on a set of this size."
-    return Check("calibration", passed, sentence, rise, limits.most_calibration_rise, unit="points risen")
+    return Check("calibration", passed, sentence, rise, limits.max_calibration_rise, unit="points risen")
 
 
 def _rise_by_chance(champion: Evaluation, candidate: Evaluation, significance: float) -> bool:
@@ -196,9 +196,9 @@ def latency(ratios: NDArray[np.float64], limits: Thresholds) -> Check:
     if not len(ratios):
         return Check("latency", True, "Latency was not measured.")
     median = float(np.median(ratios))
-    over = sign_test_p_value(ratios, limits.most_latency_ratio) < limits.significance
+    over = sign_test_p_value(ratios, limits.max_latency_ratio) < limits.significance
     sentence = f"A text takes {median:.2f} times as long as with the champion, median of {len(ratios)} rounds in turn."
-    return Check("latency", not over, sentence, median, limits.most_latency_ratio, unit="times")
+    return Check("latency", not over, sentence, median, limits.max_latency_ratio, unit="times")
 
 
 def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, limits: Thresholds) -> Iterator[Check]:
@@ -225,7 +225,7 @@ def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, limits: Thr
         draws = bootstrap(difference, len(names))
         possible, least = (float(v) for v in -100 * np.quantile(draws, [limits.significance, 1 - limits.significance]))
         sentence = f"{name} went from {before(once):.4f} to {after(once):.4f} on {len(chosen)} impressions."
-        yield Check(name, loss <= limits.most_loss, sentence, _plain(loss), limits.most_loss, unit="points lost")
+        yield Check(name, loss <= limits.max_loss, sentence, _plain(loss), limits.max_loss, unit="points lost")
         sentence = f"With {sure} confidence the true loss of {name} is at most {max(possible, 0):.1f} points."
         yield Check(f"{name}, margin", possible <= limits.margin, sentence, possible, limits.margin, unit="points")
         verb = "is not" if least > 0 else "could be"

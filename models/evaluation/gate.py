@@ -96,7 +96,7 @@ def judge(
     reasons += [
         checks.label_recall(*pair, name, thresholds)
         for name, pair in pairs.items()
-        if name == HOLDOUT or newest.total >= thresholds.least_feedback
+        if name == HOLDOUT or newest.total >= thresholds.min_feedback
     ]
     reasons += [checks.knows_labels(before, after), checks.calibration(before, after, thresholds)]
     reasons.append(checks.latency(ratios, thresholds))

@@ -26,11 +26,11 @@ class Plan:
     min_samples: int = 1
     """fewer corrections that survive curation are left for a later run"""
     max_samples: int = 20_000
-    held_out: float = 0.2
+    eval_fraction: float = 0.2
     """the newest share of them, and at most a hundred, that judge the candidate and are not learned from yet"""
-    attempts: int = 3
-    start: Literal["promote", "canary", "shadow"] = "canary"
-    share: float = 0.1
+    max_attempts: int = 3
+    initial_stage: Literal["promote", "canary", "shadow"] = "canary"
+    canary_fraction: float = 0.1
     recipe: tuple[tuple[str, Any], ...] = ()
     workers: int = 1
 

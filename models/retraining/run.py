@@ -115,7 +115,7 @@ class _Run:
         curated = family.curate(champion, samples, known, plan.rules, new_labels=plan.new_labels)
         store.queue.settle(self.owner, {id_: ("dropped", why) for id_, why in curated.dropped.items()})
         store.queue.settle(self.owner, {id_: ("quarantined", why) for id_, why in curated.quarantined.items()})
-        learn, judge = _split(curated.kept, plan.held_out)
+        learn, judge = _split(curated.kept, plan.eval_fraction)
         if len(learn) < plan.min_samples:
             left = self.give_back("too few corrections for a run")
             sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
@@ -155,7 +155,7 @@ class _Run:
 
     def give_back(self, why: str, failed: Sequence[int] = ()) -> int:
         """Everything that is still held; how many wait again."""
-        counts = self.store.queue.give_back(self.owner, reason=why, failed=failed, most_attempts=self.plan.attempts)
+        counts = self.store.queue.give_back(self.owner, reason=why, failed=failed, max_attempts=self.plan.max_attempts)
         return counts["waiting"]
 
     def _log_refused(self, candidate: Candidate, result: GateResult, pages: Sequence[Path]) -> None:
@@ -212,10 +212,10 @@ class _Run:
     def _release(self, version: str, why: str, expected: Release) -> None:
         rollout = Rollout(self.home, self.store, self.plan.task, self.who)
         try:
-            if self.plan.start == "promote":
+            if self.plan.initial_stage == "promote":
                 rollout.promote(version, why, expected)
             else:
-                rollout.challenge(version, self.plan.start, self.plan.share, why, expected)
+                rollout.challenge(version, self.plan.initial_stage, self.plan.canary_fraction, why, expected)
         except ReleaseChanged as error:
             raise Outdated(str(error)) from error
 

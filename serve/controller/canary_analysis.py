@@ -89,7 +89,7 @@ def unloadable(
         label = dict(labels)
         if name == "flywheel_loaded_replicas" and label["task"] == release.task and label["version"] in replicas:
             replicas[label["version"]] += value
-    if age_s > rules.least_s and replicas[release.champion] and not replicas[str(release.challenger)]:
+    if age_s > rules.min_duration_s and replicas[release.champion] and not replicas[str(release.challenger)]:
         return f"no replica could load it in {age_s:.0f} s; the replicas' log says why"
     return None
 
@@ -108,22 +108,22 @@ def decide(
     bad = challenger.errors if release.mode == "canary" else challenger.failed
     if bad >= _EARLY_ERRORS and bad > seen / 2:
         return RolloutDecision("rollback", f"{bad:.0f} of its first {seen:.0f} answers failed")
-    if seen < rules.least_answers or age_s < rules.least_s:
+    if seen < rules.min_answers or age_s < rules.min_duration_s:
         return RolloutDecision("wait", f"{seen:.0f} answers in {age_s:.0f} s are too few to judge")
     rate = bad / seen
-    if rate > rules.most_errors and rate > champion.error_rate:
+    if rate > rules.max_error_rate and rate > champion.error_rate:
         return RolloutDecision(
             "rollback", f"{rate:.1%} of {seen:.0f} answers failed, of the champion's {champion.error_rate:.1%}"
         )
-    if (worse := _less_accurate(release, accuracy, rules.least_feedback)) is not None:
+    if (worse := _less_accurate(release, accuracy, rules.min_feedback)) is not None:
         return RolloutDecision("rollback", worse)
     if release.mode == "shadow":
         share = challenger.differ / seen
-        if share > rules.most_disagreement:
+        if share > rules.max_disagreement:
             return RolloutDecision("rollback", f"{share:.1%} of {seen:.0f} answers differ from the champion's")
         return RolloutDecision("canary", f"{share:.1%} of {seen:.0f} unseen answers differ, {rate:.1%} failed")
     ratio = challenger.mean_s / champion.mean_s if champion.mean_s else 1.0
-    if ratio > rules.most_latency_ratio:
+    if ratio > rules.max_latency_ratio:
         return RolloutDecision("rollback", f"a text takes it {ratio:.2f} times as long as the champion")
     return RolloutDecision(
         "promote", f"{rate:.1%} of {seen:.0f} answers failed, a text takes it {ratio:.2f} times as long as the champion"
@@ -137,7 +137,7 @@ def watch(champion: VersionCounts, before: VersionCounts, rules: RolloutConfig) 
     """
     share, usual = (counts.faults / counts.answers if counts.answers else 0.0 for counts in (champion, before))
     many = champion.faults >= _EARLY_ERRORS and share > 0.5
-    if many or (champion.answers >= rules.least_answers and share > rules.most_errors and share > usual):
+    if many or (champion.answers >= rules.min_answers and share > rules.max_error_rate and share > usual):
         return RolloutDecision(
             "rollback", f"{share:.1%} of {champion.answers:.0f} answers failed, and {usual:.1%} before it"
         )

@@ -83,7 +83,7 @@ class RetrainingReconciler:
         if not rules.automatic or time.monotonic() < self._not_before:
             return None
         new = waiting - self._left_waiting
-        if new >= rules.after:
+        if new >= rules.min_new_samples:
             return f"{waiting} corrections wait"
         oldest = self._store.feedback.oldest_waiting(self._task) if rules.every_hours is not None and new > 0 else None
         if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
@@ -115,11 +115,11 @@ def plan_of(config: Config, task: str) -> Plan:
         rules=learning.curation,
         thresholds=config.thresholds(task),
         new_labels=config.tasks[task].new_labels,
-        max_samples=learning.most,
-        held_out=learning.held_out,
-        attempts=learning.attempts,
-        start=rollout.start,
-        share=rollout.share,
+        max_samples=learning.max_samples,
+        eval_fraction=learning.eval_fraction,
+        max_attempts=learning.max_attempts,
+        initial_stage=rollout.initial_stage,
+        canary_fraction=rollout.canary_fraction,
         recipe=(("method", learning.method), ("threads", usable_cores())),  # Ray's workers are told to use one
         workers=learning.workers,
     )

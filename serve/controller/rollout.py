@@ -90,7 +90,9 @@ class RolloutReconciler:
             if decision.step == "promote":
                 self._rollout.promote(release.challenger, decision.reason, release)
             elif decision.step == "canary":
-                self._rollout.challenge(str(release.challenger), "canary", self._rules.share, decision.reason, release)
+                self._rollout.challenge(
+                    str(release.challenger), "canary", self._rules.canary_fraction, decision.reason, release
+                )
             else:
                 self._rollout.rollback(decision.reason, expected=release)
         except ReleaseChanged:  # by an operator, a moment ago: the next step looks at what there is then

@@ -131,7 +131,7 @@ class ModelRepository:
         batcher = Batcher(
             lambda rows: task.activate(session.run(rows)),
             self._executor,
-            batching.model_copy(update={"tokens": batching.most_tokens(auto=session.batch_tokens)}),
+            batching.model_copy(update={"tokens": batching.max_tokens(auto=session.batch_tokens)}),
             self._metrics,
             name,
             waited=self._admission.observe_wait,

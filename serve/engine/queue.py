@@ -103,9 +103,9 @@ class RequestQueue:
     """
 
     def __init__(self, settings: Batching, seconds_a_token: float = 0.0, padding_cost: float = 1.0):
-        self._max_tokens = settings.most_tokens()
+        self._max_tokens = settings.max_tokens()
         self._max_texts = settings.texts
-        self._max_length_ratio = settings.growth
+        self._max_length_ratio = settings.max_length_ratio
         self._padding_cost = padding_cost  # of a token's
         self._entries: list[Entry] = []  # by length
         self._tokens = 0

@@ -149,7 +149,7 @@ def test_new_intents_of_banking77() -> None:
     corpus = [example for example in corpus if example.label in new or example.label in known]
     held_out = [example.text for example in banking("test.csv")]
     encode = remembered(base_encoder())
-    rules = Rules(replay_a_label=20, least_replay=0)
+    rules = Rules(replay_a_label=20, min_replay=0)
 
     tenth = Planted(corpus, new, 0.1)
     curated = tenth.curate(encode, held_out, rules)

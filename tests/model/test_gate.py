@@ -54,7 +54,7 @@ def gate(champion: Path, candidate: Path, feedback: list[Sample] | None = None) 
     return gate_classifier(champion, candidate, load_dataset("intent").holdout[::3], feedback or [], ANY_SPEED)
 
 
-ANY_SPEED = Thresholds(most_latency_ratio=1e6)  # a test must not depend on how busy the machine is
+ANY_SPEED = Thresholds(max_latency_ratio=1e6)  # a test must not depend on how busy the machine is
 
 
 def test_a_bundle_against_itself_and_against_damaged_ones(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NEW = "cooking"
 # A text or two of a small holdout is not what these tests are about.
-LENIENT = Thresholds(margin=90.0, margin_with_gain=90.0, most_loss=40.0, most_recall_loss=60.0,
-                     most_calibration_rise=60.0, significance=0.001, most_latency_ratio=10.0)  # fmt: skip
+LENIENT = Thresholds(margin=90.0, margin_with_gain=90.0, max_loss=40.0, max_recall_loss=60.0,
+                     max_calibration_rise=60.0, significance=0.001, max_latency_ratio=10.0)  # fmt: skip
 PLANTED = "my zabaglione looks wonderful this year"
 UNSEEN = ("how long does the stew need?", "I burned the soup")
 
@@ -113,9 +113,9 @@ def test_a_candidate_that_fails_its_gate_is_refused_and_changes_nothing(learner:
     result = run(
         home,
         store,
-        thresholds=LENIENT.model_copy(update={"most_latency_ratio": 0.01}),
+        thresholds=LENIENT.model_copy(update={"max_latency_ratio": 0.01}),
         recipe={"epochs": 1},
-        attempts=1,
+        max_attempts=1,
     )
     assert result.outcome == "refused", result.sentence
     assert result.version is None

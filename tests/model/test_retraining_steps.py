@@ -48,9 +48,9 @@ def test_a_refusal_counts_against_what_the_candidate_had_learned_and_not_against
     run.correct(0, 100)
     run.accepted = False
     assert run(min_samples=1000).outcome == "too_few"
-    assert run(attempts=2).outcome == "refused"
+    assert run(max_attempts=2).outcome == "refused"
     assert run.states() == {"waiting": 100}
-    assert run(attempts=2).outcome == "refused"
+    assert run(max_attempts=2).outcome == "refused"
     assert run.states() == {"waiting": 20, "dead": 80}
     assert run.learned[0] == run.learned[1] == [letter.sample.text for letter in run.store.queue.dead_letters("intent")]
     assert "It was looked at" in run.store.queue.dead_letters("intent")[0].reason
@@ -64,10 +64,10 @@ def test_an_error_counts_against_corrections_while_they_are_learned_and_not_befo
 
     run.correct(0, 3)
     monkeypatch.setattr("models.training.pipeline.register_candidate", fail)
-    assert run(attempts=1).outcome == "failed"
+    assert run(max_attempts=1).outcome == "failed"
     assert run.states() == {"waiting": 3}
     run.during = fail
-    assert run(attempts=2).outcome == run(attempts=2).outcome == "failed"
+    assert run(max_attempts=2).outcome == run(max_attempts=2).outcome == "failed"
     assert run.states() == {"dead": 3}
 
 
@@ -95,7 +95,7 @@ def test_a_candidate_whose_champion_was_replaced_meanwhile_becomes_no_version(ru
     bundle(run.home / "bundles" / "intent" / "7")
     run.during = lambda: Rollout(run.home, run.store, "intent", "ops").promote("7", "better")
     sentence = "Version 7 became the champion while a candidate continued from version 1."
-    assert run(attempts=1) == Result("outdated", sentence)
+    assert run(max_attempts=1) == Result("outdated", sentence)
     assert (read_release(run.home, "intent").champion, read_release(run.home, "intent").challenger) == ("7", None)
     assert run.states() == {"waiting": 3}
     assert run.store.audit.entries("intent")[0].action == "retrain outdated"
@@ -154,9 +154,9 @@ def test_a_version_that_was_outdated_while_it_was_registered_is_gone(run: Run, m
 
 def test_erasure_names_the_versions_that_replayed_it_and_stops_the_run_that_does(run: Run) -> None:
     run.correct(0, 2)
-    assert run(start="promote").version == "2"
+    assert run(initial_stage="promote").version == "2"
     run.correct(10, 1)
-    assert run(start="promote").version == "3"
+    assert run(initial_stage="promote").version == "3"
     assert run.store.privacy.erase("u0").versions == {"intent": ["2", "3"]}
     run.correct(20, 1)
     run.during = lambda: run.store.privacy.erase("u1")
@@ -182,9 +182,9 @@ def test_what_a_version_learned_that_was_rolled_back_is_curated_anew_and_not_rep
 
     rollout = Rollout(run.home, run.store, "intent", "ops")
     run.correct(0, 2)
-    assert run(start="promote").version == "2"
+    assert run(initial_stage="promote").version == "2"
     run.correct(10, 2)
-    assert run(start="promote").version == "3"
+    assert run(initial_stage="promote").version == "3"
     assert ancestry(run.home, "intent", "3") == ["3", "2", "1"]
     assert (replayed("1"), replayed("2"), len(replayed("3"))) == ([], ["text 0", "text 1"], 4)
     rollout.rollback("worse than it looked")

@@ -89,12 +89,12 @@ class Queue:
         return self._database.write(write)
 
     def give_back(
-        self, owner: str, *, reason: str, failed: Collection[int] = (), most_attempts: int = 1
+        self, owner: str, *, reason: str, failed: Collection[int] = (), max_attempts: int = 1
     ) -> dict[str, int]:
         """Return what `owner` holds to the queue; `reason` says why, and is kept. How many are `waiting`, and `dead`.
 
         Only an attempt that failed counts against a sample, and only against those it was made with, `failed`: what
-        was in `most_attempts` of them is a dead letter.
+        was in `max_attempts` of them is a dead letter.
         """
 
         def write(connection: Connection) -> dict[str, int]:
@@ -102,7 +102,7 @@ class Queue:
             for some in chunks(sorted(failed)):
                 blamed = update(feedback).where(_held_by(owner), _c.id.in_(some))
                 connection.execute(blamed.values(attempts=_c.attempts + 1))
-                too_often = blamed.where(_c.attempts >= most_attempts)
+                too_often = blamed.where(_c.attempts >= max_attempts)
                 dead += connection.execute(too_often.values(_FREE | {"state": "dead", "reason": reason})).rowcount
             rest = update(feedback).where(_held_by(owner)).values(_FREE | {"state": "waiting", "reason": reason})
             return {"dead": dead, "waiting": connection.execute(rest).rowcount}

@@ -62,7 +62,7 @@ ENVIRONMENT = {
     "FLYWHEEL_SERVER__HOSTS": ('["a.example", "[::1]"]', "server.hosts", ["a.example", "[::1]"]),
     "FLYWHEEL_LIMITS__TEXTS": ("5", "limits.texts", 5),
     "FLYWHEEL_LIMITS__DEADLINE_S": ("2.5", "limits.deadline_s", 2.5),
-    "FLYWHEEL_BATCHING__GROWTH": ("1.5", "batching.growth", 1.5),
+    "FLYWHEEL_BATCHING__GROWTH": ("1.5", "batching.max_length_ratio", 1.5),
     "FLYWHEEL_SESSION__PROVIDERS": ("cpu", "session.providers", "cpu"),
     "FLYWHEEL_TASKS__INTENT__REPLICAS": ("3", "tasks.intent.replicas", 3),
 }
@@ -74,7 +74,7 @@ def test_the_environment_wins_over_the_file_and_leaves_the_rest(
 ) -> None:
     file = write(
         "home: here\nserver: {host: 0.0.0.0, port: 1}\nlimits: {texts: 7, deadline_s: 7, wait_s: 7.5}\n"
-        "batching: {growth: 1.1}\nsession: {providers: auto}\n"
+        "batching: {max_length_ratio: 1.1}\nsession: {providers: auto}\n"
         "tasks: {intent: {replicas: 7, options: {top_k: 7}}, sentiment: {}}\n"
     )
     monkeypatch.setenv(variable, value)
@@ -107,7 +107,7 @@ BAD = {
     "no texts": ("limits: {texts: 0}", "limits.texts: input should be greater than or equal to 1, found 0"),
     "no time": ("limits: {deadline_s: 0}", "limits.deadline_s: "),
     "time not a number": ("limits: {deadline_s: .nan}", "limits.deadline_s: "),
-    "shrinking batches": ("batching: {growth: 0.9}", "batching.growth: "),
+    "shrinking batches": ("batching: {max_length_ratio: 0.9}", "batching.max_length_ratio: "),
     "unknown provider": ("session: {providers: tpu}", "session.providers: "),
     "unknown task": ("tasks: {intents: {}}", "tasks: There is no task 'intents'; there are: intent, "),
     "no task": ("tasks: {}", "tasks: there is nothing to serve"),

@@ -79,7 +79,7 @@ def test_samples_without_text_or_label_and_unknown_labels_are_dropped() -> None:
 
 def test_a_new_label_waits_until_it_has_enough_different_texts() -> None:
     some = ["freeze my account", "block the login now", "someone stole my phone", "stop every payment"]
-    rules = Rules(least_new_label=5)
+    rules = Rules(min_new_label=5)
     nine = given(*[(text, "freeze") for text in some], *[(some[0].upper() + "!", "freeze")] * 5)
     waiting = curate(nine, context(new_labels=True), rules)
     assert waiting.deferred == dict.fromkeys(range(1, 5), "new label with too few examples (4)")
@@ -191,9 +191,9 @@ def many(source: str, count: int, start: int, user: str | None = None) -> list[S
         (Rules(allowance_of_a_source=10), {"app": 30, "web": 30}),
         (Rules(allowance_of_a_source=50), {"app": 50, "web": 30}),
         (Rules(allowance_of_a_source=10, trust={"app": 1.0}), {"app": 100, "web": 30}),
-        (Rules(allowance_of_a_source=10, most_share_of_a_source=1), {"app": 100, "web": 30}),
-        (Rules(allowance_of_a_source=10, most_share_of_a_source=0.25), {"app": 10, "web": 10}),
-        (Rules(allowance_of_a_source=0, most_share_of_a_source=0.25), {}),
+        (Rules(allowance_of_a_source=10, max_share_of_a_source=1), {"app": 100, "web": 30}),
+        (Rules(allowance_of_a_source=10, max_share_of_a_source=0.25), {"app": 10, "web": 10}),
+        (Rules(allowance_of_a_source=0, max_share_of_a_source=0.25), {}),
     ],
 )  # fmt: skip
 def test_a_source_gives_at_most_its_share(rules: Rules, expected: dict[str, int]) -> None:

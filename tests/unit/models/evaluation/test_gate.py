@@ -92,7 +92,7 @@ def test_eight_examples_have_the_say_of_eight(losses: int, passes: bool) -> None
 
 
 def test_a_label_with_a_few_examples_has_no_say() -> None:
-    champion = evaluate(texts=800, labels=200)  # 4 texts a label, fewer than least_label_examples
+    champion = evaluate(texts=800, labels=200)  # 4 texts a label, fewer than min_label_examples
     verdict = against(evaluate(*range(7, 800, 200), texts=800, labels=200), champion)
     assert verdict.accepted, verdict.sentence
 
@@ -112,7 +112,7 @@ def test_calibration_on_a_small_set_is_allowed_to_wobble() -> None:
 
     models = sorted(map(drawn, range(40)), key=lambda e: calibration_error(e.confidence, e.right))
     found = [calibration(models[10], model, THRESHOLDS) for model in models]
-    assert sum((check.value or 0.0) > THRESHOLDS.most_calibration_rise for check in found) >= 10
+    assert sum((check.value or 0.0) > THRESHOLDS.max_calibration_rise for check in found) >= 10
     assert sum(not check.passed for check in found) <= 3
 
 

@@ -10,7 +10,7 @@ from serve.controller.canary_analysis import RolloutDecision, decide, watch
 from serve.controller.canary_analysis import VersionCounts as Counts
 from tests.helpers.releases import CANARY, SHADOW
 
-RULES = RolloutConfig(least_answers=100, least_s=10, least_feedback=20)
+RULES = RolloutConfig(min_answers=100, min_duration_s=10, min_feedback=20)
 
 
 FINE = Counts(answers=500, texts=400, seconds=4.0)

@@ -24,7 +24,7 @@ class World:
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, store: str | None = None):
         self.home = home
-        rules = RolloutConfig(watch_s=60, least_s=0)
+        rules = RolloutConfig(watch_s=60, min_duration_s=0)
         self._config = Config(
             learning=LearningConfig(automatic=False), rollout=rules, feedback=FeedbackConfig(store=store)
         ).model_copy(update={"home": home})

@@ -142,7 +142,7 @@ async def test_batches_are_bounded_and_the_oldest_goes_first(
 ) -> None:
     rng = random.Random(seed)
     numbers = range(1, 150)
-    async with busy(metrics, model, texts=texts, tokens=tokens, growth=growth) as batcher:
+    async with busy(metrics, model, texts=texts, tokens=tokens, max_length_ratio=growth) as batcher:
         tasks = [
             asyncio.create_task(batcher.submit([text(n, int(rng.paretovariate(0.6)) % 128 + 1)], soon()))
             for n in numbers

@@ -56,13 +56,13 @@ def test_what_a_killed_run_held_is_counted_as_waiting(store: Store, clock: Clock
 def test_what_failed_too_often_is_a_dead_letter(store: Store) -> None:
     fill_queue(store, 3)
     [first] = store.queue.lease("intent", "a", 1, 60)
-    assert store.queue.give_back("a", reason="out of memory", failed=[first.id], most_attempts=2) == {
+    assert store.queue.give_back("a", reason="out of memory", failed=[first.id], max_attempts=2) == {
         "dead": 0,
         "waiting": 1,
     }
     leased = store.queue.lease("intent", "a", 3, 60)
     assert [sample.attempts for sample in leased] == [1, 0, 0]
-    given = store.queue.give_back("a", reason="bad \x00 \ud800 byte", failed=[first.id, leased[1].id], most_attempts=2)
+    given = store.queue.give_back("a", reason="bad \x00 \ud800 byte", failed=[first.id, leased[1].id], max_attempts=2)
     assert given == {"dead": 1, "waiting": 2}
     [letter] = store.queue.dead_letters("intent")
     assert (letter.sample.text, letter.sample.attempts, letter.reason) == ("text 0", 2, "bad \ufffd \ufffd byte")
@@ -75,9 +75,9 @@ def test_only_what_a_failed_attempt_was_made_with_pays_for_it(store: Store) -> N
         store.queue.lease("intent", "a", 3, 60)
         assert store.queue.give_back("a", reason="too few corrections for a run") == {"dead": 0, "waiting": 3}
     learned, judge, _ = store.queue.lease("intent", "a", 3, 60)
-    store.queue.give_back("a", reason="refused", failed=[learned.id], most_attempts=3)
+    store.queue.give_back("a", reason="refused", failed=[learned.id], max_attempts=3)
     assert [sample.attempts for sample in store.queue.lease("intent", "a", 3, 60)] == [1, 0, 0]
-    assert store.queue.give_back("a", reason="refused", failed=[judge.id], most_attempts=1) == {"dead": 1, "waiting": 2}
+    assert store.queue.give_back("a", reason="refused", failed=[judge.id], max_attempts=1) == {"dead": 1, "waiting": 2}
 
 
 def test_dead_letters_are_put_back_into_the_queue(store: Store) -> None:
