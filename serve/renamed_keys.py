@@ -52,7 +52,7 @@ def with_new_names(content: Mapping[str, Any], source: str) -> dict[str, Any]:
 
     Where both names are given the new one counts. Sections that are no mappings are left for validation to refuse.
     """
-    renamed = _copied(content)
+    renamed: dict[str, Any] = _copied(content)
     for path, names in _RENAMED.items():
         for where, section in _sections(renamed, path):
             for old in names.keys() & section.keys():

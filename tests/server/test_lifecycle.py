@@ -24,13 +24,13 @@ from tests.helpers.server import (
     Server,
     answer_of,
     children,
-    eventually,
     log_of,
     replicas,
     sent_to_replicas,
     start_server,
     stop_server,
 )
+from tests.helpers.waiting import eventually
 
 
 def release(home: Path, champion: str, *versions: str) -> None:
