@@ -5,6 +5,7 @@
     corpora/<task>/                 what versions were trained on, by fingerprint
     releases/<task>.json            which versions serve; .aliased is what MLflow's aliases were last set after
     retraining/<task>.json          how far a retraining is
+    gates/<task>/<version>.json     what the gate measured of a version
     audit/<task>.jsonl              entries of the audit log that wait for the store
     work/                           trainings under way
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
@@ -54,6 +55,10 @@ def release_lock(home: Path, task: str) -> Path:
 
 def progress_file(home: Path, task: str) -> Path:
     return home / "retraining" / f"{task}.json"
+
+
+def gate_report_file(home: Path, task: str, version: str) -> Path:
+    return home / "gates" / task / f"{version}.json"
 
 
 def audit_outbox_file(home: Path, task: str) -> Path:

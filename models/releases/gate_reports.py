@@ -1,21 +1,28 @@
-"""What the gate measured of a version before it was released: a JSON file a version, beside the releases.
+"""What the gate measured of a version before it was released: a JSON file for each version.
 
-MLflow has the same report as a page. This copy is for who asks the server, which must not need MLflow to answer.
+MLflow has the same report as a page. This copy answers `GET .../gate/{version}`, which must not need MLflow.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from export.files import write_atomically
+from models.home import gate_report_file
+
+log = logging.getLogger("flywheel.retrain")
+
 
 def write_gate_report(home: Path, task: str, version: str, report: bytes) -> None:
-    """`report` is the JSON that `models.evaluation.report` wrote. Raises OSError."""
-    path = _path(home, task, version)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(report)
+    """Keep `report`, the JSON that models.evaluation.report writes. Logs a warning when the disk does not take it."""
+    try:
+        write_atomically(gate_report_file(home, task, version), report)
+    except OSError as error:  # the version was trained, judged and registered: it is released without this file
+        log.warning("%s: the gate report of version %s is in MLflow alone: %s", task, version, error)
 
 
 def read_gate_report(home: Path, task: str, version: str) -> dict[str, Any] | None:
@@ -23,11 +30,7 @@ def read_gate_report(home: Path, task: str, version: str) -> dict[str, Any] | No
     if not version.isdecimal():
         return None
     try:
-        report: dict[str, Any] = orjson.loads(_path(home, task, version).read_bytes())
+        report: dict[str, Any] = orjson.loads(gate_report_file(home, task, version).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return None
     return report
-
-
-def _path(home: Path, task: str, version: str) -> Path:
-    return home / "gates" / task / f"{version}.json"

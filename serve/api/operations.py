@@ -23,6 +23,7 @@ from export.bundle import read_manifest
 from export.errors import BundleError
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.store import Store, StoreUnavailable
+from models.home import bundle_folder
 from models.releases.gate_reports import read_gate_report
 from models.releases.release import Mode, Release, ReleaseError, local_versions, read_release
 from models.releases.rollout import Rollout
@@ -221,7 +222,7 @@ def _version(home: Path, task: str, version: str, release: Release | None) -> di
         "previous": release is not None and release.previous == version,
     }
     try:
-        manifest = read_manifest(home / "bundles" / task / version)
+        manifest = read_manifest(bundle_folder(home, task, version))
     except BundleError as error:
         return {**known, "error": str(error)}
     fields = ("created", "precision", "max_length", "base_model", "labels", "metrics", "data", "parity")
