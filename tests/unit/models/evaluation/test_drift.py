@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.data.dataset import load_dataset, read_rows
 from models.evaluation.drift import Drift, Limits, drift_of_confidence, drift_of_lengths
+from tests.helpers.command import ROOT
+
+DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -81,3 +85,25 @@ def test_what_cannot_be_compared_is_refused(then: NDArray[np.float64], now: NDAr
 def test_confidence_takes_one_score_an_answer() -> None:
     with pytest.raises(ValueError, match="one finite number a text or answer"):
         drift_of_confidence(np.ones((200, 2)), np.ones((200, 2)))
+
+
+def test_the_seed_corpora(random: np.random.Generator) -> None:
+    intent = [len(example.text) for example in load_dataset("intent").train]
+    finance = [len(example.text) for example in load_dataset("sentiment").train]
+    random.shuffle(intent)
+    assert not drift_of_lengths(intent[:2000], intent[2000:]).drifted
+    assert drift_of_lengths(intent[:2000], finance[:200]).drifted
+    assert drift_of_lengths(intent[:2000], intent[2000:2150] + finance[:150]).drifted
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs Banking77 and the Financial PhraseBank at ../shared/data")
+def test_real_texts(random: np.random.Generator) -> None:
+    def texts(name: str, count: int) -> list[str]:
+        rows = [row["text"] for _, row in read_rows(DATA / name, required=("text", "label"))]
+        return [rows[at] for at in random.permutation(len(rows))[:count]]
+
+    banking, later = texts("banking77/train.csv", 600), texts("banking77/test.csv", 300)
+    news = texts("financial_phrasebank/train.csv", 300)
+    lengths = [len(text) for text in banking]
+    assert not drift_of_lengths(lengths, [len(text) for text in later]).drifted
+    assert drift_of_lengths(lengths, [len(text) for text in news]).drifted
