@@ -92,7 +92,7 @@ def test_a_damaged_release_leaves_the_old_one_serving(own_server: Server) -> Non
         file.write(b"damage")
     release(own_server.home, "78", "78")
     try:
-        eventually(lambda: all_replicas_say(own_server, "the release is not taken up: BundleError"), 30)
+        eventually(lambda: all_replicas_say(own_server, "the release is not applied: BundleError"), 30)
         assert served_by(own_server) == {champion}
     finally:
         release(own_server.home, champion, champion)
@@ -219,7 +219,9 @@ def test_a_body_that_is_slow_meets_the_release_of_now(own_server: Server) -> Non
         time.sleep(2)  # a version that is left out is retired a second later
         slow.send(body[10:])
         answer = slow.getresponse()
-        assert (answer.status, json.loads(answer.read())["model_version"]) == (200, champion)
+        content = json.loads(answer.read())
+        assert answer.status == 200, content
+        assert content["model_version"] == champion
 
 
 def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:

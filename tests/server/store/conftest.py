@@ -1,5 +1,5 @@
 """The fixtures of the store's tests."""
 
-from tests.helpers.store_fixtures import postgres, url
+from tests.helpers.store_fixtures import clock, postgres, store, url
 
-__all__ = ["postgres", "url"]
+__all__ = ["clock", "postgres", "store", "url"]
