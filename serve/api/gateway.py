@@ -1,7 +1,7 @@
 """The ASGI application of one task: HTTP in, HTTP out, and nothing but HTTP. Runs under any ASGI server.
 
 A predict request: `incoming` reads the body, `schemas` checks it, `routing` picks the version, `replica` answers.
-A correction: `feedback` checks it, `recorder` stores it, and only then it is confirmed.
+A correction: `intake` checks it, `writer` stores it; only then is it confirmed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from serve.errors import (
     NotReady,
     RequestError,
 )
-from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackDesk
+from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackService
 
 log = logging.getLogger("flywheel.gateway")
 
@@ -102,12 +102,12 @@ class _Gateway:
         self._replica = replica
         settings, server = replica.config.feedback, replica.config.server
         self._hosts = accepted_hosts(server.host, server.hosts)
-        self._desk = FeedbackDesk(
+        self._feedback_service = FeedbackService(
             replica.task,
-            replica.recorder,
+            replica.prediction_logger,
             new_labels=replica.config.tasks[replica.task.name].new_labels,
             keep_days=settings.log.keep_days,
-            most=settings.items,
+            max_items=settings.items,
         )
 
     @asynccontextmanager
@@ -172,9 +172,9 @@ class _Gateway:
         value = parse_json(body)
         labels = call.version.task.labels
         if isinstance(value, dict) and "feedback" in value:
-            results = await self._desk.take(validate(FeedbackBatch, value).feedback, labels)
+            results = await self._feedback_service.accept(validate(FeedbackBatch, value).feedback, labels)
         else:
-            results = [await self._desk.take_one(validate(Feedback, value), labels)]
+            results = [await self._feedback_service.accept_one(validate(Feedback, value), labels)]
         for result in results:
             self._replica.metrics.feedback(result.get("status") or result["code"])
         taken = sum("status" in result for result in results)
@@ -185,7 +185,7 @@ class _Gateway:
         return json_response({"taken": taken, "results": results}, 202)
 
     async def feedback_counts(self, request: Request) -> Response:
-        return json_response(await self._desk.counts())
+        return json_response(await self._feedback_service.counts())
 
     async def moved(self, request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]

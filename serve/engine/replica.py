@@ -20,7 +20,7 @@ from serve.engine.loaded_model import LoadedVersion
 from serve.engine.model_repository import ModelRepository
 from serve.engine.shadow import Shadow
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
-from serve.feedback.writer import Recorder, now
+from serve.feedback.writer import PredictionLogger, now
 from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.replica")
@@ -37,7 +37,7 @@ class Replica:
         self._logged = [tensor.name for tensor in self.task.outputs]  # of each prediction
         self.metrics = Metrics(task)
         self._admission = Admission(config.limits.wait_s)
-        self.recorder = self._recorder()
+        self.prediction_logger = self._open_prediction_logger()
         self._repository = ModelRepository(self.task, config, self._admission, self.metrics)
         self._shadow = Shadow(self.metrics, self._logged[0], config.limits.deadline_s)
         self._loop: asyncio.AbstractEventLoop
@@ -45,11 +45,11 @@ class Replica:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()  # kept: asking for it is a system call
         self._repository.start()
-        self.recorder.start()
+        self.prediction_logger.start()
 
     async def stop(self) -> None:
         await self._repository.stop()
-        await asyncio.to_thread(self.recorder.stop)
+        await asyncio.to_thread(self.prediction_logger.stop)
 
     @property
     def body_limit(self) -> int:
@@ -134,7 +134,9 @@ class Replica:
         kept = [{name: prediction[name] for name in self._logged} for prediction in predictions]
         input_ = version.task.logged_input(request, texts)
         topic = version.task.topic(request)
-        self.recorder.log(LoggedPrediction(id_, self.task.name, version.version, input_, kept, now(), topic, user))
+        self.prediction_logger.log(
+            LoggedPrediction(id_, self.task.name, version.version, input_, kept, now(), topic, user)
+        )
 
     def _admit(self, texts: Sequence[str], version: LoadedVersion, deadline: float) -> None:
         """Turn away, before any work is done for it, what would be answered too late."""
@@ -161,14 +163,14 @@ class Replica:
                 full_s=self._admission.full_s(version.batcher.wait_s(_MIN_TOKENS)),
             )
 
-    def _recorder(self) -> Recorder:
+    def _open_prediction_logger(self) -> PredictionLogger:
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
         hasher = UserHasher.open(self._config.home, secret)
-        return Recorder(settings.store_url(self._config.home), hasher, settings, self.metrics)
+        return PredictionLogger(settings.store_url(self._config.home), hasher, settings, self.metrics)
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
-        """OIP model metadata; `version_details` adds what this project is_cached of each loaded version."""
+        """OIP model metadata; `version_details` adds what this project knows of each loaded version."""
         versions = [version] if version else list(self._repository.router.versions.values())
         return {
             "name": self.task.name,
