@@ -90,7 +90,7 @@ def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:
 def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result:
     """Retrain `task` once in this process, with a progress bar."""
     from models.retraining.run import retrain
-    from serve.controller.retraining import plan_of
+    from serve.controller.retraining import retraining_plan
 
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
@@ -105,7 +105,7 @@ def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result
             if plain:
                 plain.report(task, stage, done, total)
 
-        plan = replace(plan_of(config, task), workers=1)  # train in this process; there may be no cluster
+        plan = replace(retraining_plan(config, task), workers=1)  # train in this process; there may be no cluster
         return retrain(plan, config.home, store, getpass.getuser(), report)
 
 
