@@ -78,8 +78,8 @@ def up(
     settings = settings.model_copy(update={"server": server})
     from serve.cli.progress import untrained
     from serve.rayserve.environment import has_haproxy
-    from serve.rayserve.server import check_port, not_taken, running
-    from serve.rayserve.tweaks import untested
+    from serve.rayserve.server import check_port, inactive_tweaks, running
+    from serve.rayserve.tweaks import untested_versions
 
     if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
         check_port(server.host, server.port)
@@ -92,7 +92,7 @@ def up(
     else:
         if not has_haproxy():
             out.print("Ray brings no HAProxy for this platform: its Python proxy is used, at lower throughput.")
-        for sentence in untested():
+        for sentence in untested_versions():
             err.print(f"warning: {sentence}", highlight=False, markup=False)
     started = time.monotonic()
     with out.status("starting Ray and loading the models"):
@@ -105,7 +105,7 @@ def up(
     out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
-    for sentence in not_taken(settings, stop.wait):
+    for sentence in inactive_tweaks(settings, stop.wait):
         err.print(f"warning: {sentence}", highlight=False, markup=False)
     while not stop.wait(0.5):
         pass
@@ -271,14 +271,14 @@ def status(url: UrlOption = URL) -> None:
 
 def _print_tuning(tuning: dict[str, Any]) -> None:
     """Print the tuning mode and, in mode full, a line for each tweak that is not in effect."""
-    from serve.rayserve.tweaks import not_taken
+    from serve.rayserve.tweaks import inactive
 
     mode, tweaks = tuning.get("mode"), tuning.get("tweaks", {})
     if mode == "stock":
         out.print("tuning: stock, Ray Serve as documented", highlight=False)
     elif mode == "full":
-        out.print(f"tuning: full, {sum(tweaks.values())} of {len(tweaks)} tweaks took", highlight=False)
-        for sentence in not_taken(tweaks):
+        out.print(f"tuning: full, {sum(tweaks.values())} of {len(tweaks)} tweaks are in effect", highlight=False)
+        for sentence in inactive(tweaks):
             out.print(f"  {sentence}", highlight=False, markup=False)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serve.config import ConfigError, ReplicaRange, TaskConfig, load_config
-from serve.rayserve.autoscaling import BacklogPolicy, Load, LoadMeter, wanted_replicas
+from serve.rayserve.autoscaling import BacklogPolicy, Load, LoadMeter, desired_replicas
 
 IDLE, STEADY, LATE, SHEDDING = Load(0.0, 0.02), Load(0.002, 0.8), Load(0.3, 1.0), Load(1.0, 1.0)
 
@@ -34,12 +34,12 @@ IDLE, STEADY, LATE, SHEDDING = Load(0.0, 0.02), Load(0.002, 0.8), Load(0.3, 1.0)
     ],
 )
 def test_replicas_follow_the_waiting_work(loads: list[Load], wanted: int) -> None:
-    assert wanted_replicas(loads, wait_s=1.0) == wanted
+    assert desired_replicas(loads, wait_s=1.0) == wanted
 
 
 def test_waiting_is_judged_by_what_is_allowed() -> None:
-    assert wanted_replicas([LATE], wait_s=10.0) == 1
-    assert wanted_replicas([LATE], wait_s=0.5) == 2
+    assert desired_replicas([LATE], wait_s=10.0) == 1
+    assert desired_replicas([LATE], wait_s=0.5) == 2
 
 
 def test_busy_is_the_share_of_a_core() -> None:
