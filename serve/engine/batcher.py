@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from export.tokenizer import Ids
-from serve.config import Batching
+from serve.config import BatchingConfig
 from serve.engine.queue import Entry, QueuedRequest, RequestQueue, Row
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
@@ -56,7 +56,7 @@ class Batcher:
         self,
         run: Run,
         executor: Executor,
-        settings: Batching,
+        settings: BatchingConfig,
         metrics: Metrics,
         version: str,
         *,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.tokenizer import Ids
-from serve.config import Batching
+from serve.config import BatchingConfig
 
 Row = NDArray[np.float32]
 
@@ -103,7 +103,7 @@ class RequestQueue:
     - `padding_cost`: cost of a padding token as a fraction of a token's.
     """
 
-    def __init__(self, settings: Batching, seconds_per_token: float = 0.0, padding_cost: float = 1.0):
+    def __init__(self, settings: BatchingConfig, seconds_per_token: float = 0.0, padding_cost: float = 1.0):
         self._max_tokens = settings.max_tokens()
         self._max_texts = settings.texts
         self._max_length_ratio = settings.max_length_ratio

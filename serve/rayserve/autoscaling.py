@@ -26,7 +26,7 @@ _SCALE_DOWN_BACKLOG = 0.01
 _MAX_BUSY = 0.6  # CPU use per remaining replica, up to which one replica may be removed
 
 
-class Load(NamedTuple):
+class ReplicaLoad(NamedTuple):
     """The metrics that a replica reports."""
 
     backlog_s: float
@@ -41,14 +41,14 @@ class LoadMeter:
     def __init__(self) -> None:
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
-    def read(self, backlog_s: float) -> Load:
+    def read(self, backlog_s: float) -> ReplicaLoad:
         wall, cpu = time.monotonic(), time.process_time()
         busy = (cpu - self._cpu) / max(wall - self._wall, 1e-3)
         self._wall, self._cpu = wall, cpu
-        return Load(backlog_s, busy)
+        return ReplicaLoad(backlog_s, busy)
 
 
-def desired_replicas(loads: Sequence[Load], wait_s: float) -> int:
+def desired_replicas(loads: Sequence[ReplicaLoad], wait_s: float) -> int:
     """The desired number of replicas, from the load of those that run; `wait_s` is the longest wait that is allowed.
 
     More when there is a backlog: at least one, and twice as many when it reaches `wait_s`, since refused requests are
@@ -75,7 +75,7 @@ class BacklogPolicy:
         target: int = context.target_num_replicas
         reported = context.aggregated_metrics or {}
         backlog, busy = reported.get("backlog_s", {}), reported.get("busy", {})
-        loads = [Load(backlog[replica], busy[replica]) for replica in backlog if replica in busy]
+        loads = [ReplicaLoad(backlog[replica], busy[replica]) for replica in backlog if replica in busy]
         if not loads or len(loads) != target or context.current_num_replicas != target:
             return target, {}
         return desired_replicas(loads, self._wait_s), {}

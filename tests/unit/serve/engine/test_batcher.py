@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from serve.config import Batching
+from serve.config import BatchingConfig
 from serve.engine.batcher import Batcher
 from serve.engine.queue import Entry, QueuedRequest, RequestQueue
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
@@ -80,7 +80,7 @@ def model() -> Model:
 async def batching(metrics: Metrics, run: Any, **settings: Any) -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as executor:
         options = {key: settings.pop(key) for key in ("cache_size", "inline", "observe_wait") if key in settings}
-        batcher = Batcher(run, executor, Batching(**settings), metrics, "1", **options)
+        batcher = Batcher(run, executor, BatchingConfig(**settings), metrics, "1", **options)
         batcher.start()
         try:
             yield batcher
@@ -166,7 +166,7 @@ async def test_batches_are_bounded_and_the_oldest_goes_first(
 
 def queue(*requests: tuple[float, int], seconds_per_token: float = 0.001) -> list[int]:
     """The order in which a queue gives out (arrival, length) requests, one a batch: their numbers."""
-    waiting = RequestQueue(Batching(texts=1))
+    waiting = RequestQueue(BatchingConfig(texts=1))
     waiting.observe_batch(1000, 1000 * seconds_per_token)
     loop = asyncio.new_event_loop()
     for number, (since, length) in enumerate(requests):
@@ -190,7 +190,7 @@ def test_a_short_text_overtakes_a_long_one_for_a_bounded_time() -> None:
 
 @pytest.mark.parametrize(("age", "expected"), [(0.1, [10, 10]), (1.0, [10, 12])])
 def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[int]) -> None:
-    waiting = RequestQueue(Batching(tokens=24))
+    waiting = RequestQueue(BatchingConfig(tokens=24))
     loop = asyncio.new_event_loop()
     for length, since in ((10, age), (12, age - 0.01), (10, 0.0), (10, 0.0)):
         request = QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - since)
@@ -203,7 +203,7 @@ def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[
 
 @pytest.mark.parametrize(("padding_cost", "expected"), [(1.0, [10] * 4), (0.2, [10] * 4 + [13])])
 def test_a_batch_takes_a_longer_text_where_padding_is_cheap(padding_cost: float, expected: list[int]) -> None:
-    waiting = RequestQueue(Batching(), padding_cost=padding_cost)
+    waiting = RequestQueue(BatchingConfig(), padding_cost=padding_cost)
     loop = asyncio.new_event_loop()
     for length in (10, 10, 10, 10, 13):
         request = QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1)
@@ -213,7 +213,7 @@ def test_a_batch_takes_a_longer_text_where_padding_is_cheap(padding_cost: float,
 
 
 def test_a_text_longer_than_a_batch_goes_alone_however_late() -> None:
-    waiting = RequestQueue(Batching(tokens=24))
+    waiting = RequestQueue(BatchingConfig(tokens=24))
     loop = asyncio.new_event_loop()
     for _ in range(2):
         request = QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - 5)
@@ -223,7 +223,7 @@ def test_a_text_longer_than_a_batch_goes_alone_however_late() -> None:
 
 
 def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
-    waiting = RequestQueue(Batching())
+    waiting = RequestQueue(BatchingConfig())
     loop = asyncio.new_event_loop()
     waiting.observe_batch(100, 0.1)
     for length in (100, 100, 10):
@@ -238,7 +238,7 @@ def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
 
 
 def test_what_nobody_waits_for_is_soon_no_work_any_more() -> None:
-    waiting = RequestQueue(Batching(), seconds_per_token=0.001)
+    waiting = RequestQueue(BatchingConfig(), seconds_per_token=0.001)
     loop = asyncio.new_event_loop()
     requests = [QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1) for _ in range(3)]
     for request in requests:
@@ -470,7 +470,7 @@ async def test_idle_time_after_a_queue_that_was_dropped_is_not_taken_for_the_mod
 async def test_the_time_of_a_batch_is_the_models_alone(metrics: Metrics, model: Model) -> None:
     """Two versions share one thread: what one waits for the other says nothing of its own speed."""
     with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(model, executor, Batching(), metrics, "waits")
+        batcher = Batcher(model, executor, BatchingConfig(), metrics, "waits")
         batcher.start()
         executor.submit(time.sleep, 0.5)
         await batcher.submit([text(1, 5)], soon())
@@ -548,7 +548,7 @@ async def test_alive_is_false_before_the_start_and_once_the_worker_has_died(metr
         return np.zeros((len(rows) - 1, 2), np.float32)
 
     with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(one_row_too_few, executor, Batching(), metrics, "1")
+        batcher = Batcher(one_row_too_few, executor, BatchingConfig(), metrics, "1")
         assert not batcher.alive
         batcher.start()
         assert batcher.alive
@@ -561,7 +561,7 @@ async def test_alive_is_false_before_the_start_and_once_the_worker_has_died(metr
 
 def guessed(batches: Sequence[tuple[int, float]], tokens: int) -> float:
     """Seconds that `tokens` are guessed to take after batches of (tokens, seconds) ran."""
-    waiting = RequestQueue(Batching(), seconds_per_token=1.0)
+    waiting = RequestQueue(BatchingConfig(), seconds_per_token=1.0)
     for batch in batches:
         waiting.observe_batch(*batch)
     loop = asyncio.new_event_loop()
@@ -599,7 +599,7 @@ async def test_an_answer_does_not_wait_for_its_counting(metrics: Metrics, model:
     order: list[str] = []
     with ThreadPoolExecutor(1) as executor:
         observe_wait = lambda *_: order.append("counted")  # noqa: E731
-        batcher = Batcher(model, executor, Batching(), metrics, "order", observe_wait=observe_wait, inline=True)
+        batcher = Batcher(model, executor, BatchingConfig(), metrics, "order", observe_wait=observe_wait, inline=True)
         batcher.start()
         await batcher.submit([text(1, 5)], soon())
         order.append("answered")
@@ -613,7 +613,7 @@ async def test_who_joins_a_text_that_runs_tells_no_wait(metrics: Metrics, model:
     model.gate.clear()
     with ThreadPoolExecutor(1) as executor:
         observe_wait = lambda seconds, _: told.append(seconds)  # noqa: E731
-        batcher = Batcher(model, executor, Batching(), metrics, "join", observe_wait=observe_wait, cache_size=10)
+        batcher = Batcher(model, executor, BatchingConfig(), metrics, "join", observe_wait=observe_wait, cache_size=10)
         batcher.start()
         first = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
         await asyncio.sleep(0.1)
