@@ -55,7 +55,7 @@ class ServerConfig(_Section):
 
     @field_validator("hosts")
     @classmethod
-    def _are_hosts_of_any_port(cls, hosts: list[str] | None) -> list[str] | None:
+    def _check_hosts(cls, hosts: list[str] | None) -> list[str] | None:
         if any(parse_host(host)[1] is not None for host in hosts or ()):
             raise ValueError("are names or addresses without a port; any port is accepted")
         return hosts
@@ -89,7 +89,7 @@ class SessionConfig(_Section):
 
     @field_validator("gpu")
     @classmethod
-    def _graphs_are_of_cuda(cls, gpu: GpuOptions, given: ValidationInfo) -> GpuOptions:
+    def _check_cuda_graph(cls, gpu: GpuOptions, given: ValidationInfo) -> GpuOptions:
         if gpu.cuda_graph and given.data.get("providers") == "tensorrt":
             raise ValueError(
                 "cuda_graph goes with providers: cuda; tensorrt splits the graph, which cannot be captured"
@@ -140,7 +140,7 @@ class FeedbackConfig(_Section):
 
     @field_validator("store")
     @classmethod
-    def _is_a_url(cls, url: str | None) -> str | None:
+    def _check_store(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
             raise ValueError("must begin with postgresql:// or sqlite:///")
         return url

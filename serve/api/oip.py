@@ -60,18 +60,18 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
         head, tail = body[: int(header_length)], memoryview(body)[int(header_length) :]
     request = validate(InferRequest, parse_json(head))
     columns: dict[str, Sequence[Any]] = {}
-    known = {tensor.name: tensor for tensor in task.inputs}
+    declared = {tensor.name: tensor for tensor in task.inputs}
     for tensor in request.inputs:
-        if tensor.name not in known:
-            raise InvalidRequest(f"inputs: there is no tensor {tensor.name!r}; there are: {', '.join(known)}")
+        if tensor.name not in declared:
+            raise InvalidRequest(f"inputs: there is no tensor {tensor.name!r}; there are: {', '.join(declared)}")
         if tensor.name in columns:
             raise InvalidRequest(f"inputs.{tensor.name}: the tensor is given twice")
-        values, used = _values(tensor, known[tensor.name], tail)
+        values, used = _values(tensor, declared[tensor.name], tail)
         tail = tail[used:]
         columns[tensor.name] = values
     if len(tail):
         raise InvalidRequest(f"body: {len(tail)} bytes more than its tensors declare")
-    for name, expected in known.items():
+    for name, expected in declared.items():
         if not expected.optional and name not in columns:
             raise InvalidRequest(f"inputs: the tensor {name!r} is missing")
     try:
@@ -88,8 +88,8 @@ def _wanted(task: type[Task], request: InferRequest) -> dict[str, bool]:
     for output in outputs:
         if output.name not in names:
             raise InvalidRequest(f"outputs: there is no tensor {output.name!r}; there are: {', '.join(names)}")
-    asked = {output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in outputs}
-    return asked or dict.fromkeys(names, everything)
+    requested = {output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in outputs}
+    return requested or dict.fromkeys(names, everything)
 
 
 def _values(tensor: TensorIn, expected: Tensor, tail: memoryview) -> tuple[Sequence[Any], int]:

@@ -98,23 +98,23 @@ class Operations:
         ]
 
     async def promote(self, request: Request) -> Response:
-        asked = await self.change(request, Promotion)
-        return await self._move(request, asked, lambda rollout: rollout.promote(asked.version, asked.reason))
+        change = await self.parse_change(request, Promotion)
+        return await self._move(request, change, lambda rollout: rollout.promote(change.version, change.reason))
 
     async def challenge(self, request: Request) -> Response:
-        asked = await self.change(request, Challenge)
+        change = await self.parse_change(request, Challenge)
         return await self._move(
-            request, asked, lambda rollout: rollout.challenge(asked.version, asked.mode, asked.share, asked.reason)
+            request, change, lambda rollout: rollout.challenge(change.version, change.mode, change.share, change.reason)
         )
 
     async def rollback(self, request: Request) -> Response:
-        asked = await self.change(request, Rollback)
-        return await self._move(request, asked, lambda rollout: rollout.rollback(asked.reason, asked.version))
+        change = await self.parse_change(request, Rollback)
+        return await self._move(request, change, lambda rollout: rollout.rollback(change.reason, change.version))
 
     async def retrain(self, request: Request) -> Response:
         """202: the controller starts a run within seconds; GET returns its progress and the request's outcome."""
-        asked, task = await self.change(request, Move), self.task(request)
-        id_ = await self._query(lambda store: store.retraining.request(task, asked.actor, asked.reason))
+        change, task = await self.parse_change(request, Move), self.task(request)
+        id_ = await self._query(lambda store: store.retraining.request(task, change.actor, change.reason))
         return json_response({"status": "requested", "request": id_}, 202)
 
     async def retraining(self, request: Request) -> Response:
@@ -128,12 +128,12 @@ class Operations:
 
     async def erase(self, request: Request) -> Response:
         """Erase a user in all tasks. Predictions still in a replica's buffer are refused by the store later."""
-        asked = await self.change(request, ErasureRequest)
+        change = await self.parse_change(request, ErasureRequest)
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
         hasher = await asyncio.to_thread(UserHasher.open, self._home, secret)
-        user = hasher.hashed(asked.user)
-        erased = await self._query(lambda store: store.privacy.erase(user, actor=asked.actor, reason=asked.reason))
+        user = hasher.hashed(change.user)
+        erased = await self._query(lambda store: store.privacy.erase(user, actor=change.actor, reason=change.reason))
         return json_response(
             {"predictions": erased.predictions, "feedback": erased.feedback, "learned_by": erased.versions}
         )
@@ -173,7 +173,7 @@ class Operations:
         """Raises Forbidden, as the module's `authorize` does."""
         authorize(request, self._config.server)
 
-    async def change(self, request: Request, model: type[Model]) -> Model:
+    async def parse_change(self, request: Request, model: type[Model]) -> Model:
         """Authorize and parse a request that changes something; every such request passes through here.
 
         Raises as `refuse_pages`, `authorize`, `task`, `read_body` and `validate` do.
@@ -197,8 +197,8 @@ class Operations:
             message = f"the feedback store cannot be reached: {error}"
             raise NotReady(message, retry_after=_RETRY_AFTER_S) from error
 
-    async def _move(self, request: Request, asked: Move, move: Callable[[Rollout], Release]) -> Response:
-        rollout = Rollout(self._home, self._store, self.task(request), asked.actor)
+    async def _move(self, request: Request, change: Move, move: Callable[[Rollout], Release]) -> Response:
+        rollout = Rollout(self._home, self._store, self.task(request), change.actor)
         try:
             release = await asyncio.to_thread(move, rollout)
         except ReleaseError as error:
@@ -215,7 +215,7 @@ def _versions(config: Config, task: str) -> list[dict[str, Any]]:
 
 
 def _version(home: Path, task: str, version: str, release: Release | None) -> dict[str, Any]:
-    known = {
+    row = {
         "version": version,
         "alias": release and release.alias(version),
         "traffic": release.traffic(version) if release else 0.0,
@@ -224,9 +224,9 @@ def _version(home: Path, task: str, version: str, release: Release | None) -> di
     try:
         manifest = read_manifest(home / "bundles" / task / version)
     except BundleError as error:
-        return {**known, "error": str(error)}
+        return {**row, "error": str(error)}
     fields = ("created", "precision", "max_length", "base_model", "labels", "metrics", "data", "parity")
-    return {**known, **manifest.model_dump(mode="json", include=set(fields))}
+    return {**row, **manifest.model_dump(mode="json", include=set(fields))}
 
 
 def authorize(request: Request, server: ServerConfig) -> None:

@@ -82,12 +82,12 @@ class Repository:
     async def index(self, request: Request) -> Response:
         """Every local version: name, version, state, and the reason when it does not serve. Read-only."""
         body = await self._operations.read(request)
-        asked = validate(Index, parse_json(body) if body.strip() else {})
+        options = validate(Index, parse_json(body) if body.strip() else {})
         rows = await asyncio.to_thread(lambda: list(self._rows(self._applications.states(), loaded_replicas())))
-        return json_response([row for row in rows if row["state"] == "READY" or not asked.ready])
+        return json_response([row for row in rows if row["state"] == "READY" or not options.ready])
 
     async def load(self, request: Request) -> Response:
-        await self._operations.change(request, Load)
+        await self._operations.parse_change(request, Load)
         task = self._operations.task(request)
         async with self._lock:
             try:
@@ -97,7 +97,7 @@ class Repository:
         return json_response({})
 
     async def unload(self, request: Request) -> Response:
-        await self._operations.change(request, Unload)
+        await self._operations.parse_change(request, Unload)
         async with self._lock:
             await asyncio.to_thread(self._applications.unload, self._operations.task(request))
         return json_response({})

@@ -35,20 +35,20 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 
-_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing")  # known errors of modules that are imported late
+_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing")  # own errors of modules that are imported late
 
 
 def main() -> None:
     """Entry point: prints our own errors as one sentence and exits 1; any other error is a bug, with its traceback."""
     from serve.rayserve.start_error import StartError
 
-    known: tuple[type[Exception], ...] = (
+    own_errors: tuple[type[Exception], ...] = (
         ConfigError, DatasetError, ReleaseError, BundleError, ProviderError, UnknownTaskError, StartError,
         FileExistsError,
     )  # fmt: skip
     try:
         app()
-    except known as error:
+    except own_errors as error:
         print_error(error)
         sys.exit(1)
     except Exception as error:

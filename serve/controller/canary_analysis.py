@@ -109,30 +109,32 @@ def decide(
     - `age_s`: seconds since the challenger's stage began.
     """
     assert release.challenger is not None
-    seen = challenger.answers if release.mode == "canary" else challenger.agree + challenger.differ + challenger.failed
-    bad = challenger.errors if release.mode == "canary" else challenger.failed
-    if bad >= _EARLY_ERRORS and bad > seen / 2:
-        return RolloutDecision("rollback", f"{bad:.0f} of its first {seen:.0f} answers failed")
-    if seen < rules.min_answers or age_s < rules.min_duration_s:
-        return RolloutDecision("wait", f"{seen:.0f} answers in {age_s:.0f} s are too few for a decision")
-    rate = bad / seen
+    answers = (
+        challenger.answers if release.mode == "canary" else challenger.agree + challenger.differ + challenger.failed
+    )
+    failures = challenger.errors if release.mode == "canary" else challenger.failed
+    if failures >= _EARLY_ERRORS and failures > answers / 2:
+        return RolloutDecision("rollback", f"{failures:.0f} of its first {answers:.0f} answers failed")
+    if answers < rules.min_answers or age_s < rules.min_duration_s:
+        return RolloutDecision("wait", f"{answers:.0f} answers in {age_s:.0f} s are too few for a decision")
+    rate = failures / answers
     if rate > rules.max_error_rate and rate > champion.error_rate:
         return RolloutDecision(
-            "rollback", f"{rate:.1%} of {seen:.0f} answers failed, {champion.error_rate:.1%} of the champion's"
+            "rollback", f"{rate:.1%} of {answers:.0f} answers failed, {champion.error_rate:.1%} of the champion's"
         )
     if (worse := _less_accurate(release, accuracy, rules.min_feedback)) is not None:
         return RolloutDecision("rollback", worse)
     if release.mode == "shadow":
-        share = challenger.differ / seen
+        share = challenger.differ / answers
         if share > rules.max_disagreement:
-            return RolloutDecision("rollback", f"{share:.1%} of {seen:.0f} answers differ from the champion's")
-        return RolloutDecision("canary", f"{share:.1%} of {seen:.0f} shadow answers differ, {rate:.1%} failed")
+            return RolloutDecision("rollback", f"{share:.1%} of {answers:.0f} answers differ from the champion's")
+        return RolloutDecision("canary", f"{share:.1%} of {answers:.0f} shadow answers differ, {rate:.1%} failed")
     ratio = challenger.mean_s / champion.mean_s if champion.mean_s else 1.0
     if ratio > rules.max_latency_ratio:
         return RolloutDecision("rollback", f"its model time per text is {ratio:.2f} times the champion's")
     return RolloutDecision(
         "promote",
-        f"{rate:.1%} of {seen:.0f} answers failed, its model time per text is {ratio:.2f} times the champion's",
+        f"{rate:.1%} of {answers:.0f} answers failed, its model time per text is {ratio:.2f} times the champion's",
     )
 
 
@@ -155,17 +157,18 @@ def _less_accurate(release: Release, accuracy: Mapping[str, tuple[int, int]], mi
 
     `accuracy` is as in `decide`. None when it is not, or when a version has less than `min_feedback`.
     """
-    right, given = accuracy.get(str(release.challenger), (0, 0))
+    challenger_right, challenger_given = accuracy.get(str(release.challenger), (0, 0))
     champion_right, champion_given = accuracy.get(release.champion, (0, 0))
-    if given < min_feedback or champion_given < min_feedback:
+    if challenger_given < min_feedback or champion_given < min_feedback:
         return None
-    pooled = (right + champion_right) / (given + champion_given)
-    error = math.sqrt(pooled * (1 - pooled) * (1 / given + 1 / champion_given))
-    difference = champion_right / champion_given - right / given
+    pooled = (challenger_right + champion_right) / (challenger_given + champion_given)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / challenger_given + 1 / champion_given))
+    difference = champion_right / champion_given - challenger_right / challenger_given
     if error == 0 or difference / error < _CERTAIN_Z:
         return None
     return (
-        f"users confirmed {right} of {given} of its answers, and {champion_right} of {champion_given} of the champion's"
+        f"users confirmed {challenger_right} of {challenger_given} of its answers, "
+        f"and {champion_right} of {champion_given} of the champion's"
     )
 
 

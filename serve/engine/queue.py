@@ -171,9 +171,9 @@ class RequestQueue:
             self._ran_tokens, self._ran_seconds = float(tokens), seconds
             return
         # A single stall of the machine must not spoil the estimate; a lasting slowdown shows in the next batches too.
-        seen = min(seconds, self._seconds_per_token * tokens * _MAX_SLOWDOWN)
+        bounded = min(seconds, self._seconds_per_token * tokens * _MAX_SLOWDOWN)
         self._ran_tokens += tokens - self._ran_tokens * _DECAY
-        self._ran_seconds += seen - self._ran_seconds * _DECAY
+        self._ran_seconds += bounded - self._ran_seconds * _DECAY
 
     def drop(self) -> list[Entry]:
         """Remove and return abandoned texts. Searches at most every `_DROP_EVERY_S`, since the queue may be long."""

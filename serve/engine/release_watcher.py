@@ -30,7 +30,7 @@ class ReleaseWatcher:
         self._retry_at = 0.0
 
     async def step(self) -> None:
-        """Check the file once. Never raises: a replica whose watcher has died would keep its release for ever."""
+        """Check the file once. Never raises: a replica whose watcher has died would keep its release forever."""
         changed = _modified(release_file(self._home, self._task))
         if changed == self._applied or (changed == self._failed and time.monotonic() < self._retry_at):
             return

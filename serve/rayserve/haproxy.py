@@ -130,12 +130,12 @@ def _die_with_parent() -> bool:
     replicas behind it.
     """
     try:
-        libc, asked = ctypes.CDLL(None), ctypes.c_int()
+        libc, death_signal = ctypes.CDLL(None), ctypes.c_int()
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(asked))
+        libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(death_signal))
     except (OSError, AttributeError):  # another system than Linux
         return False
-    return asked.value == signal.SIGKILL
+    return death_signal.value == signal.SIGKILL
 
 
 if __name__ == "__main__":
