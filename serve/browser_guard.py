@@ -1,8 +1,8 @@
-"""Keeps web pages from changing anything: what a browser may have been made to send is refused.
+"""Protection against cross-site request forgery and DNS rebinding for endpoints that change something.
 
-A page of any site can post a form or text to an address that only the browser's own machine reaches, and can let a name
-of its own point at that address. What it cannot do is forge `Host` or `Origin`, or send `application/json` to another
-site without that site's leave, which this server never gives. Endpoints that change something check all three.
+A page of any site can make a browser post a form or text to an address that only the browser's machine reaches, and can
+let its own domain resolve to that address. It cannot forge `Host` or `Origin`, nor send `application/json` to another
+site without that site's permission (CORS), which this server never gives. So these endpoints check all three.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from serve.errors import Forbidden, UnsupportedMediaType
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_PORTS = {"http": 80, "https": 443}  # that an origin leaves out
-_SHOWN = 100  # characters of a header that an error repeats
+_PORTS = {"http": 80, "https": 443}  # default ports, which an origin omits
+_SHOWN = 100  # characters of a header quoted in an error
 
 
 def refuse_pages(headers: Headers, hosts: Collection[str] | None) -> None:
@@ -38,7 +38,7 @@ def refuse_pages(headers: Headers, hosts: Collection[str] | None) -> None:
 
 
 def accepted_hosts(host: str, hosts: Sequence[str] | None) -> frozenset[str] | None:
-    """What a Host may name on a server that listens on `host` and has `hosts` configured; None: anything."""
+    """The accepted values of Host for a server that listens on `host` and has `hosts` configured; None: any."""
     if hosts is not None:
         return frozenset(parse_host(name)[0] for name in hosts)
     if is_loopback(host):
@@ -47,7 +47,7 @@ def accepted_hosts(host: str, hosts: Sequence[str] | None) -> frozenset[str] | N
 
 
 def parse_host(value: str) -> tuple[str, int | None]:
-    """The name or address in `value`, in one spelling, and its port if it has one. Raises ValueError if malformed."""
+    """The name or address in `value`, normalized, and its port if it has one. Raises ValueError if malformed."""
     found = _HOST.fullmatch(value.lower()) if value.isascii() else None
     if found is None:
         raise ValueError(f"{value[:_SHOWN]!r} is not a host; an IPv6 address goes in brackets")
@@ -62,7 +62,7 @@ def parse_host(value: str) -> tuple[str, int | None]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server that listens on `host` is reached from its own machine only."""
+    """Whether a server that listens on `host` is reachable from its own machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""The configuration: one frozen model of `flywheel.yaml`, overridden by `FLYWHEEL_*` from the environment."""
+"""The configuration: one frozen model of `flywheel.yaml`, overridden by `FLYWHEEL_*` environment variables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OTHER_VARIABLES = ("config", "url")  # FLYWHEEL_ variables that are not keys of
 
 
 class ConfigError(Exception):
-    """Raised when the configuration cannot be used; the text names the file, the key and what is wrong with it."""
+    """Raised when the configuration is invalid; the text names the file, the key and the fault."""
 
 
 class _Section(BaseModel):
@@ -55,30 +55,30 @@ class ServerConfig(_Section):
 
     @field_validator("hosts")
     @classmethod
-    def _are_hosts_of_any_port(cls, hosts: list[str] | None) -> list[str] | None:
+    def _check_hosts(cls, hosts: list[str] | None) -> list[str] | None:
         if any(parse_host(host)[1] is not None for host in hosts or ()):
             raise ValueError("are names or addresses without a port; any port is accepted")
         return hosts
 
 
-class Limits(_Section):
+class LimitsConfig(_Section):
     body_bytes: int = Field(1 << 20, ge=1024)
     texts: int = Field(128, ge=1, le=MOST_ITEMS)
     wait_s: float = Field(1.0, gt=0, le=300)
     deadline_s: float = Field(10.0, gt=0, le=300)
 
 
-class Batching(_Section):
+class BatchingConfig(_Section):
     tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     texts: int = Field(64, ge=1, le=1024)
     max_length_ratio: float = Field(1.5, ge=1.0)
 
     def max_tokens(self, auto: int = 256) -> int:
-        """`auto` is what the session's provider runs best with: the default is a CPU's."""
+        """The tokens of a batch; `auto`, the best number for the session's provider, defaults to a CPU's."""
         return auto if self.tokens == "auto" else self.tokens
 
 
-class Cache(_Section):
+class CacheConfig(_Section):
     texts: int = Field(10_000, ge=0)
 
 
@@ -89,9 +89,11 @@ class SessionConfig(_Section):
 
     @field_validator("gpu")
     @classmethod
-    def _graphs_are_of_cuda(cls, gpu: GpuOptions, given: ValidationInfo) -> GpuOptions:
+    def _check_cuda_graph(cls, gpu: GpuOptions, given: ValidationInfo) -> GpuOptions:
         if gpu.cuda_graph and given.data.get("providers") == "tensorrt":
-            raise ValueError("cuda_graph goes with providers: cuda; beside tensorrt no graph is whole")
+            raise ValueError(
+                "cuda_graph goes with providers: cuda; tensorrt splits the graph, which cannot be captured"
+            )
         return gpu
 
 
@@ -104,7 +106,7 @@ class RayConfig(_Section):
 
 
 class ReplicaRange(_Section):
-    """As many replicas as the waiting work asks for (serve/rayserve/autoscaling.py)."""
+    """Autoscaling: a number of replicas that follows the backlog (serve/rayserve/autoscaling.py)."""
 
     min: int = Field(1, ge=1)
     max: int = Field(ge=1)
@@ -113,14 +115,14 @@ class ReplicaRange(_Section):
 
     @field_validator("max")
     @classmethod
-    def _not_less_than_min(cls, most: int, others: ValidationInfo) -> int:
-        if most < others.data.get("min", 1):
+    def _not_less_than_min(cls, maximum: int, others: ValidationInfo) -> int:
+        if maximum < others.data.get("min", 1):
             raise ValueError("must not be less than min")
-        return most
+        return maximum
 
 
 def _kind(replicas: object) -> str:
-    """Which of the three ways to say it was meant, so that only its own errors are told."""
+    """The tag of the union's member that was meant, so that only its errors are reported."""
     return "range" if isinstance(replicas, dict | ReplicaRange) else "auto" if replicas == "auto" else "number"
 
 
@@ -138,7 +140,7 @@ class FeedbackConfig(_Section):
 
     @field_validator("store")
     @classmethod
-    def _is_a_url(cls, url: str | None) -> str | None:
+    def _check_store(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
             raise ValueError("must begin with postgresql:// or sqlite:///")
         return url
@@ -148,7 +150,7 @@ class FeedbackConfig(_Section):
 
 
 class LearningConfig(_Section):
-    """When a task is retrained by itself, and what it may learn from."""
+    """When a task is retrained automatically, and the data and method of a retraining."""
 
     automatic: bool = True
     min_new_samples: int = Field(200, ge=1)
@@ -158,12 +160,12 @@ class LearningConfig(_Section):
     eval_fraction: float = Field(0.2, ge=0, le=0.5)
     max_attempts: int = Field(3, ge=1)
     method: Literal["full", "lora"] = "full"
-    workers: int = Field(1, ge=1, description="that train together on Ray Train, each on a CPU or a GPU of the cluster")
+    workers: int = Field(1, ge=1, description="Ray Train workers, each on a CPU or a GPU of the cluster")
     curation: Rules = Rules()
 
 
 class RolloutConfig(_Section):
-    """What happens to a version that passed the gate, and what is evidence enough to move it on."""
+    """The rollout of a version that passed the gate, and the canary analysis's bounds."""
 
     automatic: bool = True
     initial_stage: Literal["promote", "canary", "shadow"] = "canary"
@@ -174,7 +176,7 @@ class RolloutConfig(_Section):
     max_latency_ratio: float = Field(2.0, gt=0)
     max_disagreement: float = Field(0.5, ge=0, le=1)
     min_feedback: int = Field(30, ge=1)
-    watch_s: float = Field(3600.0, ge=0, description="so long after a promotion it is taken back if answers fail")
+    watch_s: float = Field(3600.0, ge=0, description="how long after a promotion failing answers revert it")
 
 
 class TaskConfig(_Section):
@@ -184,13 +186,16 @@ class TaskConfig(_Section):
         | Annotated[ReplicaRange, Tag("range")],
         Discriminator(_kind),
     ] = "auto"
-    gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for each replica: a fraction, or whole ones")
-    new_labels: bool = Field(False, description="whether corrections may bring labels that the champion does not know")
+    gpus: float = Field(0.0, ge=0, description="GPUs reserved for each replica: a fraction or a whole number")
+    new_labels: bool = Field(False, description="whether corrections may add labels that the champion does not have")
     gate: dict[str, Any] = {}
     options: dict[str, Any] = {}
 
     def replica_count(self, cores: int | None = None) -> int:
-        """At the start. `auto` is one a core, of `cores` or of this machine: a replica runs one onnxruntime thread."""
+        """The initial number. `auto` is one per core, since a replica runs one onnxruntime thread.
+
+        `cores` defaults to this machine's usable cores.
+        """
         if isinstance(self.replicas, ReplicaRange):
             return self.replicas.min
         if self.replicas != "auto":
@@ -201,7 +206,7 @@ class TaskConfig(_Section):
 
 
 class _Environment(PydanticBaseSettingsSource):
-    """What the environment sets, with each key under the name that it has now."""
+    """The environment's settings, with renamed keys under their new names."""
 
     def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource):
         super().__init__(settings_cls)
@@ -215,7 +220,7 @@ class _Environment(PydanticBaseSettingsSource):
 
 
 class Config(BaseSettings):
-    """Everything that can be configured. Build it with `load_config`, once, and pass it down."""
+    """The whole configuration. Build it once, with `load_config`, and pass it down."""
 
     model_config = SettingsConfigDict(
         env_prefix="FLYWHEEL_",
@@ -227,9 +232,9 @@ class Config(BaseSettings):
 
     home: Path = Path("var")
     server: ServerConfig = ServerConfig()
-    limits: Limits = Limits()
-    batching: Batching = Batching()
-    cache: Cache = Cache()
+    limits: LimitsConfig = LimitsConfig()
+    batching: BatchingConfig = BatchingConfig()
+    cache: CacheConfig = CacheConfig()
     session: SessionConfig = SessionConfig()
     ray: RayConfig = RayConfig()
     feedback: FeedbackConfig = FeedbackConfig()
@@ -246,22 +251,22 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The file's content comes as init settings, and the environment wins over it.
+        # The file's content is passed as init settings; the environment takes precedence over it.
         return _Environment(settings_cls, env_settings), init_settings
 
     def task_options(self, task: str) -> TaskOptions:
-        """The task's own options, validated by the task."""
+        """The task's options, validated by its `Options` model."""
         return get_task(task).Options.model_validate(self.tasks[task].options)
 
     def thresholds(self, task: str) -> Thresholds:
-        """The task's own gate, with what the configuration changes of it."""
+        """The task's default gate with the configuration's changes."""
         return Thresholds.model_validate({**get_task(task).gate.model_dump(), **self.tasks[task].gate})
 
 
 def load_config(file: str | Path | None = None) -> Config:
-    """Read `file`, else $FLYWHEEL_CONFIG, else ./flywheel.yaml if there is one, else the defaults.
+    """Read `file`, else $FLYWHEEL_CONFIG, else ./flywheel.yaml if it exists, else use the defaults.
 
-    Raises ConfigError; its text says which key, what is wrong and what was found.
+    Raises ConfigError, whose text names the key, the fault and the value found.
     """
     named = file or os.environ.get("FLYWHEEL_CONFIG")
     path = Path(named or DEFAULT_FILE)
@@ -277,7 +282,7 @@ def load_config(file: str | Path | None = None) -> Config:
     if strange := [key for key in content if not isinstance(key, str)]:
         raise ConfigError(f"{path}: {strange[0]!r}: there is no such key")
     content = with_new_names(content, str(path))
-    # Given as content and not as a default, so that FLYWHEEL_TASKS__INTENT__... changes one task and keeps the others.
+    # In the content, not as a field default, so that FLYWHEEL_TASKS__INTENT__... changes one task and keeps the others.
     content.setdefault("tasks", DEFAULT_TASKS)
     _check_environment()
     try:
@@ -302,7 +307,7 @@ def load_config(file: str | Path | None = None) -> Config:
 
 
 def _check_environment() -> None:
-    """pydantic-settings passes over variables it does not know; a misspelt one would change nothing, in silence."""
+    """Raises ConfigError for an unknown FLYWHEEL_ variable, since pydantic-settings silently ignores misspelt ones."""
     known = {*Config.model_fields, *_OTHER_VARIABLES}
     for name in os.environ:
         if name.startswith("FLYWHEEL_") and name.removeprefix("FLYWHEEL_").lower().partition("__")[0] not in known:

@@ -1,4 +1,4 @@
-"""The errors a client can cause or meet, each with when to raise it. Status codes exist here and nowhere below."""
+"""The errors a client can cause or meet, and when to raise each. Only this module knows HTTP status codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 
 class RequestError(Exception):
-    """Base: an answer with `error` (a sentence), `code` (stable, for programs) and what `details` add."""
+    """Base class. Its body has `error` (a sentence), `code` (stable, for programs) and the `details`."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -21,7 +21,7 @@ class RequestError(Exception):
 
 
 class NotJson(RequestError):
-    """Raise when the body does not parse, before looking at what it means."""
+    """Raise when the body is not valid JSON."""
 
     status, code = 400, "not_json"
 
@@ -33,7 +33,7 @@ class NotFound(RequestError):
 
 
 class Gone(RequestError):
-    """Raise for what existed and was deleted on purpose, such as a prediction past its time."""
+    """Raise for something that existed and was deleted on purpose, such as a prediction past its retention."""
 
     status, code = 410, "gone"
 
@@ -51,7 +51,7 @@ class MethodNotAllowed(RequestError):
 
 
 class Conflict(RequestError):
-    """Raise when what is asked for contradicts what is so now, such as a rollback with nothing to go back to."""
+    """Raise when the request conflicts with the current state, such as a rollback without a previous champion."""
 
     status, code = 409, "conflict"
 
@@ -71,20 +71,20 @@ class UnsupportedMediaType(RequestError):
 class InvalidRequest(RequestError):
     """Raise when the JSON does not have the shape of the request; `fields` says where and why.
 
-    Without `fields` the message is "where: why".
+    Without `fields`, write the message as "field: reason".
     """
 
     status, code = 422, "invalid_request"
 
     def __init__(self, message: str, *, fields: list[dict[str, str]] | None = None, **details: Any):
-        where, _, why = message.partition(": ")
-        super().__init__(message, fields=fields or [{"field": where, "reason": why}], **details)
+        where, _, reason = message.partition(": ")
+        super().__init__(message, fields=fields or [{"field": where, "reason": reason}], **details)
 
 
 class Overloaded(RequestError):
-    """Raise when taking the request on would make it and others late; always with `retry_after`.
+    """Raise when accepting the request would make it and others late; always with `retry_after`.
 
-    For `full_s` seconds any other request would be refused as well.
+    For `full_s` seconds every other request would be refused as well.
     """
 
     status, code = 503, "overloaded"
@@ -101,13 +101,13 @@ class NotReady(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    """Raise when the answer would come too late to be of use."""
+    """Raise when the response would come after the client's deadline."""
 
     status, code = 504, "deadline_exceeded"
 
 
 class ClientLeft(RequestError):
-    """Raise when nobody waits for the answer any more; nginx's number, which nobody reads but the metrics."""
+    """Raise when the client has disconnected; nginx's status code, which only the metrics see."""
 
     status, code = 499, "client_left"
 

@@ -1,7 +1,7 @@
-"""Every collector of the server.
+"""All Prometheus collectors of the server.
 
-Replicas are processes, so the collectors use prometheus-client's multiprocess mode: each process writes its own
-memory-mapped files under `home/metrics`, and the control application sums them for `GET /metrics`.
+Replicas are processes, so the collectors use prometheus-client's multiprocess mode: each process writes memory-mapped
+files under `home/metrics`, and the control application sums them for `GET /metrics`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def directory_of(home: Path) -> Path:
-    """Where the processes of the server with this home write their metrics, and which tweaks took in them."""
+    """The directory in which the processes of the server with this home write metrics and reports of tweaks."""
     return metrics_folder(home).resolve()
 
 
 def prepare_directory(home: Path) -> Path:
-    """An empty metrics directory, made before the first replica starts; counters begin at zero with the server."""
+    """Create an empty metrics directory, so that counters start at zero. Call it before the first replica starts."""
     folder = directory_of(home)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -38,7 +38,7 @@ def prepare_directory(home: Path) -> Path:
 
 
 class Metrics:
-    """The collectors of one replica. Build it once a process, after the environment names the directory."""
+    """The collectors of one replica. Build it once per process, after the environment names the directory."""
 
     def __init__(self, task: str):
         from prometheus_client import Counter, Gauge, Histogram
@@ -47,7 +47,7 @@ class Metrics:
         self._requests = Counter("flywheel_requests", "Requests answered.", ["task", "version", "endpoint", "status"])
         self._latency = Histogram(
             "flywheel_request_latency_seconds",
-            "Time from the request's headers to its answer, before the answer is sent.",
+            "Time from the request's headers to its response, before the response is sent.",
             ["task", "version", "endpoint"],
             buckets=LATENCY_BUCKETS,
         )
@@ -63,21 +63,21 @@ class Metrics:
         )
         self._dropped = Counter(
             "flywheel_dropped_texts",
-            "Texts that never reached the model, and why. A request that HAProxy refused counts as one.",
+            "Texts that never reached the model, by reason. A request that HAProxy refused counts as one.",
             ["task", "reason"],
         )
         self._cache = Counter(
             "flywheel_cache_texts",
-            "Texts by where their output came from: known (hit), being computed (joined), or the model (miss).",
+            "Texts by the source of their output: cached (hit), in flight (joined), or the model (miss).",
             ["task", "version", "result"],
         )
         self._unlogged = Counter(
-            "flywheel_unlogged_predictions", "Answers missing in the prediction log, and why.", ["task", "reason"]
+            "flywheel_unlogged_predictions", "Predictions missing in the prediction log, by reason.", ["task", "reason"]
         )
-        self._feedback = Counter("flywheel_feedback", "Corrections by what became of them.", ["task", "status"])
+        self._feedback = Counter("flywheel_feedback", "Corrections received, by result.", ["task", "status"])
         self._shadow = Counter(
             "flywheel_shadow_texts",
-            "Answers of a challenger in shadow against the champion's: agree, differ, or not compared (busy, failed).",
+            "Predictions of a challenger in shadow against the champion's: agree, differ, or none (busy, failed).",
             ["task", "version", "result"],
         )
         self._loaded = Gauge(
@@ -91,15 +91,15 @@ class Metrics:
         ).labels(task)
         self._backlog = Gauge(
             "flywheel_backlog_seconds",
-            "Work waiting now, in seconds of the model, in the replica that has the most.",
+            "Queued work in seconds of model time, in the replica with the most.",
             ["task"],
             multiprocess_mode="livemax",
         ).labels(task)
         self._children: dict[tuple[Any, ...], Any] = {}
-        self._were_loaded: set[str] = set()
+        self._loaded_versions: set[str] = set()
 
     def _child(self, collector: Any, *labels: str) -> Any:
-        """`collector.labels(...)`, which takes a lock and builds a key from strings each time, remembered."""
+        """`collector.labels(...)`, cached, since it takes a lock and builds a key from strings."""
         key = (collector, *labels)
         child = self._children.get(key)
         if child is None:
@@ -111,7 +111,7 @@ class Metrics:
         self._child(self._latency, version, endpoint).observe(seconds)
 
     def refused(self, predicts: int, infers: int) -> None:
-        """Requests that HAProxy refused for this replica: not even their number of texts is known."""
+        """Count requests that HAProxy refused for this replica. Their numbers of texts are unknown."""
         for endpoint, count in (("predict", predicts), ("infer", infers)):
             if count:
                 self._child(self._requests, "none", endpoint, "503").inc(count)
@@ -143,10 +143,10 @@ class Metrics:
         self._child(self._shadow, version, result).inc(texts)
 
     def loaded(self, versions: Collection[str]) -> None:
-        """The versions that this replica has in memory now."""
-        for version in self._were_loaded.union(versions):
+        """Set the versions that this replica has in memory."""
+        for version in self._loaded_versions.union(versions):
             self._child(self._loaded, version).set(version in versions)
-        self._were_loaded = set(versions)
+        self._loaded_versions = set(versions)
 
     def waiting(self, texts: int, seconds: float) -> None:
         self._waiting.set(texts)
@@ -154,18 +154,18 @@ class Metrics:
 
 
 class LoopMetrics:
-    """The collectors of the loop, of which a server has one. `registry` is for tests; the default is the process's."""
+    """The collectors of the server's controller loop. `registry` is for tests; the default is the process's."""
 
     def __init__(self, registry: CollectorRegistry | None = None):
         from prometheus_client import REGISTRY, Counter, Gauge
 
         registry = registry or REGISTRY
         self._retrains = Counter(
-            "flywheel_retrainings", "Retrainings by how they ended.", ["task", "outcome"], registry=registry
+            "flywheel_retrainings", "Retrainings, by outcome.", ["task", "outcome"], registry=registry
         )
         self._moves = Counter(
             "flywheel_moves",
-            "Challengers that the loop promoted, made a canary, or rolled back.",
+            "Versions that the controller promoted, made a canary, or rolled back.",
             ["task", "step"],
             registry=registry,
         )
@@ -189,12 +189,12 @@ class LoopMetrics:
 
 
 def collect() -> list[Any]:
-    """The metric families of all processes on this machine, gauges of dead processes left out."""
+    """The metric families of all processes on this machine, without gauges of dead processes."""
     return list(_registry().collect())
 
 
 def loaded_replicas() -> dict[tuple[str, str], float]:
-    """By (task, version): how many replicas on this machine have it in memory."""
+    """The number of replicas on this machine with each (task, version) in memory."""
     samples = (sample for family in collect() for sample in family.samples if family.name == "flywheel_loaded_replicas")
     return {(sample.labels["task"], sample.labels["version"]): sample.value for sample in samples}
 

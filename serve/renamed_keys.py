@@ -1,4 +1,4 @@
-"""Configuration keys that had other names until 0.1: read with a warning until 0.3, when this file goes."""
+"""Renamed configuration keys: the names until 0.1 are read with a warning until 0.3, when this module is removed."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ _RENAMED: dict[tuple[str, ...], dict[str, str]] = {
 
 
 def with_new_names(content: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """`content` with each old key under its new name, and a warning in the log that names it and `source`.
+    """`content` with each old key under its new name. Logs a warning for each, which names `source`.
 
-    Where both names are given the new one counts. Sections that are no mappings are left for validation to refuse.
+    When both names are given, the new one is used. Sections that are not mappings are left for validation to reject.
     """
     renamed: dict[str, Any] = _copied(content)
     for path, names in _RENAMED.items():
@@ -64,7 +64,7 @@ def with_new_names(content: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def _sections(content: dict[str, Any], path: tuple[str, ...], where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The sections at `path`, each with its dotted name; `*` stands for any key."""
+    """The sections at `path`, each with its dotted name; `*` matches any key."""
     if not path:
         yield where, content
         return

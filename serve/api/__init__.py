@@ -1,1 +1,1 @@
-"""HTTP: the gateway of a task, the control application, and what both say."""
+"""HTTP: the gateway of a task, the control application, and the request and response code they share."""

@@ -1,7 +1,7 @@
-"""What an ASGI server may tell of a request's connection beyond ASGI, and how to do without.
+"""Detection of client disconnects, by an ASGI extension or, without it, by a task.
 
-Our HTTP server puts it into `scope["extensions"]` (rayserve/http_server.py). Under any other server, such as Ray
-Serve's, a task waits for the client's end, as ASGI has it: correct, and dearer.
+Our HTTP server puts the connection into `scope["extensions"]` (rayserve/http_server.py). Under any other server, such
+as Ray Serve's, a task awaits the `http.disconnect` message, as in plain ASGI: correct, but slower.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ class Connection(Protocol):
     more_body: bool
     """whether a part of the body has not arrived yet"""
     disconnected: bool
-    """whether the client has hung up"""
+    """whether the client has closed the connection"""
     flow: Flow
 
 
 def connection_of(request: Request) -> Connection | None:
-    """None under a server that does not have the extension."""
+    """The extension's value, or None under a server without it."""
     return cast(Connection | None, (request.scope.get("extensions") or {}).get(EXTENSION))
 
 
 @contextmanager
-def leaving(request: Request) -> Iterator[Callable[[], bool]]:
-    """Tells, whenever asked, whether the client of `request` has hung up. Enter it once the body has been read."""
+def watch_disconnect(request: Request) -> Iterator[Callable[[], bool]]:
+    """Yields a function that returns whether the client has disconnected. Enter it once the body has been read."""
     connection = connection_of(request)
     if connection is not None:
-        connection.flow.resume_reading()  # a large body made it stop, and it would not see the end of the connection
+        connection.flow.resume_reading()  # paused by a large body; a paused connection does not notice a disconnect
         yield lambda: connection.disconnected
         return
-    waits = asyncio.ensure_future(_left(request))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        yield waits.done
+        yield disconnect.done
     finally:
-        waits.cancel()
+        disconnect.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The control application, at `/`: health, metadata, metrics, operations, the API's description, and every 404."""
+"""The control application, at `/`: health, metadata, metrics, operators' endpoints, OpenAPI, and unknown paths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from serve.errors import NotFound, NotReady
 from serve.metrics import exposition
 
 Tuning = Callable[[], dict[str, Any]]
-"""Blocking; the mode, and for each tweak of the platform whether it took."""
+"""Returns the tuning mode and, for each platform tweak, whether it is in effect. Blocks."""
 
 _STATES_AGE_S = 1.0
 
@@ -40,7 +40,7 @@ def server_version() -> str:
 
 
 def build_control(config: Config, store: Store, applications: Applications, tuning: Tuning = dict) -> ASGIApp:
-    """The application. The cluster is asked for states at most once a second, however often probes come."""
+    """The application. It caches the applications' states for a second, so that probes do not load the cluster."""
     control = _Control(list(config.tasks), applications, tuning)
     operations = Operations(config, store)
     app = Starlette(
@@ -74,14 +74,16 @@ class _Control:
         return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """Whether every task answers, but for those that somebody unloaded."""
-        waiting = {task: state for task, state in (await self._asked()).items() if state not in (RUNNING, UNLOADED)}
+        """200 when every task is running or unloaded, else 503."""
+        waiting = {
+            task: state for task, state in (await self._task_states()).items() if state not in (RUNNING, UNLOADED)
+        }
         if waiting:
             sentence = ", ".join(f"{task} is {state}" for task, state in waiting.items())
             raise NotReady(f"not ready: {sentence}", retry_after=2, models=waiting, ready=False)
         return json_response({"ready": True})
 
-    async def _asked(self) -> dict[str, str]:
+    async def _task_states(self) -> dict[str, str]:
         if time.monotonic() - self._states_at > _STATES_AGE_S:
             self._states_at = time.monotonic()
             self._states = await asyncio.to_thread(self._applications.states)
@@ -109,7 +111,7 @@ class _Control:
         return HTMLResponse(_DOCS_PAGE)
 
     async def asset(self, request: Request) -> Response:
-        """Swagger UI's own files, from its package: the page works without a network."""
+        """A file of Swagger UI, from the installed package, so that the page works offline."""
         media_type = _DOCS_ASSETS.get(request.path_params["asset"])
         if media_type is None:
             raise NotFound(f"there is nothing at {request.url.path}")
@@ -120,8 +122,8 @@ class _Control:
     async def unknown_model(self, request: Request) -> Response:
         name = request.path_params["rest"].partition("/")[0]
         if name in self._tasks:
-            # HAProxy sends a served task's requests here only while it has no replica.
-            if (await self._asked()).get(name) == UNLOADED:
+            # HAProxy routes requests of a served task here only while the task has no replica.
+            if (await self._task_states()).get(name) == UNLOADED:
                 raise NotReady(f"{name} is unloaded; load it with POST {BASE}/{name}/load", retry_after=10)
             raise NotReady(f"{name} is starting or draining", retry_after=2)
         raise NotFound(f"there is no model {name!r}; there are: {', '.join(self._tasks)}", models=self._tasks)

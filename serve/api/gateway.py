@@ -1,7 +1,7 @@
-"""The ASGI application of one task: HTTP in, HTTP out, and nothing but HTTP. Runs under any ASGI server.
+"""The ASGI application of one task: everything that concerns HTTP, and nothing else. Runs under any ASGI server.
 
-A predict request: `incoming` reads the body, `schemas` checks it, `routing` picks the version, `replica` answers.
-A correction: `feedback` checks it, `recorder` stores it, and only then it is confirmed.
+A predict request: `request` reads the body, `validation` checks it, `routing` picks the version, `replica` answers.
+A correction: `intake` checks it, `writer` stores it; only then is it confirmed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.api import oip
-from serve.api.connection import leaving
-from serve.api.request import read_body, refused_before, require_json, seconds_allowed
+from serve.api.connection import watch_disconnect
+from serve.api.request import read_body, refused_by_proxy, requested_timeout_s, require_json
 from serve.api.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
 from serve.api.validation import parse_json, validate
 from serve.browser_guard import accepted_hosts, refuse_pages
@@ -35,13 +35,20 @@ from serve.errors import (
     NotReady,
     RequestError,
 )
-from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackDesk
+from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackService
 
 log = logging.getLogger("flywheel.gateway")
 
-_USER = "x-user-id"  # keeps a user with one version of a canary; stored as a keyed hash
-_MOVED = ("promote", "challenge", "rollback", "retrain", "erase", "audit")  # until 0.2, operators asked here
-Answer = Callable[["Call", bytes], Awaitable[Response]]
+_USER = "x-user-id"  # assigns a user to one version during a canary; stored as a keyed hash
+_MOVED_ENDPOINTS = (
+    "promote",
+    "challenge",
+    "rollback",
+    "retrain",
+    "erase",
+    "audit",
+)  # operators' endpoints, here until 0.2
+Endpoint = Callable[["Call", bytes], Awaitable[Response]]
 
 
 def build_gateway(replica: Replica) -> ASGIApp:
@@ -57,7 +64,7 @@ def build_gateway(replica: Replica) -> ASGIApp:
             Route(f"{version}/infer", gateway.handle("infer", gateway.infer), methods=["POST"]),
             Route(f"{base}/feedback", gateway.handle("feedback", gateway.feedback), methods=["POST"]),
             Route(f"{base}/feedback", plain(gateway.feedback_counts), methods=["GET"]),
-            *(Route(f"{base}/{name}", plain(gateway.moved), methods=["GET", "POST"]) for name in _MOVED),
+            *(Route(f"{base}/{name}", plain(gateway.moved), methods=["GET", "POST"]) for name in _MOVED_ENDPOINTS),
             Route(base, plain(gateway.metadata), methods=["GET"]),
             Route(version, plain(gateway.metadata), methods=["GET"]),
             Route(f"{base}/ready", plain(gateway.ready), methods=["GET"]),
@@ -67,15 +74,15 @@ def build_gateway(replica: Replica) -> ASGIApp:
         lifespan=gateway.lifespan,
     )
     app.router.redirect_slashes = False
-    # The endpoints that carry the load are found by their path alone: Starlette's router and its two layers of
-    # middleware take a fifth of the time a request spends in Python.
-    hot = {
+    # The endpoints under load bypass Starlette's router and its two layers of middleware, which take a fifth of the
+    # time a request spends in Python.
+    hot_handlers = {
         f"{base}/predict": gateway.handle("predict", gateway.predict),
         f"{base}/infer": gateway.handle("infer", gateway.infer),
     }
 
-    async def straight(scope: Scope, receive: Receive, send: Send) -> None:
-        handler = hot.get(scope.get("path", ""))
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        handler = hot_handlers.get(scope.get("path", ""))
         if handler is None or scope["method"] != "POST":
             await rest(scope, receive, send)
         else:
@@ -83,12 +90,12 @@ def build_gateway(replica: Replica) -> ASGIApp:
             await response(scope, receive, send)
 
     rest = mount_at_root(app)
-    return straight
+    return dispatch
 
 
 @dataclass(slots=True)
 class Call:
-    """One POST on its way: who asks, until when, and which version answers."""
+    """A POST in progress: its user, its deadline (time.monotonic) and the version that answers it."""
 
     request: Request
     version: LoadedVersion
@@ -102,12 +109,12 @@ class _Gateway:
         self._replica = replica
         settings, server = replica.config.feedback, replica.config.server
         self._hosts = accepted_hosts(server.host, server.hosts)
-        self._desk = FeedbackDesk(
+        self._feedback_service = FeedbackService(
             replica.task,
-            replica.recorder,
+            replica.prediction_logger,
             new_labels=replica.config.tasks[replica.task.name].new_labels,
             keep_days=settings.log.keep_days,
-            most=settings.items,
+            max_items=settings.items,
         )
 
     @asynccontextmanager
@@ -116,8 +123,8 @@ class _Gateway:
         yield
         await self._replica.stop()
 
-    def handle(self, endpoint: str, answer: Answer) -> Handler:
-        """Read, answer, count: what the two POST endpoints share."""
+    def handle(self, endpoint: str, answer: Endpoint) -> Handler:
+        """A handler that picks a version, reads the body, calls `answer`, and records metrics and errors."""
 
         async def handler(request: Request) -> Response:
             started = time.perf_counter()
@@ -125,7 +132,7 @@ class _Gateway:
             try:
                 pinned, user = request.path_params.get("version"), request.headers.get(_USER)
                 chosen = self._replica.choose(pinned, user)
-                deadline = time.monotonic() + seconds_allowed(request, self._replica.max_seconds)
+                deadline = time.monotonic() + requested_timeout_s(request, self._replica.max_seconds)
                 call = Call(request, chosen, deadline, pinned, user)
                 body = await read_body(request, self._replica.body_limit, deadline)
                 response = await answer(call, body)
@@ -137,7 +144,7 @@ class _Gateway:
             version, seconds = call.version.version if call else "none", time.perf_counter() - started
             count = self._replica.metrics.request
             self._replica.after_response(count, version, endpoint, response.status_code, seconds)
-            if (refused := refused_before(request)) is not None:
+            if (refused := refused_by_proxy(request)) is not None:
                 self._replica.after_response(self._replica.metrics.refused, *refused)
             return response
 
@@ -160,32 +167,32 @@ class _Gateway:
         request = validate(self._replica.task.Request, value)
         if call.user is None:
             call.user = call.version.task.user(request)
-        # Once more: while a slow body came in, a release may have retired the version that was chosen by its headers.
+        # Choose again: while a slow body arrived, a new release may have retired the version chosen before.
         call.version = self._replica.choose(call.pinned, call.user)
-        with leaving(call.request) as left:
-            return await self._replica.answer(call.version, request, call.deadline, left, call.user)
+        with watch_disconnect(call.request) as disconnected:
+            return await self._replica.answer(call.version, request, call.deadline, disconnected, call.user)
 
     async def feedback(self, call: Call, body: bytes) -> Response:
-        """202 once it is durable: one correction, or `{"feedback": [...]}` with a result for each."""
+        """Store one correction, or `{"feedback": [...]}` with a result for each; 202 once they are durable."""
         refuse_pages(call.request.headers, self._hosts)
         require_json(call.request)
         value = parse_json(body)
         labels = call.version.task.labels
         if isinstance(value, dict) and "feedback" in value:
-            results = await self._desk.take(validate(FeedbackBatch, value).feedback, labels)
+            results = await self._feedback_service.accept(validate(FeedbackBatch, value).feedback, labels)
         else:
-            results = [await self._desk.take_one(validate(Feedback, value), labels)]
+            results = [await self._feedback_service.accept_one(validate(Feedback, value), labels)]
         for result in results:
             self._replica.metrics.feedback(result.get("status") or result["code"])
         taken = sum("status" in result for result in results)
         if isinstance(value, dict) and "feedback" not in value:
             return json_response(results[0], 202)
         if not taken:
-            raise InvalidRequest("feedback: not one of the items could be taken", results=results)
+            raise InvalidRequest("feedback: none of the items was accepted", results=results)
         return json_response({"taken": taken, "results": results}, 202)
 
     async def feedback_counts(self, request: Request) -> Response:
-        return json_response(await self._desk.counts())
+        return json_response(await self._feedback_service.counts())
 
     async def moved(self, request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]

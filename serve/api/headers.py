@@ -1,10 +1,10 @@
-"""Headers between HAProxy and a replica; a client that sends them is not believed (rayserve/haproxy.py)."""
+"""Headers between HAProxy and a replica; clients can neither set nor see them (rayserve/haproxy.py)."""
 
 from __future__ import annotations
 
-# A replica's to HAProxy, with a refusal: for so many milliseconds it would refuse any other text as well.
+# From a replica to HAProxy, with a refusal: the replica will refuse every request for this many milliseconds.
 FULL_MS = "x-flywheel-full-ms"
 
 
-# HAProxy's to a replica: how many predicts and infers it has refused in its name since the last request.
+# From HAProxy to a replica: numbers of predict and infer requests that it has refused for it since the last request.
 REFUSED = "x-flywheel-refused"

@@ -43,7 +43,7 @@ class InferRequest(BaseModel):
 
 
 class Parsed(NamedTuple):
-    """An inference request as the task's own JSON, and how its answer is to be written."""
+    """An inference request as the task's own JSON, and the format of the response that the client wants."""
 
     request: dict[str, Any]
     id: str | None
@@ -52,7 +52,7 @@ class Parsed(NamedTuple):
 
 
 def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Parsed:
-    """Raises NotJson or InvalidRequest, which names the tensor and what is wrong with it."""
+    """Parse an inference request. Raises NotJson, or InvalidRequest, which names the tensor and the fault."""
     head, tail = body, memoryview(b"")
     if header_length is not None:
         if not header_length.isdecimal() or len(header_length) > 18 or int(header_length) > len(body):
@@ -60,18 +60,18 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
         head, tail = body[: int(header_length)], memoryview(body)[int(header_length) :]
     request = validate(InferRequest, parse_json(head))
     columns: dict[str, Sequence[Any]] = {}
-    known = {tensor.name: tensor for tensor in task.inputs}
+    declared = {tensor.name: tensor for tensor in task.inputs}
     for tensor in request.inputs:
-        if tensor.name not in known:
-            raise InvalidRequest(f"inputs: there is no tensor {tensor.name!r}; there are: {', '.join(known)}")
+        if tensor.name not in declared:
+            raise InvalidRequest(f"inputs: there is no tensor {tensor.name!r}; there are: {', '.join(declared)}")
         if tensor.name in columns:
             raise InvalidRequest(f"inputs.{tensor.name}: the tensor is given twice")
-        values, used = _values(tensor, known[tensor.name], tail)
+        values, used = _values(tensor, declared[tensor.name], tail)
         tail = tail[used:]
         columns[tensor.name] = values
     if len(tail):
         raise InvalidRequest(f"body: {len(tail)} bytes more than its tensors declare")
-    for name, expected in known.items():
+    for name, expected in declared.items():
         if not expected.optional and name not in columns:
             raise InvalidRequest(f"inputs: the tensor {name!r} is missing")
     try:
@@ -88,12 +88,12 @@ def _wanted(task: type[Task], request: InferRequest) -> dict[str, bool]:
     for output in outputs:
         if output.name not in names:
             raise InvalidRequest(f"outputs: there is no tensor {output.name!r}; there are: {', '.join(names)}")
-    asked = {output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in outputs}
-    return asked or dict.fromkeys(names, everything)
+    requested = {output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in outputs}
+    return requested or dict.fromkeys(names, everything)
 
 
 def _values(tensor: TensorIn, expected: Tensor, tail: memoryview) -> tuple[Sequence[Any], int]:
-    """The tensor's elements, flattened, and how many bytes of `tail` they took."""
+    """The tensor's elements, flattened, and the number of bytes of `tail` that they occupy."""
     where = f"inputs.{tensor.name}"
     if tensor.datatype != expected.datatype:
         raise InvalidRequest(f"{where}: the datatype is {tensor.datatype}, it must be {expected.datatype}")
@@ -138,7 +138,7 @@ def _from_bytes(where: str, raw: memoryview, expected: Tensor) -> Sequence[Any]:
     if expected.datatype != "BYTES":
         dtype = _NUMPY[expected.datatype]
         if len(raw) % dtype.itemsize:
-            raise InvalidRequest(f"{where}: {len(raw)} bytes are no whole number of {expected.datatype}")
+            raise InvalidRequest(f"{where}: {len(raw)} bytes are not a whole number of {expected.datatype}")
         numbers: list[Any] = np.frombuffer(raw, dtype).tolist()
         return numbers
     values: list[str] = []
@@ -158,10 +158,10 @@ def _from_bytes(where: str, raw: memoryview, expected: Tensor) -> Sequence[Any]:
 def write_infer(
     task: type[Task], answer: Mapping[str, Any], wanted: Mapping[str, bool], request_id: str | None = None
 ) -> tuple[bytes, dict[str, str]]:
-    """The body of an inference response and its headers. `answer` is a predict answer.
+    """The body of an inference response and its headers. `answer` is the body of a predict response.
 
-    A client's own `request_id` comes back as `id`, as the protocol has it; what feedback refers to is the answer's, so
-    that is among the parameters in any case.
+    `request_id`, when the client sent one, is returned as `id`, as the protocol demands. Feedback refers to the
+    prediction's id, which is always in the parameters.
     """
     columns = task.tensors_from_predictions(answer["predictions"])
     outputs, tails = [], []

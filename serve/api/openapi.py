@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from models.tasks.base import Task, get_task
 from serve.api.oip import InferRequest
-from serve.api.operations import BASE, Challenge, Erasure, Move, Promotion, Rollback
+from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
 from serve.feedback.intake import Feedback, FeedbackBatch
 
@@ -19,11 +19,11 @@ _ERRORS = {
     "403": "This is for operators, or `Host` or `Origin` is not the server's own.",
     "404": "There is no such model, version or prediction.",
     "408": "The request had not arrived within the server's deadline.",
-    "409": "Not possible as things are now.",
-    "410": "The prediction was deleted, as all are after some days.",
+    "409": "Not possible in the current state.",
+    "410": "The prediction was deleted when its retention period ended.",
     "413": "The body is larger than the limit.",
     "415": "The body is not declared as JSON.",
-    "422": "The JSON has not the right shape; `fields` says where and why.",
+    "422": "The JSON does not match the schema; `fields` says where and why.",
     "503": "Overloaded or not ready; see `Retry-After`.",
     "504": "The deadline passed.",
 }
@@ -32,8 +32,13 @@ _ERRORS = {
 def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
     """The description of a server that serves `tasks`."""
     classes = [get_task(name) for name in tasks]
-    loop: list[type[BaseModel]] = [Feedback, FeedbackBatch, Index, *(model for model, _ in _CHANGES.values())]
-    models: list[type[BaseModel]] = [InferRequest, *loop, *dict.fromkeys(task.Request for task in classes)]
+    feedback_models: list[type[BaseModel]] = [
+        Feedback,
+        FeedbackBatch,
+        Index,
+        *(model for model, _ in _CHANGES.values()),
+    ]
+    models: list[type[BaseModel]] = [InferRequest, *feedback_models, *dict.fromkeys(task.Request for task in classes)]
     references, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )
@@ -42,7 +47,7 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
         "/v2/health/ready": {"get": _read("Are all models ready?", ["503"])},
         "/v2": {"get": _read("Server metadata")},
         "/v2/repository/index": {
-            "post": _write("Which versions there are, and which answer", references[(Index, "validation")], {})
+            "post": _write("List the versions and their states", references[(Index, "validation")], {})
         },
         "/metrics": {"get": _read("Prometheus metrics of all replicas", content="text/plain")},
     }
@@ -61,10 +66,10 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             answered = paths[f"{path}/infer"]["post"]["responses"]["200"]
             answered["content"]["application/json"]["schema"] = _INFERRED
         correction = {"anyOf": [references[(model, "validation")] for model in (Feedback, FeedbackBatch)]}
-        taken = _write("Correct an answer; 202 once it is durable", correction, _correction(task), ok="202")
+        post = _write("Correct a prediction; 202 once it is durable", correction, _correction(task), ok="202")
         paths[f"{base}/feedback"] = {
             "get": {**_read("Corrections by state", ["503"]), "tags": [task.name]},
-            "post": {**taken, "tags": [task.name]},
+            "post": {**post, "tags": [task.name]},
         }
         for name, (model, summary) in _CHANGES.items():
             example = _EXAMPLES.get(name, {"reason": "why"})
@@ -89,20 +94,20 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
 
 
 _CHANGES: dict[str, tuple[type[BaseModel], str]] = {
-    "load": (Load, "Start the task's replicas, where they were unloaded"),
-    "unload": (Unload, "End the task's replicas, once they have answered what they accepted"),
+    "load": (Load, "Start the task's replicas, if they were unloaded"),
+    "unload": (Unload, "Stop the task's replicas, once they have answered the requests they accepted"),
     "promote": (Promotion, "Make a version, or the challenger, the champion"),
-    "challenge": (Challenge, "Try a version in shadow or as a canary"),
-    "rollback": (Rollback, "Withdraw the challenger, or return to the champion before"),
-    "retrain": (Move, "Learn from the waiting corrections now"),
-    "erase": (Erasure, "Delete all that is kept of a user, in all tasks"),
+    "challenge": (Challenge, "Start a version as challenger, in shadow or as a canary"),
+    "rollback": (Rollback, "Withdraw the challenger, or return to the previous champion"),
+    "retrain": (Move, "Retrain with the waiting corrections now"),
+    "erase": (ErasureRequest, "Delete all data of a user, in all tasks"),
 }
 _STATUS = {"retrain": "202"}
 _READS = {
-    "retrain": "How far a retraining is, or how the last one ended, and what became of requests",
+    "retrain": "Progress of a retraining or the outcome of the last one, and the latest requests",
     "audit": "Moves and retrainings, newest first",
-    "versions": "The versions that are here, newest first",
-    "gate/{version}": "What the gate measured of a version before it was released",
+    "versions": "The local versions, newest first",
+    "gate/{version}": "The gate's measurements of a version before its release",
 }
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "load": {},
@@ -117,7 +122,7 @@ _INFERRED = {
     "properties": {
         "model_name": {"type": "string"},
         "model_version": {"type": "string"},
-        "id": {"type": "string", "description": "the request's own, if it had one"},
+        "id": {"type": "string", "description": "the request's id, if it had one"},
         "parameters": {
             "type": "object",
             "properties": {"prediction_id": {"type": "string", "description": "the `id` that feedback refers to"}},

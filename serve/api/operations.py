@@ -1,7 +1,7 @@
-"""What an operator asks of a task, below /v2/repository/models/{task}: move versions, retrain, erase, and look.
+"""Operators' endpoints of a task, below /v2/repository/models/{task}: move versions, retrain, erase, and inspect.
 
-Answered by the control application from the release file and the store, so it works while no replica is alive. What an
-operator changes goes into the audit log.
+The control application answers them from the release file and the store, so they work while no replica is alive. Every
+change goes into the audit log.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from serve.errors import Conflict, Forbidden, NotFound, NotReady
 
 BASE = "/v2/repository/models"
 _RETRY_AFTER_S = 5
-_REQUESTS = 20  # of a task's retraining requests, newest first
+_MAX_REQUESTS = 20  # retraining requests listed per task, newest first
 _AUDIT_FIELDS = ("at", "action", "version", "actor", "reason", "detail")
 
 _Line = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=500)]
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class Move(Strict):
-    """Who changes something, and why; both go into the audit log."""
+    """The actor of a change and its reason; both go into the audit log."""
 
     actor: _Line = Field("an operator, over HTTP", validation_alias=AliasChoices("actor", "who"))
     reason: _Line = Field("no reason given", validation_alias=AliasChoices("reason", "why"))
@@ -60,22 +60,23 @@ class Promotion(Move):
 class Rollback(Move):
     version: str | None = Field(
         None,
-        description="what to take out: then a repeated request is refused; default: the challenger, or the champion",
+        description="the version to take out, so that a repeated request is refused; default: the challenger, else the "
+        "champion",
     )
 
 
 class Challenge(Move):
     version: str
     mode: Mode
-    share: float = Field(0.1, gt=0, lt=1, description="of the users, for a canary")
+    share: float = Field(0.1, gt=0, lt=1, description="fraction of the users that a canary answers")
 
 
-class Erasure(Move):
+class ErasureRequest(Move):
     user: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100)]
 
 
 class Operations:
-    """The operators' endpoints of all tasks. `store` may be unreachable: moves of versions do without it."""
+    """The operators' endpoints of all tasks. Moves of versions work while `store` is unreachable."""
 
     def __init__(self, config: Config, store: Store):
         self._config = config
@@ -98,42 +99,42 @@ class Operations:
         ]
 
     async def promote(self, request: Request) -> Response:
-        asked = await self.change(request, Promotion)
-        return await self._move(request, asked, lambda rollout: rollout.promote(asked.version, asked.reason))
+        change = await self.parse_change(request, Promotion)
+        return await self._move(request, change, lambda rollout: rollout.promote(change.version, change.reason))
 
     async def challenge(self, request: Request) -> Response:
-        asked = await self.change(request, Challenge)
+        change = await self.parse_change(request, Challenge)
         return await self._move(
-            request, asked, lambda rollout: rollout.challenge(asked.version, asked.mode, asked.share, asked.reason)
+            request, change, lambda rollout: rollout.challenge(change.version, change.mode, change.share, change.reason)
         )
 
     async def rollback(self, request: Request) -> Response:
-        asked = await self.change(request, Rollback)
-        return await self._move(request, asked, lambda rollout: rollout.rollback(asked.reason, asked.version))
+        change = await self.parse_change(request, Rollback)
+        return await self._move(request, change, lambda rollout: rollout.rollback(change.reason, change.version))
 
     async def retrain(self, request: Request) -> Response:
-        """202: the controller starts a run within seconds; GET says how far it is and what came of the request."""
-        asked, task = await self.change(request, Move), self.task(request)
-        id_ = await self._ask(lambda store: store.retraining.request(task, asked.actor, asked.reason))
+        """202: the controller starts a run within seconds; GET returns its progress and the request's outcome."""
+        change, task = await self.parse_change(request, Move), self.task(request)
+        id_ = await self._query(lambda store: store.retraining.request(task, change.actor, change.reason))
         return json_response({"status": "requested", "request": id_}, 202)
 
     async def retraining(self, request: Request) -> Response:
         self.authorize(request)
         task = self.task(request)
-        running, requests = await self._ask(
-            lambda store: (store.locks.is_held(lock_of(task)), store.retraining.latest(task, _REQUESTS))
+        running, requests = await self._query(
+            lambda store: (store.locks.is_held(lock_of(task)), store.retraining.latest(task, _MAX_REQUESTS))
         )
         progress = await asyncio.to_thread(read_progress, self._home, task, running=running)
-        return json_response({**progress, "requests": [asdict(one) for one in requests]})
+        return json_response({**progress, "requests": [asdict(entry) for entry in requests]})
 
     async def erase(self, request: Request) -> Response:
-        """In all tasks. What lies in a replica's buffer still is refused by the store when it arrives."""
-        asked = await self.change(request, Erasure)
+        """Erase a user in all tasks. Predictions still in a replica's buffer are refused by the store later."""
+        change = await self.parse_change(request, ErasureRequest)
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
         hasher = await asyncio.to_thread(UserHasher.open, self._home, secret)
-        user = hasher.hashed(asked.user)
-        erased = await self._ask(lambda store: store.privacy.erase(user, actor=asked.actor, reason=asked.reason))
+        user = hasher.hashed(change.user)
+        erased = await self._query(lambda store: store.privacy.erase(user, actor=change.actor, reason=change.reason))
         return json_response(
             {"predictions": erased.predictions, "feedback": erased.feedback, "learned_by": erased.versions}
         )
@@ -141,23 +142,23 @@ class Operations:
     async def audit(self, request: Request) -> Response:
         self.authorize(request)
         task = self.task(request)
-        entries = await self._ask(lambda store: store.audit.entries(task))
+        entries = await self._query(lambda store: store.audit.entries(task))
         return json_response({"audit": [{name: getattr(entry, name) for name in _AUDIT_FIELDS} for entry in entries]})
 
     async def versions(self, request: Request) -> Response:
-        """The versions that are here, newest first, with what their manifests say."""
+        """The local versions, newest first, with fields of their manifests."""
         self.authorize(request)
         task = self.task(request)
         return json_response({"versions": await asyncio.to_thread(_versions, self._config, task)})
 
     async def gate(self, request: Request) -> Response:
-        """What the gate measured of a version before it was released."""
+        """The gate's report on a version."""
         self.authorize(request)
         task, version = self.task(request), request.path_params["version"]
         report = await asyncio.to_thread(read_gate_report, self._home, task, version)
         if report is None:
             raise NotFound(
-                f"there is no gate report of {task} version {version!r}: it is not here, or no retraining made it"
+                f"there is no gate report of {task} version {version!r}: it is unknown, or not from a retraining"
             )
         return json_response(report)
 
@@ -170,11 +171,11 @@ class Operations:
         return task
 
     def authorize(self, request: Request) -> None:
-        """Raises Forbidden, as the function of this name."""
+        """Raises Forbidden, as the module's `authorize` does."""
         authorize(request, self._config.server)
 
-    async def change(self, request: Request, model: type[Model]) -> Model:
-        """What is asked for, of a request that changes something: each goes through here.
+    async def parse_change(self, request: Request, model: type[Model]) -> Model:
+        """Authorize and parse a request that changes something; every such request passes through here.
 
         Raises as `refuse_pages`, `authorize`, `task`, `read_body` and `validate` do.
         """
@@ -185,20 +186,20 @@ class Operations:
         return validate(model, parse_json(body) if body.strip() else {})
 
     async def read(self, request: Request) -> bytes:
-        """The body, within the limits that predict has. Raises as `read_body` does."""
+        """The body, within the limits of predict. Raises as `read_body` does."""
         limits = self._config.limits
         return await read_body(request, limits.body_bytes, time.monotonic() + limits.deadline_s)
 
-    async def _ask(self, question: Callable[[Store], T]) -> T:
-        """Ask the store, off the event loop. Raises NotReady when it does not answer."""
+    async def _query(self, query: Callable[[Store], T]) -> T:
+        """Return `query(store)`, run in a thread. Raises NotReady when the store is unavailable."""
         try:
-            return await asyncio.to_thread(question, self._store)
+            return await asyncio.to_thread(query, self._store)
         except StoreUnavailable as error:
             message = f"the feedback store cannot be reached: {error}"
             raise NotReady(message, retry_after=_RETRY_AFTER_S) from error
 
-    async def _move(self, request: Request, asked: Move, move: Callable[[Rollout], Release]) -> Response:
-        rollout = Rollout(self._home, self._store, self.task(request), asked.actor)
+    async def _move(self, request: Request, change: Move, move: Callable[[Rollout], Release]) -> Response:
+        rollout = Rollout(self._home, self._store, self.task(request), change.actor)
         try:
             release = await asyncio.to_thread(move, rollout)
         except ReleaseError as error:
@@ -209,13 +210,13 @@ class Operations:
 def _versions(config: Config, task: str) -> list[dict[str, Any]]:
     try:
         release = read_release(config.home, task)
-    except ReleaseError:  # damaged: a promotion mends it, of one of these
+    except ReleaseError:  # damaged; promoting one of these versions repairs it
         release = None
     return [_version(config.home, task, version, release) for version in reversed(local_versions(config.home, task))]
 
 
 def _version(home: Path, task: str, version: str, release: Release | None) -> dict[str, Any]:
-    known = {
+    row = {
         "version": version,
         "alias": release and release.alias(version),
         "traffic": release.traffic(version) if release else 0.0,
@@ -224,13 +225,13 @@ def _version(home: Path, task: str, version: str, release: Release | None) -> di
     try:
         manifest = read_manifest(bundle_folder(home, task, version))
     except BundleError as error:
-        return {**known, "error": str(error)}
+        return {**row, "error": str(error)}
     fields = ("created", "precision", "max_length", "base_model", "labels", "metrics", "data", "parity")
-    return {**known, **manifest.model_dump(mode="json", include=set(fields))}
+    return {**row, **manifest.model_dump(mode="json", include=set(fields))}
 
 
 def authorize(request: Request, server: ServerConfig) -> None:
-    """Raises Forbidden unless the request bears the operator's token, or there is none and the server is private."""
+    """Raises Forbidden unless the request bears the operator's token, or none is set and the server is on loopback."""
     if server.operator_token is None:
         if is_loopback(server.host):
             return

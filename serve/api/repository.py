@@ -1,7 +1,7 @@
-"""The model repository extension of the Open Inference Protocol: which versions there are, and tasks on or off.
+"""The model repository extension of the Open Inference Protocol: lists versions, loads and unloads tasks.
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_model_repository.md
-Versions move by releases (operations.py); `load` and `unload` start and end a task's application, with its replicas.
+Releases decide which versions serve (operations.py); `load` and `unload` start and stop a task's application.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from serve.errors import NotReady
 from serve.metrics import loaded_replicas
 
 UNLOADED = "unloaded"
-"""the state of a task whose application does not run, since somebody unloaded it"""
+"""the state of a task whose application an operator has unloaded"""
 RUNNING = "running"
 _RETRY_AFTER_S = 5
 
-State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
-_STATES: dict[str, State] = {
+RepositoryState = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+_STATES: dict[str, RepositoryState] = {
     RUNNING: "READY",
     "deploying": "LOADING",
     "not_started": "LOADING",
@@ -39,28 +39,28 @@ _STATES: dict[str, State] = {
 
 
 class Applications(Protocol):
-    """The tasks' applications on the cluster. Every method blocks, the last two for as long as it takes."""
+    """The tasks' applications on the cluster. Every method blocks; `load` and `unload` until they are complete."""
 
     def states(self) -> dict[str, str]:
-        """By task: `running`, `unloaded`, or what else the cluster calls it, in lower case."""
+        """State by task: `running`, `unloaded`, or the cluster's own name of another state, in lower case."""
 
     def load(self, task: str) -> None:
-        """Returns when the task answers; at once where it does already. Raises RuntimeError, saying why it cannot."""
+        """Start the task's application unless it runs, and wait until it answers. Raises RuntimeError if it fails."""
 
     def unload(self, task: str) -> None:
-        """Returns when what was accepted is answered and the replicas are gone."""
+        """Drain the task's replicas, stop them, and wait until they are gone."""
 
 
 class Index(Strict):
-    ready: bool = Field(False, description="only versions that answer now")
+    ready: bool = Field(False, description="list only versions that are serving")
 
 
 class Load(Strict):
-    parameters: dict[str, Any] = Field({}, max_length=0, description="there are none: a release says what is loaded")
+    parameters: dict[str, Any] = Field({}, max_length=0, description="must be empty: a release decides what is loaded")
 
 
 class Unload(Strict):
-    parameters: dict[Literal["unload_dependents"], bool] = Field({}, description="accepted, and without effect")
+    parameters: dict[Literal["unload_dependents"], bool] = Field({}, description="accepted, without effect")
 
 
 class Repository:
@@ -70,7 +70,7 @@ class Repository:
         self._config = config
         self._operations = operations
         self._applications = applications
-        self._moving = asyncio.Lock()  # one load or unload at a time
+        self._lock = asyncio.Lock()  # one load or unload at a time
 
     def routes(self) -> list[Route]:
         return [
@@ -80,16 +80,16 @@ class Repository:
         ]
 
     async def index(self, request: Request) -> Response:
-        """Every version that is here: name, version, state, and why it does not answer. It changes nothing."""
+        """Every local version: name, version, state, and the reason when it does not serve. Read-only."""
         body = await self._operations.read(request)
-        asked = validate(Index, parse_json(body) if body.strip() else {})
+        options = validate(Index, parse_json(body) if body.strip() else {})
         rows = await asyncio.to_thread(lambda: list(self._rows(self._applications.states(), loaded_replicas())))
-        return json_response([row for row in rows if row["state"] == "READY" or not asked.ready])
+        return json_response([row for row in rows if row["state"] == "READY" or not options.ready])
 
     async def load(self, request: Request) -> Response:
-        await self._operations.change(request, Load)
+        await self._operations.parse_change(request, Load)
         task = self._operations.task(request)
-        async with self._moving:
+        async with self._lock:
             try:
                 await asyncio.to_thread(self._applications.load, task)
             except RuntimeError as error:
@@ -97,13 +97,13 @@ class Repository:
         return json_response({})
 
     async def unload(self, request: Request) -> Response:
-        await self._operations.change(request, Unload)
-        async with self._moving:
+        await self._operations.parse_change(request, Unload)
+        async with self._lock:
             await asyncio.to_thread(self._applications.unload, self._operations.task(request))
         return json_response({})
 
     def _rows(self, states: dict[str, str], loaded: Mapping[tuple[str, str], float]) -> Iterator[dict[str, str]]:
-        """`loaded`: how many replicas have (task, version) in memory, of those on this machine."""
+        """`loaded`: number of replicas on this machine with (task, version) in memory."""
         for task in self._config.tasks:
             try:
                 release = read_release(self._config.home, task)

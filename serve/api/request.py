@@ -1,4 +1,4 @@
-"""A request as it comes in: its headers, its body and its deadline."""
+"""Reading of a request's headers, body and deadline."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from serve.api.headers import REFUSED
 from serve.errors import BodyTooLarge, ClientLeft, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
 
 _REFUSED_COUNTS = re.compile(r"([0-9]{1,9}) ([0-9]{1,9})")
-_TIMEOUT = "x-request-timeout-seconds"  # the name Ray Serve gave it
+_TIMEOUT = "x-request-timeout-seconds"  # Ray Serve's name
 
 
 async def read_body(request: Request, limit: int, deadline: float) -> bytes:
-    """The body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, DeadlineExceeded if it stalls."""
-    # A body that came with its headers, as most do, cannot stall: no timer for it.
+    """The body. `deadline` is in time.monotonic.
+
+    Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, DeadlineExceeded when it has not arrived by the
+    deadline, ClientLeft when the client disconnects first.
+    """
+    # Most bodies arrive with their headers and cannot stall, so they need no timer.
     connection = connection_of(request)
     stalls = connection is None or connection.more_body
     timer = asyncio.timeout(deadline - time.monotonic()) if stalls else nullcontext()
@@ -33,7 +37,7 @@ async def read_body(request: Request, limit: int, deadline: float) -> bytes:
             while more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientLeft("the client left before its body had arrived")
+                    raise ClientLeft("the client disconnected before its body had arrived")
                 parts.append(part := message.get("body", b""))
                 size += len(part)
                 if size > limit:
@@ -44,30 +48,33 @@ async def read_body(request: Request, limit: int, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-def seconds_allowed(request: Request, longest: float) -> float:
-    """What the client's header allows, and no more than `longest`. Raises InvalidRequest when it is no such number."""
-    asked = request.headers.get(_TIMEOUT)
-    if asked is None:
-        return longest
+def requested_timeout_s(request: Request, max_s: float) -> float:
+    """The timeout in the client's header, at most `max_s`, which is also the default. Raises InvalidRequest."""
+    header = request.headers.get(_TIMEOUT)
+    if header is None:
+        return max_s
     try:
-        seconds = float(asked)
+        seconds = float(header)
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
-        raise InvalidRequest(f"{_TIMEOUT}: {asked[:20]!r} is not a number of seconds above 0")
-    return min(seconds, longest)
+        raise InvalidRequest(f"{_TIMEOUT}: {header[:20]!r} is not a number of seconds above 0")
+    return min(seconds, max_s)
 
 
-def refused_before(request: Request) -> tuple[int, int] | None:
-    """The predicts and infers that HAProxy has refused for this replica and not told it of yet (haproxy.py)."""
-    told = request.headers.get(REFUSED)
-    if told is None or not (counts := _REFUSED_COUNTS.fullmatch(told)):
+def refused_by_proxy(request: Request) -> tuple[int, int] | None:
+    """Numbers of predict and infer requests that HAProxy has refused for this replica since its last report.
+
+    See haproxy.py. None when the header is missing or malformed.
+    """
+    header = request.headers.get(REFUSED)
+    if header is None or not (counts := _REFUSED_COUNTS.fullmatch(header)):
         return None
     return int(counts[1]), int(counts[2])
 
 
 def require_json(request: Request, *, binary: bool = False) -> None:
-    """Raises UnsupportedMediaType unless the body is declared as JSON (or as nothing, or as tensors)."""
+    """Raises UnsupportedMediaType unless the content type is JSON, missing or, with `binary`, an octet stream."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise UnsupportedMediaType(f"content-encoding {encoding!r} is not supported; send the body as it is")

@@ -1,4 +1,4 @@
-"""Answers and errors as HTTP responses: what all applications of the server share."""
+"""HTTP responses for results and errors, shared by all applications of the server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def plain(handler: Handler) -> Handler:
-    """Turns the errors of an uncounted endpoint into responses."""
+    """Wraps a handler whose requests are not counted in the metrics: its errors become responses."""
 
     async def wrapped(request: Request) -> Response:
         try:
@@ -40,7 +40,7 @@ def json_response(value: Mapping[str, Any] | list[Any], status: int = 200) -> Re
 
 
 def error_response(error: RequestError) -> Response:
-    """The contract's error: `{"error", "code", ...}`, with Retry-After where there is one."""
+    """An error response: `{"error", "code", ...}`, with Retry-After if the error has one."""
     response = json_response(error.body(), error.status)
     if error.retry_after is not None:
         response.headers["retry-after"] = str(error.retry_after)
@@ -50,7 +50,7 @@ def error_response(error: RequestError) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405 in the shape of the contract."""
+    """Starlette's own 404 and 405 as error responses of this server's shape."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
@@ -61,7 +61,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def mount_at_root(app: ASGIApp) -> ASGIApp:
-    """Ray Serve names the route prefix as root_path; our routes carry the whole path, so drop it again."""
+    """Clears root_path, which Ray Serve sets to the route prefix: our routes contain the whole path."""
 
     async def at_root(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

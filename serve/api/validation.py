@@ -1,4 +1,4 @@
-"""Bytes to validated requests and back: JSON with errors that name the field, for every endpoint."""
+"""JSON parsing and validation for every endpoint, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 from serve.errors import InvalidRequest, NotJson
 
 Model = TypeVar("Model", bound=BaseModel)
-_MOST_FIELDS = 20  # a body can be wrong in a thousand places; nobody reads more than a few
+_MAX_FIELDS = 20  # listed in an error; a body can have thousands of wrong fields
 
 
 def parse_json(body: bytes) -> Any:
-    """Raises NotJson, with the place where parsing stopped."""
+    """The parsed body. Raises NotJson with the position of the error."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -22,13 +22,13 @@ def parse_json(body: bytes) -> Any:
 
 
 def validate(model: type[Model], value: Any) -> Model:
-    """Raises InvalidRequest with one entry a wrong field: where it is, and why it is wrong."""
+    """`value` as an instance of `model`. Raises InvalidRequest with an entry per wrong field: its path and a reason."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         fields = [
             {"field": ".".join(map(str, item["loc"])) or "body", "reason": _reason(item)}
-            for item in error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_FIELDS]
+            for item in error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_FIELDS]
         ]
         first = fields[0]
         raise InvalidRequest(f"{first['field']}: {first['reason']}", fields=fields) from None

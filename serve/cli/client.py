@@ -1,4 +1,4 @@
-"""How the command line speaks to a running server: JSON over HTTP, and errors a person can act on."""
+"""The command line's HTTP client: JSON requests to a running server, with errors a person can act on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ServerError(Exception):
 
 
 def call(url: str, body: bytes | None = None) -> Any:
-    """GET `url`, or POST `body` to it; the parsed answer. Raises ServerError with the server's own sentence."""
+    """GET `url`, or POST `body` to it; returns the parsed response. Raises ServerError with the server's message."""
     try:
         with urlopen(Request(url, body, {"content-type": "application/json"}), timeout=30) as response:
             return orjson.loads(response.read())

@@ -1,4 +1,4 @@
-"""The commands of the loop: correct, retrain, try, promote, roll back, erase."""
+"""Commands of the feedback loop: send feedback, retrain, challenge, promote, roll back, erase."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-WhyOption = Annotated[str, typer.Option(help="For the audit log.")]
-_PATIENCE_S = 2.0  # with a database that does not answer, before a version is moved without it
-_ITEMS = 1000  # corrections a request: what the server takes by default
+ReasonOption = Annotated[str, typer.Option("--reason", "--why", help="Recorded in the audit log.")]
+_STORE_TIMEOUT_S = 2.0  # for a database that does not answer; then the release changes without it
+_BATCH_ITEMS = 1000  # corrections per request: the server's default limit
 
 
 @commands.command()
@@ -32,32 +32,35 @@ def promote(
     version: Annotated[
         str | None, typer.Argument(help="As `flywheel releases` lists it; default: the challenger.")
     ] = None,
-    why: WhyOption = "no reason given",
+    reason: ReasonOption = "no reason given",
     config: ConfigOption = None,
 ) -> None:
-    """Make VERSION of TASK the champion; running servers take it up within seconds, without a restart.
+    """Make VERSION of TASK the champion; running servers load it within seconds, without a restart.
 
     Examples:
 
         flywheel promote intent 2
 
-        flywheel promote intent --why "better on refunds"
+        flywheel promote intent --reason "better on refunds"
     """
-    release = _rollout(task, config).promote(version, why)
+    release = _rollout(task, config).promote(version, reason)
     out.print(f"{task}: version {release.champion} is the champion")
-    _follow(task, config)
+    _update_aliases(task, config)
 
 
 @commands.command()
 def challenge(
     task: TaskArgument,
-    version: Annotated[str, typer.Argument(help="The version to try, as `flywheel releases` lists it.")],
-    mode: Annotated[Literal["shadow", "canary"], typer.Option(help="Answer unseen, or answer some users.")] = "canary",
-    share: Annotated[float, typer.Option(help="Of the users, for a canary.")] = 0.1,
-    why: WhyOption = "no reason given",
+    version: Annotated[str, typer.Argument(help="The challenger, as `flywheel releases` lists it.")],
+    mode: Annotated[
+        Literal["shadow", "canary"],
+        typer.Option(help="shadow: predict without responding to clients; canary: serve a fraction of the users."),
+    ] = "canary",
+    share: Annotated[float, typer.Option(help="Fraction of the users that a canary serves.")] = 0.1,
+    reason: ReasonOption = "no reason given",
     config: ConfigOption = None,
 ) -> None:
-    """Try VERSION of TASK beside the champion; it is promoted or rolled back on live evidence, or by you.
+    """Run VERSION of TASK beside the champion; the canary analysis, or you, promote it or roll it back.
 
     Examples:
 
@@ -65,10 +68,10 @@ def challenge(
 
         flywheel challenge intent 3 --share 0.05
     """
-    release = _rollout(task, config).challenge(version, mode, share, why)
-    whom = f"answers {release.share:.0%} of the users" if mode == "canary" else "answers unseen"
-    out.print(f"{task}: version {version} {whom} beside champion {release.champion}")
-    _follow(task, config)
+    release = _rollout(task, config).challenge(version, mode, share, reason)
+    traffic = f"serves {release.share:.0%} of the users" if mode == "canary" else "runs in shadow"
+    out.print(f"{task}: version {version} {traffic} beside champion {release.champion}")
+    _update_aliases(task, config)
 
 
 @commands.command()
@@ -77,29 +80,29 @@ def rollback(
     version: Annotated[
         str | None, typer.Argument(help="The version to take out; default: the challenger, or the champion.")
     ] = None,
-    why: WhyOption = "no reason given",
+    reason: ReasonOption = "no reason given",
     config: ConfigOption = None,
 ) -> None:
-    """Withdraw TASK's challenger; where there is none, return to the champion before this one.
+    """Withdraw TASK's challenger; without one, return to the previous champion.
 
-    Name the version, and the command does nothing if another has taken it out already.
+    With VERSION, the command fails if that version is no longer serving, so it is safe to repeat.
 
     Examples:
 
-        flywheel rollback intent --why "complaints about refunds"
+        flywheel rollback intent --reason "complaints about refunds"
 
         flywheel rollback intent 3
     """
-    release = _rollout(task, config).rollback(why, version)
+    release = _rollout(task, config).rollback(reason, version)
     out.print(f"{task}: version {release.champion} is the champion")
-    _follow(task, config)
+    _update_aliases(task, config)
 
 
 @commands.command()
 def retrain(task: TaskArgument, config: ConfigOption = None) -> None:
-    """Learn from TASK's waiting corrections now, in this terminal: curate, fine-tune, judge, release.
+    """Retrain TASK with its waiting corrections now, in this terminal: curate, fine-tune, gate, release.
 
-    A running server follows by itself. Exit code 1 when no version came of it.
+    A running server loads the new version by itself. Exit code 1 when the run produced no version.
 
     Example:
 
@@ -122,11 +125,11 @@ def feedback(
     task: TaskArgument,
     file: Annotated[
         Path | None,
-        typer.Argument(help="JSONL of corrections, or of events on ranked items, to send; none: counts by state."),
+        typer.Argument(help="JSONL of corrections, or of events on ranked items; without it: counts by state."),
     ] = None,
     url: UrlOption = URL,
 ) -> None:
-    """Send corrections to a running server, or ask it what became of them.
+    """Send corrections to a running server, or show its corrections by state.
 
     A line has `id` (of a prediction) or `text`, `label`, and may have `source`, `consent`, `user`, `index`.
 
@@ -141,8 +144,8 @@ def feedback(
             out.print_json(data=call(f"{url}/v2/models/{task}/feedback"))
             return
         lines = [orjson.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
-        for start in range(0, len(lines), _ITEMS):
-            body = orjson.dumps({"feedback": lines[start : start + _ITEMS]})
+        for start in range(0, len(lines), _BATCH_ITEMS):
+            body = orjson.dumps({"feedback": lines[start : start + _BATCH_ITEMS]})
             results = call(f"{url}/v2/models/{task}/feedback", body)["results"]
             for number, result in enumerate(results, start + 1):
                 if "error" in result:
@@ -162,17 +165,17 @@ def feedback(
 @commands.command()
 def dead_letters(
     task: TaskArgument,
-    requeue: Annotated[bool, typer.Option("--requeue", help="Put all of them back into the queue.")] = False,
-    why: WhyOption = "no reason given",
+    requeue: Annotated[bool, typer.Option("--requeue", help="Put them all back into the queue.")] = False,
+    reason: ReasonOption = "no reason given",
     config: ConfigOption = None,
 ) -> None:
-    """List TASK's corrections that were in too many failed retrainings, or let the next ones try them again.
+    """List TASK's corrections that were in too many failed retrainings, or requeue them for the next one.
 
     Examples:
 
         flywheel dead-letters intent
 
-        flywheel dead-letters intent --requeue --why "the bound of the gate was wrong"
+        flywheel dead-letters intent --requeue --reason "the bound of the gate was wrong"
     """
     from models.feedback.store import Store
 
@@ -181,12 +184,12 @@ def dead_letters(
     store = Store.open(settings.feedback.store_url(settings.home))
     if requeue:
         count = store.queue.requeue(task)
-        store.audit.append(task, "requeue", None, _who(), why, {"corrections": count})
+        store.audit.append(task, "requeue", None, _actor(), reason, {"corrections": count})
         out.print(f"{task}: {count} corrections wait again")
         return
     letters = store.queue.dead_letters(task)
-    for sample, reason in letters:
-        line = f"{sample.id} {sample.at:%Y-%m-%d} {sample.source} {sample.label}: {sample.text}\n    {reason}"
+    for sample, failure in letters:
+        line = f"{sample.id} {sample.at:%Y-%m-%d} {sample.source} {sample.label}: {sample.text}\n    {failure}"
         out.print(line, highlight=False, markup=False)
     out.print(f"{task}: {len(letters)} dead letters")
 
@@ -194,10 +197,10 @@ def dead_letters(
 @commands.command()
 def erase(
     user: Annotated[str, typer.Argument(help="As clients named them in `user` or x-user-id.")],
-    why: WhyOption = "the user asked for it",
+    reason: ReasonOption = "the user asked for it",
     config: ConfigOption = None,
 ) -> None:
-    """Delete all that is kept of one user: predictions and corrections, in all tasks; says which versions learned.
+    """Delete a user's predictions and corrections in all tasks; prints the versions that were trained on them.
 
     Example:
 
@@ -210,10 +213,10 @@ def erase(
     secret = settings.feedback.secret.get_secret_value() if settings.feedback.secret else None
     hashed = UserHasher.open(settings.home, secret).hashed(user)
     store = Store.open(settings.feedback.store_url(settings.home))
-    erased = store.privacy.erase(hashed, actor=_who(), reason=why)
+    erased = store.privacy.erase(hashed, actor=_actor(), reason=reason)
     out.print(f"erased {erased.predictions} predictions and {erased.feedback} corrections", highlight=False)
     for task, versions in erased.versions.items():
-        out.print(f"{task}: learned by version {', '.join(versions)}, which remember it; no later training reads it")
+        out.print(f"{task}: version {', '.join(versions)} was trained on this data; no later training will read it")
 
 
 def _rollout(task: str, config: Path | None) -> Rollout:
@@ -222,21 +225,21 @@ def _rollout(task: str, config: Path | None) -> Rollout:
 
     settings = load_config(config)
     get_task(task)
-    store = Store(settings.feedback.store_url(settings.home), patience_s=_PATIENCE_S)
-    with suppress(StoreUnavailable):  # a move needs no database; what it was is kept for the audit log
+    store = Store(settings.feedback.store_url(settings.home), patience_s=_STORE_TIMEOUT_S)
+    with suppress(StoreUnavailable):  # the move works without it; its audit entry is written later
         store.migrate()
-    return Rollout(settings.home, store, task, _who())
+    return Rollout(settings.home, store, task, _actor())
 
 
-def _follow(task: str, config: Path | None) -> None:
-    """The aliases in MLflow; what serves has moved already."""
+def _update_aliases(task: str, config: Path | None) -> None:
+    """Set the aliases in MLflow to the release, which has changed already."""
     try:
         from models.releases.registry import Registry
     except ImportError:
         return  # an installation that only serves
     if not Registry(load_config(config).home).follow(task):
-        err.print("MLflow's aliases are behind; a running server brings them after.", highlight=False)
+        err.print("MLflow's aliases could not be set; a running server will retry.", highlight=False)
 
 
-def _who() -> str:
+def _actor() -> str:
     return f"{getpass.getuser()}, flywheel on {socket.gethostname()}"

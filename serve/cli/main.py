@@ -35,24 +35,24 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 
-_OF_HEAVY_MODULES = ("CheckpointError", "ParityError", "TrainExtraMissing")  # known errors, of what we do not import
+_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing")  # own errors of modules that are imported late
 
 
 def main() -> None:
-    """Entry point: our own errors are one sentence and exit 1, everything else is a bug and keeps its traceback."""
+    """Entry point: prints our own errors as one sentence and exits 1; any other error is a bug, with its traceback."""
     from serve.rayserve.start_error import StartError
 
-    known: tuple[type[Exception], ...] = (
+    own_errors: tuple[type[Exception], ...] = (
         ConfigError, DatasetError, ReleaseError, BundleError, ProviderError, UnknownTaskError, StartError,
         FileExistsError,
     )  # fmt: skip
     try:
         app()
-    except known as error:
+    except own_errors as error:
         print_error(error)
         sys.exit(1)
     except Exception as error:
-        if type(error).__name__ in _OF_HEAVY_MODULES:
+        if type(error).__name__ in _LAZY_ERRORS:
             print_error(error)
             sys.exit(1)
         raise
@@ -64,7 +64,7 @@ def up(
     host: Annotated[str | None, typer.Option(help="Overrides server.host.", envvar="HOST")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Overrides server.port.", envvar="PORT")] = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; train first whatever task has no version yet.
+    """Serve until Ctrl-C or SIGTERM; first train every task that has no version yet.
 
     Examples:
 
@@ -78,64 +78,66 @@ def up(
     settings = settings.model_copy(update={"server": server})
     from serve.cli.progress import untrained
     from serve.rayserve.environment import has_haproxy
-    from serve.rayserve.server import check_port, not_taken, running
-    from serve.rayserve.tweaks import untested
+    from serve.rayserve.server import check_port, inactive_tweaks, running
+    from serve.rayserve.tweaks import untested_versions
 
-    if settings.ray.address is None:  # on a cluster, Serve may hold the port already
+    if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
         check_port(server.host, server.port)
     if untrained(settings):
-        _prepare_apart(config)
+        _prepare_in_subprocess(config)
     stop = threading.Event()
-    _on_end(lambda *_: stop.set())
+    _handle_termination(lambda *_: stop.set())
     if settings.ray.tuning == "stock":
         out.print("tuning: stock: Ray Serve as documented, at lower throughput.", highlight=False)
     else:
         if not has_haproxy():
-            out.print("This platform has no HAProxy from Ray: its Python proxy routes instead, at lower throughput.")
-        for sentence in untested():
+            out.print("Ray brings no HAProxy for this platform: its Python proxy is used, at lower throughput.")
+        for sentence in untested_versions():
             err.print(f"warning: {sentence}", highlight=False, markup=False)
     started = time.monotonic()
     with out.status("starting Ray and loading the models"):
         server_context = running(settings)
         server_context.__enter__()
-    _on_end(lambda *_: stop.set())  # again: Ray takes SIGTERM for itself, and would end this process without a drain
+    _handle_termination(
+        lambda *_: stop.set()
+    )  # again: Ray replaces the handler of SIGTERM and would exit without a drain
     url = f"http://{server.host}:{server.port}"
     out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
-    for sentence in not_taken(settings, stop.wait):
+    for sentence in inactive_tweaks(settings, stop.wait):
         err.print(f"warning: {sentence}", highlight=False, markup=False)
     while not stop.wait(0.5):
         pass
-    _on_end(signal.SIG_IGN)
-    out.print("draining: answering what was accepted")
+    _handle_termination(signal.SIG_IGN)
+    out.print("draining: answering the accepted requests")
     server_context.__exit__(None, None, None)
 
 
 @app.command(hidden=True)
 def prepare(config: ConfigOption = None) -> None:
-    """Train whatever task has no version yet, as `flywheel up` does before it serves."""
+    """Train every task that has no version yet, as `flywheel up` does before it serves."""
     from serve.cli.progress import prepare as train_untrained
 
     train_untrained(load_config(config), out)
 
 
-def _prepare_apart(config: Path | None) -> None:
-    """`prepare` in a process of its own: torch would stay in this one for as long as it serves, 300 MB for nothing.
+def _prepare_in_subprocess(config: Path | None) -> None:
+    """Run `prepare` in a subprocess: in this process, torch would occupy 300 MB for as long as it serves.
 
-    What would end this process ends that one, with its workers, and then this one with the same code.
+    SIGINT and SIGTERM are passed on to the subprocess and its workers; if it fails, this process exits with its code.
     """
     command = [sys.executable, "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
     with subprocess.Popen(command, process_group=0) as training:
-        _on_end(lambda number, _: os.killpg(training.pid, number))
+        _handle_termination(lambda number, _: os.killpg(training.pid, number))
         code = training.wait()
-    _on_end(signal.SIG_DFL)
+    _handle_termination(signal.SIG_DFL)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)
 
 
-def _on_end(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    """What Ctrl-C does, and SIGTERM, by which supervisors and containers end a process."""
+def _handle_termination(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    """Handle Ctrl-C and SIGTERM, the signal of supervisors and container runtimes, with `handler`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
 
@@ -145,7 +147,7 @@ def train(
     task: TaskArgument,
     data: Annotated[Path | None, typer.Option(help="Your .csv or .jsonl; default: the seed corpus.")] = None,
     base: Annotated[str | None, typer.Option(help="Encoder: a Hugging Face name or a directory.")] = None,
-    method: Annotated[Literal["full", "lora"], typer.Option(help="Fine-tune all weights, or adapters.")] = "full",
+    method: Annotated[Literal["full", "lora"], typer.Option(help="Fine-tune all weights, or LoRA adapters.")] = "full",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training texts.")] = None,
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
     config: ConfigOption = None,
@@ -153,7 +155,7 @@ def train(
     """Fine-tune, export, check and register a new version of TASK.
 
     A file for a classifier has the columns `text` and `label`; one for recommendation `user_id`, `item_id`,
-    `event`, `time` and `text`. A task's first version serves at once, a later one after `flywheel promote`.
+    `event`, `time` and `text`. A task's first version is released at once, a later one by `flywheel promote`.
 
     Examples:
 
@@ -175,7 +177,7 @@ def train(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     job = Job(task, data, precision, tuple(options.items()))
-    # Before the seconds that importing torch takes: most mistakes are in the file.
+    # Check the file before the slow import of torch, since most mistakes are in the file.
     family.load(job, settings.home, family.recipe(job, settings.home))
     train_jobs([job], settings.home, out)
 
@@ -186,10 +188,10 @@ def export(
     version: Annotated[str, typer.Argument(help="The version whose checkpoint to export.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle directory to write; it must not exist.")],
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
-    data: Annotated[Path | None, typer.Option(help="What it was trained on; default: the seed corpus.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The version's training data; default: the seed corpus.")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Export a version's checkpoint again, in another precision, and check it against PyTorch.
+    """Export a version's checkpoint again, in another precision, and check its parity with PyTorch.
 
     Example:
 
@@ -207,7 +209,7 @@ def export(
 
 @app.command()
 def releases(config: ConfigOption = None) -> None:
-    """List each task's versions on this machine and which one serves.
+    """List each task's versions on this machine, with their aliases and metrics.
 
     Example:
 
@@ -241,7 +243,7 @@ def _role(release: Release | None, version: str) -> str:
 
 @app.command()
 def status(url: UrlOption = URL) -> None:
-    """Ask a running server which models it has and whether they are ready; exit 1 when one is not.
+    """Show the models of a running server and whether they are ready; exit 1 when one is not.
 
     Example:
 
@@ -268,15 +270,15 @@ def status(url: UrlOption = URL) -> None:
 
 
 def _print_tuning(tuning: dict[str, Any]) -> None:
-    """One line, and one for each tweak that did not take where all of them should."""
-    from serve.rayserve.tweaks import not_taken
+    """Print the tuning mode and, in mode full, a line for each tweak that is not in effect."""
+    from serve.rayserve.tweaks import inactive
 
     mode, tweaks = tuning.get("mode"), tuning.get("tweaks", {})
     if mode == "stock":
         out.print("tuning: stock, Ray Serve as documented", highlight=False)
     elif mode == "full":
-        out.print(f"tuning: full, {sum(tweaks.values())} of {len(tweaks)} tweaks took", highlight=False)
-        for sentence in not_taken(tweaks):
+        out.print(f"tuning: full, {sum(tweaks.values())} of {len(tweaks)} tweaks are in effect", highlight=False)
+        for sentence in inactive(tweaks):
             out.print(f"  {sentence}", highlight=False, markup=False)
 
 
@@ -284,11 +286,11 @@ def _print_tuning(tuning: dict[str, Any]) -> None:
 def predict(
     task: TaskArgument,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="One or more texts; none: JSON from standard input.")
+        list[str] | None, typer.Argument(help="One or more texts; without them: JSON from standard input.")
     ] = None,
     url: UrlOption = URL,
 ) -> None:
-    """Ask a running server.
+    """Send texts or a JSON request to a running server and print the response.
 
     Examples:
 
@@ -308,7 +310,7 @@ def predict(
 def bench(
     args: Annotated[list[str] | None, typer.Argument(help="Options of loadtests/bench.py.")] = None,
 ) -> None:
-    """Measure this machine's limit and the server in one run (the same as `make bench`).
+    """Benchmark the server against this machine's limit in one run (the same as `make bench`).
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Training as the command line shows it: a bar for each task, with its rate and the time left."""
+"""Training and retraining with progress bars: steps, rate and time left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from serve.config import Config
 
 
 class TrainExtraMissing(Exception):
-    """Raised when training is asked for on an installation that only serves."""
+    """Raised when an installation without the train extra is asked to train."""
 
 
 def untrained(config: Config) -> list[str]:
@@ -39,7 +39,7 @@ def untrained(config: Config) -> list[str]:
 
 
 def prepare(config: Config, out: Console) -> None:
-    """Train, once, every configured task that has no released version yet."""
+    """Train every configured task that has no released version yet."""
     if missing := untrained(config):
         out.print(f"No model yet for {', '.join(missing)}: fine-tuning from the seed corpora, once.")
         precision: Literal["int8", "fp16"] = "int8" if choose_provider("auto") == CPU else "fp16"
@@ -47,7 +47,10 @@ def prepare(config: Config, out: Console) -> None:
 
 
 def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:
-    """Build, register and report each job, with a bar each: steps, rate and time left."""
+    """Build and register a version for each job, with a progress bar per job.
+
+    Raises TrainExtraMissing.
+    """
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -85,9 +88,9 @@ def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:
 
 
 def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result:
-    """One retraining in this process, with its progress."""
+    """Retrain `task` once in this process, with a progress bar."""
     from models.retraining.run import retrain
-    from serve.controller.retraining import plan_of
+    from serve.controller.retraining import retraining_plan
 
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
@@ -102,12 +105,12 @@ def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result
             if plain:
                 plain.report(task, stage, done, total)
 
-        plan = replace(plan_of(config, task), workers=1)  # this process: there may be no cluster here
+        plan = replace(retraining_plan(config, task), workers=1)  # train in this process; there may be no cluster
         return retrain(plan, config.home, store, getpass.getuser(), report)
 
 
 class _PlainProgress:
-    """One line every few seconds for each task, for logs and CI, where a bar cannot be redrawn."""
+    """A line per task every ten seconds, for logs and CI, where a bar cannot be redrawn."""
 
     def __init__(self, out: Console) -> None:
         self._out = out

@@ -1,4 +1,4 @@
-"""What all commands share: where they print, and the arguments they have in common."""
+"""Consoles, arguments and options that the commands share."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLY
 
 
 def print_error(error: object) -> None:
-    """Never as markup: a message may quote brackets from a user's file."""
+    """Print to stderr without markup: a message may quote brackets from a user's file."""
     err.print(Text.assemble(("error: ", "red"), str(error)))

@@ -1,1 +1,1 @@
-"""What moves by itself: retraining, releases, the registry."""
+"""The automatic part of the feedback loop: retraining, rollout, and the registry's aliases."""

@@ -1,4 +1,4 @@
-"""Canary analysis: what live traffic says of a challenger, and what follows: wait, go on, or roll back."""
+"""Canary analysis: decides on live metrics of challenger and champion whether to wait, go on or roll back."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from models.releases.release import Release
 from serve.config import RolloutConfig
 
 _CERTAIN_Z = 2.33  # one-sided, 1 %
-_EARLY_ERRORS = 20  # so many errors, and every second answer one: nobody waits for more
+_EARLY_ERRORS = 20  # with this many errors, in more than half of the answers, roll back before min_answers
 
-Step = Literal["wait", "canary", "promote", "rollback"]
+RolloutStep = Literal["wait", "canary", "promote", "rollback"]
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-"""(sample name, labels) -> value, as `collected` makes it of prometheus-client's metric families"""
+"""(sample name, labels) -> value, as `samples_of` returns it"""
 
 
 @dataclass(frozen=True)
 class VersionCounts:
-    """Counts of one version since some moment."""
+    """Counters of one version, in total or since a moment (`since`)."""
 
     answers: float = 0.0
     errors: float = 0.0
     """500 and 504"""
     faults: float = 0.0
-    """500 alone: a deadline that passes may be the load's fault"""
+    """500 alone: the load may be the cause of a missed deadline"""
     texts: float = 0.0
-    """that went through the model, not those that were known"""
+    """texts that the model ran, without cache hits"""
     seconds: float = 0.0
-    """of the model, for these texts: the time of an answer depends on what the cache knows of which version"""
+    """model time for these texts; response times would depend on each version's cache hits"""
     agree: float = 0.0
     differ: float = 0.0
     failed: float = 0.0
@@ -40,7 +40,7 @@ class VersionCounts:
 
     @property
     def mean_s(self) -> float:
-        """Seconds of the model a text."""
+        """Model time per text in seconds."""
         return self.seconds / self.texts if self.texts else 0.0
 
     @property
@@ -49,7 +49,7 @@ class VersionCounts:
 
     @classmethod
     def of(cls, samples: Samples, task: str, version: str) -> Self:
-        """From the collectors' samples, summed over processes, endpoints and so on."""
+        """The counters of `version` in `samples`, summed over the other labels."""
         totals = dict.fromkeys((f.name for f in fields(cls)), 0.0)
         for (name, labels), value in samples.items():
             label = dict(labels)
@@ -57,7 +57,7 @@ class VersionCounts:
                 continue
             if name == "flywheel_requests_total" and label["endpoint"] in ("predict", "infer"):
                 totals["answers"] += value
-                # What a busy or starting server refuses says nothing about a version.
+                # Refusals of a busy or starting server (503) say nothing about a version.
                 totals["errors"] += value if label["status"] in ("500", "504") else 0.0
                 totals["faults"] += value if label["status"] == "500" else 0.0
             elif name == "flywheel_texts_total":
@@ -71,19 +71,19 @@ class VersionCounts:
 
 @dataclass(frozen=True)
 class RolloutDecision:
-    """The next step of a release, and why, in a sentence for the audit log."""
+    """The next step of a release, and its reason as a sentence for the audit log."""
 
-    step: Step
+    step: RolloutStep
     reason: str
 
 
-def unloadable(
+def load_failure(
     release: Release,
     samples: Samples,
     age_s: float,
     rules: RolloutConfig,
 ) -> str | None:
-    """A sentence when no replica could load the challenger, though one has the champion: it would never answer."""
+    """The reason, when no replica could load the challenger although one has the champion; else None."""
     replicas = dict.fromkeys(release.versions, 0.0)
     for (name, labels), value in samples.items():
         label = dict(labels)
@@ -102,64 +102,78 @@ def decide(
     age_s: float,
     rules: RolloutConfig,
 ) -> RolloutDecision:
-    """What to do with the release's challenger. Counts are since it began; `accuracy` is (right, given) by version."""
+    """The next step for the release's challenger.
+
+    - `challenger`, `champion`: counts since the challenger's stage began.
+    - `accuracy`: by version, the numbers of (confirmed answers, feedback).
+    - `age_s`: seconds since the challenger's stage began.
+    """
     assert release.challenger is not None
-    seen = challenger.answers if release.mode == "canary" else challenger.agree + challenger.differ + challenger.failed
-    bad = challenger.errors if release.mode == "canary" else challenger.failed
-    if bad >= _EARLY_ERRORS and bad > seen / 2:
-        return RolloutDecision("rollback", f"{bad:.0f} of its first {seen:.0f} answers failed")
-    if seen < rules.min_answers or age_s < rules.min_duration_s:
-        return RolloutDecision("wait", f"{seen:.0f} answers in {age_s:.0f} s are too few to judge")
-    rate = bad / seen
+    answers = (
+        challenger.answers if release.mode == "canary" else challenger.agree + challenger.differ + challenger.failed
+    )
+    failures = challenger.errors if release.mode == "canary" else challenger.failed
+    if failures >= _EARLY_ERRORS and failures > answers / 2:
+        return RolloutDecision("rollback", f"{failures:.0f} of its first {answers:.0f} answers failed")
+    if answers < rules.min_answers or age_s < rules.min_duration_s:
+        return RolloutDecision("wait", f"{answers:.0f} answers in {age_s:.0f} s are too few for a decision")
+    rate = failures / answers
     if rate > rules.max_error_rate and rate > champion.error_rate:
         return RolloutDecision(
-            "rollback", f"{rate:.1%} of {seen:.0f} answers failed, of the champion's {champion.error_rate:.1%}"
+            "rollback", f"{rate:.1%} of {answers:.0f} answers failed, {champion.error_rate:.1%} of the champion's"
         )
     if (worse := _less_accurate(release, accuracy, rules.min_feedback)) is not None:
         return RolloutDecision("rollback", worse)
     if release.mode == "shadow":
-        share = challenger.differ / seen
+        share = challenger.differ / answers
         if share > rules.max_disagreement:
-            return RolloutDecision("rollback", f"{share:.1%} of {seen:.0f} answers differ from the champion's")
-        return RolloutDecision("canary", f"{share:.1%} of {seen:.0f} unseen answers differ, {rate:.1%} failed")
+            return RolloutDecision("rollback", f"{share:.1%} of {answers:.0f} answers differ from the champion's")
+        return RolloutDecision("canary", f"{share:.1%} of {answers:.0f} shadow answers differ, {rate:.1%} failed")
     ratio = challenger.mean_s / champion.mean_s if champion.mean_s else 1.0
     if ratio > rules.max_latency_ratio:
-        return RolloutDecision("rollback", f"a text takes it {ratio:.2f} times as long as the champion")
+        return RolloutDecision("rollback", f"its model time per text is {ratio:.2f} times the champion's")
     return RolloutDecision(
-        "promote", f"{rate:.1%} of {seen:.0f} answers failed, a text takes it {ratio:.2f} times as long as the champion"
+        "promote",
+        f"{rate:.1%} of {answers:.0f} answers failed, its model time per text is {ratio:.2f} times the champion's",
     )
 
 
-def watch(champion: VersionCounts, before: VersionCounts, rules: RolloutConfig) -> RolloutDecision:
-    """What to do with a champion that was promoted a while ago; `before` is the version that it replaced.
+def decide_promoted(champion: VersionCounts, before: VersionCounts, rules: RolloutConfig) -> RolloutDecision:
+    """The next step for a recently promoted champion; `before` has the counts of the version that it replaced.
 
-    Only its own failures count: latency, accuracy and agreement are compared while both versions answer (0014).
+    Only errors count here: latency, accuracy and agreement are compared while both versions serve (0014).
     """
-    share, usual = (counts.faults / counts.answers if counts.answers else 0.0 for counts in (champion, before))
-    many = champion.faults >= _EARLY_ERRORS and share > 0.5
-    if many or (champion.answers >= rules.min_answers and share > rules.max_error_rate and share > usual):
+    rate, rate_before = (counts.faults / counts.answers if counts.answers else 0.0 for counts in (champion, before))
+    many = champion.faults >= _EARLY_ERRORS and rate > 0.5
+    if many or (champion.answers >= rules.min_answers and rate > rules.max_error_rate and rate > rate_before):
         return RolloutDecision(
-            "rollback", f"{share:.1%} of {champion.answers:.0f} answers failed, and {usual:.1%} before it"
+            "rollback", f"{rate:.1%} of {champion.answers:.0f} answers failed, and {rate_before:.1%} before it"
         )
-    return RolloutDecision("wait", f"{share:.1%} of {champion.answers:.0f} answers failed")
+    return RolloutDecision("wait", f"{rate:.1%} of {champion.answers:.0f} answers failed")
 
 
-def _less_accurate(release: Release, accuracy: Mapping[str, tuple[int, int]], least: int) -> str | None:
-    """A sentence when users corrected the challenger more often than the champion, beyond chance (two proportions)."""
-    right, given = accuracy.get(str(release.challenger), (0, 0))
-    usual, asked = accuracy.get(release.champion, (0, 0))
-    if given < least or asked < least:
+def _less_accurate(release: Release, accuracy: Mapping[str, tuple[int, int]], min_feedback: int) -> str | None:
+    """The reason, when the challenger's accuracy by user feedback is significantly lower (two-proportion z-test).
+
+    `accuracy` is as in `decide`. None when it is not, or when a version has less than `min_feedback`.
+    """
+    challenger_right, challenger_given = accuracy.get(str(release.challenger), (0, 0))
+    champion_right, champion_given = accuracy.get(release.champion, (0, 0))
+    if challenger_given < min_feedback or champion_given < min_feedback:
         return None
-    pooled = (right + usual) / (given + asked)
-    error = math.sqrt(pooled * (1 - pooled) * (1 / given + 1 / asked))
-    difference = usual / asked - right / given
+    pooled = (challenger_right + champion_right) / (challenger_given + champion_given)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / challenger_given + 1 / champion_given))
+    difference = champion_right / champion_given - challenger_right / challenger_given
     if error == 0 or difference / error < _CERTAIN_Z:
         return None
-    return f"users confirmed {right} of {given} of its answers, and {usual} of {asked} of the champion's"
+    return (
+        f"users confirmed {challenger_right} of {challenger_given} of its answers, "
+        f"and {champion_right} of {champion_given} of the champion's"
+    )
 
 
-def collected(families: Any) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """prometheus-client's metric families as one mapping of (sample name, labels) to value."""
+def samples_of(families: Any) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """prometheus-client's metric families as one mapping from (sample name, labels) to value."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in families

@@ -1,7 +1,7 @@
-"""What moves by itself: retraining when corrections have gathered, and versions on live evidence.
+"""The controller's loop: starts retrainings when there are enough corrections, and rolls out or rolls back versions.
 
-One thread in the control application. It holds nothing that cannot be lost: the queue and the requests are in the
-store, the release in its file, and a retraining runs in a worker process of its own, at the lowest priority.
+One thread in the control application. It has no state of its own to lose: the queue and the requests are in the store,
+the release is in its file, and a retraining runs in a worker process at the lowest priority.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Step = Callable[[], None]
 
 
 class Loop:
-    """Steps through the reconcilers of each task, for as long as its process lives. One that fails stops no other."""
+    """Runs the reconcilers of each task in turn, as long as the process lives; a failing one does not stop others."""
 
     def __init__(self, config: Config, store: Store, metrics: LoopMetrics, workers: Workers):
         self._config, self._store, self._metrics, self._workers = config, store, metrics, workers
@@ -45,13 +45,13 @@ class Loop:
         return self._thread.is_alive()
 
     def step(self) -> None:
-        """Look once at what all tasks share, and at each task."""
+        """Run the shared retention and the reconcilers of all tasks once."""
         self._attempt("expired predictions", self._retention.step)
         for task in self._steps:
             self.step_task(task)
 
     def step_task(self, task: str) -> None:
-        """Look at one task once. A version that fails is rolled back whether the store answers or not."""
+        """Run one task's reconcilers once. The rollout comes first, as it needs no store to roll back."""
         for step in self._steps[task]:
             self._attempt(task, step)
 
@@ -70,10 +70,10 @@ class Loop:
             self.step()
             time.sleep(_STEP_EVERY_S)
 
-    def _attempt(self, what: str, step: Step) -> None:
+    def _attempt(self, name: str, step: Step) -> None:
         try:
             step()
         except (StoreError, ReleaseError) as error:
-            log.warning("%s: the controller waits: %s", what, error)
+            log.warning("%s: the controller will retry: %s", name, error)
         except Exception:
-            log.exception("%s: the controller goes on", what)
+            log.exception("%s: a step of the controller failed", name)

@@ -1,4 +1,4 @@
-"""Predictions are deleted when the log has kept them for `feedback.log.keep_days`."""
+"""Deletes predictions from the log after `feedback.log.keep_days`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PredictionRetention:
         self._due = 0.0
 
     def step(self) -> None:
-        """Raises StoreError; then the next step tries again."""
+        """Delete expired predictions if it is time. Raises StoreError; the next step retries."""
         if time.monotonic() >= self._due:
             self._store.predictions.expire(utc_now() - self._keep)
             self._due = time.monotonic() + _EVERY_S

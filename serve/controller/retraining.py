@@ -1,4 +1,4 @@
-"""Starts a retraining of a task: when somebody asked for it, or when the configured rules give a reason."""
+"""Starts a retraining of a task on request, or when the configured rules call for one."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from serve.metrics import LoopMetrics
 
 log = logging.getLogger("flywheel.controller")
 
-_RETRY_AFTER_S = 600.0  # after a run that failed, or found another at work
+_RETRY_AFTER_S = 600.0  # after a run that failed or found another one running
 _DRIFT_TEST_EVERY_S = 1800.0
-_MIN_SAMPLES_FOR_DRIFT = 50  # drift with nothing to learn from is for a person to look at
+_MIN_SAMPLES_FOR_DRIFT = 50  # with fewer corrections a retraining cannot repair drift
 
 
 class RetrainingReconciler:
-    """One task's retrainings, of which one runs at a time.
+    """Runs one task's retrainings, one at a time.
 
-    A request is a row in the store, so that it survives the controller: it is `running` from the start of a run to its
-    end, and waits again when the run found another at work.
+    A request is a row in the store, so that it survives the controller. It is `running` while a run is, and `requested`
+    again when that run found another one running.
     """
 
     def __init__(self, task: str, config: Config, store: Store, metrics: LoopMetrics, workers: Workers):
@@ -39,50 +39,50 @@ class RetrainingReconciler:
         self._run: Any = None
         self._drift_test: Any = None
         self._drift_test_at = 0.0
-        self._not_before = 0.0
-        self._left_waiting = 0
-        """corrections that the last run put back into the queue: by themselves they are no reason for another"""
+        self._retry_at = 0.0
+        self._requeued = 0
+        """corrections that the last run put back into the queue; they alone do not start another run"""
 
     def step(self) -> None:
-        """Raises StoreError; then the next step goes on from what the store says."""
+        """Poll the current run, or start one if there is a reason. Raises StoreError; the next step continues."""
         counts = self._store.feedback.counts(self._task)
         self._metrics.corrections(self._task, counts)
         if self._run is not None:
             if (result := self._workers.poll(self._run)) is None:
                 return
             self._end(result)
-        else:  # some of those may have been learned in a terminal, erased or withdrawn since
-            self._left_waiting = min(self._left_waiting, counts["waiting"])
+        else:  # a retraining in a terminal or an erasure may have removed some of them since
+            self._requeued = min(self._requeued, counts["waiting"])
         if (reason := self._reason(counts["waiting"])) is not None:
             self._start(reason)
 
     def _start(self, reason: str) -> None:
         self._store.retraining.start_all(self._task)
         self._store.audit.append(self._task, "retrain started", None, ACTOR, reason)
-        self._run = self._workers.start_retraining(plan_of(self._config, self._task))
+        self._run = self._workers.start_retraining(retraining_plan(self._config, self._task))
 
     def _end(self, result: Result) -> None:
         busy = result.outcome == "busy"
-        if busy:  # that run may have begun before what was asked for had arrived
+        if busy:  # the other run may have started before the requested corrections arrived
             self._store.retraining.postpone(self._task)
         else:
             self._store.retraining.finish(self._task, result.outcome, result.sentence, result.version)
         self._run = None
-        self._left_waiting = result.left
-        self._not_before = time.monotonic() + (_RETRY_AFTER_S if busy or result.outcome == "failed" else 0.0)
+        self._requeued = result.left
+        self._retry_at = time.monotonic() + (_RETRY_AFTER_S if busy or result.outcome == "failed" else 0.0)
         self._metrics.retraining(self._task, result.outcome)
         log.warning("%s: retraining: %s: %s", self._task, result.outcome, result.sentence)
 
     def _reason(self, waiting: int) -> str | None:
-        """Why to retrain now; None when there is no reason."""
+        """The reason to retrain now, or None."""
         rules = self._config.learning
         self._store.retraining.recover(self._task, lock_of(self._task))
         request = self._store.retraining.next(self._task)
         if request is not None and not self._store.locks.is_held(lock_of(self._task)):
             return f"requested by {request.actor}: {request.reason}"
-        if not rules.automatic or time.monotonic() < self._not_before:
+        if not rules.automatic or time.monotonic() < self._retry_at:
             return None
-        new = waiting - self._left_waiting
+        new = waiting - self._requeued
         if new >= rules.min_new_samples:
             return f"{waiting} corrections wait"
         oldest = self._store.feedback.oldest_waiting(self._task) if rules.every_hours is not None and new > 0 else None
@@ -92,7 +92,7 @@ class RetrainingReconciler:
         return self._drift() if tested and new >= _MIN_SAMPLES_FOR_DRIFT else None
 
     def _drift(self) -> str | None:
-        """What has drifted by the last test that ended; starts the next when it is due."""
+        """The finding of a drift test that has just ended, or None. Starts the next test when it is due."""
         if self._drift_test is None:
             if time.monotonic() >= self._drift_test_at:
                 self._drift_test = self._workers.start_drift_test(self._task)
@@ -102,13 +102,13 @@ class RetrainingReconciler:
             return None
         self._drift_test = None
         if not isinstance(found, str):
-            log.warning("%s: the drift test did not end: %s", self._task, found)
+            log.warning("%s: the drift test failed: %s", self._task, found)
             return None
         return found or None
 
 
-def plan_of(config: Config, task: str) -> Plan:
-    """How the configuration has a task retrained."""
+def retraining_plan(config: Config, task: str) -> Plan:
+    """The retraining plan that the configuration has for `task`."""
     learning, rollout = config.learning, config.rollout
     return Plan(
         task,
@@ -120,6 +120,6 @@ def plan_of(config: Config, task: str) -> Plan:
         max_attempts=learning.max_attempts,
         initial_stage=rollout.initial_stage,
         canary_fraction=rollout.canary_fraction,
-        recipe=(("method", learning.method), ("threads", usable_cores())),  # Ray's workers are told to use one
+        recipe=(("method", learning.method), ("threads", usable_cores())),  # Ray limits its workers to one
         workers=learning.workers,
     )

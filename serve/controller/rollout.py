@@ -1,4 +1,4 @@
-"""Moves a challenger on, promotes it or rolls it back, and takes back a promotion whose answers fail."""
+"""Promotes a challenger or rolls it back, and reverts a promotion whose answers fail."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from serve.controller.canary_analysis import (
     RolloutDecision,
     Samples,
     VersionCounts,
-    collected,
     decide,
-    unloadable,
-    watch,
+    decide_promoted,
+    load_failure,
+    samples_of,
 )
 from serve.controller.workers import ACTOR
 from serve.metrics import LoopMetrics, collect
@@ -27,7 +27,7 @@ log = logging.getLogger("flywheel.controller")
 
 
 class RolloutReconciler:
-    """One task's release, moved on what its versions' answers and its users say. Needs no store to roll back."""
+    """Changes one task's release on its versions' metrics and user feedback. Can roll back while the store is down."""
 
     def __init__(self, task: str, config: Config, store: Store, metrics: LoopMetrics):
         self._task = task
@@ -37,23 +37,23 @@ class RolloutReconciler:
         self._metrics = metrics
         self._rollout = Rollout(config.home, store, task, ACTOR)
         self._watched: Release | None = None
-        self._began = 0.0
-        """on the clock of time.monotonic: when `_watched` was first seen, and `_before` counted"""
-        self._before: dict[str, VersionCounts] = {}
+        self._watched_since = 0.0
+        """time.monotonic when `_watched` was first seen and `_counts_at_start` was taken"""
+        self._counts_at_start: dict[str, VersionCounts] = {}
 
     def step(self) -> None:
-        """Raises ReleaseError where the task has no readable release."""
+        """Decide on the current release and apply the decision. Raises ReleaseError when there is no readable one."""
         release = read_release(self._home, self._task)
         if release.challenger is None and not self._is_recently_promoted(release):
             self._watched = None
             return
-        samples = collected(collect())
+        samples = samples_of(collect())
         versions = [*release.versions, *([release.previous] if release.previous else [])]
         counts = {version: VersionCounts.of(samples, self._task, version) for version in versions}
         if self._watched != release:
-            self._watched, self._began, self._before = release, time.monotonic(), counts
+            self._watched, self._watched_since, self._counts_at_start = release, time.monotonic(), counts
             return
-        since = {version: count.since(self._before[version]) for version, count in counts.items()}
+        since = {version: count.since(self._counts_at_start[version]) for version, count in counts.items()}
         decision = self._decide(release, since, samples)
         if decision.step != "wait":
             self._move(release, decision)
@@ -65,24 +65,24 @@ class RolloutReconciler:
 
     def _decide(self, release: Release, since: dict[str, VersionCounts], samples: Samples) -> RolloutDecision:
         if release.challenger is None:
-            return watch(since[release.champion], self._before[str(release.previous)], self._rules)
-        age_s = time.monotonic() - self._began
-        if (reason := unloadable(release, samples, age_s, self._rules)) is not None:
+            return decide_promoted(since[release.champion], self._counts_at_start[str(release.previous)], self._rules)
+        age_s = time.monotonic() - self._watched_since
+        if (reason := load_failure(release, samples, age_s, self._rules)) is not None:
             return RolloutDecision("rollback", reason)
         accuracy = self._accuracy(age_s)
         decision = decide(
             release, since[release.challenger], since[release.champion], accuracy or {}, age_s, self._rules
         )
         if accuracy is None and decision.step != "rollback":
-            return RolloutDecision("wait", "it goes no further before it is known what users said of it")
+            return RolloutDecision("wait", "user feedback is not available, so it goes no further")
         return decision
 
     def _accuracy(self, age_s: float) -> dict[str, tuple[int, int]] | None:
-        """What users said in the last `age_s` seconds; None when the store does not answer."""
+        """Live accuracy by version over the last `age_s` seconds; None when the store is unavailable."""
         try:
             return self._store.feedback.live_accuracy(self._task, utc_now() - timedelta(seconds=age_s))
         except StoreError as error:
-            log.warning("%s: the live accuracy is not known: %s", self._task, error)
+            log.warning("%s: the live accuracy is unavailable: %s", self._task, error)
             return None
 
     def _move(self, release: Release, decision: RolloutDecision) -> None:
@@ -95,7 +95,7 @@ class RolloutReconciler:
                 )
             else:
                 self._rollout.rollback(decision.reason, expected=release)
-        except ReleaseChanged:  # by an operator, a moment ago: the next step looks at what there is then
-            log.warning("%s: no %s: the release was moved meanwhile", self._task, decision.step)
+        except ReleaseChanged:  # by an operator, a moment ago; the next step starts from the new release
+            log.warning("%s: no %s: the release was changed meanwhile", self._task, decision.step)
         else:
             self._metrics.move(self._task, decision.step)

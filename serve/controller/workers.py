@@ -1,4 +1,4 @@
-"""What the controller has done elsewhere: minutes of work, in processes that may import what a server must not."""
+"""The controller's interface to worker processes, for jobs of minutes whose imports a serving process must not have."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any, Protocol
 from models.retraining.plan import Plan
 
 ACTOR = "the controller"
-"""who moves a version or retrains, in the audit log, when it was nobody's request"""
+"""the actor of automatic changes in the audit log"""
 
 
 class Workers(Protocol):
-    """Begins work in processes of its own. Each `start_*` returns at once, with a handle for `poll`."""
+    """Starts jobs in separate processes. Each `start_*` returns at once, with a handle for `poll`."""
 
     def start_retraining(self, plan: Plan) -> Any:
         """The result is a `Result`."""
 
     def start_drift_test(self, task: str) -> Any:
-        """The result is a sentence that says what has drifted, "" when nothing has."""
+        """The result is a sentence about the drift, "" when there is none."""
 
     def start_registry_sync(self, task: str) -> Any:
-        """The result is True when MLflow's aliases say what the release says. None without MLflow: nothing to do."""
+        """The result is True when MLflow's aliases match the release. Returns None without MLflow: nothing to do."""
 
     def poll(self, handle: Any) -> Any:
-        """The result; None while the work goes on; a failed `Result` when its process was killed."""
+        """The job's result; None while it runs; a failed `Result` when its process was killed."""

@@ -1,1 +1,1 @@
-"""What answers a predict request. Knows no HTTP and no Ray."""
+"""Inference for predict requests, independent of HTTP and Ray."""

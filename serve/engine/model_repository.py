@@ -31,9 +31,9 @@ _RETIRE_AFTER_S = 1.0  # requests that chose a version a moment ago may not have
 
 
 class ModelRepository:
-    """Keeps `router` at what the task's release file says. Its methods but for `start` are for the event loop.
+    """Keeps `router` in line with the task's release file. Call its methods, other than `start`, on the event loop.
 
-    Raises on construction what was wrong with the champion: anything that onnxruntime, the disk or the memory may do.
+    The constructor raises any error of loading the champion, of onnxruntime, the disk or memory.
     """
 
     def __init__(self, task: type[Task], config: Config, admission: Admission, metrics: Metrics):
@@ -45,7 +45,7 @@ class ModelRepository:
         # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_lower_priority)
         self._watcher: asyncio.Task[None] | None = None
-        self.router, _ = self._load(read_release(config.home, task.name), {})  # the watcher logs what is left out
+        self.router, _ = self._load(read_release(config.home, task.name), {})  # the watcher logs omitted versions
 
     def start(self) -> None:
         """Start the versions' batchers and watch the release. Call it in a running event loop."""
@@ -68,11 +68,14 @@ class ModelRepository:
 
     @property
     def backlog_s(self) -> float:
-        """Seconds of work that wait for the model. The versions share its thread, so they add up."""
+        """Seconds of queued work, summed over the versions, which share the model's thread."""
         return sum(version.batcher.backlog_s for version in self.router.versions.values())
 
     async def apply(self, release: Release) -> str:
-        """Load beside the old release, swap, then retire the old one. Returns what was left out, and why."""
+        """Load the new release beside the old one, swap, then retire the old one.
+
+        Returns a sentence about versions that could not be loaded, else "". Raises when the champion could not.
+        """
         old = self.router
         new, left_out = await asyncio.to_thread(self._load, release, old.versions)
         if new.release == old.release:
@@ -95,16 +98,16 @@ class ModelRepository:
             await watcher.step()
 
     def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> tuple[Router[LoadedVersion], str]:
-        """A router for `release`, keeping the versions that are loaded already. Blocking: loads and warms.
+        """A router for `release`, reusing the versions in `loaded`. Blocks while it loads and warms up the others.
 
-        Only the champion must be whole, or this raises what was wrong with it. Another version that fails is left out,
-        and the sentence says why; it is "" when none did.
+        Raises the champion's error when it cannot be loaded. Any other version that fails is left out; the returned
+        sentence says why, "" when none failed.
         """
         versions, failed = {}, {}
         for name, path in release.versions.items():
-            known = loaded.get(name)
+            current = loaded.get(name)
             try:
-                versions[name] = known if known and known.path == path else self._load_version(name, path)
+                versions[name] = current if current and current.path == path else self._load_version(name, path)
             except Exception as error:
                 if name == release.champion:
                     raise
@@ -124,7 +127,7 @@ class ModelRepository:
         session = OnnxSession(
             bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu, shared=True
         )
-        seconds_a_token = session.warm_up()
+        seconds_per_token = session.warm_up()
         task = self._task(bundle, self._options)
         batching, cache_size = self._config.batching, self._config.cache.texts
         encoder = CachingEncoder(session.encoder, bundle.manifest.max_length, cache_size)
@@ -134,18 +137,18 @@ class ModelRepository:
             batching.model_copy(update={"tokens": batching.max_tokens(auto=session.batch_tokens)}),
             self._metrics,
             name,
-            waited=self._admission.observe_wait,
+            observe_wait=self._admission.observe_wait,
             cache_size=cache_size,
             inline=not session.on_gpu,
-            seconds_a_token=seconds_a_token,
+            seconds_per_token=seconds_per_token,
             padding_cost=session.padding_cost,
         )
         return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
 
 
 def _lower_priority() -> None:
-    """Let the event loop go before the model's thread: where cores are short a refusal would wait for the model."""
-    if sys.platform == "linux":  # where a priority is a thread's own
+    """Give the event loop priority over the model's thread: with few cores, refusals would wait for the model."""
+    if sys.platform == "linux":  # where priorities are per thread
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 

@@ -1,9 +1,8 @@
-"""The queue of texts that wait for a model, and which of them make the next batch.
+"""The queue of texts that wait for a model, and the choice of the next batch.
 
-A run of the model costs about as much as the tokens in it, plus a share of that for each token of padding, plus what
-some twenty cost for starting it. So a batch holds texts of like length, up to a number of tokens beyond which it gets
-no cheaper per token: a short text never waits for a long batch to end, and a busy model loses nothing
-(docs/decisions/0010-batching.md).
+A batch costs as much as its tokens, plus a fraction of a token for each token of padding, plus a constant for starting
+the model. So a batch holds texts of similar length, up to the size beyond which it gets no cheaper per token: a short
+text never waits for a long batch to end, and a busy model loses no throughput (docs/decisions/0010-batching.md).
 """
 
 from __future__ import annotations
@@ -21,40 +20,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.tokenizer import Ids
-from serve.config import Batching
+from serve.config import BatchingConfig
 
 Row = NDArray[np.float32]
 
-# A job is overtaken by what arrives within this many times its own running time, and no longer than _MAX_OVERTAKEN_S:
-# the shortest goes first, and nobody waits for ever.
-_PATIENCE = 8.0
-_MAX_OVERTAKEN_S = 0.5
-_LATE_S = 0.3  # a queue this long behind is served by age
-_DECAY = 0.1  # of what a token costs, with each batch
-_MAX_SURPRISE = 10.0
+# Later arrivals overtake a request for this many times its own running time, for _MAX_OVERTAKING_S at most: shortest
+# first, without starvation.
+_OVERTAKING_FACTOR = 8.0
+_MAX_OVERTAKING_S = 0.5
+_SERVE_BY_AGE_AFTER_S = 0.3  # a queue this far behind is served oldest first
+_DECAY = 0.1  # weight of the newest batch in the estimated cost of a token
+_MAX_SLOWDOWN = 10.0  # a batch that took longer than this many times its estimate counts as if it took that long
 _DROP_EVERY_S = 0.01
-_START_TOKENS = 30  # what a batch more costs, as so many tokens: the start of the model, and the event loop's turn
+_START_TOKENS = 30  # fixed cost of a batch in tokens: starting the model, and a turn of the event loop
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """One request's texts. `future` is done when each text has its output, or one has failed."""
+class QueuedRequest:
+    """The texts of one request. `future` is done when every text has its output or one has failed."""
 
     deadline: float
     future: asyncio.Future[list[Row]]
     outputs: list[Row | None]
     missing: int
+    """texts without an output yet"""
     since: float = field(default_factory=time.monotonic)
     disconnected: Callable[[], bool] = bool
-    """whether the client has hung up"""
+    """whether the client has closed the connection"""
     started: bool = False
-    """whether the model has taken one of its texts"""
+    """whether the model has run one of its texts"""
 
     def abandoned(self, now: float) -> bool:
-        """Nobody waits for the answer: it is there, it is too late, or the client has hung up."""
+        """Whether the request is done, past its deadline, or its client has disconnected."""
         return self.future.done() or self.deadline <= now or self.disconnected()
 
-    def answer(self, index: int, row: Row) -> None:
+    def set_output(self, index: int, row: Row) -> None:
         self.outputs[index] = row
         self.missing -= 1
         if not self.missing and not self.future.done():
@@ -67,29 +67,29 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One text in the queue, and the places in jobs that its output goes to: several where requests ask the same."""
+    """One text in the queue, with the requests (and the index in each) that its output goes to."""
 
     ids: Ids
     length: int
     virtual_arrival: float
-    """when this text would have arrived, had its job been of no length; the earliest goes first"""
-    places: list[tuple[Job, int]]
+    """arrival plus the time for which others may overtake; the earliest goes first"""
+    places: list[tuple[QueuedRequest, int]]
 
     @property
     def since(self) -> float:
-        return min(job.since for job, _ in self.places)
+        return min(request.since for request, _ in self.places)
 
     def abandoned(self, now: float) -> bool:
-        """No request waits for this text."""
-        return all(job.abandoned(now) for job, _ in self.places)
+        """Whether no request waits for this text any more."""
+        return all(request.abandoned(now) for request, _ in self.places)
 
-    def answer(self, row: Row) -> None:
-        for job, index in self.places:
-            job.answer(index, row)
+    def set_output(self, row: Row) -> None:
+        for request, index in self.places:
+            request.set_output(index, row)
 
     def fail(self, error: Exception) -> None:
-        for job, _ in self.places:
-            job.fail(error)
+        for request, _ in self.places:
+            request.fail(error)
 
 
 _by_virtual_arrival = attrgetter("virtual_arrival")
@@ -97,107 +97,112 @@ _by_length = attrgetter("length")
 
 
 class RequestQueue:
-    """The queue of one model: texts by length, and how long the model will need for them.
+    """The queue of one model: texts sorted by length, and an estimate of the time they take.
 
-    `seconds_a_token` is a first guess of what a token costs; `padding_cost` what a token of padding costs, of that.
+    - `seconds_per_token`: initial estimate of a token's cost.
+    - `padding_cost`: cost of a padding token as a fraction of a token's.
     """
 
-    def __init__(self, settings: Batching, seconds_a_token: float = 0.0, padding_cost: float = 1.0):
+    def __init__(self, settings: BatchingConfig, seconds_per_token: float = 0.0, padding_cost: float = 1.0):
         self._max_tokens = settings.max_tokens()
         self._max_texts = settings.texts
         self._max_length_ratio = settings.max_length_ratio
-        self._padding_cost = padding_cost  # of a token's
-        self._entries: list[Entry] = []  # by length
+        self._padding_cost = padding_cost
+        self._entries: list[Entry] = []  # sorted by length
         self._tokens = 0
-        # What ran lately, older batches with less weight. Sums, not the mean of each batch's cost: a batch of one short
-        # text costs twice as much a token, and there are many of those in a queue that is soon served.
+        # Exponentially decayed sums over recent batches, not a mean of costs per batch: a batch of one short text costs
+        # twice as much per token, and a short queue produces many of those.
         self._ran_tokens = float(self._max_tokens)
-        self._ran_seconds = seconds_a_token * self._ran_tokens
-        self._before: tuple[list[float], list[int]] | None = None  # arrivals in order, and the tokens before each
-        self._looked = -math.inf  # for what nobody waits for any more
+        self._ran_seconds = seconds_per_token * self._ran_tokens
+        self._tokens_before: tuple[list[float], list[int]] | None = (
+            None  # arrivals in order, and the tokens before each
+        )
+        self._dropped_at = -math.inf  # the last search for abandoned texts
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, job: Job, texts: Sequence[tuple[Ids, list[int]]]) -> list[Entry]:
-        """Queue what `job` still lacks: token ids, and the places their output has in the job."""
+    def add(self, request: QueuedRequest, texts: Sequence[tuple[Ids, list[int]]]) -> list[Entry]:
+        """Queue `texts` of `request`: the token ids of each, and the indexes of its output in the request."""
         tokens = sum(len(ids) for ids, _ in texts)
-        virtual_arrival = job.since + self.overtaken_s(tokens)
-        entries = [Entry(ids, len(ids), virtual_arrival, [(job, index) for index in indexes]) for ids, indexes in texts]
+        virtual_arrival = request.since + self.overtaking_s(tokens)
+        entries = [
+            Entry(ids, len(ids), virtual_arrival, [(request, index) for index in indexes]) for ids, indexes in texts
+        ]
         self._tokens += tokens
-        self._before = None
+        self._tokens_before = None
         for entry in entries:
             bisect.insort(self._entries, entry, key=_by_length)
         return entries
 
-    def join(self, job: Job, entry: Entry, index: int) -> None:
-        """Let `job` have the output of a text that waits or runs already."""
-        entry.places.append((job, index))
-        self._before = None
-        entry.virtual_arrival = min(entry.virtual_arrival, job.since + self.overtaken_s(entry.length))
+    def join(self, request: QueuedRequest, entry: Entry, index: int) -> None:
+        """Give `request` the output of a text that is queued or running already."""
+        entry.places.append((request, index))
+        self._tokens_before = None
+        entry.virtual_arrival = min(entry.virtual_arrival, request.since + self.overtaking_s(entry.length))
 
     @property
     def seconds(self) -> float:
-        """How long the model needs for all that waits."""
-        return self._seconds_a_token * self._tokens
+        """Estimated seconds of work in the queue."""
+        return self._seconds_per_token * self._tokens
 
     def seconds_before(self, tokens: int) -> float:
-        """How long the model needs for what would go before a job of `tokens` that arrived now."""
-        if self._before is None:  # refusing takes most of an overloaded server's requests, and changes nothing here
+        """Estimated seconds of queued work ahead of a request of `tokens` that arrives now."""
+        if (
+            self._tokens_before is None
+        ):  # cached: an overloaded server refuses most requests, which leave this unchanged
             in_turn = sorted(self._entries, key=_by_virtual_arrival)
-            self._before = [e.virtual_arrival for e in in_turn], [0, *accumulate(e.length for e in in_turn)]
-        arrivals, lengths = self._before
-        virtual_arrival = time.monotonic() + self.overtaken_s(tokens)
-        return self._seconds_a_token * lengths[bisect.bisect_right(arrivals, virtual_arrival)]
+            self._tokens_before = [e.virtual_arrival for e in in_turn], [0, *accumulate(e.length for e in in_turn)]
+        arrivals, lengths = self._tokens_before
+        virtual_arrival = time.monotonic() + self.overtaking_s(tokens)
+        return self._seconds_per_token * lengths[bisect.bisect_right(arrivals, virtual_arrival)]
 
     def seconds_of(self, batch: Sequence[Entry]) -> float:
-        """How long the model needs for a batch that was taken."""
-        return self._seconds_a_token * sum(entry.length for entry in batch)
+        """Estimated seconds of work in `batch`, which has left the queue."""
+        return self._seconds_per_token * sum(entry.length for entry in batch)
 
     @property
-    def _seconds_a_token(self) -> float:
+    def _seconds_per_token(self) -> float:
         return self._ran_seconds / self._ran_tokens
 
-    def ran(self, tokens: int, seconds: float) -> None:
-        """Learn from a batch of `tokens`, padding not included: what waits is counted without it too."""
+    def observe_batch(self, tokens: int, seconds: float) -> None:
+        """Update the cost of a token with a batch of `tokens`, without padding, as the queue is counted."""
         if not self._ran_seconds:
             self._ran_tokens, self._ran_seconds = float(tokens), seconds
             return
-        # One batch that met a stall of the machine says little of the next; a machine that became slow says it again.
-        seen = min(seconds, self._seconds_a_token * tokens * _MAX_SURPRISE)
+        # A single stall of the machine must not spoil the estimate; a lasting slowdown shows in the next batches too.
+        bounded = min(seconds, self._seconds_per_token * tokens * _MAX_SLOWDOWN)
         self._ran_tokens += tokens - self._ran_tokens * _DECAY
-        self._ran_seconds += seen - self._ran_seconds * _DECAY
+        self._ran_seconds += bounded - self._ran_seconds * _DECAY
 
     def drop(self) -> list[Entry]:
-        """Remove and return abandoned texts. Looks a hundred times a second at most, since there may be many."""
+        """Remove and return abandoned texts. Searches at most every `_DROP_EVERY_S`, since the queue may be long."""
         now = time.monotonic()
-        if now - self._looked < _DROP_EVERY_S:
+        if now - self._dropped_at < _DROP_EVERY_S:
             return []
-        self._looked = now
+        self._dropped_at = now
         dead = [entry for entry in self._entries if entry.abandoned(now)]
         if dead:
             gone = set(map(id, dead))
             self._entries = [e for e in self._entries if id(e) not in gone]
             self._tokens -= sum(e.length for e in dead)
-            self._before = None
+            self._tokens_before = None
         return dead
 
     def take(self) -> list[Entry]:
-        """Remove and return the next batch: the text that goes first and others of like length, shortest first.
+        """Remove and return the next batch, sorted by length: the text with the earliest virtual arrival, and others.
 
-        Empty when nothing waits.
-
-        Those nearest to it in length, for as long as each makes a token of the batch cheaper. But where texts have
-        waited for long already, those that have waited longest: a rare length would otherwise be overtaken by every
-        batch of a common one.
+        The others are those nearest to it in length, as long as each lowers the batch's cost per token. When the queue
+        is far behind, they are the oldest of similar length instead: otherwise batches of a common length would keep
+        overtaking a rare one. Empty when the queue is empty.
         """
         if not self._entries:
             return []
         chosen = min(self._entries, key=_by_virtual_arrival)
-        late = time.monotonic() - chosen.virtual_arrival > _LATE_S
-        batch = self._oldest_like(chosen) if late else self._nearest_to(chosen)
+        late = time.monotonic() - chosen.virtual_arrival > _SERVE_BY_AGE_AFTER_S
+        batch = self._oldest_of_like_length(chosen) if late else self._nearest_to(chosen)
         self._tokens -= sum(entry.length for entry in batch)
-        self._before = None
+        self._tokens_before = None
         return batch
 
     def _nearest_to(self, chosen: Entry) -> list[Entry]:
@@ -221,7 +226,7 @@ class RequestQueue:
         del entries[low:high]
         return batch
 
-    def _oldest_like(self, chosen: Entry) -> list[Entry]:
+    def _oldest_of_like_length(self, chosen: Entry) -> list[Entry]:
         entries, length = self._entries, chosen.length
         first = bisect.bisect_left(entries, int(length / self._max_length_ratio), key=_by_length)
         last = bisect.bisect_right(entries, length * self._max_length_ratio + 1, key=_by_length)
@@ -238,13 +243,13 @@ class RequestQueue:
         return sorted(batch, key=_by_length)
 
     def clear(self) -> list[Entry]:
-        entries, self._entries, self._tokens, self._before = self._entries, [], 0, None
+        entries, self._entries, self._tokens, self._tokens_before = self._entries, [], 0, None
         return entries
 
     def _cost(self, low: int, high: int, tokens: int) -> float:
-        """What a token costs in a batch of the texts from `low` to `high`, which have `tokens`; infinite if it is none.
+        """Cost per token of a batch of the entries from `low` to `high`, with `tokens` in all; inf when not allowed.
 
-        In tokens that run: those of the padding as well, for what they cost, and the start of the model.
+        The unit is the cost of one token; padding and the start of the model are included.
         """
         texts, longest = high - low, self._entries[high - 1].length
         if not self._fits(self._entries[low].length, longest, texts):
@@ -257,6 +262,6 @@ class RequestQueue:
             texts <= self._max_texts and padded <= self._max_tokens and longest <= shortest * self._max_length_ratio + 1
         )
 
-    def overtaken_s(self, tokens: int) -> float:
-        """For how long later arrivals may go before a job of `tokens`; a busy model gets that much work meanwhile."""
-        return min(_PATIENCE * tokens * self._seconds_a_token, _MAX_OVERTAKEN_S)
+    def overtaking_s(self, tokens: int) -> float:
+        """Seconds for which later arrivals may overtake a request of `tokens`."""
+        return min(_OVERTAKING_FACTOR * tokens * self._seconds_per_token, _MAX_OVERTAKING_S)

@@ -1,4 +1,4 @@
-"""Keeps a replica at its task's release file, whatever becomes of a release on the way."""
+"""Applies changes of a task's release file to a replica, and retries those that fail."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from models.releases.release import Release, read_release
 
 log = logging.getLogger("flywheel.replica")
 
-RETRY_AFTER_S = 10.0  # the disk may be back, or somebody may have mended the bundle; and reading one costs a second
+RETRY_AFTER_S = 10.0  # the disk may be back or the bundle repaired by then; loading a bundle takes a second
 
 Apply = Callable[[Release], Awaitable[str]]
-"""Serves the release. Returns a sentence about what of it could not be loaded, else ""; raises when nothing could."""
+"""Serves the release. Returns a sentence about versions that failed to load, else ""; raises when the champion did."""
 
 
 class ReleaseWatcher:
-    """Calls `apply` when the release file of `task` has changed, and again, after a pause, as long as that fails."""
+    """Calls `apply` when the release file of `task` has changed, and retries every `RETRY_AFTER_S` while that fails."""
 
     def __init__(self, home: Path, task: str, apply: Apply):
         self._home, self._task, self._apply = home, task, apply
-        # Modification times of the file. None is of no file: what was loaded at the start is looked at once more, since
+        # Modification times of the file. None at first, so that the release is applied once more after the start, since
         # the file may have changed meanwhile.
         self._applied: int | None = None
         self._failed: int | None = None
         self._retry_at = 0.0
 
     async def step(self) -> None:
-        """Look once. Never raises: a replica whose watcher died would serve one release for ever."""
+        """Check the file once. Never raises: a replica whose watcher has died would keep its release forever."""
         changed = _modified(release_file(self._home, self._task))
         if changed == self._applied or (changed == self._failed and time.monotonic() < self._retry_at):
             return
         try:
             problem = await self._apply(read_release(self._home, self._task))
-        except Exception as error:  # of the disk, the memory, or onnxruntime, whose errors are of a dozen types
+        except Exception as error:  # of the disk, memory or onnxruntime, which has a dozen types of errors
             problem = f"the release is not applied: {one_line(error)}"
         if not problem:
             self._applied = changed
             return
-        if changed != self._failed:  # logged once
+        if changed != self._failed:  # log each failure once, not at every retry
             log.error("%s: %s", self._task, problem)
         self._failed, self._retry_at = changed, time.monotonic() + RETRY_AFTER_S
 

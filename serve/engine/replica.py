@@ -1,4 +1,4 @@
-"""One replica of a task: a request answered from texts to predictions by one of the versions in memory."""
+"""One replica of a task: answers validated requests with one of the versions in memory."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from serve.engine.loaded_model import LoadedVersion
 from serve.engine.model_repository import ModelRepository
 from serve.engine.shadow import Shadow
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
-from serve.feedback.writer import Recorder, now
+from serve.feedback.writer import PredictionLogger, now
 from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.replica")
 
-_MIN_TOKENS = 3  # a word between the two that begin and end each text
+_MIN_TOKENS = 3  # of a text: one word between the start and the end token
 
 
 class Replica:
-    """The versions of one task in this process. Knows nothing of HTTP and nothing of Ray."""
+    """The versions of one task in this process. Independent of HTTP and Ray."""
 
     def __init__(self, task: str, config: Config):
         self.task = get_task(task)
         self._config = config
-        self._logged = [tensor.name for tensor in self.task.outputs]  # of each prediction
+        self._logged_fields = [tensor.name for tensor in self.task.outputs]  # fields of a prediction that are logged
         self.metrics = Metrics(task)
         self._admission = Admission(config.limits.wait_s)
-        self.recorder = self._recorder()
+        self.prediction_logger = self._open_prediction_logger()
         self._repository = ModelRepository(self.task, config, self._admission, self.metrics)
-        self._shadow = Shadow(self.metrics, self._logged[0], config.limits.deadline_s)
+        self._shadow = Shadow(self.metrics, self._logged_fields[0], config.limits.deadline_s)
         self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()  # kept: asking for it is a system call
+        self._loop = asyncio.get_running_loop()  # cached, since get_running_loop is a system call
         self._repository.start()
-        self.recorder.start()
+        self.prediction_logger.start()
 
     async def stop(self) -> None:
         await self._repository.stop()
-        await asyncio.to_thread(self.recorder.stop)
+        await asyncio.to_thread(self.prediction_logger.stop)
 
     @property
     def body_limit(self) -> int:
@@ -57,7 +57,7 @@ class Replica:
 
     @property
     def alive(self) -> bool:
-        """False when something that it cannot answer without has died: the replica must then be replaced."""
+        """False when a component has died that the replica needs to answer; it must then be replaced."""
         return self._repository.alive
 
     @property
@@ -66,7 +66,7 @@ class Replica:
 
     @property
     def release(self) -> Release:
-        """The release that is served now: the file's, without what of it could not be loaded."""
+        """The release that is served: the one in the file, without the versions that could not be loaded."""
         return self._repository.router.release
 
     def choose(self, pinned: str | None, user: str | None = None) -> LoadedVersion:
@@ -75,12 +75,12 @@ class Replica:
 
     @property
     def max_seconds(self) -> float:
-        """Seconds that a request may take, whatever its client asks for."""
+        """The longest deadline that a client can ask for, in seconds."""
         return self._config.limits.deadline_s
 
     @property
     def backlog_s(self) -> float:
-        """Seconds of work that wait for the model. The versions share its thread, so they add up."""
+        """Seconds of queued work, summed over the versions, which share the model's thread."""
         return self._repository.backlog_s
 
     async def answer(
@@ -91,10 +91,11 @@ class Replica:
         disconnected: Callable[[], bool] = bool,
         user: str | None = None,
     ) -> dict[str, Any]:
-        """The predict answer to a validated request. Raises a RequestError the client can act on.
+        """The body of the predict response to a validated request. Raises a RequestError that the client can act on.
 
-        `deadline` is on the clock of time.monotonic. `disconnected` tells whether the client has hung up, and is asked
-        before its texts run. `user` is who asks, for the log.
+        - `deadline`: in time.monotonic.
+        - `disconnected`: returns whether the client has closed the connection; called before its texts run.
+        - `user`: the id of the requesting user, for the prediction log.
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
@@ -117,7 +118,7 @@ class Replica:
         }
 
     def after_response(self, do: Callable[..., object], *arguments: Any) -> None:
-        """Call `do` in the event loop's next turn: the answer that is being made is sent before that."""
+        """Call `do` in the event loop's next turn, after the current response has been sent."""
         self._loop.call_soon(do, *arguments)
 
     def _log(
@@ -131,13 +132,18 @@ class Replica:
     ) -> None:
         if not self._config.feedback.log.sample:
             return
-        kept = [{name: prediction[name] for name in self._logged} for prediction in predictions]
+        outputs = [{name: prediction[name] for name in self._logged_fields} for prediction in predictions]
         input_ = version.task.logged_input(request, texts)
         topic = version.task.topic(request)
-        self.recorder.log(LoggedPrediction(id_, self.task.name, version.version, input_, kept, now(), topic, user))
+        self.prediction_logger.log(
+            LoggedPrediction(id_, self.task.name, version.version, input_, outputs, now(), topic, user)
+        )
 
     def _admit(self, texts: Sequence[str], version: LoadedVersion, deadline: float) -> None:
-        """Turn away, before any work is done for it, what would be answered too late."""
+        """Refuse a request that would be answered too late, before any work is done for it.
+
+        Raises InvalidRequest, DeadlineExceeded or Overloaded.
+        """
         limits = self._config.limits
         if len(texts) > limits.texts:
             raise InvalidRequest(
@@ -148,7 +154,7 @@ class Replica:
             self.metrics.dropped("deadline", len(texts))
             raise DeadlineExceeded("the deadline passed before the request was read")
         max_wait = min(self._admission.bound_s, remaining)
-        if self.backlog_s <= max_wait / 2:  # a batch that runs is far shorter than the other half
+        if self.backlog_s <= max_wait / 2:  # a running batch is far shorter than the other half
             return
         tokens = version.encoder.estimated_tokens(texts, version.batcher.is_cached)
         self._admission.arrived(cached=not tokens)
@@ -161,14 +167,14 @@ class Replica:
                 full_s=self._admission.full_s(version.batcher.wait_s(_MIN_TOKENS)),
             )
 
-    def _recorder(self) -> Recorder:
+    def _open_prediction_logger(self) -> PredictionLogger:
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
         hasher = UserHasher.open(self._config.home, secret)
-        return Recorder(settings.store_url(self._config.home), hasher, settings, self.metrics)
+        return PredictionLogger(settings.store_url(self._config.home), hasher, settings, self.metrics)
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
-        """OIP model metadata; `version_details` adds what this project is_cached of each loaded version."""
+        """OIP model metadata; `version_details` adds this server's own fields for each loaded version."""
         versions = [version] if version else list(self._repository.router.versions.values())
         return {
             "name": self.task.name,

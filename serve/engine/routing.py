@@ -1,4 +1,4 @@
-"""Which loaded version answers a request: the champion, a canary for some users, or the one that was asked for."""
+"""The choice of the version that answers a request: the champion, a canary for some users, or a pinned version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Version = TypeVar("Version")
 
 
 class Router(Generic[Version]):
-    """One release's versions. Never changed: a new release is a new router, swapped in one assignment."""
+    """The versions of one release. Immutable: a new release is a new router, swapped in one assignment."""
 
     def __init__(self, release: Release, versions: Mapping[str, Version]):
         self.release = release
@@ -27,8 +27,8 @@ class Router(Generic[Version]):
     def choose(self, pinned: str | None = None, user: str | None = None) -> Version:
         """The pinned version, else the canary for its share of the users, else the champion.
 
-        A user always gets the same version of a release; who does not say who they are is drawn anew each time.
-        Raises NotFound for a version that is not loaded.
+        A user always gets the same version of a release; a request without a user is assigned at random. Raises
+        NotFound for a version that is not loaded.
         """
         if pinned is not None:
             try:
@@ -38,10 +38,10 @@ class Router(Generic[Version]):
                 raise NotFound(f"version {pinned!r} is not loaded; loaded: {loaded}") from None
         if self._canary is None:
             return self._champion
-        drawn = random.random() if user is None else self._place(user)
+        drawn = random.random() if user is None else self._user_fraction(user)
         return self._canary if drawn < self.release.share else self._champion
 
-    def _place(self, user: str) -> float:
-        """From 0 to 1, uniform over users, and new for each challenger: no user is the first to try them all."""
+    def _user_fraction(self, user: str) -> float:
+        """A hash of the user in [0, 1), uniform, and different for each challenger, so that canary users vary."""
         name = f"{self.release.challenger}/{user}".encode("utf-8", "surrogatepass")
         return int.from_bytes(blake2b(name, digest_size=8).digest(), "big") / 2**64

@@ -1,4 +1,4 @@
-"""A challenger in shadow: it answers what the champion answered, nobody sees it, and the two are compared."""
+"""A challenger in shadow mode: it repeats the champion's requests, unseen by clients, and the outputs are compared."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ log = logging.getLogger("flywheel.shadow")
 
 
 class Shadow:
-    """Compares by the field `key` of each prediction, one request at a time, and only where that delays nobody."""
+    """Compares the field `key` of the predictions, one request at a time, and only while no other request is delayed.
 
-    def __init__(self, metrics: Metrics, key: str, max_seconds: float):
+    `timeout_s` bounds the challenger's time for one request.
+    """
+
+    def __init__(self, metrics: Metrics, key: str, timeout_s: float):
         self._metrics = metrics
         self._key = key
-        self._longest_s = max_seconds
-        self._comparing: asyncio.Task[None] | None = None
+        self._timeout_s = timeout_s
+        self._comparison: asyncio.Task[None] | None = None
 
     def compare(
         self,
@@ -33,11 +36,11 @@ class Shadow:
         *,
         busy: bool,
     ) -> None:
-        """Begin, or count as not compared when the replica is busy. Returns at once."""
-        if busy or (self._comparing is not None and not self._comparing.done()):
+        """Start a comparison, or count it as skipped when the replica is busy. Returns at once."""
+        if busy or (self._comparison is not None and not self._comparison.done()):
             self._metrics.shadow(challenger.version, "busy", len(predictions))
             return
-        self._comparing = asyncio.create_task(self._compare(challenger, request, texts, predictions))
+        self._comparison = asyncio.create_task(self._compare(challenger, request, texts, predictions))
 
     async def _compare(
         self, challenger: LoadedVersion, request: Any, texts: Sequence[str], predictions: Sequence[Prediction]
@@ -45,12 +48,14 @@ class Shadow:
         try:
             encoded = await challenger.encoder.encode(texts)
             rows = [row.ids for row in encoded]
-            output = await challenger.batcher.submit(rows, time.monotonic() + self._longest_s)
-            others = challenger.task.decode(request, output, [row.truncated for row in encoded])
-        except Exception as error:  # whatever it is, it is the challenger's, and the client has its answer
+            output = await challenger.batcher.submit(rows, time.monotonic() + self._timeout_s)
+            shadow_predictions = challenger.task.decode(request, output, [row.truncated for row in encoded])
+        except Exception as error:  # any error is the challenger's; the client already has its response
             log.warning("version %s failed in shadow: %s", challenger.version, type(error).__name__)
             self._metrics.shadow(challenger.version, "failed", len(predictions))
             return
-        agree = sum(one[self._key] == other[self._key] for one, other in zip(predictions, others, strict=True))
+        agree = sum(
+            one[self._key] == other[self._key] for one, other in zip(predictions, shadow_predictions, strict=True)
+        )
         self._metrics.shadow(challenger.version, "agree", agree)
         self._metrics.shadow(challenger.version, "differ", len(predictions) - agree)

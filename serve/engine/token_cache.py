@@ -1,4 +1,4 @@
-"""A cache before the tokenizer: a text that was seen before costs a look-up."""
+"""A cache in front of the tokenizer: a repeated text costs a look-up."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cachetools import LRUCache
 
 from export.tokenizer import Encoded, Ids, TextEncoder
 
-_MAX_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would hold up everybody else for tens of milliseconds
-_MAX_CACHED_CHARACTERS = 1_000  # of a cached text: bounds the memory
-_CHARACTERS_A_TOKEN = 4  # roughly, in English; only for judging a text before it is tokenized
+_MAX_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would block the event loop for tens of milliseconds
+_MAX_CACHED_CHARACTERS = 1_000  # longer texts are not cached, which bounds the memory
+_CHARACTERS_PER_TOKEN = 4  # roughly, in English; for the estimate before a text is tokenized
 
 
 class CachingEncoder:
-    """`encoder` behind an LRU cache of `cache_size` texts; 0 caches none. For one event loop."""
+    """`encoder` behind an LRU cache of `cache_size` texts; 0 disables it. For one event loop."""
 
     def __init__(self, encoder: TextEncoder, max_length: int, cache_size: int):
         self._encoder = encoder
@@ -23,18 +23,18 @@ class CachingEncoder:
         self._cache: LRUCache[str, Encoded] = LRUCache(cache_size)
 
     def estimated_tokens(self, texts: Sequence[str], is_cached: Callable[[Ids], bool]) -> int:
-        """Roughly the tokens of the texts whose outputs are not cached; `is_cached` is asked of their token ids."""
-        most, tokens = self._max_length, 0
+        """Estimated number of tokens the model has to run: those of texts for which `is_cached(ids)` is false."""
+        tokens = 0
         for text in texts:
             encoded = self._cache.get(text)
             if encoded is None:
-                tokens += min(len(text) // _CHARACTERS_A_TOKEN + 2, most)
-            elif not is_cached(encoded.ids):  # the request that brought it was abandoned
+                tokens += min(len(text) // _CHARACTERS_PER_TOKEN + 2, self._max_length)
+            elif not is_cached(encoded.ids):  # the ids are cached, the output is not
                 tokens += len(encoded.ids)
         return tokens
 
     async def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """One `Encoded` a text, in order. Much text that is new is tokenized off the event loop."""
+        """One `Encoded` per text, in order. A large amount of new text is tokenized off the event loop."""
         cached = [self._cache.get(text) for text in texts]
         new = [text for text, encoded in zip(texts, cached, strict=True) if encoded is None]
         if sum(map(len, new)) > _MAX_CHARACTERS_ON_LOOP:

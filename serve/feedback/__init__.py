@@ -1,1 +1,1 @@
-"""Corrections on their way in, and the log of predictions that they speak of."""
+"""Intake of feedback, and the prediction log that it refers to."""

@@ -1,4 +1,4 @@
-"""`POST /v2/models/{task}/feedback`: corrections from users, one or many, confirmed only when they are durable."""
+"""`POST /v2/models/{task}/feedback`: one or many corrections, confirmed only once they are durable."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from models.feedback.store import made_at
 from models.feedback.types import NewFeedback, Receipt
 from models.tasks.base import MOST_ITEMS, Strict, Task, not_blank
 from serve.errors import Gone, InvalidRequest, NotFound, RequestError
-from serve.feedback.writer import FLUSH_S, Recorder, now
+from serve.feedback.writer import FLUSH_S, PredictionLogger, now
 
 _Name = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
-_MOST_CHARACTERS = 4_000  # more than any model here reads
-_LATE_S = 4 * FLUSH_S  # an answer younger than this may not be in the store yet
+_MAX_CHARACTERS = 4_000  # more than any model here reads
+_MAYBE_UNWRITTEN_S = 4 * FLUSH_S  # an answer younger than this may not be in the store yet
 
 
 class Feedback(Strict):
-    """A correction: the `id` of a prediction, or a `text`, and its right `label`; for a ranking `item_id` and `event`.
+    """A correction: a prediction's `id` or a `text`, and the correct `label`; for a ranking, `item_id` and `event`.
 
-    Without `consent` nobody learns from it; it still counts in the live accuracy of the version that answered.
+    Without `consent` no model is trained on it; it still counts in the live accuracy of the version that answered.
     """
 
     id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=64)] | None = None
     index: int | None = Field(
         None, ge=0, strict=True, description="which text of the prediction; needed if it had many"
     )
-    text: Annotated[str, StringConstraints(strict=True, max_length=_MOST_CHARACTERS)] | None = None
+    text: Annotated[str, StringConstraints(strict=True, max_length=_MAX_CHARACTERS)] | None = None
     label: _Name | None = None
     item_id: _Name | None = None
-    event: _Name | None = Field(None, description="what became of the item: view, click, like or buy")
-    source: _Name = Field("unknown", description="who says so: a desk, an annotator, a page")
+    event: _Name | None = Field(None, description="what the user did with the item: view, click, like or buy")
+    source: _Name = Field(
+        "unknown", description="where the correction comes from: a support desk, an annotator, a page"
+    )
     consent: Annotated[bool, Field(strict=True)] = False
-    user: _Name | None = Field(None, description="whose correction it is; stored as a keyed hash")
+    user: _Name | None = Field(None, description="the user who made the correction; stored as a keyed hash")
 
     @field_validator("text")
     @classmethod
@@ -45,74 +47,92 @@ class Feedback(Strict):
         return text if text is None else not_blank(text)
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> Self:
+    def _id_or_text(self) -> Self:
         if (self.id is None) == (self.text is None):
             raise ValueError("give either the 'id' of a prediction or a 'text'")
         if self.text is not None and self.index is not None:
-            raise ValueError("'index' goes with 'id'")
+            raise ValueError("'index' is allowed only with 'id'")
         return self
 
 
 class FeedbackBatch(Strict):
-    """`{"feedback": [...]}`; one result an item, in order."""
+    """`{"feedback": [...]}`; one result per item, in order."""
 
     feedback: list[Feedback] = Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)
 
 
-class FeedbackDesk:
-    """Takes corrections of one task in. `labels` are those its champion knows."""
+class FeedbackService:
+    """Validates the corrections of one task and stores them.
 
-    def __init__(self, task: type[Task], recorder: Recorder, *, new_labels: bool, keep_days: float, most: int):
+    - `new_labels`: accept labels that the champion does not have.
+    - `keep_days`: how long a logged prediction is kept, and can be corrected by its id.
+    - `max_items`: corrections allowed in one request.
+
+    The `labels` of its methods are the champion's.
+    """
+
+    def __init__(
+        self,
+        task: type[Task],
+        prediction_logger: PredictionLogger,
+        *,
+        new_labels: bool,
+        keep_days: float,
+        max_items: int,
+    ):
         self._task = task
-        self._recorder = recorder
+        self._prediction_logger = prediction_logger
         self._new_labels = new_labels
         self._keep_days = keep_days
-        self._most = most
+        self._max_items = max_items
 
-    async def take(self, batch: Sequence[Feedback], labels: Sequence[str]) -> list[dict[str, Any]]:
-        """One result an item: `{"status": "accepted" | "duplicate" | "replaced"}`, or an error of the contract's shape.
+    async def accept(self, batch: Sequence[Feedback], labels: Sequence[str]) -> list[dict[str, Any]]:
+        """Store the valid items of `batch`; one result per item, in order.
 
-        What can be taken is taken. Raises NotReady when the store cannot be reached: then nothing was.
+        A result is `{"status": "accepted" | "duplicate" | "replaced"}` or an error body. Raises InvalidRequest when
+        there are too many items, and NotReady when the store cannot be reached; then no item was stored.
         """
-        if len(batch) > self._most:
-            raise InvalidRequest(f"feedback: {len(batch)} items in one request; at most {self._most} are allowed")
-        errors = [self._error_of(item, labels) for item in batch]
-        good = [item for item, error in zip(batch, errors, strict=True) if error is None]
-        receipts = iter(await self._store([self._received(item) for item in good]) if good else [])
+        if len(batch) > self._max_items:
+            raise InvalidRequest(f"feedback: {len(batch)} items in one request; at most {self._max_items} are allowed")
+        errors = [self._validation_error(item, labels) for item in batch]
+        valid = [item for item, error in zip(batch, errors, strict=True) if error is None]
+        receipts = iter(await self._store([self._new_feedback(item) for item in valid]) if valid else [])
         return [
             error.body() if error is not None else self._result(item, next(receipts))
             for item, error in zip(batch, errors, strict=True)
         ]
 
-    async def take_one(self, item: Feedback, labels: Sequence[str]) -> dict[str, Any]:
-        """The result of one correction. Raises NotFound, Gone or InvalidRequest where it cannot be taken."""
-        if (error := self._error_of(item, labels)) is not None:
+    async def accept_one(self, item: Feedback, labels: Sequence[str]) -> dict[str, Any]:
+        """Store one correction and return its result. Raises NotFound, Gone or InvalidRequest when it is refused."""
+        if (error := self._validation_error(item, labels)) is not None:
             raise error
-        (receipt,) = await self._store([self._received(item)])
-        if (refused := self._refused(item, receipt)) is not None:
-            raise refused
+        (receipt,) = await self._store([self._new_feedback(item)])
+        if (refusal := self._refusal(item, receipt)) is not None:
+            raise refusal
         return {"status": receipt.outcome}
 
     async def counts(self) -> dict[str, Any]:
-        """Corrections by state, and how long the oldest has waited."""
+        """Number of corrections per state, and the age in seconds of the oldest that waits for a retraining."""
         name = self._task.name
-        counts, oldest = await self._recorder.ask(
+        counts, oldest = await self._prediction_logger.query(
             lambda store: (store.feedback.counts(name), store.feedback.oldest_waiting(name))
         )
         waited = None if oldest is None else round((now() - oldest).total_seconds(), 1)
         return {"model_name": name, "states": counts, "oldest_waiting_s": waited}
 
     async def _store(self, items: Sequence[NewFeedback]) -> list[Receipt]:
-        receipts = await self._recorder.feedback(items)
-        # A correction may overtake its answer, which another replica has not written yet: ask again, once.
-        late = [i for i, r in enumerate(receipts) if r.outcome == "unknown_id" and _is_young(items[i])]
-        if late:
+        receipts = await self._prediction_logger.feedback(items)
+        # The prediction may still be in another replica's buffer when its correction arrives: retry once.
+        retried = [i for i, r in enumerate(receipts) if r.outcome == "unknown_id" and _maybe_unwritten(items[i])]
+        if retried:
             await asyncio.sleep(1.2 * FLUSH_S)
-            for i, receipt in zip(late, await self._recorder.feedback([items[i] for i in late]), strict=True):
+            for i, receipt in zip(
+                retried, await self._prediction_logger.feedback([items[i] for i in retried]), strict=True
+            ):
                 receipts[i] = receipt
         return receipts
 
-    def _received(self, item: Feedback) -> NewFeedback:
+    def _new_feedback(self, item: Feedback) -> NewFeedback:
         return NewFeedback(
             task=self._task.name,
             source=item.source,
@@ -124,14 +144,14 @@ class FeedbackDesk:
             text=item.text,
             item_id=item.item_id,
             event=item.event,
-            user=self._recorder.hashed(item.user),
+            user=self._prediction_logger.hash_user(item.user),
         )
 
-    def _error_of(self, item: Feedback, labels: Sequence[str]) -> RequestError | None:
-        # Both are kept as they are, in the store and in reports: a placeholder would make one label or source of many.
+    def _validation_error(self, item: Feedback, labels: Sequence[str]) -> RequestError | None:
+        # Source and label are stored unredacted: with placeholders, distinct labels or sources would become one.
         if _is_personal(item.source):
             return InvalidRequest(
-                "source: this holds personal data; give a name that is nobody's, and who it was as 'user'"
+                "source: this holds personal data; name a channel here, and give the person as 'user'"
             )
         if item.label is not None and item.label not in labels and _is_personal(item.label):
             return InvalidRequest("label: this holds personal data")
@@ -139,10 +159,10 @@ class FeedbackDesk:
         return None if error is None else InvalidRequest(error)
 
     def _result(self, item: Feedback, receipt: Receipt) -> dict[str, Any]:
-        refused = self._refused(item, receipt)
-        return {"status": receipt.outcome} if refused is None else refused.body()
+        refusal = self._refusal(item, receipt)
+        return {"status": receipt.outcome} if refusal is None else refusal.body()
 
-    def _refused(self, item: Feedback, receipt: Receipt) -> RequestError | None:
+    def _refusal(self, item: Feedback, receipt: Receipt) -> RequestError | None:
         if receipt.outcome == "unknown_id":
             return NotFound(f"there is no prediction {item.id!r} of {self._task.name}; send the text with its label")
         if receipt.outcome == "stale_id":
@@ -152,11 +172,11 @@ class FeedbackDesk:
         return None
 
 
-@lru_cache(4096)  # there are few of them, each in many corrections
+@lru_cache(4096)  # few distinct names, each in many corrections
 def _is_personal(name: str) -> bool:
     return redact(name) != name
 
 
-def _is_young(item: NewFeedback) -> bool:
+def _maybe_unwritten(item: NewFeedback) -> bool:
     made = made_at(item.prediction_id or "")
-    return made is not None and (now() - made).total_seconds() < _LATE_S
+    return made is not None and (now() - made).total_seconds() < _MAYBE_UNWRITTEN_S

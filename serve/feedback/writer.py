@@ -1,7 +1,7 @@
-"""What this replica writes to the feedback store: answers, some time later, and corrections, before they are confirmed.
+"""A replica's writes to the feedback store: predictions after a delay, corrections before they are confirmed.
 
-One thread a replica does it, off the hot path: whatever has gathered while the last transaction was written goes into
-the next, so that a burst of corrections costs a few commits. Personal data is taken out here, before the disk.
+One thread per replica writes, off the hot path. What arrives during one transaction goes into the next, so that a burst
+of corrections costs few commits. Personal data is redacted here, before anything is written to disk.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -27,29 +27,30 @@ from serve.config import FeedbackConfig
 from serve.errors import NotReady, Overloaded
 from serve.metrics import Metrics
 
-log = logging.getLogger("flywheel.recorder")
+log = logging.getLogger("flywheel.prediction_logger")
 
-FLUSH_S = 0.5  # an answer is in the store this long after it was given
-_PATIENCE_S = 2.0  # for other writers, or a database that does not answer; the client is then told to come again
+FLUSH_S = 0.5  # interval between writes of the buffered predictions
+_STORE_TIMEOUT_S = 2.0  # for the write lock, or a database that does not answer; then the client is told to retry
 _RETRY_AFTER_S = 5
-_MOST_WAITING = 20_000  # corrections; they are held for clients who wait for them
-_MOST_AT_ONCE = 2_000
-_MOST_CHARACTERS = 4_000  # of a text, as a model may read; looking for personal data takes time for each
+_MAX_QUEUED = 20_000  # corrections whose clients wait for the confirmation
+_MAX_PER_TRANSACTION = 2_000  # predictions or corrections
+_MAX_CHARACTERS = 4_000  # kept of a text, more than any model reads; redaction takes time for each character
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Asked:
-    """Corrections of one request, and where the answer goes."""
+class _PendingFeedback:
+    """The corrections of one request, and the future that its handler awaits."""
 
     items: Sequence[NewFeedback]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Receipt]]
-    since: float = field(default_factory=time.monotonic)
 
-    def answer(self, receipts: list[Receipt] | None, error: Exception | None = None) -> None:
+    def resolve(self, receipts: list[Receipt] | None, error: Exception | None = None) -> None:
+        """Set the result or the error of the future, from the writer's thread."""
+
         def settle() -> None:
-            if self.future.done():  # the client left; what it sent is stored or refused all the same
+            if self.future.done():  # the client disconnected; its corrections are stored or refused all the same
                 return
             if error is not None:
                 self.future.set_exception(error)
@@ -59,143 +60,147 @@ class _Asked:
         self.loop.call_soon_threadsafe(settle)
 
 
-class Recorder:
-    """The store's writer in one process. `log` and `feedback` are for the event loop, the rest for any thread."""
+class PredictionLogger:
+    """Writes one replica's predictions and corrections to the store.
+
+    Call `log` and `feedback` on the event loop; the other methods are thread-safe.
+    """
 
     def __init__(self, url: str, hasher: UserHasher, settings: FeedbackConfig, metrics: Metrics):
-        self.store = Store(url, patience_s=_PATIENCE_S)
-        """connects when it is asked; whoever uses it from here must expect it to be unreachable"""
+        self.store = Store(url, patience_s=_STORE_TIMEOUT_S)
+        """connects on first use; a caller that uses it directly must handle StoreUnavailable"""
         self._hasher = hasher
         self._settings = settings
         self._metrics = metrics
-        self._answers: deque[LoggedPrediction] = deque()
-        self._asked: deque[_Asked] = deque()
-        self._waiting = 0
+        self._predictions: deque[LoggedPrediction] = deque()
+        self._pending: deque[_PendingFeedback] = deque()
+        self._queued = 0
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="prediction-logger", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is there, then end. Blocking, and bounded by the store's patience."""
+        """Write everything that is buffered, then end the thread. Blocks, for a few store timeouts at most."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join(2 * _PATIENCE_S + FLUSH_S)
+        self._thread.join(2 * _STORE_TIMEOUT_S + FLUSH_S)
         self.store.close()
 
     def log(self, prediction: LoggedPrediction) -> None:
-        """Keep an answer for the next flush. Never blocks: a full buffer drops it, and counts it.
+        """Buffer a prediction for the next flush. Never blocks: when the buffer is full, it is dropped and counted.
 
-        Its input may be a pydantic model: that becomes JSON here, later.
+        Its `input` may be a pydantic model; the writer's thread converts it to JSON.
         """
         sample = self._settings.log.sample
         if sample < 1.0 and random.random() >= sample:
             return
-        if len(self._answers) >= self._settings.log.buffer:
+        if len(self._predictions) >= self._settings.log.buffer:
             self._metrics.unlogged("full")
             return
-        self._answers.append(prediction)
+        self._predictions.append(prediction)
 
     async def feedback(self, items: Sequence[NewFeedback]) -> list[Receipt]:
         """Store corrections; they are durable when this returns.
 
-        Raises NotReady when the store cannot take them now, Overloaded when too many wait already.
+        Raises NotReady when the store is unavailable, Overloaded when too many corrections are queued already.
         """
-        if self._waiting + len(items) > _MOST_WAITING:
+        if self._queued + len(items) > _MAX_QUEUED:
             raise Overloaded("too many corrections wait to be stored; try again later", retry_after=_RETRY_AFTER_S)
         loop = asyncio.get_running_loop()
-        asked = _Asked(items, loop, loop.create_future())
+        pending = _PendingFeedback(items, loop, loop.create_future())
         with self._changed:
-            self._waiting += len(items)
-            self._asked.append(asked)
+            self._queued += len(items)
+            self._pending.append(pending)
             self._changed.notify()
-        return await asked.future
+        return await pending.future
 
-    def hashed(self, user: str | None) -> str | None:
+    def hash_user(self, user: str | None) -> str | None:
         return None if user is None else self._hasher.hashed(user)
 
-    async def ask(self, question: Callable[[Store], T]) -> T:
-        """Let `question` read the store, off the event loop. Raises NotReady when the store does not answer."""
+    async def query(self, read: Callable[[Store], T]) -> T:
+        """Return `read(store)`, run in a thread. Raises NotReady when the store is unavailable."""
         try:
-            return await asyncio.to_thread(lambda: question(self.store))
+            return await asyncio.to_thread(lambda: read(self.store))
         except StoreUnavailable as error:
             raise _unavailable(error) from error
 
     async def flush(self) -> None:
-        """Return when all that was logged before is in the store, or has been tried."""
+        """Return once everything logged before this call was written, or its write failed."""
         await self.feedback([])
 
     def _work(self) -> None:
         try:
             prepare()
         except Exception:
-            log.exception("the recorder could not load what finds personal data")
+            log.exception("the prediction logger could not load the detector of personal data")
         due = time.monotonic() + FLUSH_S
         while True:
             with self._changed:
-                while not self._asked and not self._stopping and (left := due - time.monotonic()) > 0:
+                while not self._pending and not self._stopping and (left := due - time.monotonic()) > 0:
                     self._changed.wait(left)
                 stopping = self._stopping
-                asked = self._taken()
-            # Answers first: a correction may follow its answer at once.
-            if asked or stopping or time.monotonic() >= due:
-                self._write_answers()
+                pending = self._next_pending()
+            # Predictions before corrections: a correction may refer to a prediction that is still buffered.
+            if pending or stopping or time.monotonic() >= due:
+                self._write_predictions()
                 due = time.monotonic() + FLUSH_S
-            if asked:
-                self._write_feedback(asked)
-            if stopping and not self._asked:
+            if pending:
+                self._write_feedback(pending)
+            if stopping and not self._pending:
                 return
 
-    def _taken(self) -> list[_Asked]:
-        taken: list[_Asked] = []
+    def _next_pending(self) -> list[_PendingFeedback]:
+        """Dequeue the requests whose corrections fit into one transaction, at least one. The caller holds the lock."""
+        taken: list[_PendingFeedback] = []
         items = 0
-        while self._asked and (not taken or items + len(self._asked[0].items) <= _MOST_AT_ONCE):
-            taken.append(self._asked.popleft())
+        while self._pending and (not taken or items + len(self._pending[0].items) <= _MAX_PER_TRANSACTION):
+            taken.append(self._pending.popleft())
             items += len(taken[-1].items)
-        self._waiting -= items
+        self._queued -= items
         return taken
 
-    def _write_answers(self) -> None:
-        """All that is there now, a transaction for each `_MOST_AT_ONCE`, until the store cannot take one."""
-        left = len(self._answers)
+    def _write_predictions(self) -> None:
+        """Write what is buffered now, `_MAX_PER_TRANSACTION` at a time, until a write finds the store unavailable."""
+        left = len(self._predictions)
         while left > 0:
-            rows = [self._answers.popleft() for _ in range(min(left, _MOST_AT_ONCE))]
+            rows = [self._predictions.popleft() for _ in range(min(left, _MAX_PER_TRANSACTION))]
             left -= len(rows)
             try:
-                self.store.predictions.log([self._clean(row) for row in rows])
+                self.store.predictions.log([self._redacted_prediction(row) for row in rows])
             except StoreUnavailable as error:
-                self._answers.extendleft(reversed(rows))
-                log.warning("the prediction log waits: %s", error)
+                self._predictions.extendleft(reversed(rows))
+                log.warning("predictions stay buffered, the store is unavailable: %s", error)
                 return
             except Exception:
                 self._metrics.unlogged("failed", len(rows))
-                log.exception("%d answers could not be logged", len(rows))
+                log.exception("%d predictions could not be logged", len(rows))
 
-    def _write_feedback(self, asked: Sequence[_Asked]) -> None:
+    def _write_feedback(self, pending: Sequence[_PendingFeedback]) -> None:
         try:
-            items = [_redacted(item) for one in asked for item in one.items]
+            items = [_redacted_feedback(item) for request in pending for item in request.items]
             receipts = self.store.feedback.add(items, keep_days=self._settings.log.keep_days)
         except StoreUnavailable as error:
-            for one in asked:
-                one.answer(None, _unavailable(error))
+            for request in pending:
+                request.resolve(None, _unavailable(error))
         except Exception as error:
             log.exception("corrections could not be stored")
-            if len(asked) == 1:
-                asked[0].answer(None, error)
-            else:  # what is wrong with one request must not fail the others
-                for one in asked:
-                    self._write_feedback([one])
+            if len(pending) == 1:
+                pending[0].resolve(None, error)
+            else:  # one faulty request must not fail the others
+                for request in pending:
+                    self._write_feedback([request])
         else:
             at = 0
-            for one in asked:
-                one.answer(receipts[at : at + len(one.items)])
-                at += len(one.items)
+            for request in pending:
+                request.resolve(receipts[at : at + len(request.items)])
+                at += len(request.items)
 
-    def _plain(self, value: Any) -> Any:
-        """A request as JSON. One that names its user does so in `user.id`, as a ranking does."""
+    def _as_json(self, value: Any) -> Any:
+        """A request as JSON, with the user's id hashed where it has one (`user.id`, as in a ranking)."""
         if not isinstance(value, BaseModel):
             return value
         plain = value.model_dump(mode="json")
@@ -204,21 +209,24 @@ class Recorder:
             user["id"] = self._hasher.hashed(user["id"])
         return plain
 
-    def _clean(self, row: LoggedPrediction) -> LoggedPrediction:
-        return LoggedPrediction(  # `replace` takes twice as long
+    def _redacted_prediction(self, row: LoggedPrediction) -> LoggedPrediction:
+        return LoggedPrediction(  # dataclasses.replace takes twice as long
             id=row.id,
             task=row.task,
             version=row.version,
-            input=redact_json(self._plain(row.input), _MOST_CHARACTERS),
+            input=redact_json(self._as_json(row.input), _MAX_CHARACTERS),
             output=redact_json(row.output),
             at=row.at,
             topic=row.topic and redact(row.topic),
-            user=self.hashed(row.user),
+            user=self.hash_user(row.user),
         )
 
 
-def _redacted(item: NewFeedback) -> NewFeedback:
-    """An item's id as well, or one that looks like a card would not be found in the ranking that was logged."""
+def _redacted_feedback(item: NewFeedback) -> NewFeedback:
+    """`item` with its text redacted, and its item id as in the logged ranking, or the two would not match.
+
+    An item id can look like a card number, for example.
+    """
     return replace(item, text=item.text and redact(item.text), item_id=item.item_id and redact(item.item_id))
 
 

@@ -1,1 +1,1 @@
-"""All that knows Ray Serve, HAProxy and uvicorn."""
+"""The integration with Ray Serve, HAProxy and uvicorn."""

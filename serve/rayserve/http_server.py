@@ -1,7 +1,7 @@
-"""Connections from HAProxy to this process: uvicorn's, with our application first, and each answer in one write.
+"""uvicorn's server and protocol, changed so that requests reach our application first and a response is one write.
 
-uvicorn writes the head of an answer and its body apart. HAProxy is woken for each, and passes each on to the client in
-a write of its own; and a replica that dies between the two leaves half an answer, which nobody can ask for again.
+uvicorn writes the head and the body of a response separately. HAProxy wakes up for each and forwards each in a write of
+its own; and a replica that dies between the two leaves half a response, which HAProxy cannot retry.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.api.connection import EXTENSION
 from serve.rayserve import reports
-from serve.rayserve.bypass import past
+from serve.rayserve.bypass import with_bypass
 
-_TICK_S = 0.5  # uvicorn's own is 0.1, in each of a server's HTTP servers
-_ACCEPTED_A_TURN = 8
+_TICK_S = 0.5  # uvicorn's default is 0.1, in every replica
+_ACCEPTED_PER_TURN = 8
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which looks less often whether it should end, and accepts many connections at once.
+    """uvicorn's server, which polls less often for its shutdown and accepts several connections at once.
 
-    uvloop accepts one connection a listener and turn of the event loop; a turn may hold a batch of the model. While a
-    burst of requests waits to be accepted, admission does not see it. So there are several listeners to one socket.
+    uvloop accepts one connection per listener and turn of the event loop, and a turn may contain a batch of the model.
+    Admission cannot see requests that wait to be accepted, so the socket has several listeners.
     """
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets and [one.dup() for one in sockets for _ in range(_ACCEPTED_A_TURN)])
-        reports.took("http_server")
+        await super().startup(sockets and [one.dup() for one in sockets for _ in range(_ACCEPTED_PER_TURN)])
+        reports.record("http_server")
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):  # noqa: ASYNC110  uvicorn has no event for it
@@ -39,43 +39,43 @@ class Server(uvicorn.Server):
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol, which writes an answer at once, asks our application first, and tells it of the client.
+    """uvicorn's protocol, which bypasses Serve, writes a response at once, and exposes the connection's state.
 
-    The last by an ASGI extension (serve/api/connection.py): uvicorn's RequestResponseCycle knows whether the body is
-    there and whether the client has left, and ASGI has a task wait for the news instead.
+    The state is an ASGI extension (serve/api/connection.py): uvicorn's RequestResponseCycle knows whether the body has
+    arrived and whether the client has disconnected; with plain ASGI a task would have to wait for that.
     """
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         serves = cast(Any, self.app)
-        self.app = cast(Any, past(serves))
-        self._is_past = self.app is not serves
+        self.app = cast(Any, with_bypass(serves))
+        self._bypasses_serve = self.app is not serves
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._gathering = _Gathering(transport)
-        super().connection_made(cast(asyncio.Transport, self._gathering))
-        reports.took("whole_answers")
+        self._buffered = _BufferedTransport(transport)
+        super().connection_made(cast(asyncio.Transport, self._buffered))
+        reports.record("whole_answers")
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # starts a task, which runs later
-        # Serve's own proxy, which stands in while there is no replica, has this protocol too, and pickles its scopes.
-        if self._is_past and self.cycle is not None and self.cycle.scope is self.scope:
+        # Serve's own proxy, used while there is no replica, has this protocol too and has to pickle its scopes.
+        if self._bypasses_serve and self.cycle is not None and self.cycle.scope is self.scope:
             cast(Any, self.scope)["extensions"] = {EXTENSION: self.cycle}
-            reports.took("connection_extension")
+            reports.record("connection_extension")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # uvicorn leaves the timer of an idle connection that was reset, which is how HAProxy ends them; the timer would
-        # keep the connection and all it refers to for as long as idle ones are kept: 90 s, in Ray Serve.
+        # HAProxy resets idle connections, and uvicorn does not cancel the keep-alive timer of one that was reset. The
+        # timer would keep the connection and all it refers to in memory for Ray Serve's keep-alive timeout of 90 s.
         self._unset_keepalive_if_required()
 
     def on_response_complete(self) -> None:
-        self._gathering.flush()
+        self._buffered.flush()
         super().on_response_complete()
 
 
-class _Gathering:
-    """A transport that holds what is written to it until `flush` or `close`."""
+class _BufferedTransport:
+    """A transport that buffers writes until `flush` or `close`."""
 
     def __init__(self, transport: asyncio.Transport):
         self._transport = transport
@@ -84,7 +84,7 @@ class _Gathering:
 
     def write(self, data: bytes) -> None:
         self._held.append(data)
-        if data.startswith(b"HTTP/1.1 100 "):  # the client waits for it before it sends its body
+        if data.startswith(b"HTTP/1.1 100 "):  # 100 Continue: the client waits for it before it sends its body
             self.flush()
 
     def flush(self) -> None:

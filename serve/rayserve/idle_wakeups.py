@@ -1,10 +1,10 @@
-"""Ray's clock in this process, slowed from a hundred looks a second to two.
+"""Slows the polling timer of Ray's actors from a hundred wake-ups a second to two.
 
-The main thread of each of Ray's actors wakes every 10 ms to ask whether a signal or its own end has come
-(`CoreWorker.CheckSignal`); there is no setting for it. A server has eight actors, and each of their 800 wake-ups a
-second takes the core and its caches from a model (docs/decisions/0020-rays-clock.md). The thread sleeps in an epoll of
-Boost.Asio, in which one timerfd stands for all its timers. We have the kernel report that timer once (EPOLLONESHOT),
-and arm it again from a thread of our own: nothing else changes for Ray, which merely sees its timer late.
+The main thread of every Ray actor wakes each 10 ms to check for signals and its own exit (`CoreWorker.CheckSignal`);
+there is no setting for it. A server has eight actors, and each of their 800 wake-ups a second takes the core and its
+caches from a model (docs/decisions/0020-rays-clock.md). The thread sleeps in an epoll of Boost.Asio, in which a single
+timerfd serves all timers. We have the kernel report that timer once (EPOLLONESHOT), and rearm it from a thread of our
+own: the only effect on Ray is that its timer is late.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from serve.rayserve import reports
 
-_PERIOD_S = 0.5  # how late a signal may be seen; as often as Serve's controller looks at its replicas
+_PERIOD_S = 0.5  # the longest delay of a signal; also the interval of Serve's controller (environment.py)
 _FIND_EVERY_S = 0.05
 _EPOLL_CTL_MOD = 3
 # struct epoll_event of epoll_ctl(2): events, data. The kernel packs it on this one architecture.
@@ -33,18 +33,18 @@ class Timer(NamedTuple):
 
     epoll: int
     timer: int
-    data: int  # what the epoll reports it as: a pointer of its owner's
+    data: int  # the event's user data: a pointer that belongs to the epoll's owner
 
 
 def slow() -> None:
-    """Slow Ray's clock for the life of this process, an actor of Ray's. Where it cannot be found, nothing changes."""
+    """Slow the timer for the life of this process, a Ray actor. Without effect when the timer cannot be found."""
     threading.Thread(target=_keep, name="clock", daemon=True).start()
 
 
 def find() -> Timer | None:
-    """The timer of the epoll in which the main thread waits; None while it does something else.
+    """The timer of the epoll in which the main thread waits; None while the thread is not waiting in an epoll.
 
-    Raises OSError where the system does not say.
+    Raises OSError on a system without the files in /proc.
     """
     with open("/proc/self/syscall") as file:
         call = file.read().split()  # the system call and its arguments, or "running"
@@ -69,11 +69,11 @@ def _kind(descriptor: int) -> str:
 
 
 def _keep() -> None:
-    with suppress(OSError):  # another system than Linux, or a sandbox without these files
+    with suppress(OSError):  # not Linux, or a sandbox without these files
         while (found := find()) is None:
             time.sleep(_FIND_EVERY_S)
         libc = ctypes.CDLL(None)
         once = _EVENT.pack(select.EPOLLIN | select.EPOLLERR | select.EPOLLONESHOT, found.data)
         while libc.epoll_ctl(found.epoll, _EPOLL_CTL_MOD, found.timer, once) == 0:
-            reports.took("idle_wakeups")
+            reports.record("idle_wakeups")
             time.sleep(_PERIOD_S)

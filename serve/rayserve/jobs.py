@@ -1,4 +1,4 @@
-"""The controller's workers as Ray tasks: a retraining, a drift test, MLflow's aliases."""
+"""The controller's jobs as Ray tasks: retraining, drift test, and MLflow's aliases."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
 from serve.config import Config
 from serve.controller.workers import ACTOR
-from serve.rayserve.environment import full_path
+from serve.rayserve.environment import original_pythonpath
 
-_NICE = 19  # whatever serves goes first
+_NICENESS = 19  # the lowest priority, below every serving process
 _DRIFT_WINDOW = 1000
 
 
 class RayWorkers:
-    """The controller's `Workers`: each piece of work is a Ray task in a worker process that ends with it."""
+    """The controller's `Workers`: each job is a Ray task in a worker process that ends with it."""
 
     def __init__(self, config: Config):
         self._config = config
@@ -48,28 +48,28 @@ class RayWorkers:
             return Result("failed", f"its process ended: {type(error).__name__}")
 
 
-# max_calls=1: the worker ends, and gives back the gigabyte that torch takes. Ray must not repeat a run by itself: the
-# corrections of one that was killed come back when its leases expire.
-_OF_A_RUN: dict[str, Any] = {
+# max_calls=1: the worker process ends after the task and frees the gigabyte that torch takes. max_retries=0: the
+# corrections of a run that was killed return to the queue when their leases expire, so Ray must not retry it.
+_TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": 0, "max_calls": 1, "max_retries": 0,
     "runtime_env": {
-        "env_vars": {"PYTHONPATH": os.pathsep.join(full_path()), "OMP_NUM_THREADS": str(usable_cores())}
+        "env_vars": {"PYTHONPATH": os.pathsep.join(original_pythonpath()), "OMP_NUM_THREADS": str(usable_cores())}
     },
 }  # fmt: skip
 
 
-@ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
+@ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _retrain(config: Config, plan: Plan) -> Result:
-    os.nice(_NICE)
+    os.nice(_NICENESS)
     store = Store.open(config.feedback.store_url(config.home))
     return retrain(plan, config.home, store, ACTOR, lambda *_: None)
 
 
-@ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
+@ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _test_drift(config: Config, task: str) -> str:
     from models.evaluation.drift import drift_of_confidence, drift_of_lengths
 
-    os.nice(_NICE)
+    os.nice(_NICENESS)
     store = Store.open(config.feedback.store_url(config.home))
     since = utc_now() - timedelta(days=config.feedback.log.keep_days)
     rows = sorted(store.predictions.latest(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
@@ -83,9 +83,9 @@ def _test_drift(config: Config, task: str) -> str:
     return ""
 
 
-@ray.remote(**_OF_A_RUN)  # type: ignore[untyped-decorator]
+@ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _sync_registry(config: Config, task: str) -> bool:
     from models.releases.registry import Registry
 
-    os.nice(_NICE)
+    os.nice(_NICENESS)
     return Registry(config.home).follow(task)

@@ -1,7 +1,7 @@
-"""Each process says which tweaks took in it, in a file beside its metrics; the control application reads them all.
+"""Reports of the tweaks in effect: each process writes a file beside its metrics, the control application reads them.
 
-A report states what was observed in the running process (a connection is of our class), not what was configured. The
-standard library alone, because HAProxy's wrapper imports it at each reload.
+A report states what was observed in the running process (e.g. a connection of our class), not what was configured. The
+module uses only the standard library, because HAProxy's wrapper imports it at each reload.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import os
 import threading
 from collections.abc import Iterator
 
-FOLDER_VARIABLE = "HAPROXY_REPORTS"  # where HAProxy's wrapper writes its report
+FOLDER_VARIABLE = "HAPROXY_REPORTS"  # names the folder for the report of HAProxy's wrapper
 
-_took: set[str] = set()
+_recorded: set[str] = set()
 _lock = threading.Lock()
 _file: str | None = None
 
 
-def begin(folder: str, role: str) -> None:
-    """Write this process' report below `folder` from now on. `role` is server, replica or haproxy."""
+def start(folder: str, role: str) -> None:
+    """Write this process's report below `folder` from now on. `role` is server, replica or haproxy."""
     global _file
     os.makedirs(folder, exist_ok=True)
     with _lock:
@@ -27,17 +27,17 @@ def begin(folder: str, role: str) -> None:
         _write()
 
 
-def took(*names: str) -> None:
-    """Note that these tweaks have taken effect in this process. Cheap when they are noted already."""
-    if _took.issuperset(names):
+def record(*names: str) -> None:
+    """Record that these tweaks are in effect in this process. Cheap when they are recorded already."""
+    if _recorded.issuperset(names):
         return
     with _lock:
-        _took.update(names)
+        _recorded.update(names)
         _write()
 
 
 def read(folder: str) -> Iterator[tuple[str, frozenset[str]]]:
-    """The role of each living process of this machine that reports to `folder`, and the tweaks that took in it."""
+    """(role, tweaks in effect) of each live process of this machine with a report in `folder`."""
     for name in os.listdir(folder):
         if not (name.startswith("tweaks_") and name.endswith(".json")):
             continue
@@ -52,5 +52,5 @@ def _write() -> None:
     if _file is None:
         return
     with open(_file + ".new", "w", encoding="utf-8") as file:
-        json.dump(sorted(_took), file)
+        json.dump(sorted(_recorded), file)
     os.replace(_file + ".new", _file)

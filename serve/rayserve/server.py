@@ -1,7 +1,7 @@
 """The composition root: a configuration becomes Ray Serve applications behind one HAProxy.
 
-One application a task at `/v2/models/<task>`, and `control` at `/`. HAProxy routes by prefix straight into the
-replica's own HTTP server, so a request meets no Python but the replica that answers it
+One application per task at `/v2/models/<task>`, and `control` at `/`. HAProxy routes by prefix directly to the
+replica's own HTTP server, so that the replica is the only Python process that handles a request
 (docs/decisions/0001-topology.md).
 """
 
@@ -21,15 +21,15 @@ from serve import metrics
 from serve.config import Config
 from serve.rayserve import cluster, reports, tweaks
 from serve.rayserve.applications import targets
-from serve.rayserve.environment import LEAN, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
+from serve.rayserve.environment import STUBS, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
 from serve.rayserve.start_error import StartError
 
-_OBJECT_STORE_BYTES = 100 * 1024 * 1024  # nothing of ours travels through it
-_SHOWS_WITHIN_S = 20.0  # a tweak: HAProxy asks a replica every 5 s, and it has shown nothing of its connections before
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
+_TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises StartError when the address cannot be bound: taken, or not of this machine."""
+    """Raises StartError when the address cannot be bound: it is in use, or not an address of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,15 +38,15 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             raise StartError(
                 f"Cannot listen on {host}:{port}: {error.strerror}. "
-                "Stop what uses it, or choose another with PORT=... make serve or flywheel up --port ..."
+                "Stop the process that uses it, or choose another with PORT=... make serve or flywheel up --port ..."
             ) from error
 
 
 @contextlib.contextmanager
 def running(config: Config) -> Iterator[None]:
-    """The server, ready when the block is entered, drained and gone when it is left.
+    """Run the server: ready when the block is entered, drained and stopped when it is left.
 
-    Raises StartError when it cannot start, with everything it had started ended again.
+    Raises StartError when it cannot start, after stopping everything that it had started.
     """
     joins = config.ray.address is not None
     if not joins:
@@ -54,11 +54,11 @@ def running(config: Config) -> Iterator[None]:
     config = config.model_copy(update={"home": config.home.resolve()})
     run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
     applications = [*config.tasks, "control"]
-    # On a cluster every node has its own ports and files for HAProxy, as its environment or Ray's defaults say.
+    # On a cluster, each node's environment or Ray's defaults decide HAProxy's ports and files.
     flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir))
-    before = set_flags(flags)
+    previous = set_flags(flags)
     if full := config.ray.tuning == "full":
-        sys.path.insert(0, str(LEAN))  # this process read its PYTHONPATH before
+        sys.path.insert(0, str(STUBS))  # this process has read its PYTHONPATH already
     import ray
     from ray import serve as ray_serve
 
@@ -68,7 +68,7 @@ def running(config: Config) -> Iterator[None]:
         else:
             _start_ray(full)
         metrics_dir = metrics.prepare_directory(config.home)
-        reports.begin(str(metrics_dir), "server")
+        reports.start(str(metrics_dir), "server")
         try:
             ray_serve.start(
                 proxy_location="EveryNode" if joins else "HeadOnly",
@@ -79,28 +79,28 @@ def running(config: Config) -> Iterator[None]:
         except (RuntimeError, ray.exceptions.RayError) as error:
             raise StartError(_failures(applications) or str(error)) from error
         yield
-        with _quiet():
+        with _silence_ray():
             _drain(applications)
     finally:
-        with _quiet():
+        with _silence_ray():
             if ray.is_initialized():
                 _end_serve(applications, joins)
                 ray.shutdown()
         shutil.rmtree(run_dir, ignore_errors=True)
-        restore(before)
+        restore(previous)
 
 
-def not_taken(config: Config, wait: Callable[[float], bool]) -> list[str]:
-    """A sentence for each tweak that has not taken in the running server after so long that each should have.
+def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
+    """A sentence for each tweak that is not in effect in the running server within `_TWEAK_TIMEOUT_S`.
 
-    `wait` waits some seconds and returns whether to give up. None is told where Ray brings no HAProxy: most of them are
-    about the replicas' own HTTP servers, which are not used there.
+    `wait(seconds)` sleeps and returns whether to give up. Empty when Ray includes no HAProxy: most tweaks concern the
+    replicas' own HTTP servers, which are not used then.
     """
     if config.ray.tuning == "stock" or not has_haproxy():
         return []
-    folder, until = str(metrics.directory_of(config.home)), time.monotonic() + _SHOWS_WITHIN_S
+    folder, until = str(metrics.directory_of(config.home)), time.monotonic() + _TWEAK_TIMEOUT_S
     wanted = tweaks.applied(joins=config.ray.address is not None)
-    while missing := tweaks.not_taken(tweaks.which_took(wanted, reports.read(folder))):
+    while missing := tweaks.inactive(tweaks.in_effect(wanted, reports.read(folder))):
         if time.monotonic() > until:
             return missing
         if wait(0.5):
@@ -124,8 +124,8 @@ def _start_ray(full: bool) -> None:
 
 
 def _end_idle_processes() -> None:
-    """Ray cannot be told to leave these out: one looks ten times a second for logs to send to a driver that does not
-    want them (1 % of a core), the other would ask a cloud for machines; 80 MB resident each."""
+    """Stop Ray's log monitor, which polls for logs ten times a second (1 % of a core) although the driver wants none,
+    and its autoscaler monitor. Ray has no option to leave them out; each has 80 MB resident."""
     from ray._private import ray_constants, worker
 
     node = worker.global_worker.node
@@ -133,11 +133,11 @@ def _end_idle_processes() -> None:
     node.kill_monitor(check_alive=False)
     names = (ray_constants.PROCESS_TYPE_LOG_MONITOR, ray_constants.PROCESS_TYPE_MONITOR)
     if not any(name in node.all_processes for name in names):
-        reports.took("idle_processes")
+        reports.record("idle_processes")
 
 
 def _end_serve(applications: list[str], joined: bool) -> None:
-    """End what we serve; Serve with it, unless others serve on a cluster that we joined."""
+    """Stop our applications, and Serve itself unless a cluster that we joined serves others' applications."""
     from ray import serve as ray_serve
 
     if joined:
@@ -148,9 +148,9 @@ def _end_serve(applications: list[str], joined: bool) -> None:
 
 
 def _drain(applications: list[str]) -> None:
-    """Delete the applications while HAProxy still runs: each answers what it has accepted, then ends.
+    """Delete the applications while HAProxy still runs: each answers its accepted requests, then stops.
 
-    `serve.shutdown` alone ends HAProxy first, and with it the connections that wait for an answer.
+    `serve.shutdown` alone stops HAProxy first, and so cuts the connections of requests in progress.
     """
     from ray import serve as ray_serve
 
@@ -159,7 +159,7 @@ def _drain(applications: list[str]) -> None:
 
 
 def _failures(applications: list[str]) -> str:
-    """The last line of what each failed one says: our own errors are sentences, the rest is traceback."""
+    """The error message of each failed application: the last line with an error, without the traceback."""
     from ray import serve as ray_serve
 
     failed = []
@@ -172,8 +172,8 @@ def _failures(applications: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray logs each actor it stops; someone who pressed Ctrl-C knows."""
+def _silence_ray() -> Iterator[None]:
+    """Silence Ray, which logs every actor that it stops, during a shutdown."""
     import logging
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""Why a server does not start."""
+"""The error of a server that cannot start."""
 
 from __future__ import annotations
 
 
 class StartError(Exception):
-    """Raised when the server cannot start for a reason the user can mend; the text says how."""
+    """Raised when the server cannot start for a reason that the user can fix; the text says how."""

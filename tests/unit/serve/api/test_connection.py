@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve.api.connection import connection_of, leaving
+from serve.api.connection import connection_of, watch_disconnect
 from serve.api.request import read_body
 from serve.errors import RequestError
 from serve.rayserve import bypass
@@ -39,11 +39,11 @@ class Watching:
         except RequestError as error:
             self.noted.append(type(error).__name__)
             return
-        with leaving(request) as left:
+        with watch_disconnect(request) as disconnected:
             until = time.monotonic() + self.work_s
-            while time.monotonic() < until and not left():  # noqa: ASYNC110
+            while time.monotonic() < until and not disconnected():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            self.noted.append("left" if left() else "stayed")
+            self.noted.append("left" if disconnected() else "stayed")
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 

@@ -109,7 +109,8 @@ def test_without_a_server_they_say_how_to_start_one(run: Command, command: Seque
     assert "Start one with: flywheel up" in found
 
 
-def test_dead_letters_are_listed_and_put_back(run: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--reason", "--why"])  # --why: the option's name until 0.1
+def test_dead_letters_are_listed_and_put_back(run: Command, tmp_path: Path, option: str) -> None:
     store = Store.open(f"sqlite:///{tmp_path / 'feedback.db'}")
     correction = NewFeedback("intent", "desk", True, datetime.now(UTC), "refund", text="where is [/it]?")
     assert store.feedback.add([correction], keep_days=30)[0].outcome == "accepted"
@@ -117,7 +118,7 @@ def test_dead_letters_are_listed_and_put_back(run: Command, tmp_path: Path) -> N
     store.queue.give_back("a", reason="it was refused", failed=[sample.id])
     listed = run("dead-letters", "intent", home=tmp_path)
     assert "desk refund: where is [/it]?\n    it was refused\n" in listed.stdout
-    done = run("dead-letters", "intent", "--requeue", "--why", "a wrong bound", home=tmp_path)
+    done = run("dead-letters", "intent", "--requeue", option, "a wrong bound", home=tmp_path)
     assert "1 corrections wait again" in done.stdout
     assert store.feedback.counts("intent")["waiting"] == 1
     [entry] = store.audit.entries("intent")

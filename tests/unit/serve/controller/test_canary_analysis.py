@@ -6,7 +6,7 @@ import pytest
 
 from models.releases.release import Release
 from serve.config import RolloutConfig
-from serve.controller.canary_analysis import RolloutDecision, decide, watch
+from serve.controller.canary_analysis import RolloutDecision, decide, decide_promoted
 from serve.controller.canary_analysis import VersionCounts as Counts
 from tests.helpers.releases import CANARY, SHADOW
 
@@ -72,5 +72,5 @@ def test_what_evidence_decides(
     ],
 )
 def test_what_becomes_of_a_promoted_version_that_fails(champion: Counts, before: Counts, step: str) -> None:
-    decision = watch(champion, before, RULES)
+    decision = decide_promoted(champion, before, RULES)
     assert decision.step == step, decision.reason

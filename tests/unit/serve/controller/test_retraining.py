@@ -29,7 +29,7 @@ Made = Callable[..., tuple[Loop, Store, Runs]]
 def made(tmp_path: Path) -> Made:
     def make(**learning: Any) -> tuple[Loop, Store, Runs]:
         config = Config(
-            learning=LearningConfig(**{"after": AFTER, **learning}),
+            learning=LearningConfig(**{"min_new_samples": AFTER, **learning}),
             rollout=RolloutConfig(automatic=False),
             tasks={"intent": TaskConfig(new_labels=True), "recommendation": TaskConfig()},
         ).model_copy(update={"home": tmp_path})  # the environment may name another
@@ -166,7 +166,7 @@ def test_it_begins_by_schedule(made: Made) -> None:
 
 def drifting(made: Made, found: Any) -> list[Plan]:
     """What begins when the test for drift has ended with `found`."""
-    loop, store, runs = made(on_drift=True, after=1000)
+    loop, store, runs = made(on_drift=True, min_new_samples=1000)
     runs.drift = "the test"
     correct(store, 0, 60)
     loop.step_task("intent")

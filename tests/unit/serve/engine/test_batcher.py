@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from serve.config import Batching
+from serve.config import BatchingConfig
 from serve.engine.batcher import Batcher
-from serve.engine.queue import Entry, Job, RequestQueue
+from serve.engine.queue import Entry, QueuedRequest, RequestQueue
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
 
@@ -79,8 +79,8 @@ def model() -> Model:
 @asynccontextmanager
 async def batching(metrics: Metrics, run: Any, **settings: Any) -> AsyncIterator[Batcher]:
     with ThreadPoolExecutor(1) as executor:
-        options = {key: settings.pop(key) for key in ("cache_size", "inline", "waited") if key in settings}
-        batcher = Batcher(run, executor, Batching(**settings), metrics, "1", **options)
+        options = {key: settings.pop(key) for key in ("cache_size", "inline", "observe_wait") if key in settings}
+        batcher = Batcher(run, executor, BatchingConfig(**settings), metrics, "1", **options)
         batcher.start()
         try:
             yield batcher
@@ -164,24 +164,25 @@ async def test_batches_are_bounded_and_the_oldest_goes_first(
     assert not left
 
 
-def queue(*jobs: tuple[float, int], seconds_a_token: float = 0.001) -> list[int]:
-    """The order in which a queue gives out (arrival, length) jobs, one a batch: their numbers."""
-    waiting = RequestQueue(Batching(texts=1))
-    waiting.ran(1000, 1000 * seconds_a_token)
+def queue(*requests: tuple[float, int], seconds_per_token: float = 0.001) -> list[int]:
+    """The order in which a queue gives out (arrival, length) requests, one a batch: their numbers."""
+    waiting = RequestQueue(BatchingConfig(texts=1))
+    waiting.observe_batch(1000, 1000 * seconds_per_token)
     loop = asyncio.new_event_loop()
-    for number, (since, length) in enumerate(jobs):
+    for number, (since, length) in enumerate(requests):
         waiting.add(
-            Job(since + 100, loop.create_future(), [None], 1, since=since), [(tuple(text(number, length)), [0])]
+            QueuedRequest(since + 100, loop.create_future(), [None], 1, since=since),
+            [(tuple(text(number, length)), [0])],
         )
     loop.close()
-    return [entry.ids[0] for _ in jobs for entry in waiting.take()]
+    return [entry.ids[0] for _ in requests for entry in waiting.take()]
 
 
 def test_a_short_text_overtakes_a_long_one_for_a_bounded_time() -> None:
     # 100 tokens take 0.05 s, and so are overtaken for 0.4 s by texts of next to no length.
-    assert queue((0.0, 100), (0.25, 1), seconds_a_token=0.0005) == [1, 0]
-    assert queue((0.0, 100), (0.45, 1), seconds_a_token=0.0005) == [0, 1]
-    assert queue((0.0, 100), (0.0, 100), (0.05, 50), seconds_a_token=0.0005) == [2, 0, 1]
+    assert queue((0.0, 100), (0.25, 1), seconds_per_token=0.0005) == [1, 0]
+    assert queue((0.0, 100), (0.45, 1), seconds_per_token=0.0005) == [0, 1]
+    assert queue((0.0, 100), (0.0, 100), (0.05, 50), seconds_per_token=0.0005) == [2, 0, 1]
     # However long it is, for half a second.
     assert queue((0.0, 1000), (0.45, 1)) == [1, 0]
     assert queue((0.0, 1000), (0.55, 1)) == [0, 1]
@@ -189,11 +190,11 @@ def test_a_short_text_overtakes_a_long_one_for_a_bounded_time() -> None:
 
 @pytest.mark.parametrize(("age", "expected"), [(0.1, [10, 10]), (1.0, [10, 12])])
 def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[int]) -> None:
-    waiting = RequestQueue(Batching(tokens=24))
+    waiting = RequestQueue(BatchingConfig(tokens=24))
     loop = asyncio.new_event_loop()
     for length, since in ((10, age), (12, age - 0.01), (10, 0.0), (10, 0.0)):
-        job = Job(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - since)
-        waiting.add(job, [(tuple(text(1, length)), [0])])
+        request = QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - since)
+        waiting.add(request, [(tuple(text(1, length)), [0])])
     assert [entry.length for entry in waiting.take()] == expected
     assert len(waiting) == 2
     assert waiting.seconds == 0.0
@@ -202,32 +203,32 @@ def test_a_queue_that_is_far_behind_is_served_by_age(age: float, expected: list[
 
 @pytest.mark.parametrize(("padding_cost", "expected"), [(1.0, [10] * 4), (0.2, [10] * 4 + [13])])
 def test_a_batch_takes_a_longer_text_where_padding_is_cheap(padding_cost: float, expected: list[int]) -> None:
-    waiting = RequestQueue(Batching(), padding_cost=padding_cost)
+    waiting = RequestQueue(BatchingConfig(), padding_cost=padding_cost)
     loop = asyncio.new_event_loop()
     for length in (10, 10, 10, 10, 13):
-        job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
-        waiting.add(job, [(text(1, length), [0])])
+        request = QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1)
+        waiting.add(request, [(text(1, length), [0])])
     assert [entry.length for entry in waiting.take()] == expected
     loop.close()
 
 
 def test_a_text_longer_than_a_batch_goes_alone_however_late() -> None:
-    waiting = RequestQueue(Batching(tokens=24))
+    waiting = RequestQueue(BatchingConfig(tokens=24))
     loop = asyncio.new_event_loop()
     for _ in range(2):
-        job = Job(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - 5)
-        waiting.add(job, [(tuple(text(1, 100)), [0])])
+        request = QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1, time.monotonic() - 5)
+        waiting.add(request, [(tuple(text(1, 100)), [0])])
     assert [len(waiting.take()) for _ in range(3)] == [1, 1, 0]
     loop.close()
 
 
 def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
-    waiting = RequestQueue(Batching())
+    waiting = RequestQueue(BatchingConfig())
     loop = asyncio.new_event_loop()
-    waiting.ran(100, 0.1)
+    waiting.observe_batch(100, 0.1)
     for length in (100, 100, 10):
-        job = Job(time.monotonic() + 100, loop.create_future(), [None], 1)
-        waiting.add(job, [(tuple(text(1, length)), [0])])
+        request = QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1)
+        waiting.add(request, [(tuple(text(1, length)), [0])])
     assert waiting.seconds == pytest.approx(0.21)
     assert waiting.seconds_before(20) == pytest.approx(0.01)
     assert waiting.seconds_before(200) == pytest.approx(0.21)
@@ -237,13 +238,13 @@ def test_the_wait_is_that_of_the_texts_that_would_go_first() -> None:
 
 
 def test_what_nobody_waits_for_is_soon_no_work_any_more() -> None:
-    waiting = RequestQueue(Batching(), seconds_a_token=0.001)
+    waiting = RequestQueue(BatchingConfig(), seconds_per_token=0.001)
     loop = asyncio.new_event_loop()
-    jobs = [Job(time.monotonic() + 100, loop.create_future(), [None], 1) for _ in range(3)]
-    for job in jobs:
-        waiting.add(job, [(text(1, 10), [0])])
-    for left, job in enumerate(jobs, 1):
-        job.future.cancel()
+    requests = [QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1) for _ in range(3)]
+    for request in requests:
+        waiting.add(request, [(text(1, 10), [0])])
+    for left, request in enumerate(requests, 1):
+        request.future.cancel()
         time.sleep(0.02)  # it is not looked for more often
         assert len(waiting.drop()) == 1
         assert waiting.seconds == pytest.approx(0.01 * (3 - left))
@@ -338,7 +339,7 @@ async def test_a_model_on_the_loop_lets_it_do_its_work_between_two_batches(metri
         return np.array([[row[0]] for row in rows], np.float32)
 
     async with batching(metrics, run, inline=True, texts=1) as batcher:
-        batcher._waiting.ran(10_000, 0.01)  # so little a text that the queue stays short
+        batcher._queue.observe_batch(10_000, 0.01)  # so little a text that the queue stays short
         answers = asyncio.gather(*(batcher.submit([text(n, 5)], soon()) for n in range(40)))
         for _ in range(24):
             until = time.perf_counter() + 0.0001
@@ -361,7 +362,7 @@ async def test_a_long_queue_leaves_the_loop_to_those_who_are_refused(metrics: Me
         await batcher.submit([text(1, 5)], soon())
         assert threads == {threading.get_ident()}
         for _ in range(10):
-            batcher._waiting.ran(1000, 1000.0)  # a second a token, which it comes to believe
+            batcher._queue.observe_batch(1000, 1000.0)  # a second a token, which it comes to believe
         await asyncio.gather(*(batcher.submit([text(n, 5)], soon()) for n in range(40)))
         assert threads > {threading.get_ident()}
 
@@ -459,17 +460,17 @@ async def test_idle_time_after_a_queue_that_was_dropped_is_not_taken_for_the_mod
         gone.cancel()
         await first
         five = [Entry(text(4, 5), 5, 0.0, [])]
-        before = batcher._waiting.seconds_of(five)
+        before = batcher._queue.seconds_of(five)
         await asyncio.sleep(10 * before)
         await batcher.submit([text(3, 5)], soon())
-        assert batcher._waiting.seconds_of(five) < 2 * before  # 5.7 times, were the idle time counted
+        assert batcher._queue.seconds_of(five) < 2 * before  # 5.7 times, were the idle time counted
 
 
 @in_loop
 async def test_the_time_of_a_batch_is_the_models_alone(metrics: Metrics, model: Model) -> None:
     """Two versions share one thread: what one waits for the other says nothing of its own speed."""
     with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(model, executor, Batching(), metrics, "waits")
+        batcher = Batcher(model, executor, BatchingConfig(), metrics, "waits")
         batcher.start()
         executor.submit(time.sleep, 0.5)
         await batcher.submit([text(1, 5)], soon())
@@ -547,7 +548,7 @@ async def test_alive_is_false_before_the_start_and_once_the_worker_has_died(metr
         return np.zeros((len(rows) - 1, 2), np.float32)
 
     with ThreadPoolExecutor(1) as executor:
-        batcher = Batcher(one_row_too_few, executor, Batching(), metrics, "1")
+        batcher = Batcher(one_row_too_few, executor, BatchingConfig(), metrics, "1")
         assert not batcher.alive
         batcher.start()
         assert batcher.alive
@@ -560,11 +561,11 @@ async def test_alive_is_false_before_the_start_and_once_the_worker_has_died(metr
 
 def guessed(batches: Sequence[tuple[int, float]], tokens: int) -> float:
     """Seconds that `tokens` are guessed to take after batches of (tokens, seconds) ran."""
-    waiting = RequestQueue(Batching(), seconds_a_token=1.0)
+    waiting = RequestQueue(BatchingConfig(), seconds_per_token=1.0)
     for batch in batches:
-        waiting.ran(*batch)
+        waiting.observe_batch(*batch)
     loop = asyncio.new_event_loop()
-    waiting.add(Job(time.monotonic() + 100, loop.create_future(), [None], 1), [(text(1, tokens), [0])])
+    waiting.add(QueuedRequest(time.monotonic() + 100, loop.create_future(), [None], 1), [(text(1, tokens), [0])])
     loop.close()
     return waiting.seconds
 
@@ -581,7 +582,7 @@ def test_one_stall_of_the_machine_is_not_taken_for_its_speed() -> None:
 @in_loop
 async def test_each_request_tells_once_how_long_it_waited(metrics: Metrics, model: Model) -> None:
     told: list[tuple[float, float]] = []
-    async with busy(metrics, model, texts=4, waited=lambda *wait: told.append(wait)) as batcher:
+    async with busy(metrics, model, texts=4, observe_wait=lambda *wait: told.append(wait)) as batcher:
         arrived = time.monotonic()
         requests = [asyncio.create_task(batcher.submit([text(n, 4)] * 3, soon())) for n in (2, 3)]
         await asyncio.sleep(0.2)
@@ -597,8 +598,8 @@ async def test_each_request_tells_once_how_long_it_waited(metrics: Metrics, mode
 async def test_an_answer_does_not_wait_for_its_counting(metrics: Metrics, model: Model) -> None:
     order: list[str] = []
     with ThreadPoolExecutor(1) as executor:
-        waited = lambda *_: order.append("counted")  # noqa: E731
-        batcher = Batcher(model, executor, Batching(), metrics, "order", waited=waited, inline=True)
+        observe_wait = lambda *_: order.append("counted")  # noqa: E731
+        batcher = Batcher(model, executor, BatchingConfig(), metrics, "order", observe_wait=observe_wait, inline=True)
         batcher.start()
         await batcher.submit([text(1, 5)], soon())
         order.append("answered")
@@ -611,8 +612,8 @@ async def test_who_joins_a_text_that_runs_tells_no_wait(metrics: Metrics, model:
     told: list[float] = []
     model.gate.clear()
     with ThreadPoolExecutor(1) as executor:
-        waited = lambda seconds, _: told.append(seconds)  # noqa: E731
-        batcher = Batcher(model, executor, Batching(), metrics, "join", waited=waited, cache_size=10)
+        observe_wait = lambda seconds, _: told.append(seconds)  # noqa: E731
+        batcher = Batcher(model, executor, BatchingConfig(), metrics, "join", observe_wait=observe_wait, cache_size=10)
         batcher.start()
         first = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
         await asyncio.sleep(0.1)

@@ -18,8 +18,8 @@ from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
 from serve.config import FeedbackConfig
 from serve.errors import InvalidRequest
-from serve.feedback.intake import Feedback, FeedbackDesk
-from serve.feedback.writer import Recorder
+from serve.feedback.intake import Feedback, FeedbackService
+from serve.feedback.writer import PredictionLogger
 from serve.metrics import Metrics
 from tests.helpers.store import bytes_of_store
 
@@ -27,10 +27,12 @@ USER = "customer-4711"
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
+def prediction_logger(tmp_path: Path) -> Iterator[PredictionLogger]:
     before = set(REGISTRY._names_to_collectors.values())
     hasher = UserHasher(b"a secret of this test")
-    running = Recorder(f"sqlite:///{tmp_path / 'feedback.db'}", hasher, FeedbackConfig(), Metrics("recommendation"))
+    running = PredictionLogger(
+        f"sqlite:///{tmp_path / 'feedback.db'}", hasher, FeedbackConfig(), Metrics("recommendation")
+    )
     running.start()
     yield running
     running.stop()
@@ -38,14 +40,14 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
         REGISTRY.unregister(collector)
 
 
-def test_a_ranking_is_kept_without_the_name_of_its_user(recorder: Recorder, tmp_path: Path) -> None:
+def test_a_ranking_is_kept_without_the_name_of_its_user(prediction_logger: PredictionLogger, tmp_path: Path) -> None:
     asked = {**Recommendation.example, "user": {"id": USER, "history": ["mug"]}}
     request = Recommendation.Request.model_validate(asked)
     now = datetime.now(UTC)
-    recorder.log(LoggedPrediction("1" * 32, "recommendation", "1", request, [{"id": "a"}], now, user=USER))
-    asyncio.run(recorder.flush())
-    recorder.stop()
-    (kept,) = recorder.store.predictions.latest("recommendation", now - timedelta(seconds=1), 10)
+    prediction_logger.log(LoggedPrediction("1" * 32, "recommendation", "1", request, [{"id": "a"}], now, user=USER))
+    asyncio.run(prediction_logger.flush())
+    prediction_logger.stop()
+    (kept,) = prediction_logger.store.predictions.latest("recommendation", now - timedelta(seconds=1), 10)
     assert kept.user == kept.input["user"]["id"] == UserHasher(b"a secret of this test").hashed(USER)
     assert kept.input["user"]["history"] == ["mug"]
     stored = bytes_of_store(tmp_path)
@@ -53,55 +55,55 @@ def test_a_ranking_is_kept_without_the_name_of_its_user(recorder: Recorder, tmp_
     assert USER.encode() not in stored
 
 
-def test_an_item_whose_number_looks_like_a_card_is_found_in_its_ranking(recorder: Recorder) -> None:
+def test_an_item_whose_number_looks_like_a_card_is_found_in_its_ranking(prediction_logger: PredictionLogger) -> None:
     article = "5901234123457"  # an EAN that passes the check of card numbers
     request = Recommendation.Request.model_validate({"candidates": [{"id": article, "text": "a mug"}]})
     now = datetime.now(UTC)
-    recorder.log(LoggedPrediction("2" * 32, "recommendation", "1", request, [{"id": article}], now))
+    prediction_logger.log(LoggedPrediction("2" * 32, "recommendation", "1", request, [{"id": article}], now))
 
     async def click() -> str:
         feedback = NewFeedback(
             "recommendation", "shop", True, now, prediction_id="2" * 32, item_id=article, event="buy"
         )
-        await recorder.flush()
-        return (await recorder.feedback([feedback]))[0].outcome
+        await prediction_logger.flush()
+        return (await prediction_logger.feedback([feedback]))[0].outcome
 
     assert asyncio.run(click()) == "accepted"
 
 
 @pytest.mark.parametrize("field", ["source", "label"])
 def test_personal_data_in_a_label_or_a_source_is_refused_before_it_is_stored(
-    recorder: Recorder, tmp_path: Path, field: str
+    prediction_logger: PredictionLogger, tmp_path: Path, field: str
 ) -> None:
-    desk = FeedbackDesk(Intent, recorder, new_labels=True, keep_days=30, most=10)
+    service = FeedbackService(Intent, prediction_logger, new_labels=True, keep_days=30, max_items=10)
     good = {"text": "where is it", "label": "a_new_label", "source": "support-desk"}
     secret = "zoe.quimby@example.net"
 
     async def send() -> list[dict[str, Any]]:
         batch = [Feedback.model_validate(good | {field: f"from {secret}"}), Feedback.model_validate(good)]
         with pytest.raises(InvalidRequest, match=f"{field}: this holds personal data"):
-            await desk.take_one(batch[0], [])
-        return await desk.take(batch, [])
+            await service.accept_one(batch[0], [])
+        return await service.accept(batch, [])
 
     refused, taken = asyncio.run(send())
     assert (refused["code"], refused["fields"][0]["field"]) == ("invalid_request", field)
     assert secret not in str(refused)
     assert taken == {"status": "accepted"}
-    recorder.stop()
+    prediction_logger.stop()
     stored = bytes_of_store(tmp_path)
     assert b"support-desk" in stored
     assert secret.encode() not in stored
 
 
-def test_all_of_an_answer_is_kept_but_what_is_personal(recorder: Recorder) -> None:
+def test_all_of_an_answer_is_kept_but_what_is_personal(prediction_logger: PredictionLogger) -> None:
     now = datetime.now(UTC)
     text = "write to zoe.quimby@example.net"
     given = LoggedPrediction(
         "3" * 32, "intent", "7", [text, "x" * 5_000], [{"label": text, "score": 0.5}], now, text, USER
     )
-    recorder.log(given)
-    asyncio.run(recorder.flush())
-    (kept,) = recorder.store.predictions.latest("intent", now, 10)
+    prediction_logger.log(given)
+    asyncio.run(prediction_logger.flush())
+    (kept,) = prediction_logger.store.predictions.latest("intent", now, 10)
     clean = "write to [email]"
     hashed = UserHasher(b"a secret of this test").hashed(USER)
     output = [{"label": clean, "score": 0.5}]
@@ -109,20 +111,20 @@ def test_all_of_an_answer_is_kept_but_what_is_personal(recorder: Recorder) -> No
     assert None not in astuple(given)
 
 
-def answers(recorder: Recorder, count: int) -> datetime:
+def answers(prediction_logger: PredictionLogger, count: int) -> datetime:
     now = datetime.now(UTC)
     for number in range(count):
-        recorder.log(LoggedPrediction(f"{number:032d}", "intent", "1", ["a text"], [], now))
+        prediction_logger.log(LoggedPrediction(f"{number:032d}", "intent", "1", ["a text"], [], now))
     return now
 
 
-def test_a_flush_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
-    now = answers(recorder, 5_000)
-    asyncio.run(recorder.flush())
-    assert len(recorder.store.predictions.latest("intent", now, 10_000)) == 5_000
+def test_a_flush_writes_more_than_one_transaction_takes(prediction_logger: PredictionLogger) -> None:
+    now = answers(prediction_logger, 5_000)
+    asyncio.run(prediction_logger.flush())
+    assert len(prediction_logger.store.predictions.latest("intent", now, 10_000)) == 5_000
 
 
-def test_a_stop_writes_more_than_one_transaction_takes(recorder: Recorder) -> None:
-    now = answers(recorder, 5_000)
-    recorder.stop()
-    assert len(recorder.store.predictions.latest("intent", now, 10_000)) == 5_000
+def test_a_stop_writes_more_than_one_transaction_takes(prediction_logger: PredictionLogger) -> None:
+    now = answers(prediction_logger, 5_000)
+    prediction_logger.stop()
+    assert len(prediction_logger.store.predictions.latest("intent", now, 10_000)) == 5_000

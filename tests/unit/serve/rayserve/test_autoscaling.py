@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 
 from serve.config import ConfigError, ReplicaRange, TaskConfig, load_config
-from serve.rayserve.autoscaling import BacklogPolicy, Load, LoadMeter, wanted_replicas
+from serve.rayserve.autoscaling import BacklogPolicy, LoadMeter, ReplicaLoad, desired_replicas
 
-IDLE, STEADY, LATE, SHEDDING = Load(0.0, 0.02), Load(0.002, 0.8), Load(0.3, 1.0), Load(1.0, 1.0)
+IDLE, STEADY, LATE, SHEDDING = (
+    ReplicaLoad(0.0, 0.02),
+    ReplicaLoad(0.002, 0.8),
+    ReplicaLoad(0.3, 1.0),
+    ReplicaLoad(1.0, 1.0),
+)
 
 
 @pytest.mark.parametrize(
@@ -23,23 +28,23 @@ IDLE, STEADY, LATE, SHEDDING = Load(0.0, 0.02), Load(0.002, 0.8), Load(0.3, 1.0)
         ([LATE], 2),
         ([SHEDDING], 2),
         ([SHEDDING] * 4, 8),
-        ([Load(5.0, 1.0)] * 4, 8),
+        ([ReplicaLoad(5.0, 1.0)] * 4, 8),
         ([LATE] * 10, 13),
         ([IDLE, IDLE], 1),
         ([IDLE, SHEDDING], 3),
         ([STEADY, STEADY], 2),
-        ([Load(0.0, 0.35)] * 2, 2),  # one alone would be too busy
-        ([Load(0.0, 0.25)] * 2, 1),
-        ([Load(0.05, 0.02)] * 2, 2),  # something waits: no time to go down
+        ([ReplicaLoad(0.0, 0.35)] * 2, 2),  # one alone would be too busy
+        ([ReplicaLoad(0.0, 0.25)] * 2, 1),
+        ([ReplicaLoad(0.05, 0.02)] * 2, 2),  # something waits: no time to go down
     ],
 )
-def test_replicas_follow_the_waiting_work(loads: list[Load], wanted: int) -> None:
-    assert wanted_replicas(loads, wait_s=1.0) == wanted
+def test_replicas_follow_the_waiting_work(loads: list[ReplicaLoad], wanted: int) -> None:
+    assert desired_replicas(loads, wait_s=1.0) == wanted
 
 
 def test_waiting_is_judged_by_what_is_allowed() -> None:
-    assert wanted_replicas([LATE], wait_s=10.0) == 1
-    assert wanted_replicas([LATE], wait_s=0.5) == 2
+    assert desired_replicas([LATE], wait_s=10.0) == 1
+    assert desired_replicas([LATE], wait_s=0.5) == 2
 
 
 def test_busy_is_the_share_of_a_core() -> None:
@@ -59,8 +64,8 @@ class Context:
     aggregated_metrics: dict[str, dict[str, float]] | None = field(default_factory=dict)
 
 
-def context(target: int, current: int, loads: dict[str, Load]) -> Any:
-    metrics = {name: {replica: getattr(load, name) for replica, load in loads.items()} for name in Load._fields}
+def context(target: int, current: int, loads: dict[str, ReplicaLoad]) -> Any:
+    metrics = {name: {replica: getattr(load, name) for replica, load in loads.items()} for name in ReplicaLoad._fields}
     return Context(target, current, metrics)
 
 

@@ -13,7 +13,7 @@ from serve.rayserve import environment as module
 from serve.rayserve import haproxy
 from serve.rayserve.environment import (
     CALLBACK,
-    LEAN,
+    STUBS,
     flags_of_serve,
     flags_of_this_run,
     has_haproxy,
@@ -54,11 +54,11 @@ def test_what_the_operator_has_set_stays_and_the_rest_is_ours(tmp_path: Path, mo
 def test_what_the_server_is_wrong_without_is_ours_whatever_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/own", str(LEAN)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/own", str(STUBS)]))
     monkeypatch.setenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "own:middlewares")
     monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "0")
     found = flags(tmp_path)
-    assert found["PYTHONPATH"] == os.pathsep.join([str(LEAN), "/own"])
+    assert found["PYTHONPATH"] == os.pathsep.join([str(STUBS), "/own"])
     assert found["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == CALLBACK
     assert found["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
 
@@ -85,7 +85,7 @@ def test_stock_sets_what_is_documented_and_nothing_for_a_tweak(tmp_path: Path) -
 
 def test_each_flag_belongs_to_a_tweak_that_exists_or_to_none() -> None:
     names = {tweak.name for tweak in TWEAKS}
-    assert {flag.tweak for flag in [*module._of_haproxy(Config()), *module._of_serve()]} <= {*names, ""}
+    assert {flag.tweak for flag in [*module._haproxy_flags(Config()), *module._serve_flags()]} <= {*names, ""}
 
 
 def test_a_start_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +96,9 @@ def test_a_start_leaves_the_environment_as_it_was(tmp_path: Path, monkeypatch: p
 
 
 def test_each_page_that_the_table_names_exists() -> None:
-    flags = [*module._of_haproxy(Config()), *module._of_serve(), *module._of_this_run(Path("/run"))]
-    assert all(flag.why for flag in flags)
-    pages = {flag.page for flag in flags if flag.page}
+    flags = [*module._haproxy_flags(Config()), *module._serve_flags(), *module._run_flags(Path("/run"))]
+    assert all(flag.reason for flag in flags)
+    pages = {flag.decision for flag in flags if flag.decision}
     assert pages
-    for page in pages | {tweak.page for tweak in TWEAKS}:
+    for page in pages | {tweak.decision for tweak in TWEAKS}:
         assert list((ROOT / "docs" / "decisions").glob(f"{page}-*.md")), page
