@@ -68,7 +68,7 @@ class RetrainingReconciler:
         else:
             self._store.retraining.finish(self._task, result.outcome, result.sentence, result.version)
         self._run = None
-        self._left_waiting = result.left
+        self._left_waiting = result.requeued
         self._not_before = time.monotonic() + (_RETRY_AFTER_S if busy or result.outcome == "failed" else 0.0)
         self._metrics.retraining(self._task, result.outcome)
         log.warning("%s: retraining: %s: %s", self._task, result.outcome, result.sentence)
