@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
     from models.training.candidate import Candidate
-    from models.training.progress import Stage
+    from models.training.progress import ReportStage
 
 log = logging.getLogger("flywheel.retrain")
 
@@ -46,7 +46,7 @@ class Outdated(Exception):
     """Raised in a run when its lock, release or corrections changed meanwhile: its candidate must not be released."""
 
 
-def retrain(plan: Plan, home: Path, store: Store, actor: str, report: Stage) -> Result:
+def retrain(plan: Plan, home: Path, store: Store, actor: str, report: ReportStage) -> Result:
     """Retrain once, in the name of `actor`. Every ending, failures included, is a Result and an audit log entry.
 
     Raises only on interruption (KeyboardInterrupt, SystemExit) or when the store cannot be reached for the lock.
@@ -73,7 +73,7 @@ def retrain(plan: Plan, home: Path, store: Store, actor: str, report: Stage) -> 
     return result
 
 
-def _run_to_result(plan: Plan, home: Path, store: Store, owner: str, actor: str, report: Stage) -> Result:
+def _run_to_result(plan: Plan, home: Path, store: Store, owner: str, actor: str, report: ReportStage) -> Result:
     run = _Run(plan, home, store, owner, actor, report)
     try:
         with lease_heartbeat(store, lock_of(plan.task), owner, run.lost):
@@ -98,7 +98,7 @@ class _Run:
     store: Store
     owner: str
     actor: str
-    report: Stage
+    report: ReportStage
     in_training: Sequence[int] = ()
     """ids of the corrections in the candidate being built: an error counts as a failed attempt of these"""
     lost: threading.Event = field(default_factory=threading.Event)
@@ -106,10 +106,10 @@ class _Run:
 
     def result(self) -> Result:
         from models.evaluation.report import DATA as GATE_REPORT
-        from models.training.pipeline import build_candidate, sweep
+        from models.training.pipeline import build_candidate, remove_interrupted_runs
 
         plan, store = self.plan, self.store
-        sweep(self.home, plan.task)
+        remove_interrupted_runs(self.home, plan.task)
         release = read_release(self.home, plan.task)
         family, champion = family_of(plan.task), Champion(plan.task, release.champion, self.home, store)
         self.report("curating", 0, 0)

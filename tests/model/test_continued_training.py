@@ -14,7 +14,7 @@ from export.bundle import Bundle
 from export.session import OnnxSession
 from models.data.dataset import Example, load_corpus, load_dataset
 from models.releases.release import read_release
-from models.training.candidate import Candidate, Job
+from models.training.candidate import Candidate, TrainingJob
 from models.training.pipeline import build_candidate, register_candidate
 from tests.helpers.own_corpus import CORRECTIONS, OWN
 
@@ -29,7 +29,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 def candidate(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
     home = tmp_path_factory.mktemp("candidate") / "home"
     shutil.copytree(parent, home)
-    job = Job("intent", parent="1", samples=(*CORRECTIONS[:-4], PLANTED), recipe=(("epochs", 4),))
+    job = TrainingJob("intent", parent="1", samples=(*CORRECTIONS[:-4], PLANTED), recipe=(("epochs", 4),))
     return build_candidate(job, home, quiet)
 
 
@@ -81,7 +81,7 @@ def test_a_third_generation_replays_what_the_second_learned(parent: Path, candid
     assert register_candidate(replace(candidate, bundle=folder / candidate.bundle.name), home) == "2"
     assert read_release(home, "intent").champion == "1"
     sports = tuple(Example(f"who won the {sport} match yesterday", "sports") for sport in ("tennis", "chess", "rugby"))
-    job = Job("intent", parent="2", samples=sports, learned=CORRECTIONS, recipe=(("epochs", 2),))
+    job = TrainingJob("intent", parent="2", samples=sports, learned=CORRECTIONS, recipe=(("epochs", 2),))
     third = build_candidate(job, home, quiet)
     assert Bundle.open(third.bundle).manifest.labels == ("astronomy", "cooking", "gardening", "sports")
     assert (third.lineage.parent, third.lineage.samples, third.lineage.learned_samples) == ("2", 3, 30)
@@ -199,5 +199,7 @@ def test_an_interrupted_training_leaves_nothing(stage: str, parent: Path, tmp_pa
     shutil.copytree(parent, home)
     before = sorted(home.rglob("*"))
     with pytest.raises(KeyboardInterrupt):
-        build_candidate(Job("intent", parent="1", samples=CORRECTIONS, recipe=(("epochs", 1),)), home, interrupt)
+        build_candidate(
+            TrainingJob("intent", parent="1", samples=CORRECTIONS, recipe=(("epochs", 1),)), home, interrupt
+        )
     assert sorted(home.rglob("*")) == before

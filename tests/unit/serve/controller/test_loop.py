@@ -166,7 +166,7 @@ def test_it_begins_by_schedule(made: Made) -> None:
 
 def drifting(made: Made, found: Any) -> list[Plan]:
     """What begins when the test for drift has ended with `found`."""
-    loop, store, runs = made(on_drift=True, after=1000)
+    loop, store, runs = made(on_drift=True, min_new_samples=1000)
     runs.drift = "the test"
     correct(store, 0, 60)
     loop.step_task("intent")
