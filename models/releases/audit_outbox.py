@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from export.files import exclusive_lock
-from models.feedback.store import Audit, Store
+from models.feedback.store import AuditEntry, Store
 from models.home import audit_outbox_file
 
 log = logging.getLogger("flywheel.audit_outbox")
@@ -22,7 +22,7 @@ _OLD_NAMES = {"who": "actor", "why": "reason"}
 """field names that earlier versions of Flywheel wrote: their lines may still be in the file"""
 
 
-def append(home: Path, entry: Audit) -> None:
+def append(home: Path, entry: AuditEntry) -> None:
     """Add an entry; it is on disk when this returns. Raises OSError."""
     line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
     with exclusive_lock(audit_outbox_file(home, entry.task)) as file:
@@ -43,10 +43,10 @@ def flush(home: Path, task: str, store: Store) -> None:
         file.truncate(0)
 
 
-def _read(line: bytes) -> Audit | None:
+def _read(line: bytes) -> AuditEntry | None:
     try:
         values = {_OLD_NAMES.get(name, name): value for name, value in json.loads(line).items()}
-        return Audit(**{**values, "at": datetime.fromisoformat(values["at"])})
+        return AuditEntry(**{**values, "at": datetime.fromisoformat(values["at"])})
     except (ValueError, TypeError, KeyError, AttributeError):
         log.error("an entry for the audit log was torn by a crash: %r", line)
         return None

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from models.feedback.store import Audit, Store
+from models.feedback.store import AuditEntry, Store
 from models.releases import audit_outbox
 from models.releases.release import (
     Mode,
@@ -126,7 +126,7 @@ class Rollout:
         write_release(self.home, release)
         log.warning("%s: %s of version %s by %s: %s", self.task, action, version, self.actor, reason)
         try:
-            entry = Audit(self.store.database.clock(), self.task, action, version, self.actor, reason, detail)
+            entry = AuditEntry(self.store.database.clock(), self.task, action, version, self.actor, reason, detail)
             audit_outbox.append(self.home, entry)
             audit_outbox.flush(self.home, self.task, self.store)
         except Exception as error:

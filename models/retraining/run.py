@@ -114,7 +114,7 @@ class _Run:
         family, champion = family_of(plan.task), Champion(plan.task, release.champion, self.home, store)
         self.report("curating", 0, 0)
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
-        store.lineage.follow_versions(plan.task, live)
+        store.lineage.reconcile(plan.task, live)
         samples = store.queue.lease(plan.task, self.owner, plan.max_samples, LEASE_S)
         replay = family.replayed(champion, plan.max_samples)
         curated = family.curate(champion, samples, replay, plan.rules, new_labels=plan.new_labels)
@@ -209,7 +209,7 @@ class _Run:
         version = register_candidate(candidate, self.home, reports)
         try:
             release = self._recheck(before, learned)  # registering in MLflow may take long
-            if gone := self.store.lineage.trained_on(version, [*learned, *replayed]):
+            if gone := self.store.lineage.record(version, [*learned, *replayed]):
                 raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
         except Exception:
             Registry(self.home).withdraw(self.plan.task, version)
