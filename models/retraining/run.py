@@ -33,7 +33,7 @@ from models.training.progress import ProgressFile
 if TYPE_CHECKING:
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
-    from models.training.candidate import Candidate
+    from models.training.candidate import TrainedCandidate
     from models.training.progress import ReportStage
 
 log = logging.getLogger("flywheel.retrain")
@@ -165,7 +165,7 @@ class _Run:
         counts = self.store.queue.give_back(self.owner, reason=reason, failed=failed, max_attempts=max_attempts)
         return counts["waiting"]
 
-    def _log_refused(self, candidate: Candidate, result: GateResult, reports: Sequence[Path]) -> None:
+    def _log_refused(self, candidate: TrainedCandidate, result: GateResult, reports: Sequence[Path]) -> None:
         from models.releases.registry import Registry
 
         Registry(self.home).log_refused(
@@ -196,7 +196,7 @@ class _Run:
 
     def _register(
         self,
-        candidate: Candidate,
+        candidate: TrainedCandidate,
         before: Release,
         learned: Sequence[int],
         replayed: Sequence[int],
@@ -240,7 +240,9 @@ def _split(kept: Sequence[Sample], share: float) -> tuple[list[Sample], list[Sam
     return [sample for sample in by_time if sample.id not in held_out_ids], held_out
 
 
-def _write_reports(plan: Plan, champion: str, curated: Curated, result: GateResult, candidate: Candidate) -> list[Path]:
+def _write_reports(
+    plan: Plan, champion: str, curated: Curated, result: GateResult, candidate: TrainedCandidate
+) -> list[Path]:
     """Write the gate report and the curation report as folders for MLflow. They name feedback by id, never by text."""
     from models.evaluation.report import write_report
 

@@ -50,7 +50,7 @@ class TrainingJob:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TrainedCandidate:
     """A trained, exported and evaluated bundle, with its checkpoint beside it, that is not registered yet."""
 
     task: str

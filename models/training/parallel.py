@@ -12,13 +12,13 @@ from queue import Empty
 from typing import Any
 
 from export.machine import usable_cores
-from models.training.candidate import Candidate, TrainingJob
+from models.training.candidate import TrainedCandidate, TrainingJob
 from models.training.pipeline import build_candidate
 
 
 def build_in_parallel(
     jobs: Sequence[TrainingJob], home: Path, report: Callable[[str, str, int, int], None]
-) -> Iterator[Candidate]:
+) -> Iterator[TrainedCandidate]:
     """Build several candidates in parallel, with as many torch threads in all as cores.
 
     `report` is called with (task, stage, done, total). Two trainings of one thread each finish sooner than one after
@@ -32,7 +32,7 @@ def build_in_parallel(
         queue = manager.Queue()
         threads = max(1, cores // workers)
         jobs = [replace(job, recipe=(*job.recipe, ("threads", threads))) for job in jobs]
-        waiting: set[Future[Candidate]] = {pool.submit(_build_and_report, job, home, queue) for job in jobs}
+        waiting: set[Future[TrainedCandidate]] = {pool.submit(_build_and_report, job, home, queue) for job in jobs}
         while waiting:
             finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             while True:
@@ -43,6 +43,6 @@ def build_in_parallel(
             yield from (future.result() for future in finished)
 
 
-def _build_and_report(job: TrainingJob, home: Path, queue: Any) -> Candidate:
+def _build_and_report(job: TrainingJob, home: Path, queue: Any) -> TrainedCandidate:
     logging.getLogger().setLevel(logging.ERROR)
     return build_candidate(job, home, lambda stage, done, total: queue.put((job.task, stage, done, total)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from export.bundle import Bundle
 from models.home import corpus_file, work_folder
 from models.tasks.base import get_task
-from models.training.candidate import Candidate, TrainingJob, calibration_sample
+from models.training.candidate import TrainedCandidate, TrainingJob, calibration_sample
 from models.training.config import Recipe
 from models.training.families import family_of
 from models.training.families.base import Data, Evaluated, ModelFamily
@@ -24,7 +24,7 @@ _RETRAINING = "retrain-"
 _LOGGED_PARITY = ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference")
 
 
-def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Candidate:
+def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> TrainedCandidate:
     """Fine-tune, export, check parity and evaluate. Nothing outside `home/work` changes.
 
     Raises DatasetError, BundleError, CheckpointError or ParityError, each with a message for the user.
@@ -38,7 +38,7 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Candid
         losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
         report("exporting", 0, 0)
         bundle, evaluated = export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE)
-        return Candidate(
+        return TrainedCandidate(
             task=job.task,
             bundle=bundle.path,
             parameters={**asdict(recipe), "precision": job.precision},
@@ -84,7 +84,7 @@ def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path) -> Bundle:
     return export(family, job, data, recipe, checkpoint, out)[0]
 
 
-def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
+def register_candidate(candidate: TrainedCandidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
     """Log and register the candidate in MLflow, and keep the corpus it was trained on. The new version."""
     from models.evaluation.metrics import confusion_figure
     from models.releases.registry import Registry
