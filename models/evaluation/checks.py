@@ -30,7 +30,7 @@ class Check:
     sentence: str
     value: float | None = None
     bound: float | None = None
-    limit: Literal["at most", "at lower_bound"] = "at most"
+    limit: Literal["at most", "at least"] = "at most"
     unit: str = ""
 
 
@@ -99,7 +99,7 @@ def feedback(pair: PairedCounts, thresholds: Thresholds) -> tuple[Check, bool]:
     verb = "better" if gained else "worse" if not passed else "not shown to differ"
     sentence = f"On the newest feedback the candidate is {verb}: {_counts(pair)}."
     return Check(
-        "feedback", passed, sentence, pair.p_worse, thresholds.significance, "at lower_bound", "p-value"
+        "feedback", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value"
     ), gained
 
 
@@ -130,7 +130,7 @@ def holdout(pair: PairedCounts, gained: bool, thresholds: Thresholds) -> Iterato
         if pair.points >= 0:
             sentence = "On balance nothing was lost on the holdout."
         yield Check(
-            "holdout trend", passed, sentence, pair.p_worse, thresholds.significance, "at lower_bound", "p-value"
+            "holdout trend", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value"
         )
 
 
@@ -253,7 +253,7 @@ def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds:
         sentence = f"What was lost of {name} {verb} chance (bootstrap over {len(names)} users)."
         if loss <= 0:
             sentence = f"Nothing was lost of {name}."
-        yield Check(f"{name}, trend", lower_bound <= 0, sentence, lower_bound, 0.0, unit="points lost at lower_bound")
+        yield Check(f"{name}, trend", lower_bound <= 0, sentence, lower_bound, 0.0, unit="points lost at least")
 
 
 Statistic = Callable[[NDArray[Any]], float]
