@@ -1,1 +1,1 @@
-"""The artifact, both ends of it: a checkpoint becomes a Bundle here, and a Bundle becomes a session."""
+"""Export: from a checkpoint to a Bundle, and from a Bundle to a session."""

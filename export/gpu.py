@@ -1,4 +1,4 @@
-"""What a GPU needs around a session: its provider's options, few distinct shapes, and buffers that stay on it."""
+"""GPU support for sessions: provider options, few distinct shapes, and buffers that stay on the device."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ProviderList = list[tuple[str, dict[str, str]]]
 
 
 def provider_list(provider: str, options: GpuOptions, engines: Path) -> ProviderList:
-    """What onnxruntime is given as `providers`, best first; each takes what the one before it cannot run.
+    """The `providers` for onnxruntime, best first; each runs the nodes that the ones before it cannot run.
 
-    `engines` is the directory TensorRT keeps its built engines in.
+    `engines` is the directory where TensorRT caches its engines.
     """
     if provider == CPU:
         return [(CPU, {})]
@@ -28,8 +28,8 @@ def provider_list(provider: str, options: GpuOptions, engines: Path) -> Provider
         cuda["gpu_mem_limit"] = str(options.memory_mb << 20)
     if provider == CUDA:
         return [(CUDA, cuda | {"enable_cuda_graph": str(int(options.cuda_graph))}), (CPU, {})]
-    # No shape profiles: they must name every input of every part that TensorRT takes, and attention splits the graph.
-    # The engines grow to the shapes that are run; OnnxSession.warm_up runs the extremes.
+    # No shape profiles: they must name every input of every TensorRT subgraph, and attention splits the graph.
+    # Engines are rebuilt for larger shapes; OnnxSession.warm_up runs the extremes.
     tensorrt = {
         "trt_fp16_enable": "1",
         "trt_engine_cache_enable": "1",
@@ -40,13 +40,14 @@ def provider_list(provider: str, options: GpuOptions, engines: Path) -> Provider
     return [(TENSORRT, device | tensorrt), (CUDA, cuda), (CPU, {})]
 
 
-def bucket(rows: int, length: int, longest: int) -> tuple[int, int]:
-    """The shape that a batch of (rows, length) is padded to: few distinct shapes, in whole tiles of a tensor core.
+def bucket(rows: int, length: int, max_length: int) -> tuple[int, int]:
+    """The shape to which a batch of (rows, length) is padded: few distinct shapes, in whole tensor-core tiles.
 
-    Length goes up to a multiple of 8, at most `longest`; rows to a power of two, and beyond 8 to a multiple of 8.
+    Length is rounded up to a multiple of 8, at most `max_length`; rows up to 8 to a power of two,
+    more to a multiple of 8.
     """
     rows = 1 << (rows - 1).bit_length() if rows <= 8 else -(-rows // 8) * 8
-    return rows, max(length, min(-(-length // 8) * 8, longest))
+    return rows, max(length, min(-(-length // 8) * 8, max_length))
 
 
 class _Buffers(NamedTuple):
@@ -58,15 +59,15 @@ class _Buffers(NamedTuple):
 
 
 class BoundRun:
-    """Runs a session through buffers that stay on the device, one set a bucket: one copy in for each input, one out.
+    """Runs a session with buffers that stay on the device, one set a bucket: one copy in for each input, one out.
 
-    Addresses that never change are also what a CUDA graph needs: where the session has `cuda_graph` on, the run
-    option gives each bucket a graph of its own, captured when it is first run.
+    CUDA graphs also need fixed addresses: if the session has `cuda_graph` on, each bucket has its own graph, captured
+    at its first run.
     """
 
-    def __init__(self, session: ort.InferenceSession, longest: int, *, device: str = "cuda", device_id: int = 0):
+    def __init__(self, session: ort.InferenceSession, max_length: int, *, device: str = "cuda", device_id: int = 0):
         self._session = session
-        self._longest = longest
+        self._longest = max_length
         self._device = (device, device_id)
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         self._lock = threading.Lock()
@@ -75,13 +76,13 @@ class BoundRun:
         """Token ids and mask, both (n, length), to the model's output, (n, labels or dimensions). Thread-safe."""
         rows, length = ids.shape
         shape = bucket(rows, length, self._longest)
-        spare = (0, shape[0] - rows), (0, shape[1] - length)
+        padding = (0, shape[0] - rows), (0, shape[1] - length)
         with self._lock:
             buffers = self._buffers.get(shape) or self._allocate(shape)
-            buffers.ids.update_inplace(np.pad(ids, spare))
-            buffers.mask.update_inplace(np.pad(mask, spare))
+            buffers.ids.update_inplace(np.pad(ids, padding))
+            buffers.mask.update_inplace(np.pad(mask, padding))
             self._session.run_with_iobinding(buffers.binding, buffers.run)
-            # Copied, because on a CPU numpy() is a view of the buffer.
+            # A copy, since on a CPU numpy() is a view of the buffer.
             output: NDArray[np.float32] = buffers.output.numpy()[:rows].copy()
         return output
 

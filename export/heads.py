@@ -1,4 +1,4 @@
-"""What a model puts out, by its kind: logits of labels, or unit vectors. All that an export asks of a kind is here."""
+"""The heads of the kinds of models: logits or unit vectors. All that an export needs to know of a kind."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from numpy.typing import NDArray
 from export.bundle import Kind, Parity, Precision
 from export.errors import ParityError
 
-# int8 may move this share of holdout labels against PyTorch fp32, and still be the same model for its users: the
-# labels that move are those that were nearly tied. fp32 and fp16 must move fewer.
+# The share of holdout labels that may differ from PyTorch fp32. Labels that differ are those that were nearly tied, so
+# int8 is still the same model for its users. fp32 and fp16 must differ less.
 MAX_LABELS_MOVED = {"int8": 0.03, "fp16": 0.005, "fp32": 0.0}
-# A ranker has no labels; its vectors must point the same way, on average. A single text may stray further: the weights
-# of the ranking, and its metrics, come from the exported vectors and not from the checkpoint's.
+# For a ranker, the mean cosine with the checkpoint's vectors. Single texts may differ more, since the ranking weights
+# and the metrics are computed from the exported vectors.
 MIN_MEAN_COSINE = 0.97
 
 Output = NDArray[np.float32]
 
 
 class Head(ABC):
-    """The last part of one kind of model."""
+    """The output of one kind of model."""
 
     normalize: ClassVar[bool]
-    """whether the checkpoint normalizes its output: `normalize` of export.checkpoint.TextModel"""
+    """`normalize` of export.checkpoint.TextModel"""
 
     @abstractmethod
     def width(self, labels: int, found: int) -> int:
-        """How many numbers a text must get from a bundle of so many labels, where it got `found`."""
+        """The expected width of an output for a bundle with `labels` labels; `found` is the actual width."""
 
     @abstractmethod
     def scores(self, output: Output) -> Output:
-        """What clients see of outputs, (texts, width): the same shape."""
+        """Outputs, (texts, width), to the scores that clients get, in the same shape."""
 
     @abstractmethod
     def agreement(self, expected: Output, alone: Output, together: Output) -> dict[str, Any]:
-        """The fields of Parity that compare answers rather than numbers.
+        """The fields of Parity that compare predictions.
 
-        Outputs of the checkpoint, of the exported model for each text alone, and for texts in batches: (texts, width).
+        All are (texts, width): `expected` of the checkpoint, `alone` of the exported model one text at a time,
+        `together` in batches.
         """
 
     @abstractmethod
     def check(self, parity: Parity, precision: Precision) -> None:
-        """Raises ParityError when the exported model answers otherwise than the checkpoint."""
+        """Raises ParityError when predictions of the exported model differ too much from the checkpoint's."""
 
 
 class LabelHead(Head):
-    """A classifier's: logits, of which clients see the probabilities."""
+    """A classifier's head: logits; scores are the probabilities."""
 
     normalize = False
 
@@ -75,7 +76,7 @@ class LabelHead(Head):
 
 
 class VectorHead(Head):
-    """A ranker's tower: unit vectors of as many dimensions as it was trained with."""
+    """A ranker's head: unit vectors."""
 
     normalize = True
 
@@ -104,7 +105,7 @@ def head_of(kind: Kind) -> Head:
 
 def softmax(logits: Output) -> Output:
     """Row-wise softmax of (n, labels)."""
-    # The ufuncs themselves: their methods on arrays go through Python first.
+    # ufuncs directly, since array methods have Python overhead.
     exponent: Output = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
     exponent /= np.add.reduce(exponent, axis=-1, keepdims=True)
     return exponent

@@ -1,12 +1,12 @@
-"""A model as this machine's CPU runs it, in a file that all replicas map: one copy of the weights in memory and cache.
+"""Packed models: optimized for this machine's CPU, in a file that all replicas map, so that they share the weights.
 
-onnxruntime lays weights out for the CPU when it loads a model, in memory of that process' own. Two replicas that take
-turns then read two copies, which together no longer fit the cache they share. So the graph is optimized and laid out
-once, beside the bundles, and mapped from there (docs/decisions/0017-shared-weights.md):
+onnxruntime prepacks weights for the CPU when it loads a model, in private memory of the process. Two replicas then read
+two copies, which together do not fit the CPU cache that they share. So the graph is optimized and prepacked once,
+beside the bundles, and mapped from there (docs/decisions/0017-shared-weights.md):
 
     bundles/<task>/.packed/<version>/<machine and model>/   model.onnx, weights.bin, and the sha256 of both
 
-It is made from the bundle whenever it is missing, and may be deleted at any time.
+It is created from the bundle whenever it is missing, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from export.providers import CPU, SLOW_ON_CPU
 
 log = logging.getLogger("flywheel.session")
 
-_FOLDER, _MAKING = ".packed", ".making-"
+_FOLDER, _PARTIAL = ".packed", ".making-"
 _WEIGHTS, _SUMS = "weights.bin", "sha256.json"
 _SHARED_FROM_BYTES = "1024"  # smaller constants stay in the graph
-_LONGEST_S = 300
+_TIMEOUT_S = 300
 
 
 def packed_model(bundle: Bundle) -> Path | None:
-    """The ONNX file to open in place of `bundle.model_path`, made now if need be; None when it cannot be made.
+    """The ONNX file to open instead of `bundle.model_path`, created if it is missing; None if that fails.
 
-    Another process makes it, so that this one keeps none of the memory that takes.
+    A subprocess creates it, so that this process does not keep the memory that it takes.
     """
-    place = packed_folder(bundle.path) / _machine_and(bundle)
-    if not _is_whole(place):
-        command = [sys.executable, "-m", __name__, str(bundle.path), str(place)]
+    target = packed_folder(bundle.path) / _cache_key(bundle)
+    if not _is_valid(target):
+        command = [sys.executable, "-m", __name__, str(bundle.path), str(target)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
             reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1] if done.returncode else ""
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = str(error)
-        if reason or not _is_whole(place):
+        if reason or not _is_valid(target):
             log.warning("%s: its weights are not shared between replicas: %s", bundle.path, reason or "damaged again")
             return None
-    return place / MODEL
+    return target / MODEL
 
 
 def packed_folder(bundle: Path) -> Path:
-    """What has been made of the bundle at this path, for whatever machine; delete it with the bundle."""
+    """The folder with all packed models of the bundle at this path; to be deleted with the bundle."""
     return bundle.parent / _FOLDER / bundle.name
 
 
-def _machine_and(bundle: Bundle) -> str:
-    """A name for what the file depends on: the model, onnxruntime, and the CPU that the weights are laid out for."""
+def _cache_key(bundle: Bundle) -> str:
+    """A hash of what the file depends on: the model, onnxruntime, and the CPU for which the weights are prepacked."""
     import onnxruntime as ort
 
     parts = [bundle.manifest.files[MODEL], ort.__version__, platform.machine(), _cpu()]
@@ -67,7 +67,7 @@ def _machine_and(bundle: Bundle) -> str:
 
 
 def _cpu() -> str:
-    """The kind of CPU and what it can do, as Linux says it."""
+    """The CPU model and its features, from /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -76,31 +76,31 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-def _is_whole(place: Path) -> bool:
-    """A file that is damaged answers wrongly, and one cut short ends the process that maps it."""
+def _is_valid(target: Path) -> bool:
+    """Verify checksums: a damaged file gives wrong answers, and a truncated one kills the process that maps it."""
     try:
-        sums = json.loads((place / _SUMS).read_bytes())
-        return all(sha256_of(place / name) == sums[name] for name in (MODEL, _WEIGHTS))
+        sums = json.loads((target / _SUMS).read_bytes())
+        return all(sha256_of(target / name) == sums[name] for name in (MODEL, _WEIGHTS))
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _make(bundle: Path, place: Path) -> None:
-    """Write `place` so that it is either whole or not there. Others that want it meanwhile wait."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(place.parent / ".lock"):
-        if _is_whole(place):
+def _write_packed(bundle: Path, target: Path) -> None:
+    """Write `target` atomically. Other processes that need it wait for the lock."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(target.parent / ".lock"):
+        if _is_valid(target):
             return
-        for left in place.parent.glob(f"{_MAKING}*"):  # by one that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=_MAKING) as scratch:
-            made = Path(scratch) / place.name
+        for leftover in target.parent.glob(f"{_PARTIAL}*"):  # of a killed process
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=_PARTIAL) as scratch:
+            made = Path(scratch) / target.name
             made.mkdir()
             _pack(bundle / MODEL, made)
             sums = {name: sha256_of(made / name) for name in (MODEL, _WEIGHTS)}
             (made / _SUMS).write_text(json.dumps(sums))
-            shutil.rmtree(place, ignore_errors=True)
-            os.rename(made, place)
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(made, target)
 
 
 def _pack(model: Path, folder: Path) -> None:
@@ -121,6 +121,6 @@ def _pack(model: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        _make(Path(sys.argv[1]), Path(sys.argv[2]))
+        _write_packed(Path(sys.argv[1]), Path(sys.argv[2]))
     except Exception as error:
         sys.exit(" ".join(str(error).split()))

@@ -1,4 +1,4 @@
-"""Does the exported model answer as the checkpoint does, whatever the shape and whoever shares the batch?"""
+"""Parity: outputs of the exported model equal the checkpoint's, for every shape and independent of the batch."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from export.pooling import pad_rows
 from export.session import OnnxSession
 
 BATCHES = (1, 64)
-# The same text alone and among others: the largest difference of a score.
+# The largest difference of a score between a text alone and in a batch.
 MAX_BATCH_DIFFERENCE = 1e-3
 
 
 def measure_parity(model: TextModel, session: OnnxSession, texts: Sequence[str]) -> Parity:
-    """Compare and report. `texts` are the holdout. Raises ParityError when a bound, here or of the head, is broken.
+    """Compare the two models. `texts` are the holdout. Raises ParityError when a limit here or of the head is exceeded.
 
-    Returns the largest output difference at lengths 1, 2 and max_length with batches of 1 and 64, the share of
-    holdout labels that moved (classifier) or the smallest cosine (ranker), and the largest score difference
+    Returns the largest output difference on random ids at lengths 1, 2 and max_length with batches of 1 and 64, the
+    share of holdout labels that moved (classifier) or the smallest cosine (ranker), and the largest score difference
     between a text alone and in a random batch.
     """
     manifest = session.bundle.manifest
     head = head_of(manifest.kind)
-    longest = manifest.max_length
+    max_length = manifest.max_length
     rng = np.random.default_rng(0)
     shapes = {}
-    for length in (1, 2, longest):
+    for length in (1, 2, max_length):
         for batch in BATCHES:
             rows = rng.integers(1000, 20000, (batch, length)).tolist()
             difference = np.abs(session.run(rows) - _torch_run(model, rows)).max()

@@ -1,4 +1,4 @@
-"""Token ids in rows of unequal length, as PyTorch takes them, and what an encoder makes of them."""
+"""Padding of token ids for PyTorch, and mean pooling of encoder outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def mean_pooled(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean over each text's tokens: (batch, length, hidden) and a mask of (batch, length) to (batch, hidden)."""
+    """The mean over each text's tokens: `hidden` (batch, length, hidden), mask (batch, length), to (batch, hidden)."""
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
 

@@ -1,4 +1,4 @@
-"""What a session may be asked to run on. Loads no onnxruntime: the processes that only pass it on need none."""
+"""Execution providers of a session. Imports no onnxruntime, for processes that only pass the setting on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Providers = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 class GpuOptions(BaseModel):
-    """How a session uses its GPU; on a CPU nothing of it is read. docs/gpu.md says what each setting does."""
+    """GPU options of a session; ignored on a CPU. docs/gpu.md documents each setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""OnnxSession: a Bundle made ready to run on this machine's best provider."""
+"""OnnxSession: runs a Bundle's model on an execution provider of this machine."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from export.tokenizer import TextEncoder, pad
 
 log = logging.getLogger("flywheel.session")
 
-_ENGINES = ".engines"  # beside the bundles of a task, which never change themselves
+_ENGINES = ".engines"  # beside the bundles of a task, since bundles are immutable
 
 
-def choose_provider(wanted: Providers) -> str:
-    """The onnxruntime provider for `wanted`; `auto` takes CUDA where this build has it, else the CPU.
+def choose_provider(requested: Providers) -> str:
+    """The onnxruntime provider for `requested`; `auto` is CUDA if this build has it, else the CPU.
 
-    Raises ProviderError when this build of onnxruntime does not have the one that is named.
+    Raises ProviderError when this build of onnxruntime does not have the requested one.
     """
     available = ort.get_available_providers()
-    if wanted == "auto":
+    if requested == "auto":
         return CUDA if CUDA in available else CPU
-    provider = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}[wanted]
+    provider = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}[requested]
     if provider not in available:
         raise ProviderError(
-            f"providers: {wanted} was asked for, but this onnxruntime has no {provider}. "
+            f"providers: {requested} was asked for, but this onnxruntime has no {provider}. "
             "Install the gpu extra (pip install 'flywheel-serve[gpu]') or set providers: auto."
         )
     return provider
@@ -44,9 +44,9 @@ def choose_provider(wanted: Providers) -> str:
 class OnnxSession:
     """One model in memory. `run` is blocking and thread-safe; call it off the event loop.
 
-    `provider` is what it runs on. Raises ProviderError when `providers` names one that cannot be had; `auto` then
-    takes the CPU, and says so in the log. `shared` is for a process that is one of several on this machine which run
-    the model on its CPU: they map one copy of the weights.
+    `provider` is the one in use. Raises ProviderError when `providers` names one that is not available; `auto` then
+    falls back to the CPU, with a warning in the log. With `shared`, processes that run the model on the CPU of one
+    machine map one copy of the weights.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class OnnxSession:
         self.bundle = bundle
         self.encoder = TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length)
         gpu = gpu or GpuOptions()
-        self._session = _start(bundle, providers, threads, gpu, shared)
+        self._session = _create_session(bundle, providers, threads, gpu, shared)
         self.provider: str = self._session.get_providers()[0]
         self._output = [bundle.manifest.output]
-        longest = bundle.manifest.max_length
-        self._bound = BoundRun(self._session, longest, device_id=gpu.device_id) if self.on_gpu else None
+        max_length = bundle.manifest.max_length
+        self._bound = BoundRun(self._session, max_length, device_id=gpu.device_id) if self.on_gpu else None
 
     @property
     def on_gpu(self) -> bool:
@@ -73,16 +73,16 @@ class OnnxSession:
 
     @property
     def batch_tokens(self) -> int:
-        """Padded tokens a batch that suit the provider: few on a CPU, where a longer batch is no faster a token."""
+        """The best number of padded tokens a batch: few on a CPU, where a larger batch is no faster a token."""
         return 8192 if self.on_gpu else 256
 
     @property
     def padding_cost(self) -> float:
-        """What a token of padding costs, of what any other does (docs/decisions/0019-no-padding.md)."""
+        """The cost of a padding token relative to another token (docs/decisions/0019-no-padding.md)."""
         return 0.2 if self.bundle.manifest.skips_padding else 1.0
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the longest."""
+        """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the max_length."""
         ids, mask = pad(rows)
         if self._bound is not None:
             return self._bound(ids, mask)
@@ -90,27 +90,29 @@ class OnnxSession:
         return output
 
     def warm_up(self) -> float:
-        """Run the shapes that serving will see, so that no client pays for the first allocation.
+        """Run the shapes that serving uses, so that no request waits for the first allocation.
 
-        Returns the seconds that a token takes in a batch. Raises BundleError when the outputs have not the shape that
-        the manifest says: such a model would fail every request.
+        Returns the seconds a token in a batch. Raises BundleError when the outputs do not have the shape of the
+        manifest: such a model would fail every request.
         """
         _warn_of_precision(self.bundle.manifest.precision, self.on_gpu)
-        longest = self.bundle.manifest.max_length
-        # None larger than serving runs: what a run takes of memory stays taken. On a GPU the largest, or TensorRT
-        # would build an engine again.
-        shapes = [(1, 2), (1, 16), (8, 16), (max(1, self.batch_tokens // longest), longest)]
+        max_length = self.bundle.manifest.max_length
+        # None larger than in serving, since memory of a run is not freed. On a GPU the largest, so that TensorRT does
+        # not rebuild an engine later.
+        shapes = [(1, 2), (1, 16), (8, 16), (max(1, self.batch_tokens // max_length), max_length)]
         if self.on_gpu:
             shapes += [(64, 16)]
         for batch, length in shapes:
-            self._check(self.run([[0] * min(length, longest)] * batch).shape, batch)
-        return min(self._seconds_of([[0] * 16] * 8) for _ in range(3)) / (16 * 8)  # a starting server is a busy machine
+            self._check(self.run([[0] * min(length, max_length)] * batch).shape, batch)
+        return min(self._seconds_of([[0] * 16] * 8) for _ in range(3)) / (
+            16 * 8
+        )  # the fastest: at the start of a server the machine is busy
 
     def _check(self, shape: tuple[int, ...], rows: int) -> None:
         manifest = self.bundle.manifest
-        wanted = (rows, head_of(manifest.kind).width(len(manifest.labels), shape[-1] if shape else 0))
-        if shape != wanted:
-            raise BundleError(f"The bundle {self.bundle.path} is damaged: {rows} texts give {shape}, not {wanted}.")
+        requested = (rows, head_of(manifest.kind).width(len(manifest.labels), shape[-1] if shape else 0))
+        if shape != requested:
+            raise BundleError(f"The bundle {self.bundle.path} is damaged: {rows} texts give {shape}, not {requested}.")
 
     def _seconds_of(self, rows: Sequence[Sequence[int]]) -> float:
         started = time.perf_counter()
@@ -118,7 +120,7 @@ class OnnxSession:
         return time.perf_counter() - started
 
     def predict(self, texts: Sequence[str], *, batch: int = 32) -> NDArray[np.float32]:
-        """Texts to outputs in order, batched by length. For evaluation and limits; the server has its own batcher."""
+        """Texts to outputs, (n, labels or dimensions), in order; batched by length. The server has its own batcher."""
         rows = [encoded.ids for encoded in self.encoder.encode(texts)]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         parts = [self.run([rows[i] for i in order[at : at + batch]]) for at in range(0, len(order), batch)]
@@ -128,33 +130,35 @@ class OnnxSession:
         return output
 
 
-def _start(bundle: Bundle, providers: Providers, threads: int, gpu: GpuOptions, shared: bool) -> ort.InferenceSession:
-    wanted = choose_provider(providers)
+def _create_session(
+    bundle: Bundle, providers: Providers, threads: int, gpu: GpuOptions, shared: bool
+) -> ort.InferenceSession:
+    requested = choose_provider(providers)
     reason = "it loaded no library of that provider; its log above says which is missing"
     try:
-        session = _open(bundle, wanted, threads, gpu, shared)
-        if session.get_providers()[0] == wanted:
+        session = _open_session(bundle, requested, threads, gpu, shared)
+        if session.get_providers()[0] == requested:
             return session
-    except Exception as error:  # onnxruntime's own, of a dozen types
-        if wanted == CPU:
+    except Exception as error:  # onnxruntime raises a dozen types
+        if requested == CPU:
             raise
         reason = str(error).splitlines()[0]
-    sentence = f"{wanted} does not start on this machine; docs/gpu.md says what it needs. onnxruntime: {reason}"
+    sentence = f"{requested} does not start on this machine; docs/gpu.md says what it needs. onnxruntime: {reason}"
     if providers != "auto":
         raise ProviderError(f"providers: {providers} was asked for, but {sentence}")
     log.warning("Running on the CPU: %s", sentence)
-    return _open(bundle, CPU, threads, gpu, shared)
+    return _open_session(bundle, CPU, threads, gpu, shared)
 
 
-def _open(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions, shared: bool) -> ort.InferenceSession:
+def _open_session(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions, shared: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Replicas share the cores: a spinning thread of an idle model would slow the busy one down.
+    # Replicas share the cores: spinning threads of an idle model would slow down a busy one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider != CPU:
-        ort.preload_dlls(directory="")  # pip's CUDA packages are on no loader's path
+        ort.preload_dlls(directory="")  # CUDA libraries from pip are not on the loader's path
     packed = packed_model(bundle) if shared and provider == CPU else None
     if packed is not None:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimized already
@@ -163,7 +167,7 @@ def _open(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions, shared: 
         options,
         providers=provider_list(provider, gpu, bundle.path.parent / _ENGINES),
         disabled_optimizers=SLOW_ON_CPU if provider == CPU else None,
-        enable_fallback=0,  # it would go on with the CPU, for good, and print that to standard output
+        enable_fallback=0,  # it would fall back to the CPU silently but for a print to stdout
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint to Bundle: trace, optimize for the target; then compare with PyTorch, measure and write."""
+"""Export a checkpoint to a Bundle: trace, optimize for the target, compare with PyTorch, evaluate, write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from export.tokenizer import TextEncoder
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported model that is no bundle yet: compare it, measure it, then write it."""
+    """An exported model that is not yet a bundle: check parity, evaluate, then `write`."""
 
     session: OnnxSession
     """the model as it will serve, on the CPU"""
@@ -38,11 +38,11 @@ class Exported:
     _fields: Mapping[str, Any]
 
     def parity(self, texts: Sequence[str]) -> Parity:
-        """How far its answers are from the checkpoint's on `texts`, the holdout. Raises ParityError when too far."""
+        """Compare its outputs with the checkpoint's on `texts`, the holdout. Raises ParityError when they differ."""
         return measure_parity(self._checkpoint, self.session, texts)
 
     def write(self, path: Path, *, parity: Parity, metrics: Mapping[str, float], assets: Mapping[str, Any]) -> Bundle:
-        """The bundle at `path`, with what was measured in its manifest. Raises FileExistsError when `path` exists."""
+        """Write the bundle, with parity and metrics in its manifest. Raises FileExistsError when `path` exists."""
         fields = {**self._fields, "parity": parity, "metrics": metrics}
         return write_bundle(path, model=self._model, tokenizer=self._tokenizer, fields=fields, assets=assets)
 
@@ -51,10 +51,10 @@ class Exported:
 def exported(
     checkpoint: Path, *, fields: Mapping[str, Any], calibration: Sequence[str], precision: Precision = "int8"
 ) -> Iterator[Exported]:
-    """Export `checkpoint`; what is yielded lasts as long as the block.
+    """Export `checkpoint` to a temporary folder, which is deleted at the end of the block.
 
     `fields` are the manifest's task, kind, labels, max_length, base_model and data. `calibration` are training texts,
-    from which int8 takes the range of every activation. Raises CheckpointError when `checkpoint` is none.
+    from which int8 gets the range of every activation. Raises CheckpointError when `checkpoint` is not a checkpoint.
     """
     model, tokenizer = load_checkpoint(checkpoint, normalize=head_of(fields["kind"]).normalize)
     with tempfile.TemporaryDirectory() as tmp:
@@ -63,7 +63,7 @@ def exported(
         encoder = TextEncoder(tokenizer_json, fields["max_length"])
         fp32, final = Path(tmp) / "fp32.onnx", Path(tmp) / "final.onnx"
         fused = with_fused_operators(model, tanh_gelu=precision == "int8")
-        # A GPU pads gladly, and cannot record a graph whose shapes depend on what is in the mask.
+        # Not for GPUs: padding is cheap there, and a CUDA graph cannot have shapes that depend on the mask's values.
         skips_padding = precision == "int8" and can_be_unpadded(model)
         trace(Unpadded(fused) if skips_padding else fused, tokenizer, fp32)
         if precision == "int8":
@@ -79,7 +79,7 @@ def exported(
 
 
 def trace(model: TextModel | Unpadded, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """The graph of `model` with dynamic batch and length, fp32, at `out`."""
+    """Write the fp32 graph of `model`, with dynamic batch and length, to `out`."""
     sample = tokenizer(["a sample to trace", "with two rows"], padding=True, return_tensors="pt")
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Text to token ids, the same for calibration, parity and serving."""
+"""Tokenization, the same for calibration, parity and serving."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from export.words import Words, goes_by_word
+from export.words import WordCache, tokenizes_by_word
 
-# A token is never this long in natural text; reading more characters than this for each token that fits cannot
-# change the answer, and bounds the time one hostile text can hold the event loop.
+# Longer than any token of natural text: cutting texts to this many characters for each token of `max_length` does not
+# change the ids, and bounds the time for which an adversarial text blocks the event loop.
 _CHARACTERS_A_TOKEN = 40
 
 
@@ -21,7 +21,7 @@ Ids = tuple[int, ...]
 
 
 class Encoded(NamedTuple):
-    """One text: its token ids, special ones included, and whether the text was cut to `max_length`."""
+    """One text: its token ids, special tokens included, and whether it was truncated to `max_length`."""
 
     ids: Ids
     truncated: bool
@@ -34,12 +34,12 @@ class TextEncoder:
         self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
-        self._most_characters = max_length * _CHARACTERS_A_TOKEN
-        self._words = Words(self._tokenizer, max_length) if goes_by_word(self._tokenizer) else None
+        self._max_characters = max_length * _CHARACTERS_A_TOKEN
+        self._words = WordCache(self._tokenizer, max_length) if tokenizes_by_word(self._tokenizer) else None
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """One `Encoded` a text, in order. Call it once for a request: the Rust tokenizer does batches faster."""
-        cut = [text[: self._most_characters] for text in texts]
+        """One `Encoded` a text, in order. Call it once a request, since the Rust tokenizer is faster on batches."""
+        cut = [text[: self._max_characters] for text in texts]
         by_word = [None if self._words is None else self._words.encode(text) for text in cut]
         rest = [text for text, found in zip(cut, by_word, strict=True) if found is None]
         whole = iter(self._tokenizer.encode_batch_fast(rest) if rest else ())

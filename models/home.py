@@ -1,18 +1,18 @@
-"""Where everything is below FLYWHEEL_HOME. No other module knows a name of a file or folder there.
+"""Paths below FLYWHEEL_HOME. No other module has the name of a file or folder there.
 
-    bundles/<task>/<version>/       what serves; .packed and .engines beside them are made from them (export/)
-    checkpoints/<task>/<version>/   what a bundle was exported from
-    corpora/<task>/                 what versions were trained on, by fingerprint
-    releases/<task>.json            which versions serve; .aliased is what MLflow's aliases were last set after
-    retraining/<task>.json          how far a retraining is
-    gates/<task>/<version>.json     what the gate measured of a version
+    bundles/<task>/<version>/       bundles; .packed and .engines beside them are derived from them (export/)
+    checkpoints/<task>/<version>/   checkpoints that the bundles were exported from
+    corpora/<task>/                 training data of the versions, by fingerprint
+    releases/<task>.json            which versions serve; .aliased: the release to which MLflow's aliases were last set
+    retraining/<task>.json          progress of a retraining
+    gates/<task>/<version>.json     the gate's measurements of a version
     audit/<task>.jsonl              entries of the audit log that wait for the store
-    work/                           trainings under way
+    work/                           running trainings
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
-    metrics/                        of the processes that serve
+    metrics/                        of the serving processes
 
-Writing in one step and locking are in export/files.py, since bundles need them too.
+Atomic writes and file locks are in export/files.py, since bundles need them too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def checkpoint_folder(home: Path, task: str, version: str) -> Path:
 
 
 def corpus_file(home: Path, task: str, fingerprint: str) -> Path:
-    """Where the corpus of a `manifest.data.fingerprint` is kept, for the trainings that continue from it."""
+    """The corpus with this `manifest.data.fingerprint`, kept for trainings that continue from it."""
     return home / "corpora" / task / f"{fingerprint}.jsonl"
 
 

@@ -1,4 +1,4 @@
-"""When two texts are the same one."""
+"""Equality of texts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import unicodedata
 
 
 def same_text_key(text: str) -> str:
-    """Equal for texts that a reader takes for the same one: case, width and white space do not matter.
+    """A key that is equal for texts that differ only in case, character width or white space.
 
-    Keys of feedback are stored hashed with it, so it must not change: models/feedback/store/label_join.py.
+    Stored feedback keys are hashes of it, so it must not change: models/feedback/store/label_join.py.
     """
     return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())

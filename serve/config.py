@@ -25,7 +25,7 @@ from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
 from models.home import feedback_database
-from models.tasks.base import MOST_ITEMS, TaskOptions, UnknownTaskError, get_task
+from models.tasks.base import MAX_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
 from serve.renamed_keys import with_new_names
@@ -63,7 +63,7 @@ class ServerConfig(_Section):
 
 class LimitsConfig(_Section):
     body_bytes: int = Field(1 << 20, ge=1024)
-    texts: int = Field(128, ge=1, le=MOST_ITEMS)
+    texts: int = Field(128, ge=1, le=MAX_ITEMS)
     wait_s: float = Field(1.0, gt=0, le=300)
     deadline_s: float = Field(10.0, gt=0, le=300)
 
@@ -135,7 +135,7 @@ class PredictionLogConfig(_Section):
 class FeedbackConfig(_Section):
     store: str | None = None
     secret: SecretStr | None = None
-    items: int = Field(1000, ge=1, le=MOST_ITEMS)
+    items: int = Field(1000, ge=1, le=MAX_ITEMS)
     log: PredictionLogConfig = PredictionLogConfig()
 
     @field_validator("store")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.feedback.types import State
+from models.feedback.types import FeedbackState
 from models.home import metrics_folder
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class LoopMetrics:
     def move(self, task: str, step: str) -> None:
         self._moves.labels(task, step).inc()
 
-    def corrections(self, task: str, counts: Mapping[State, int]) -> None:
+    def corrections(self, task: str, counts: Mapping[FeedbackState, int]) -> None:
         for state, count in counts.items():
             self._corrections.labels(task, state).set(count)
 

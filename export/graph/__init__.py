@@ -1,1 +1,1 @@
-"""What only an export does to a graph: fusion, attention without padding, outliers, quantization."""
+"""Graph transformations of an export: fusion, unpadding, outliers, quantization."""

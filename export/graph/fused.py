@@ -1,7 +1,7 @@
-"""Operators of onnxruntime in place of what the exporter would spell out: attention in one node, a cheaper GELU.
+"""Fused operators of onnxruntime in place of the exporter's subgraphs: attention in one node, a cheaper GELU.
 
-Traced as it stands, each attention is some thirty nodes (two transposes of the keys, a mask expanded to batch x
-length x length, a search for NaN) and onnxruntime's own fusion does not recognize them. Measured in
+Traced without this, each attention is some thirty nodes (two transposes of the keys, a mask expanded to batch x
+length x length, a search for NaN) and onnxruntime's own fusion does not recognize them. Measurements:
 docs/decisions/0008-graph.md.
 """
 
@@ -23,11 +23,11 @@ _NAME = "onnxruntime"
 
 
 def with_fused_operators(model: TextModel, *, tanh_gelu: bool) -> TextModel:
-    """A copy of `model` to be traced and never run: its attention is com.microsoft's MultiHeadAttention.
+    """A copy of `model`, only for tracing, whose attention is com.microsoft's MultiHeadAttention.
 
-    Or that of a Layout, where its encoder is given one. An encoder that does not take its attention from transformers'
-    AttentionInterface keeps its own. `tanh_gelu` replaces the exact GELU by its tanh approximation (Hendrycks & Gimpel,
-    2016, https://arxiv.org/abs/1606.08415), which is within 5e-4 of it.
+    If the encoder gets a Layout, the attention is Layout.attention. An encoder that does not use transformers'
+    AttentionInterface keeps its own attention. `tanh_gelu` replaces the exact GELU by its tanh approximation (Hendrycks
+    & Gimpel, 2016, https://arxiv.org/abs/1606.08415), which is within 5e-4 of it.
     """
     fused = copy.deepcopy(model)
     AttentionInterface.register(_NAME, _attention)
@@ -54,7 +54,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Queries, keys and values of shape (batch, heads, length, size) to (batch, length, heads, size).
 
-    With a `layout` the query is of one row of all tokens, and has the keys and values in it.
+    With a `layout`, `query` is one row of all tokens, and contains the keys and values too.
     """
     if layout is not None:
         return layout.attention(query.transpose(1, 2), scaling), None
@@ -72,5 +72,5 @@ def _attention(
 
 
 def _padding_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> Tensor | None:
-    """The mask as the tokenizer gives it, (batch, length): the operator needs no more."""
+    """The tokenizer's mask, (batch, length), unchanged: the operator takes it as it is."""
     return attention_mask

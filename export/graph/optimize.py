@@ -1,4 +1,4 @@
-"""What is done to an exported graph for the machine it will run on: int8 for CPUs, fp16 for GPUs."""
+"""Optimization of an exported graph for its target: int8 for CPUs, fp16 for GPUs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from export.graph.outliers import split_outliers
 from export.graph.simplify import with_bias_in_products, without_reshapes_in_a_row
 from export.tokenizer import pad
 
-# Only the matrix products of the encoder. What is between them (attention scores, softmax, layer norm) costs little and
-# would lose the most; and the head must stay in fp32, for its input is a mean whose last bit differs between batches:
-# rounding it to int8 made that bit a step of 0.002 in the output.
+# Only the matrix products of the encoder. The rest (attention scores, softmax, layer norm) costs little time and would
+# lose the most accuracy. The head stays in fp32, since its input is a mean whose last bit differs between batches:
+# rounded to int8, that bit became a step of 0.002 in the output.
 _QUANTIZED = ("MatMul",)
 
 
 class _Texts(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds calibration texts one at a time, so that padding never enters an activation's range."""
+    """Feeds calibration texts one at a time, so that padding does not affect activation ranges."""
 
     def __init__(self, rows: Sequence[Sequence[int]]):
         self._rows = iter(rows)
@@ -36,10 +36,10 @@ class _Texts(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Sequence[int]]) -> None:
-    """Static int8 (QDQ, weights per channel) of the graph at `source`, written to `target`.
+    """Quantize the graph at `source` to static int8 (QDQ, weights per channel), and write it to `target`.
 
-    Static, because dynamic int8 scales activations by the range of the whole batch, and so lets one text's answer
-    depend on its batch-mates (docs/decisions/0002-static-int8.md). `calibration` are token ids of training texts.
+    Static, since dynamic int8 scales activations by the range of the whole batch, so that an answer depends on the
+    other texts of its batch (docs/decisions/0002-static-int8.md). `calibration` are token ids of training texts.
     """
     model = without_reshapes_in_a_row(onnx.load(str(source)))
     del model.graph.value_info[:]  # the exporter's inferred shapes clash with the quantizer's own inference
@@ -47,7 +47,7 @@ def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Seque
     products = [n for n in model.graph.node if n.op_type in _QUANTIZED and n.input[1] in weights]
     kept_fp32 = [n.name for n in model.graph.node if n.op_type in _QUANTIZED and n not in products]
     ranges, outlier_products = split_outliers(model, calibration)
-    rounded = _round_for_products_alone(model.graph, products)
+    rounded = _copy_inputs_of_products(model.graph, products)
     quantize_static(
         model,
         str(target),
@@ -61,18 +61,18 @@ def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Seque
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={
             "TensorQuantOverrides": {rounded[name]: given for name, given in ranges.items()},
-            # Products give fp32: onnxruntime then runs one MatMulIntegerToFloat where it had to round and unround.
+            # Products output fp32: onnxruntime then runs one MatMulIntegerToFloat instead of requantizing.
             "OpTypesToExcludeOutputQuantization": list(_QUANTIZED),
         },
     )
     onnx.save(with_bias_in_products(onnx.load(str(target))), str(target))
 
 
-def _round_for_products_alone(graph: onnx.GraphProto, products: Sequence[onnx.NodeProto]) -> dict[str, str]:
-    """Give the products inputs of their own: activation -> the copy that is quantized.
+def _copy_inputs_of_products(graph: onnx.GraphProto, products: Sequence[onnx.NodeProto]) -> dict[str, str]:
+    """Give the products their own copies of their inputs: activation -> the copy to quantize.
 
-    The quantizer rounds a tensor for all who read it, so the residual connections, and the outlier channels that
-    are split off for their precision, would be read from int8 too.
+    The quantizer rounds a tensor for all its consumers, so the residual connections, and the outlier channels that
+    are split off for their precision, would be rounded to int8 too.
     """
     copies: dict[str, str] = {}
     for node in products:
@@ -88,7 +88,7 @@ def _round_for_products_alone(graph: onnx.GraphProto, products: Sequence[onnx.No
 
 
 def to_fp16(source: Path, target: Path) -> None:
-    """Half precision of the graph at `source`, written to `target`; inputs and output keep their types."""
+    """Convert the graph at `source` to fp16, and write it to `target`; inputs and output keep their types."""
     model = onnx.load(str(source))
     del model.graph.value_info[:]
     onnx.save(convert_float_to_float16(model, keep_io_types=True), str(target))

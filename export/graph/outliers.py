@@ -4,8 +4,8 @@ In the encoders served here, one or two channels after GELU reach 15 to 25 where
 scale for all of them leaves the rest too coarse: on the seed sentiment holdout it moved 9.7 % of the labels. So
 x W becomes x' W' + x[outliers] W[outliers]: the rows of the outliers are zero in W', which is quantized over the
 range of the other channels alone, and the small second product stays in fp32. It is the decomposition of LLM.int8()
-(Dettmers et al., 2022, https://arxiv.org/abs/2208.07339) with channels fixed at calibration, so that a text's
-answer still depends on nothing but the text. Measured in docs/decisions/0002-static-int8.md.
+(Dettmers et al., 2022, https://arxiv.org/abs/2208.07339) with channels fixed at calibration, so that an
+answer depends only on its text. Measurements: docs/decisions/0002-static-int8.md.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Range = dict[str, Any]
 
 
 def split_outliers(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> tuple[dict[str, list[Range]], list[str]]:
-    """Rewrite `model` in place; `rows` are token ids to find the outliers with.
+    """Split the outlier channels off, in place; `rows` are token ids of calibration texts.
 
-    Returns what the quantizer must be told: the range to use for each split activation, and the names of the
-    products that stay in fp32.
+    Returns, for the quantizer, the range of each split activation without its outliers, and the names of the products
+    that stay in fp32.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -53,7 +53,7 @@ def split_outliers(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> tup
 
 
 def _split(graph: onnx.GraphProto, node: onnx.NodeProto, weight: onnx.TensorProto, outliers: NDArray[np.int64]) -> None:
-    """Add what the outliers give to the product, after its bias, which the product takes in (simplify.py)."""
+    """Add the product of the outlier channels to the output, after the bias, which is fused later (simplify.py)."""
     matrix = numpy_helper.to_array(weight).copy()
     name = node.name
     last = next((other for other in graph.node if other.op_type == "Add" and node.output[0] in other.input), node)
@@ -76,7 +76,7 @@ def _split(graph: onnx.GraphProto, node: onnx.NodeProto, weight: onnx.TensorProt
 def _channel_ranges(
     model: onnx.ModelProto, names: Sequence[str], rows: Sequence[Sequence[int]]
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    """The least and the largest value of each channel of the named activations over `rows`."""
+    """The minimum and maximum, (channels,), of the named activations over `rows`, by name."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     for name in names:

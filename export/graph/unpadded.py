@@ -1,9 +1,9 @@
-"""The encoder without padding: it runs over one row of all tokens of a batch, whatever the lengths of its texts.
+"""The unpadded encoder: it runs on one row with all tokens of a batch, without padding.
 
-Texts of a batch are padded to the longest, and a layer works on the padding as on any token. Here the padding is left
-out before the first layer. Attention alone must tell one text from the other: it gets them laid out as they came, and
-what it gives for the padding is left out again. This is the unpadding of Effective Transformer (ByteDance, 2020,
-https://github.com/bytedance/effective_transformer), in operators that onnxruntime has already. Measured in
+Texts of a batch are padded to the longest, and each layer computes padding like any other token. Here the padding is
+removed before the first layer. Only attention must separate the texts: its inputs are laid out as padded texts, and its
+outputs for padding are removed again. This is the unpadding of Effective Transformer (ByteDance, 2020,
+https://github.com/bytedance/effective_transformer), with existing onnxruntime operators. Measurements:
 docs/decisions/0019-no-padding.md and docs/decisions/0023-attention-over-the-row.md.
 """
 
@@ -17,31 +17,32 @@ from torch.nn.functional import embedding
 
 from export.checkpoint import TextModel
 
-# Encoders that number the positions of a text from 0 and take the numbers as an argument, and whose attention is made
-# of three products of the same states: `query`, `key` and `value`.
-_KNOWN = ("bert",)
-# Added to the scores of padding, whose key is that of its text's last token (Layout.in_row): it gets e^-50 of that
-# one's weight, which no sum of float32 sees. Much less would be a denormal number: some processors multiply those by
-# microcode, for an eighth of a run (docs/decisions/0019-no-padding.md).
+# Encoders whose positions start at 0 and are an argument, and whose attention has three products of the same states:
+# `query`, `key` and `value`.
+_SUPPORTED = ("bert",)
+# Added to the attention scores of padding, whose key is that of its text's last token (Layout.in_row): its weight is
+# e^-50 of that token's, which is lost in a float32 sum. A much lower score would give denormal numbers, which some
+# processors multiply in microcode, at an eighth of a run (docs/decisions/0019-no-padding.md).
 _PADDING_SCORE = -50.0
 
 
 class Layout(NamedTuple):
-    """Where the tokens of a batch are: in its texts, padded to (batch, length), and in one row of all of them.
+    """Index maps between the padded texts of a batch, (batch, length), and one row with all their tokens.
 
-    Attention cuts the row into heads: of each token those of its query, of its key and of its value, one after another.
+    Attention splits the row into heads: for each token, those of its query, then of its key, then of its value.
     """
 
     in_texts: Tensor
-    """(tokens,): where in the flattened texts each token of the row is"""
+    """(tokens,): the index in the flattened texts of each token of the row"""
     in_row: Tensor
-    """(batch, length): where in the row each token of the texts is; for padding, the token before it"""
+    """(batch, length): the index in the row of each token of the texts; for padding, of the token before it"""
     queries: Tensor
-    """(batch, heads, length): where in the row, cut into heads, the query is; the key is `heads` after it, and so on"""
+    """(batch, heads, length): the index of the query in the row split into heads; the key is `heads` after it, then the
+    value"""
     answers: Tensor
-    """(tokens, heads): where in the flattened (batch, heads, length) the heads of each token are"""
+    """(tokens, heads): the index in the flattened (batch, heads, length) of each token's heads"""
     padding: Tensor
-    """(batch, 1, 1, length): what is added to the scores of attention"""
+    """(batch, 1, 1, length): the bias added to attention scores"""
 
     @classmethod
     def of(cls, mask: Tensor, heads: int) -> Layout:
@@ -71,8 +72,8 @@ class Layout(NamedTuple):
     def attention(self, states: Tensor, scaling: float) -> Tensor:
         """Queries, keys and values, (1, tokens, 3 * heads, size), to (1, tokens, heads, size).
 
-        In plain products: onnxruntime's MultiHeadAttention copies its inputs once more, to put heads before tokens.
-        Here the copy that lays them out as texts does that as well.
+        With plain products, since onnxruntime's MultiHeadAttention copies its inputs once more to transpose heads and
+        tokens. Here the gather that pads the texts does that too.
         """
         size, heads = states.shape[-1], self.answers.shape[1]
         row = states.reshape(-1, size)
@@ -90,9 +91,9 @@ class Layout(NamedTuple):
 
 
 class Unpadded(nn.Module):
-    """`model`, as export/graph/fused.py gives it, over tokens alone. To be traced and never run.
+    """`model`, from export/graph/fused.py, without padding. Only for tracing.
 
-    The three products of an attention become one here, so `model` is of no other use after that.
+    Joins the three products of each attention into one in place: `model` must not be used otherwise afterwards.
     """
 
     def __init__(self, model: TextModel):
@@ -114,7 +115,7 @@ class Unpadded(nn.Module):
 
 
 def _join_products(attention: nn.Module) -> None:
-    """Let `query` give keys and values too, as further heads; what `key` and `value` give is not asked for."""
+    """Make `query` compute keys and values too, as further heads; the outputs of `key` and `value` are unused."""
     products = [cast(nn.Linear, attention.get_submodule(name)) for name in ("query", "key", "value")]
     joined = nn.Linear(products[0].in_features, sum(product.out_features for product in products))
     with torch.no_grad():
@@ -124,5 +125,5 @@ def _join_products(attention: nn.Module) -> None:
 
 
 def can_be_unpadded(model: TextModel) -> bool:
-    """Whether `Unpadded` knows how the encoder of `model` takes positions, and of what its attention is made."""
-    return model.encoder.config.model_type in _KNOWN
+    """Whether `Unpadded` supports the encoder of `model`."""
+    return model.encoder.config.model_type in _SUPPORTED

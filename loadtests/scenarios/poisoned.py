@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def outcomes(entries: Sequence[Body]) -> list[str]:
-    """How the runs of an audit log ended, of `models.retraining.run.Outcome`."""
+    """How the runs of an audit log ended, of `models.retraining.plan.RetrainingOutcome`."""
     actions = [entry["action"].removeprefix("retrain ") for entry in entries if entry["action"].startswith("retrain ")]
     return [action for action in actions if action not in ("started", "asked")]
 

@@ -1,4 +1,4 @@
-"""One text, several labels: settled by the trust of who says so, then by how many do; a tie is for a person."""
+"""Settle texts with several labels: by the trust of the sources, then by the number of votes; ties are quarantined."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from models.curation.duplicates import by_trust
-from models.curation.similarity import Index, differ_by_typos, fingerprints, words
+from models.curation.duplicates import most_trusted_first
+from models.curation.similarity import SimilarityIndex, differ_by_typos, fingerprints, words
 from models.curation.types import Context, Decision, Group, Rules, StepResult
 
-# Texts with a typo in one word are about this alike; `differ_by_typos` decides.
+# Texts with a typo in one word are about this similar. It only selects candidates; `differ_by_typos` decides.
 _SIMILARITY_WITH_TYPOS = 85.0
 
 
 class _Vote(NamedTuple):
-    """What speaks for a label. Each source counts once however often it says so: repeating is free."""
+    """The weight of a label: trust first, then votes. A source counts once, since repeating a vote costs nothing."""
 
     trust: float
     votes: int
 
 
 def same_text(groups: list[Group], context: Context, rules: Rules) -> StepResult:
-    """Settle texts that are the same up to case, punctuation and spaces; the training corpus has a say too."""
+    """Settle texts that are the same up to case, punctuation and spaces; the training corpus votes too."""
     corpus: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for example in context.training:
         corpus[words(example.text)].add(example.label)
@@ -33,18 +33,18 @@ def same_text(groups: list[Group], context: Context, rules: Rules) -> StepResult
 
 
 def nearly_same_text(groups: list[Group], context: Context, rules: Rules) -> StepResult:
-    """Settle texts of different labels that differ by typos only.
+    """Settle texts with different labels that differ by typos only.
 
-    Similarity alone does not contradict: of Banking77's 13,083 texts 163 have a similarity of 90 to one with another,
+    Similar texts may differ in label: of Banking77's 13,083 texts 163 have a similarity of 90 to one with another,
     right label, of the Financial PhraseBank's 4,838 28. By typos there are 6 and none, and the 6 are contradictions.
     """
-    ranked = by_trust(groups, rules)
-    spelled = [words(group.lead.text) for group in ranked]
-    index = Index(_SIMILARITY_WITH_TYPOS)
+    ranked = most_trusted_first(groups, rules)
+    texts = [words(group.lead.text) for group in ranked]
+    index = SimilarityIndex(_SIMILARITY_WITH_TYPOS)
     clusters: dict[int, list[Group]] = {}
-    for position, fingerprint in enumerate(fingerprints(spelled)):
-        alike = (at for at in index.similar(fingerprint) if differ_by_typos(spelled[at], spelled[position]))
-        first = next(alike, None)
+    for position, fingerprint in enumerate(fingerprints(texts)):
+        similar = (at for at in index.similar(fingerprint) if differ_by_typos(texts[at], texts[position]))
+        first = next(similar, None)
         if first is None:
             index.add(position, fingerprint)
             clusters[position] = [ranked[position]]
@@ -55,7 +55,7 @@ def nearly_same_text(groups: list[Group], context: Context, rules: Rules) -> Ste
 
 def _settle(clusters: Iterable[tuple[Sequence[Group], set[str]]], rules: Rules) -> StepResult:
     kept: list[Group] = []
-    gone: list[Decision] = []
+    removed: list[Decision] = []
     for cluster, corpus in clusters:
         votes = _votes(cluster, corpus, rules)
         best = max(votes.values())
@@ -65,8 +65,8 @@ def _settle(clusters: Iterable[tuple[Sequence[Group], set[str]]], rules: Rules) 
             if decision is None:
                 kept.append(group)
             else:
-                gone.append(decision)
-    return StepResult(kept, gone)
+                removed.append(decision)
+    return StepResult(kept, removed)
 
 
 def _votes(cluster: Sequence[Group], corpus: set[str], rules: Rules) -> dict[str, _Vote]:

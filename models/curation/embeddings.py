@@ -1,4 +1,4 @@
-"""Texts to vectors by a base encoder, for curation and drift."""
+"""Text embeddings by a base encoder, for curation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from models.curation.types import Embed
 
 
 def base_encoder(base: str = DEFAULT_BASE, max_length: int = 64) -> Embed:
-    """Mean pooled, normalized vectors of shape (texts, dimensions).
+    """A function from texts to mean-pooled, normalized vectors, (texts, dimensions).
 
-    Use the base model, not the champion: an encoder that was fine-tuned on a text has seen its label, wrong or not.
+    The base model and not the champion, since an encoder that was fine-tuned on a text has learned its label, wrong or
+    not.
     """
     encoder, tokenizer = load_base(base)
 

@@ -1,8 +1,8 @@
 """Labels that look wrong by confident learning (Northcutt et al., 2021, https://arxiv.org/abs/1911.00068).
 
-Each text's label is predicted by a model that did not see it, from the other feedback and from the training corpus. The
-corpus is judged with the feedback: how often its labels, which are taken as right, look wrong tells how much of that is
-the difficulty of the task.
+Each text's label is predicted out of fold, by a model that was fitted on other feedback and on the training corpus. The
+corpus is judged with the feedback: its labels are taken as correct, so the share of them that look wrong is the false
+positive rate on this task.
 """
 
 from __future__ import annotations
@@ -25,58 +25,58 @@ from models.data.sampling import balanced_sample
 from models.feedback.types import Sample
 
 _FOLDS = 5
-# The two miss different errors: a random wrong label has a low probability, a confused one loses to its neighbour.
-_SIGNS = {"low_normalized_margin": "normalized_margin", "low_self_confidence": "self_confidence"}
+# They find different errors: a random wrong label has a low probability, a confused one is below its neighbour's.
+_FILTERS = {"low_normalized_margin": "normalized_margin", "low_self_confidence": "self_confidence"}
 # Chosen on Banking77 among 1, 3, 10 and 30: a weaker penalty fits the wrong labels.
 _INVERSE_PENALTY = 3.0
-_SURE = 0.95
+_CONFIDENCE = 0.95
 
 Vectors = NDArray[np.float32]
 
 
 class _Judgement(NamedTuple):
     judged: NDArray[np.bool_]
-    """which groups could be judged at all: labels with fewer examples than folds cannot"""
+    """(groups,): whether the group could be judged; labels with fewer examples than folds cannot"""
     flagged: NDArray[np.bool_]
-    """whose label looks wrong"""
+    """(groups,): whether the label looks wrong"""
     suspected: NDArray[np.bool_]
-    """whose label looks more wrong than all but a few of the corpus's"""
-    usual: float
-    """share of the corpus that is flagged"""
+    """(groups,): whether the label looks more wrong than `1 - max_good_suspected` of the corpus's labels"""
+    false_positive_rate: float
+    """share of the corpus that is flagged: the false positive rate"""
 
 
 def label_errors(groups: list[Group], context: Context, rules: Rules) -> StepResult:
-    """Quarantine labels that look wrong, and all of a source or user with too many of them."""
+    """Quarantine samples whose label looks wrong, and all samples of a source or user with too many of them."""
     if len(groups) < rules.min_to_suspect:
         return StepResult(groups, [])
-    # Of every label: those that are not in the feedback say what a wrong label should have been.
+    # Of every label, since the correct label of a sample may be one that is not in the feedback.
     replay = balanced_sample(context.training, rules.replay_a_label, rules.min_replay, context.seed)
     texts = [group.lead.text for group in groups]
     vectors = np.asarray(context.embed([*texts, *(example.text for example in replay)]), np.float32)
     own, corpus = dict(zip(texts, vectors, strict=False)), vectors[len(texts) :]
-    gone: list[Decision] = []
+    removed: list[Decision] = []
     excluded: set[Hashable] = set()
     while True:
         judgement = _judge(groups, np.stack([own[group.lead.text] for group in groups]), replay, corpus, context, rules)
-        newly_excluded = _givers_of_errors(groups, judgement, rules) - excluded
+        newly_excluded = _contributors_of_errors(groups, judgement, rules) - excluded
         if not newly_excluded:
             break
-        # Their labels taught the model that judged the rest, so the rest is judged again without them.
+        # Their labels were in the models that judged the others, so these are judged again without them.
         excluded |= newly_excluded
         groups, decisions = _without(groups, excluded)
-        gone += decisions
-        for group in groups:  # a witness that took the lead has a spelling of its own
+        removed += decisions
+        for group in groups:  # a merged sample that became the lead has another spelling
             if group.lead.text not in own:
                 own[group.lead.text] = np.asarray(context.embed([group.lead.text]), np.float32)[0]
         if not groups:
-            return StepResult([], gone)
+            return StepResult([], removed)
     kept = [group for group, bad in zip(groups, judgement.suspected, strict=True) if not bad]
-    gone += [
+    removed += [
         Decision(group.lead.id, "quarantined", "suspected label error")
         for group, bad in zip(groups, judgement.suspected, strict=True)
         if bad
     ]
-    return StepResult(kept, gone)
+    return StepResult(kept, removed)
 
 
 def _judge(
@@ -93,7 +93,7 @@ def _judge(
     if len(names) > 1:
         probabilities = _out_of_sample(vectors[judged], numbers, context.seed)
         of_corpus = is_corpus[judged]
-        for filter_by, score in _SIGNS.items():
+        for filter_by, score in _FILTERS.items():
             found = find_label_issues(numbers, probabilities, filter_by=filter_by, n_jobs=1)
             quality = get_label_quality_scores(numbers, probabilities, method=score)
             floor = np.quantile(quality[of_corpus], rules.max_good_suspected) if of_corpus.any() else np.inf
@@ -113,45 +113,49 @@ def _out_of_sample(vectors: Vectors, numbers: NDArray[np.intp], seed: int) -> ND
     return out
 
 
-def _givers_of_errors(groups: Sequence[Group], judgement: _Judgement, rules: Rules) -> set[Hashable]:
-    """Sources and users of whom it is certain that more than `max_suspected` of their labels are wrong.
+def _contributors_of_errors(groups: Sequence[Group], judgement: _Judgement, rules: Rules) -> set[Hashable]:
+    """Sources and users of whose labels, with 95 % confidence, more than `max_suspected` are wrong.
 
-    What of the corpus looks wrong is taken off: on a hard task a tenth of the right labels do. The bound is Wilson's,
-    one-sided, so few samples exclude nobody.
+    The false positive rate is subtracted: on a hard task, a tenth of the correct labels are flagged. The bound is
+    Wilson's, one-sided, so that a few samples exclude nobody.
     """
     tallies: dict[Hashable, Counter[bool]] = defaultdict(Counter)
     for group, judged, flagged in zip(groups, judgement.judged, judgement.flagged, strict=True):
         if judged:
-            for giver in _givers(group.lead):
-                tallies[giver][bool(flagged)] += 1
-    return {giver for giver, tally in tallies.items() if _over(tally, judgement.usual, rules)}
+            for contributor in _contributors(group.lead):
+                tallies[contributor][bool(flagged)] += 1
+    return {
+        contributor
+        for contributor, tally in tallies.items()
+        if _has_too_many_errors(tally, judgement.false_positive_rate, rules)
+    }
 
 
-def _over(tally: Counter[bool], usual: float, rules: Rules) -> bool:
+def _has_too_many_errors(tally: Counter[bool], false_positive_rate: float, rules: Rules) -> bool:
     if tally.total() < rules.min_to_judge or not tally[True]:
         return False
     test = binomtest(tally[True], tally.total(), alternative="greater")
-    least = float(test.proportion_ci(_SURE, method="wilson").low)
-    return (least - usual) / max(1 - usual, 1e-9) > rules.max_suspected
+    lower_bound = float(test.proportion_ci(_CONFIDENCE, method="wilson").low)
+    return (lower_bound - false_positive_rate) / max(1 - false_positive_rate, 1e-9) > rules.max_suspected
 
 
-def _givers(sample: Sample) -> list[Hashable]:
+def _contributors(sample: Sample) -> list[Hashable]:
     return [sample.source] if sample.user is None else [sample.source, (sample.source, sample.user)]
 
 
 def _without(groups: Sequence[Group], excluded: set[Hashable]) -> tuple[list[Group], list[Decision]]:
-    """The groups with a vote of a giver that is not excluded, led by the first such vote.
+    """The groups with a vote of a contributor that is not excluded, led by the first such vote.
 
-    So nobody loses a sample because a bad source repeated it.
+    So nobody loses a sample because an excluded source repeated it.
     """
     kept: list[Group] = []
-    gone: list[Decision] = []
+    removed: list[Decision] = []
     for group in groups:
-        if excluded.isdisjoint(_givers(group.lead)):
+        if excluded.isdisjoint(_contributors(group.lead)):
             kept.append(group)
             continue
         by_source = group.lead.source in excluded
-        gone.append(Decision(group.lead.id, "quarantined", "suspected source" if by_source else "suspected user"))
-        if votes := [vote for vote in group.merged if excluded.isdisjoint(_givers(vote))]:
+        removed.append(Decision(group.lead.id, "quarantined", "suspected source" if by_source else "suspected user"))
+        if votes := [vote for vote in group.merged if excluded.isdisjoint(_contributors(vote))]:
             kept.append(Group(votes[0], tuple(votes[1:])))
-    return kept, gone
+    return kept, removed

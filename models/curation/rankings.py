@@ -1,16 +1,16 @@
-"""The step of curation that rankings have and texts have not."""
+"""The curation step for rankings only."""
 
 from __future__ import annotations
 
-from models.curation.types import Context, Decision, Group, Rules, StepResult, sift
-from models.data.implicit_feedback import unusable
+from models.curation.types import Context, Decision, Group, Rules, StepResult, filter_groups
+from models.data.implicit_feedback import unusable_reason
 
 
 def without_ranking(groups: list[Group], context: Context, rules: Rules) -> StepResult:
-    """Drop what is told of a ranking that is not there, or of an item that was not in it."""
+    """Drop events whose ranking is not in the prediction log, or whose item was not in the ranking."""
 
     def decision(group: Group) -> Decision | None:
-        why = unusable(group.lead)
-        return None if why is None else Decision(group.lead.id, "dropped", why)
+        reason = unusable_reason(group.lead)
+        return None if reason is None else Decision(group.lead.id, "dropped", reason)
 
-    return sift(groups, decision)
+    return filter_groups(groups, decision)

@@ -1,4 +1,4 @@
-"""What a curation run did, in numbers. It never holds a text: the report outlives the erasure of its samples."""
+"""The report of a curation run, in counts. It never contains a text, since it outlives the erasure of its samples."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Counts of one run. `sources` has, by source, `received`, `kept` and each state that occurred."""
+    """Counts of one run. `sources` maps each source to `received`, `kept` and each state that occurred."""
 
     received: int
     kept: int
     reasons: dict[str, dict[str, int]]
-    """state to reason to count"""
+    """state -> reason -> count"""
     sources: dict[str, dict[str, int]]
     labels: dict[str, int]
     """kept samples by label"""
     new_labels: dict[str, int]
     """kept samples by label that the champion does not have"""
     examples: dict[str, list[int]]
-    """reason to the first feedback ids, never texts"""
+    """reason -> its first feedback ids"""
     personal_data: dict[str, Any]
-    """samples and kinds that were found again, and are redacted now"""
+    """counts of samples with personal data that intake missed, and of its kinds; it is redacted now"""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object."""
         return asdict(self)
 
     def markdown(self) -> str:
-        """A page for people."""
+        """The report as a Markdown page."""
         lines = ["# Curation", "", f"{self.received:,} samples received, {self.kept:,} kept.", ""]
         lines += ["| state | reason | samples | for instance |", "|---|---|---:|---|"]
         for state, reasons in self.reasons.items():
@@ -73,11 +73,11 @@ def report_of(
     leaks: Mapping[int, Counter[str]],
     context: Context,
 ) -> Report:
-    """`leaks` is what a second redaction found, by sample."""
+    """The report of a run; `leaks` are the placeholders that the second redaction added, by sample id."""
     reasons: dict[str, Counter[str]] = {state: Counter() for state in ("dropped", "quarantined", "deferred")}
     examples: dict[str, list[int]] = {}
     sources: dict[str, Counter[str]] = {}
-    redacted = _once_each(context.redact)
+    redacted = _memoized(context.redact)
     for sample in samples:
         decision = decisions.get(sample.id)
         tally = sources.setdefault(redacted(sample.source), Counter())
@@ -110,7 +110,7 @@ def placeholders(text: str) -> Counter[str]:
     return Counter(_PLACEHOLDER.findall(text))
 
 
-def _once_each(redact: Callable[[str], str]) -> Callable[[str], str]:
+def _memoized(redact: Callable[[str], str]) -> Callable[[str], str]:
     known: dict[str, str] = {}
 
     def redacted(text: str) -> str:

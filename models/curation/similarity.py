@@ -1,4 +1,4 @@
-"""Which texts are the same, or nearly: by normal form, and by MinHash candidates that rapidfuzz confirms."""
+"""Text similarity: exact by normal form; near duplicates by MinHash candidates that rapidfuzz confirms."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
 _SHINGLE = 3
-# Words are sorted by then, so the beginning is a fair part of a long text; more costs time and finds no more.
+# The words are sorted, so the beginning is a fair sample of a long text; more costs time and finds no more.
 _MAX_SHINGLED = 400
 _PERMUTATIONS = 128
 # 25 bands of 5: of the pairs with a similarity of 90 or more among 15,000 short questions, 99.8 % become candidates.
 _BANDS = (25, 5)
-# Texts that like are never less alike than this in their shingles; long texts of one field often reach 0.3.
+# Near duplicates never have less Jaccard similarity than this; long texts of one domain often reach 0.3.
 _MIN_JACCARD = 0.35
-# Enough to find the best one; a flood of one template must not make each text a comparison with all others.
+# Enough to find the best match; with a flood of one template, texts must not be compared with all others.
 _MAX_COMPARED = 64
 _SHORTEST_WITH_TYPO = 5
 _APOSTROPHES = re.compile(r"['’`´]")
-# A number with its sign and decimals, a word, an emoticon, or any other character that shows.
+# A number with its sign and decimals, a word, an emoticon, or any other visible character.
 _TOKEN = re.compile(r"(?:(?<!\w)[-+])?\d+(?:[.,]\d+)*|[^\W_]+|[:;]-?[()]|[^\w\s]")
 
 
@@ -35,8 +35,8 @@ _TOKEN = re.compile(r"(?:(?<!\w)[-+])?\d+(?:[.,]\d+)*|[^\W_]+|[:;]-?[()]|[^\w\s]
 def words(text: str) -> tuple[str, ...]:
     """The text's words in order, without case, punctuation and spaces.
 
-    What can turn the meaning stays: signs and decimals of numbers, percent, currencies, emoticons and emoji. A text of
-    nothing but punctuation is itself.
+    Tokens that can change the meaning stay: signs and decimals of numbers, percent, currencies, emoticons and emoji. A
+    text of punctuation only is returned as it is.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     found = tuple(token for token in _TOKEN.findall(_APOSTROPHES.sub("", folded)) if _carries_meaning(token))
@@ -48,9 +48,9 @@ def _carries_meaning(token: str) -> bool:
 
 
 def differ_by_typos(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether the same words stand in the same order, up to one slip of the pen in words of five letters or more.
+    """Whether the words are the same, in the same order, up to one typo in each word of five letters or more.
 
-    Stricter than similarity on purpose: "profit rose to 5 mn" and "profit fell to 5 mn" are very like and must not
+    Stricter than similarity on purpose: "profit rose to 5 mn" and "profit fell to 5 mn" are very similar, and must not
     count as a contradiction.
     """
     return len(one) == len(other) and all(
@@ -59,7 +59,7 @@ def differ_by_typos(one: Sequence[str], other: Sequence[str]) -> bool:
             min(len(a), len(b)) >= _SHORTEST_WITH_TYPO
             and _cased(a)
             and _cased(b)
-            and a[0] == b[0]  # unable, enable
+            and a[0] == b[0]  # unable is no typo of enable
             and OSA.distance(a, b, score_cutoff=1) == 1
         )
         for a, b in zip(one, other, strict=True)
@@ -67,7 +67,7 @@ def differ_by_typos(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _cased(word: str) -> bool:
-    """Letters of a script with words as units: where a word is a sentence, one character more may be a negation."""
+    """Whether the script has case. In others (Chinese) a token is a sentence, and one character may be a negation."""
     return word.isalpha() and word != word.upper()
 
 
@@ -78,7 +78,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprints(texts: Iterable[Sequence[str]]) -> list[Fingerprint]:
-    """One for each text, given as its words."""
+    """One fingerprint for each text, given as its words."""
     keys = [" ".join(sorted(text)) for text in texts]
     hashes = MinHash.bulk([_shingles(key) for key in keys], num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
     return [Fingerprint(key, minhash) for key, minhash in zip(keys, hashes, strict=True)]
@@ -89,8 +89,8 @@ def _shingles(key: str) -> set[bytes]:
     return {head[at : at + _SHINGLE].encode() for at in range(max(1, len(head) - _SHINGLE + 1))}
 
 
-class Index:
-    """Texts that later ones are compared with; `similar` finds the nearest by token-sort ratio (0 to 100)."""
+class SimilarityIndex:
+    """An index of texts; `similar` finds near duplicates by token-sort ratio (0 to 100)."""
 
     def __init__(self, min_similarity: float) -> None:
         self._min_similarity = min_similarity
@@ -109,7 +109,7 @@ class Index:
         self._lsh.insert(at, fingerprint.minhash, check_duplication=False)
 
     def similar(self, fingerprint: Fingerprint) -> list[int]:
-        """The names of those at least `min_similarity` like it, nearest first, then in the order they were added."""
+        """The names of the texts with at least `min_similarity`, nearest first, then in the order they were added."""
         found = np.array(sorted(self._lsh.query(fingerprint.minhash)), dtype=np.intp)
         if not found.size:
             return []

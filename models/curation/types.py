@@ -1,4 +1,4 @@
-"""The words that the steps of curation share: what they know, what they may decide, and how they say it."""
+"""Types of the curation steps: rules, context, groups of samples, decisions."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from models.data.dataset import Example
 from models.feedback.types import Sample
 from models.tasks.base import Strict
 
-State = Literal["dropped", "quarantined", "deferred"]
+CurationState = Literal["dropped", "quarantined", "deferred"]
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 class Rules(Strict):
-    """What curation may let through. Shares are from 0 to 1, similarity from 0 to 100 as rapidfuzz counts it."""
+    """The limits of curation. Shares are from 0 to 1, similarity is rapidfuzz's ratio, from 0 to 100."""
 
-    trust: dict[str, NonNegativeFloat] = Field({}, description="weight of a source's word, by source")
+    trust: dict[str, NonNegativeFloat] = Field({}, description="weight of a source's votes, by source")
     default_trust: float = Field(0.5, ge=0, description="weight of a source that is not listed")
-    trusted: float = Field(1.0, ge=0, description="from this weight on, no cap on what a source contributes")
-    trust_of_corpus: float = Field(1.0, ge=0, description="weight of the training corpus where feedback contradicts it")
-    near_duplicate: float = Field(90, ge=50, le=100, description="least similarity of two texts, whatever their order")
-    min_new_label: int = Field(10, ge=5, description="different texts a new label needs before it is learned")
+    trusted: float = Field(1.0, ge=0, description="sources of at least this weight have no quota")
+    trust_of_corpus: float = Field(1.0, ge=0, description="weight of the training corpus when feedback contradicts it")
+    near_duplicate: float = Field(
+        90, ge=50, le=100, description="least similarity of two near duplicates, word order ignored"
+    )
+    min_new_label: int = Field(10, ge=5, description="distinct texts that a new label needs before it is learned")
     max_share_of_a_source: float = Field(0.5, gt=0, le=1, description="of what is kept, for sources not trusted")
-    allowance_of_a_source: int = Field(1000, ge=0, description="samples a source may give whatever their share")
+    allowance_of_a_source: int = Field(1000, ge=0, description="samples a source may contribute whatever their share")
     max_share_of_a_user: float = Field(0.1, gt=0, le=1, description="of what is kept, within sources not trusted")
-    allowance_of_a_user: int = Field(200, ge=0, description="samples a user may give whatever their share")
-    min_to_suspect: int = Field(30, ge=10, description="fewer samples are not searched for label errors")
-    max_good_suspected: float = Field(0.05, gt=0, le=1, description="share of right labels that may be quarantined")
-    min_to_judge: int = Field(50, ge=10, description="fewer samples say nothing about their source or user")
+    allowance_of_a_user: int = Field(200, ge=0, description="samples a user may contribute whatever their share")
+    min_to_suspect: int = Field(30, ge=10, description="with fewer samples, no search for label errors")
+    max_good_suspected: float = Field(0.05, gt=0, le=1, description="share of correct labels that may be quarantined")
+    min_to_judge: int = Field(50, ge=10, description="with fewer samples, a source or user is not judged")
     max_suspected: float = Field(0.12, gt=0, le=1, description="share of wrong labels that excludes a source or user")
     replay_a_label: int = Field(50, ge=5, description="corpus texts of each label that feedback is compared with")
     min_replay: int = Field(1500, ge=0, description="corpus texts in all, where the labels are few")
@@ -44,16 +46,16 @@ class Rules(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is known when feedback is curated."""
+    """What the steps compare feedback with."""
 
     labels: frozenset[str]
-    """the champion's; for rankings the events there are"""
+    """the champion's labels; for rankings, the possible events"""
     training: Sequence[Example]
-    """all that versions were trained on so far"""
+    """the corpus and the corrections that the champion was trained on"""
     holdout: Sequence[str]
-    """texts that must stay unseen"""
+    """texts that must not be trained on"""
     embed: Embed
-    """texts to vectors of shape (texts, dimensions), from a model that was not trained on these texts"""
+    """texts to vectors, (texts, dimensions), by a model that was not trained on these texts"""
     redact: Callable[[str], str]
     new_labels: bool = False
     """whether the task learns labels that the champion does not have"""
@@ -62,7 +64,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Samples that say the same. Only `lead` is learned from; the others are its witnesses."""
+    """Samples with the same label for the same text. Only `lead` is learned; the merged ones count as votes for it."""
 
     lead: Sample
     merged: tuple[Sample, ...] = ()
@@ -73,10 +75,10 @@ class Group:
 
 
 class Decision(NamedTuple):
-    """Why a sample is not learned from now. `reason` is counted, `detail` is told beside it."""
+    """Why a sample is not learned in this run. `reason` is one of a fixed set, which the report counts."""
 
     sample: int
-    state: State
+    state: CurationState
     reason: str
     detail: str = ""
 
@@ -86,23 +88,23 @@ class Decision(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step leaves, and the decisions on the rest."""
+    """The groups that a step keeps, and its decisions on the others."""
 
     kept: list[Group]
-    gone: list[Decision]
+    removed: list[Decision]
 
 
-Step = Callable[[list[Group], Context, Rules], StepResult]
+CurationStep = Callable[[list[Group], Context, Rules], StepResult]
 
 
-def sift(groups: Sequence[Group], decide: Callable[[Group], Decision | None]) -> StepResult:
-    """Keep the groups on which `decide` decides nothing."""
+def filter_groups(groups: Sequence[Group], decide: Callable[[Group], Decision | None]) -> StepResult:
+    """Keep the groups for which `decide` returns None."""
     kept: list[Group] = []
-    gone: list[Decision] = []
+    removed: list[Decision] = []
     for group in groups:
         decision = decide(group)
         if decision is None:
             kept.append(group)
         else:
-            gone.append(decision)
-    return StepResult(kept, gone)
+            removed.append(decision)
+    return StepResult(kept, removed)

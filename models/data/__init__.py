@@ -1,1 +1,1 @@
-"""What models are trained on: labelled texts, users' interactions, and the seed corpora."""
+"""Training data: labelled texts, users' interactions, and the seed corpora."""

@@ -1,7 +1,7 @@
-"""Labelled texts from a file of the user's, or from the seed corpora, with errors that name the line.
+"""Labelled texts from the user's file or from the seed corpora; errors name the line.
 
 A file is CSV with a header or JSONL; `text` and `label` are required, `split` (`train` or `holdout`) is optional and
-made when absent, other columns are ignored.
+computed when absent, other columns are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPLITS = ("train", "holdout")
 
 
 class DatasetError(Exception):
-    """Raised when a training file cannot be used; the text names the file, the line and the remedy."""
+    """Raised when a training file cannot be used; the message names the file, the line and the remedy."""
 
 
 class _Fingerprinted(Protocol):
@@ -56,7 +56,7 @@ class Dataset(NamedTuple):
         return sorted({example.label for example in self.train})
 
     def lineage(self) -> Lineage:
-        """What the bundle and the MLflow run record of where a version came from."""
+        """The lineage that the bundle and the MLflow run record."""
         return Lineage(
             name=self.name,
             train_rows=len(self.train),
@@ -66,7 +66,7 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(task: str, file: Path | None = None) -> Dataset:
-    """The file, or the task's seed corpus. Raises DatasetError on anything that would train a wrong model."""
+    """Load `file`, or the task's seed corpus. Raises DatasetError on data that would train a wrong model."""
     path = file or seed_file(get_task(task))
     parts: dict[str, list[Example]] = {"train": [], "holdout": [], "": []}
     for line, row in read_rows(path, required=("text", "label")):
@@ -80,7 +80,7 @@ def load_dataset(task: str, file: Path | None = None) -> Dataset:
             raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
         parts[split].append(Example(text, label))
     for example in parts[""]:
-        parts["holdout" if _falls_in_holdout(example.text) else "train"].append(example)
+        parts["holdout" if _is_holdout(example.text) else "train"].append(example)
     train, holdout = parts["train"], parts["holdout"]
     dataset = Dataset(path.stem, train, holdout, fingerprint(_rows(train, holdout)))
     _check(path, dataset)
@@ -88,7 +88,7 @@ def load_dataset(task: str, file: Path | None = None) -> Dataset:
 
 
 def fingerprint(rows: Iterable[tuple[str, ...]]) -> str:
-    """The sha256 of rows of strings, in their order."""
+    """The sha256 of rows of strings, in order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(orjson.dumps([*row]))
@@ -109,9 +109,9 @@ def save_corpus(dataset: Dataset, file: Path) -> None:
 
 
 def load_corpus(home: Path, task: str, lineage: Lineage) -> Dataset:
-    """The corpus that a bundle's `manifest.data` speaks of: the very training rows and holdout of that version.
+    """The corpus with the lineage of a bundle's `manifest.data`: the same training rows and holdout.
 
-    Raises DatasetError when it was not kept, or is not what it was.
+    Raises DatasetError when it was not kept, or the file has changed.
     """
     seed = partial(load_dataset, task) if (SEED / f"{task}.csv").is_file() else None
     corpus = load_kept(home, task, lineage, partial(load_dataset, task), seed)
@@ -125,9 +125,9 @@ def load_kept(
     load: Callable[[Path], _Read],
     seed: Callable[[], _Read] | None,
 ) -> _Read:
-    """What was kept of the training that `lineage` speaks of, or our own `seed` where it is that.
+    """The kept data with the fingerprint of `lineage`, or `seed` if that has it.
 
-    Raises DatasetError when it is neither, or is not what it was.
+    Raises DatasetError when neither has it, or the kept file has changed.
     """
     file = corpus_file(home, task, lineage.fingerprint)
     if file.is_file():
@@ -135,7 +135,7 @@ def load_kept(
         if found.fingerprint != lineage.fingerprint:
             raise DatasetError(f"{file} is damaged: its fingerprint is {found.fingerprint}. Copy it again.")
         return found
-    # Homes of before anything was kept: all of ours were trained on the seed.
+    # Homes of versions of Flywheel that did not keep corpora: those versions were trained on the seed.
     if seed is not None and (shipped := seed()).fingerprint == lineage.fingerprint:
         return shipped
     raise DatasetError(
@@ -145,7 +145,7 @@ def load_kept(
 
 
 def seed_file(task: type[Task]) -> Path:
-    """The seed corpus of a task. Raises DatasetError when we ship none."""
+    """The seed corpus of a task. Raises DatasetError when there is none."""
     path = SEED / f"{task.name}.csv"
     if not path.is_file():
         raise DatasetError(f"There is no seed corpus for {task.name}; give one with --data FILE.")
@@ -157,7 +157,7 @@ def read_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, row) for each row of a CSV or JSONL file. Raises DatasetError with the line number.
 
-    `required` columns must be there as strings; those among `numbers` may be numbers, as JSONL has them.
+    `required` columns must be strings; those among `numbers` may also be JSON numbers.
     """
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise DatasetError(f"{path}: give a .csv or .jsonl file, not {path.suffix or 'a file without an ending'}.")
@@ -217,9 +217,9 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, row
 
 
-def _falls_in_holdout(text: str) -> bool:
-    """By the text itself, normalized, so that the split survives reordering and exact repeats stay on one side."""
-    # Not models.text.same_text_key: another rule would split the files that versions were trained on anew.
+def _is_holdout(text: str) -> bool:
+    """Split by a hash of the normalized text, so that it survives reordering and exact duplicates stay on one side."""
+    # Not models.text.same_text_key: another key would change the split of files that versions were trained on.
     normal = " ".join(text.lower().split())
     return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:4], "big") < HOLDOUT_SHARE * 2**32
 

@@ -1,4 +1,4 @@
-"""Rankings and what users did with them, as interactions to learn from."""
+"""Implicit feedback: users' events on logged rankings, as interactions to learn from."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ _Items = dict[str, CatalogueItem]
 
 
 class _Ranking(NamedTuple):
-    """One logged answer: `user` is a hash, or the answer's id where nobody was named."""
+    """One logged answer. `user` is a hash, or the answer's id if the request named no user."""
 
     user: str
     time: float
     history: _Items
     shown: _Items
-    """what the user is taken to have seen"""
+    """items that the user is assumed to have seen"""
     chosen: frozenset[str]
 
 
 def with_rankings(
     interactions: Interactions, learned: Sequence[Sample], learn: Sequence[Sample], judge: Sequence[Sample] = ()
 ) -> Interactions:
-    """`interactions`, and after them what the samples say; those of `judge` are held out.
+    """`interactions` and those of the samples, of which those of `judge` are held out.
 
-    Of a ranking a user has seen what stood above the last item that was clicked or viewed, and the one below it: who
-    clicks the third has passed over the first two (Joachims et al., 2005, https://doi.org/10.1145/1076034.1076063). A
-    sample whose ranking the log no longer has says nothing. What the request named as history was chosen before.
+    The user is assumed to have seen the ranking down to one item below the last that was clicked or viewed: a click on
+    the third means that the first two were skipped (Joachims et al., 2005, https://doi.org/10.1145/1076034.1076063).
+    Samples whose ranking is no longer logged are skipped. History items in the request count as chosen before.
     """
     impressions, items = list(interactions.impressions), dict(interactions.items)
-    told = {(i.user, i.item) for i in impressions if i.chosen}
+    chosen_before = {(i.user, i.item) for i in impressions if i.chosen}
     known = {sample.prediction_id for sample in (*learned, *learn)}
-    judge = [sample for sample in judge if sample.prediction_id not in known]  # half an answer would judge wrongly
+    judge = [sample for sample in judge if sample.prediction_id not in known]  # never split an answer
     for samples, held_out in (([*learned, *learn], False), (judge, True)):
         for ranking in _rankings(samples):
             for name, item in (*ranking.history.items(), *ranking.shown.items()):
                 items.setdefault(name, item)
             for name in ranking.history:
-                if (ranking.user, name) not in told:
-                    told.add((ranking.user, name))
+                if (ranking.user, name) not in chosen_before:
+                    chosen_before.add((ranking.user, name))
                     impressions.append(Impression(ranking.user, name, True, ranking.time, False, before=True))
-            # What was chosen comes last: it must not be the history of what was seen beside it.
+            # Chosen items come last, so that they are not history of the other items of their ranking.
             for name in sorted(ranking.shown, key=ranking.chosen.__contains__):
                 chosen = name in ranking.chosen
                 impressions.append(Impression(ranking.user, name, chosen, ranking.time, held_out))
                 if chosen:
-                    told.add((ranking.user, name))
+                    chosen_before.add((ranking.user, name))
     impressions.sort(key=lambda impression: (impression.user, impression.time))
     added = {
         "samples": len(learn),
@@ -62,8 +62,8 @@ def with_rankings(
     return interactions._replace(impressions=impressions, items=items, numbers=numbers, added=added)
 
 
-def unusable(sample: Sample) -> str | None:
-    """Why nothing can be learned from the sample, if that is so."""
+def unusable_reason(sample: Sample) -> str | None:
+    """Why nothing can be learned from the sample; None if it can be learned."""
     if sample.extra.get("input") is None:
         return "its ranking is no longer in the log"
     if _item(sample) not in [row.get("id") for row in sample.extra["output"] or ()]:
@@ -75,7 +75,7 @@ def _rankings(samples: Sequence[Sample]) -> Iterator[_Ranking]:
     def answer(sample: Sample) -> str:
         return sample.prediction_id or ""
 
-    usable = [sample for sample in samples if unusable(sample) is None]
+    usable = [sample for sample in samples if unusable_reason(sample) is None]
     found = [_ranking(list(events)) for _, events in groupby(sorted(usable, key=answer), key=answer)]
     yield from sorted(found, key=lambda ranking: ranking.time)
 
@@ -97,7 +97,7 @@ def _ranking(events: list[Sample]) -> _Ranking:
 
 
 def _catalogued(item: dict[str, Any] | str) -> tuple[str, CatalogueItem]:
-    """An item of a request under its id, or under its text where it has none."""
+    """(name, item) of an item of a request; the name is its id, or its text if it has none."""
     if isinstance(item, str):
         return item, CatalogueItem(item, {})
     return item.get("id") or item["text"], CatalogueItem(item["text"], item.get("features") or {})

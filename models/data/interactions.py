@@ -1,7 +1,7 @@
-"""What users did with the items they were shown: the training data of the recommendation task.
+"""Interactions of users with the items they were shown: the training data of the recommendation task.
 
 A file is CSV or JSONL with one impression a row: `user_id`, `item_id`, `event` (`view` when it was only shown;
-`click`, `buy` or `like` when it was chosen), `time` (any number that grows), `text` of the item, optional `split`
+`click`, `buy` or `like` when it was chosen), `time` (any increasing number), `text` of the item, optional `split`
 (`train` or `holdout`), and numeric columns of the item, such as `price`, under any other name.
 """
 
@@ -26,13 +26,15 @@ _SEED_FILE = SEED / "behaviour.csv"
 
 
 class Impression(NamedTuple):
+    """One item shown to one user, and whether the user chose it."""
+
     user: str
     item: str
     chosen: bool
     time: float
     holdout: bool
     before: bool = False
-    """chosen before anything was recorded: it tells who the user is, and not what was preferred to what"""
+    """chosen before the recording: part of the user's history, but not a choice among shown items to learn from"""
 
 
 class CatalogueItem(NamedTuple):
@@ -41,7 +43,7 @@ class CatalogueItem(NamedTuple):
 
 
 class Interactions(NamedTuple):
-    """Impressions in order of time within each user, and the items they speak of."""
+    """Impressions, sorted by user and time, and their items."""
 
     name: str
     impressions: list[Impression]
@@ -49,7 +51,7 @@ class Interactions(NamedTuple):
     numbers: list[str]
     fingerprint: str
     added: Mapping[str, Any] = MappingProxyType({})
-    """what the lineage says of impressions that the file did not have"""
+    """fields of the lineage about impressions that are not from the file"""
 
     def by_user(self) -> dict[str, list[Impression]]:
         users: dict[str, list[Impression]] = {}
@@ -58,7 +60,7 @@ class Interactions(NamedTuple):
         return users
 
     def lineage(self) -> Lineage:
-        """What the bundle and the MLflow run record of where a version came from."""
+        """The lineage that the bundle and the MLflow run record."""
         held_out = sum(impression.holdout for impression in self.impressions)
         return Lineage(
             name=self.name,
@@ -71,9 +73,9 @@ class Interactions(NamedTuple):
 
 
 def histories(impressions: Sequence[Impression]) -> list[list[str]]:
-    """For each of one user's impressions, oldest first: the items that describe the user at that moment, newest last.
+    """For each of one user's impressions, oldest first: the user's history at that time, newest item last.
 
-    Training, evaluation and serving must agree on it: the newest HISTORY that were chosen until then.
+    It is the newest HISTORY items chosen before. Training, evaluation and serving must agree on it.
     """
     chosen: list[str] = []
     found = []
@@ -85,7 +87,7 @@ def histories(impressions: Sequence[Impression]) -> list[list[str]]:
 
 
 def load_interactions(file: Path | None = None) -> Interactions:
-    """The file, or the seed shop. Without a `split` column each user's newest fifth is held out.
+    """Load `file`, or the seed shop. Without a `split` column each user's newest fifth is held out.
 
     Raises DatasetError, with the line number, on anything that would train a wrong model.
     """
@@ -130,9 +132,9 @@ def save_interactions(file: Path | None, kept: Path) -> None:
 
 
 def load_kept_interactions(home: Path, task: str, lineage: Lineage) -> Interactions:
-    """The interactions that a bundle's `manifest.data` speaks of, with the very holdout of that version.
+    """The interactions with the lineage of a bundle's `manifest.data`, with the same holdout.
 
-    Raises DatasetError when it was not kept, or is not what it was.
+    Raises DatasetError when they were not kept, or the file has changed.
     """
     interactions = load_kept(home, task, lineage, load_interactions, load_interactions)
     return interactions._replace(name=lineage.name)

@@ -1,1 +1,1 @@
-"""What a model is worth, and whether a candidate may serve: metrics, tests, the gate, drift."""
+"""Metrics, significance tests, the gate that decides whether a candidate may serve, drift."""

@@ -1,4 +1,4 @@
-"""The gate's checks, one function each: two evaluations in, a Check with its numbers and a sentence out."""
+"""The gate's checks. Each is a function from two evaluations to a Check with its numbers and a sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.tasks.thresholds import Thresholds
 
 @dataclass(frozen=True)
 class Check:
-    """One reason for the decision. `value` is None where nothing was measured; `unit` is of value and bound."""
+    """One reason for the decision. `value` is None when nothing was measured; `unit` is that of value and bound."""
 
     name: str
     passed: bool
@@ -36,7 +36,10 @@ class Check:
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """Champion and candidate on one set: how many examples the candidate won and lost."""
+    """Champion and candidate on one set.
+
+    `wins` are examples that only the candidate has right, `losses` those that only the champion has right.
+    """
 
     wins: int
     losses: int
@@ -56,23 +59,23 @@ class PairedCounts:
 
     @property
     def p_better(self) -> float:
-        """The p-value that the candidate is better."""
+        """One-sided p-value of the test that the candidate is better."""
         return mcnemar_p_value(self.wins, self.losses)
 
     @property
     def p_worse(self) -> float:
-        """The p-value that the candidate is worse."""
+        """One-sided p-value of the test that the candidate is worse."""
         return mcnemar_p_value(self.losses, self.wins)
 
 
 def sound(defect: str | None, where: str) -> Check:
-    """Are the candidate's answers on this set answers at all? `defect` is what its evaluation says of itself."""
+    """Are the candidate's outputs on this set valid? `defect` is from its evaluation."""
     sentence = f"The candidate is broken: {defect} ({where})." if defect else f"Every answer on the {where} is sound."
     return Check(f"sound on {where}", defect is None, sentence)
 
 
 def knows_labels(champion: Evaluation, candidate: Evaluation) -> Check:
-    """May the candidate give every label that the champion gives? New ones are welcome."""
+    """Does the candidate have every label of the champion? New labels are allowed."""
     missing = sorted(set(champion.labels) - set(candidate.labels))
     new = len(set(candidate.labels) - set(champion.labels))
     twice = len(candidate.labels) - len(set(candidate.labels))
@@ -86,29 +89,31 @@ def knows_labels(champion: Evaluation, candidate: Evaluation) -> Check:
     return Check("labels", not missing and not twice, sentence, len(missing), 0, unit="missing")
 
 
-def feedback(pair: PairedCounts, limits: Thresholds) -> tuple[Check, bool]:
-    """Not proven worse on the newest feedback; and whether it is proven better there."""
-    if pair.total < limits.min_feedback:
-        sentence = f"Feedback has no say: {pair.total} texts held out, {limits.min_feedback} needed."
+def feedback(pair: PairedCounts, thresholds: Thresholds) -> tuple[Check, bool]:
+    """The check that the candidate is not significantly worse on the newest feedback; whether it is better there."""
+    if pair.total < thresholds.min_feedback:
+        sentence = f"Feedback has no say: {pair.total} texts held out, {thresholds.min_feedback} needed."
         return Check("feedback", True, sentence), False
-    gained = pair.p_better < limits.significance
-    passed = pair.p_worse >= limits.significance
+    gained = pair.p_better < thresholds.significance
+    passed = pair.p_worse >= thresholds.significance
     verb = "better" if gained else "worse" if not passed else "not shown to differ"
     sentence = f"On the newest feedback the candidate is {verb}: {_counts(pair)}."
-    return Check("feedback", passed, sentence, pair.p_worse, limits.significance, "at least", "p-value"), gained
+    return Check("feedback", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value"), gained
 
 
-def holdout(pair: PairedCounts, gained: bool, limits: Thresholds) -> Iterator[Check]:
-    """The three that bound what the candidate may lose on the frozen holdout; the last two yield to a proven gain."""
+def holdout(pair: PairedCounts, gained: bool, thresholds: Thresholds) -> Iterator[Check]:
+    """The three checks that bound the loss on the frozen holdout; a proven gain on feedback relaxes the last two."""
     sentence = f"On the holdout: {_counts(pair)}."
-    passed = -pair.points <= limits.max_loss + 1e-9
-    yield Check("holdout accuracy", passed, sentence, _plain(-pair.points), limits.max_loss, unit="points lost")
+    passed = -pair.points <= thresholds.max_loss + 1e-9
+    yield Check(
+        "holdout accuracy", passed, sentence, _no_negative_zero(-pair.points), thresholds.max_loss, unit="points lost"
+    )
 
-    margin = limits.margin_with_gain if gained else limits.margin
-    possible = -100 * difference_lower_bound(pair.wins, pair.losses, pair.total, limits.significance)
+    margin = thresholds.margin_with_gain if gained else thresholds.margin
+    possible = -100 * difference_lower_bound(pair.wins, pair.losses, pair.total, thresholds.significance)
     passed = possible <= margin
-    sure = f"{1 - limits.significance:.0%}"
-    sentence = f"With {sure} confidence the true loss on the holdout is at most {max(possible, 0):.1f} points."
+    confidence = f"{1 - thresholds.significance:.0%}"
+    sentence = f"With {confidence} confidence the true loss on the holdout is at most {max(possible, 0):.1f} points."
     if not passed and pair.points >= 0:
         sentence += f" Too few texts to rule out {margin:g}: give a larger holdout, or raise gate.margin."
     yield Check("holdout margin", passed, sentence, possible, margin, unit="points")
@@ -117,61 +122,62 @@ def holdout(pair: PairedCounts, gained: bool, limits: Thresholds) -> Iterator[Ch
         sentence = f"The loss on the holdout, if any ({_p(pair.p_worse)}), is the price of the gain on feedback."
         yield Check("holdout trend", True, sentence)
     else:
-        passed = pair.p_worse >= limits.significance
+        passed = pair.p_worse >= thresholds.significance
         verb = "could be" if passed else "is not"
         sentence = f"What was lost on the holdout {verb} chance ({_p(pair.p_worse)}, McNemar's exact test)."
         if pair.points >= 0:
             sentence = "On balance nothing was lost on the holdout."
-        yield Check("holdout trend", passed, sentence, pair.p_worse, limits.significance, "at least", "p-value")
+        yield Check("holdout trend", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value")
 
 
-def label_recall(champion: Evaluation, candidate: Evaluation, where: str, limits: Thresholds) -> Check:
-    """No label's recall fell by more than it may, beyond what chance does to its few examples."""
+def label_recall(champion: Evaluation, candidate: Evaluation, where: str, thresholds: Thresholds) -> Check:
+    """No label's recall fell by significantly more than `max_recall_loss`."""
     worst: tuple[float, str, float, str] | None = None
     fallen = []
     for label in sorted(set(candidate.truth)):
         own = candidate.of_label(label)
         total = int(own.sum())
-        if total < limits.min_label_examples:
+        if total < thresholds.min_label_examples:
             continue
         before, after = int(champion.right[own].sum()), int(candidate.right[own].sum())
         losses = int((champion.right & ~candidate.right)[own].sum())
-        chance = recall_loss_p_value(losses - (before - after), losses, total, limits.max_recall_loss / 100)
+        chance = recall_loss_p_value(losses - (before - after), losses, total, thresholds.max_recall_loss / 100)
         loss = 100 * (before - after) / total
         told = f"{label} fell from {before} to {after} of {total}"
-        if chance < limits.significance:
+        if chance < thresholds.significance:
             fallen.append(told)
         worst = min(worst or (2.0, "", 0.0, ""), (chance, label, loss, told))
     name = f"recall of each label, {where}"
     if worst is None:
-        return Check(name, True, f"No label has {limits.min_label_examples} texts in the {where}.")
+        return Check(name, True, f"No label has {thresholds.min_label_examples} texts in the {where}.")
     loss = worst[2]
     if fallen:
         sentence = f"Recall on the {where}: {listed(fallen)}."
     elif loss <= 0:
         sentence = f"No label lost recall on the {where}."
     else:
-        within = "chance explains it" if loss > limits.max_recall_loss else "within the bound"
+        within = "chance explains it" if loss > thresholds.max_recall_loss else "within the bound"
         sentence = f"Recall on the {where}, most lost: {worst[3]}; {within}."
-    return Check(name, not fallen, sentence, _plain(loss), limits.max_recall_loss, unit="points lost")
+    return Check(name, not fallen, sentence, _no_negative_zero(loss), thresholds.max_recall_loss, unit="points lost")
 
 
-def calibration(champion: Evaluation, candidate: Evaluation, limits: Thresholds) -> Check:
-    """A score still means what it says: the expected calibration error did not rise, beyond what chance does to it."""
+def calibration(champion: Evaluation, candidate: Evaluation, thresholds: Thresholds) -> Check:
+    """The expected calibration error did not rise by more than `max_calibration_rise`, unless chance explains it."""
     before = 100 * calibration_error(champion.confidence, champion.right)
     after = 100 * calibration_error(candidate.confidence, candidate.right)
     rise = after - before
-    passed = rise <= limits.max_calibration_rise or _rise_by_chance(champion, candidate, limits.significance)
+    passed = rise <= thresholds.max_calibration_rise or _rise_by_chance(champion, candidate, thresholds.significance)
     sentence = f"The calibration error went from {before:.1f} to {after:.1f} points."
     if not passed:
         how = "sure" if candidate.confidence.mean() > candidate.accuracy else "unsure"
         sentence += f" The candidate is too {how} of itself."
-    elif rise > limits.max_calibration_rise:
+    elif rise > thresholds.max_calibration_rise:
         sentence += " Chance explains it on a set of this size."
-    return Check("calibration", passed, sentence, rise, limits.max_calibration_rise, unit="points risen")
+    return Check("calibration", passed, sentence, rise, thresholds.max_calibration_rise, unit="points risen")
 
 
 def _rise_by_chance(champion: Evaluation, candidate: Evaluation, significance: float) -> bool:
+    """Whether the bootstrap's lower bound of the rise is not above 0."""
     before, after = _gaps(champion), _gaps(candidate)
 
     def rise(drawn: NDArray[Any]) -> float:
@@ -181,9 +187,9 @@ def _rise_by_chance(champion: Evaluation, candidate: Evaluation, significance: f
 
 
 def _gaps(evaluation: Evaluation) -> NDArray[np.float64]:
-    """(texts, bins): right minus confidence, in the bin that the text falls in.
+    """(texts, bins): correctness (0 or 1) minus confidence, in the bin of the text's confidence, else 0.
 
-    The error of any draw of texts is the sum over bins of the absolute column sums, divided by the texts.
+    The calibration error of any draw of texts is the sum over bins of the absolute column sums, divided by the texts.
     """
     which = confidence_bins(evaluation.confidence)
     gaps = np.zeros((len(which), CONFIDENCE_BINS))
@@ -191,25 +197,25 @@ def _gaps(evaluation: Evaluation) -> NDArray[np.float64]:
     return gaps
 
 
-def latency(ratios: NDArray[np.float64], limits: Thresholds) -> Check:
-    """The median of the rounds, refused when the sign test says that it was no busy moment."""
+def latency(ratios: NDArray[np.float64], thresholds: Thresholds) -> Check:
+    """The median ratio of the rounds; fails when a sign test finds it significantly above `max_latency_ratio`."""
     if not len(ratios):
         return Check("latency", True, "Latency was not measured.")
     median = float(np.median(ratios))
-    over = sign_test_p_value(ratios, limits.max_latency_ratio) < limits.significance
+    over = sign_test_p_value(ratios, thresholds.max_latency_ratio) < thresholds.significance
     sentence = f"A text takes {median:.2f} times as long as with the champion, median of {len(ratios)} rounds in turn."
-    return Check("latency", not over, sentence, median, limits.max_latency_ratio, unit="times")
+    return Check("latency", not over, sentence, median, thresholds.max_latency_ratio, unit="times")
 
 
-def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, limits: Thresholds) -> Iterator[Check]:
-    """AUC over all impressions and the mean AUC within a user: the seen loss, the possible loss, the trend.
+def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds: Thresholds) -> Iterator[Check]:
+    """AUC over all impressions and mean AUC within a user: for each, checks of observed loss, possible loss and trend.
 
-    The bootstrap draws users, not impressions: those of one user resemble each other.
+    The bootstrap resamples users, not impressions, since those of one user are correlated.
     """
     names = {user: i for i, user in enumerate(dict.fromkeys(candidate.users))}
     of_user = np.array([names[user] for user in candidate.users])
     chosen = np.array(candidate.chosen)
-    sure = f"{1 - limits.significance:.0%}"
+    confidence = f"{1 - thresholds.significance:.0%}"
     for name, statistic in (("AUC", _auc), ("AUC within a user", _user_auc)):
         before = statistic(chosen, champion.scores, of_user, len(names))
         after = statistic(chosen, candidate.scores, of_user, len(names))
@@ -223,16 +229,27 @@ def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, limits: Thr
             yield Check(name, False, f"{name} cannot be measured: the holdout needs chosen and unchosen items.")
             continue
         draws = bootstrap(difference, len(names))
-        possible, least = (float(v) for v in -100 * np.quantile(draws, [limits.significance, 1 - limits.significance]))
+        possible, lower_bound = (
+            float(v) for v in -100 * np.quantile(draws, [thresholds.significance, 1 - thresholds.significance])
+        )
         sentence = f"{name} went from {before(once):.4f} to {after(once):.4f} on {len(chosen)} impressions."
-        yield Check(name, loss <= limits.max_loss, sentence, _plain(loss), limits.max_loss, unit="points lost")
-        sentence = f"With {sure} confidence the true loss of {name} is at most {max(possible, 0):.1f} points."
-        yield Check(f"{name}, margin", possible <= limits.margin, sentence, possible, limits.margin, unit="points")
-        verb = "is not" if least > 0 else "could be"
+        yield Check(
+            name,
+            loss <= thresholds.max_loss,
+            sentence,
+            _no_negative_zero(loss),
+            thresholds.max_loss,
+            unit="points lost",
+        )
+        sentence = f"With {confidence} confidence the true loss of {name} is at most {max(possible, 0):.1f} points."
+        yield Check(
+            f"{name}, margin", possible <= thresholds.margin, sentence, possible, thresholds.margin, unit="points"
+        )
+        verb = "is not" if lower_bound > 0 else "could be"
         sentence = f"What was lost of {name} {verb} chance (bootstrap over {len(names)} users)."
         if loss <= 0:
             sentence = f"Nothing was lost of {name}."
-        yield Check(f"{name}, trend", least <= 0, sentence, least, 0.0, unit="points lost at least")
+        yield Check(f"{name}, trend", lower_bound <= 0, sentence, lower_bound, 0.0, unit="points lost at least")
 
 
 Statistic = Callable[[NDArray[Any]], float]
@@ -241,7 +258,7 @@ Statistic = Callable[[NDArray[Any]], float]
 def _auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], users: int) -> Statistic:
     """AUC with each user's impressions counted as often as the user was drawn; ties count half.
 
-    sklearn's roc_auc_score gives the same and sorts anew each time, which takes minutes over a bootstrap.
+    sklearn's roc_auc_score gives the same, but sorts in each call, which takes minutes in a bootstrap.
     """
     order = np.argsort(scores, kind="stable")
     tie = np.cumsum(np.r_[0, np.diff(scores[order]) > 0])
@@ -257,7 +274,7 @@ def _auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], user
 
 
 def _user_auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], users: int) -> Statistic:
-    """The mean over users of the AUC of each one's impressions, where there are users with both outcomes."""
+    """The mean over users of the AUC within each user's impressions; users without both outcomes are left out."""
     rows = [np.flatnonzero(of_user == user) for user in range(users)]
     once, alone = np.ones(1, int), np.zeros(len(scores), int)
     own = np.array([_auc(chosen[r], scores[r], alone[r], 1)(once) for r in rows])
@@ -271,7 +288,7 @@ def _user_auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any],
 
 
 def listed(names: Sequence[str], max_names: int = 5) -> str:
-    """Names in a sentence, cut after `max_names`."""
+    """Names in a sentence; after `max_names`, only how many more."""
     return ", ".join(names[:max_names]) + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
 
 
@@ -284,5 +301,5 @@ def _p(chance: float) -> str:
     return f"p = {chance:.3f}" if chance >= 0.0005 else "p < 0.001"
 
 
-def _plain(number: float) -> float:
-    return number + 0.0  # -0.0 reads badly
+def _no_negative_zero(number: float) -> float:
+    return number + 0.0

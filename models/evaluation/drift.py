@@ -1,7 +1,7 @@
-"""Has what the model reads, or how sure it is of it, changed? Two-sample tests that also ask whether it matters.
+"""Drift of inputs and of confidence, by two-sample Kolmogorov-Smirnov tests.
 
-With enough samples every difference is significant. So a drift needs both: a p-value below `Limits.p_value`, and a
-distance that is large enough to be worth a training.
+With enough samples every difference is significant. So drift needs both a p-value below `DriftLimits.p_value` and a
+distance of at least `DriftLimits.distance`, which is worth a retraining.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from scipy.stats import ks_2samp
 from models.tasks.base import Strict
 
 
-class Limits(Strict):
-    """When a difference is a drift. `distance` is a Kolmogorov-Smirnov statistic, from 0 (same) to 1 (apart)."""
+class DriftLimits(Strict):
+    """When a difference counts as drift. `distance` is a Kolmogorov-Smirnov statistic, 0 (same) to 1 (disjoint)."""
 
     samples: int = 100
-    """fewer on either side decide nothing"""
+    """with fewer on either side, no drift is reported"""
     p_value: float = 0.01
     distance: float = 0.12
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
+    """The result of one test."""
+
     statistic: float
     """the Kolmogorov-Smirnov distance"""
     p_value: float
@@ -34,24 +36,24 @@ class Drift:
     sentence: str
 
 
-def drift_of_lengths(reference: ArrayLike, now: ArrayLike, limits: Limits | None = None) -> Drift:
-    """Whether texts come from elsewhere than those of the reference, by their lengths, both of shape (texts,).
+def drift_of_lengths(reference: ArrayLike, now: ArrayLike, limits: DriftLimits | None = None) -> Drift:
+    """Whether the distribution of text lengths differs from the reference's; both are (texts,).
 
     Raises ValueError for another shape and for numbers that are not finite.
     """
-    return _drift(_numbers(reference), _numbers(now), limits or Limits(), "Input lengths")
+    return _drift(_numbers(reference), _numbers(now), limits or DriftLimits(), "Input lengths")
 
 
-def drift_of_confidence(reference: ArrayLike, now: ArrayLike, limits: Limits | None = None) -> Drift:
-    """Whether the scores of given answers, of shape (answers,), are distributed otherwise than the reference's.
+def drift_of_confidence(reference: ArrayLike, now: ArrayLike, limits: DriftLimits | None = None) -> Drift:
+    """Whether the distribution of confidence scores differs from the reference's; both are (answers,).
 
     Raises ValueError for another shape and for numbers that are not finite.
     """
-    then, new, limits = _numbers(reference), _numbers(now), limits or Limits()
-    drift = _drift(then, new, limits, "Confidence")
-    if min(len(then), len(new)) < limits.samples:
+    before, after, limits = _numbers(reference), _numbers(now), limits or DriftLimits()
+    drift = _drift(before, after, limits, "Confidence")
+    if min(len(before), len(after)) < limits.samples:
         return drift
-    medians = f" The median went from {np.median(then):.2f} to {np.median(new):.2f}."
+    medians = f" The median went from {np.median(before):.2f} to {np.median(after):.2f}."
     return replace(drift, sentence=drift.sentence + medians)
 
 
@@ -62,19 +64,19 @@ def _numbers(values: ArrayLike) -> NDArray[np.float64]:
     return numbers
 
 
-def _drift(then: NDArray[np.float64], new: NDArray[np.float64], limits: Limits, what: str) -> Drift:
-    if min(len(then), len(new)) < limits.samples:
-        counts = f"{len(then):,} of reference and {len(new):,} now, {limits.samples:,} of each are needed"
+def _drift(before: NDArray[np.float64], after: NDArray[np.float64], limits: DriftLimits, name: str) -> Drift:
+    if min(len(before), len(after)) < limits.samples:
+        counts = f"{len(before):,} of reference and {len(after):,} now, {limits.samples:,} of each are needed"
         return Drift(0.0, 1.0, False, f"Too few samples to tell: {counts}.")
-    test = ks_2samp(then, new, method="asymp")
+    test = ks_2samp(before, after, method="asymp")
     statistic, p_value = float(test.statistic), float(test.pvalue)
     significant, large = p_value < limits.p_value, statistic >= limits.distance
-    verdict = {
+    conclusion = {
         (True, True): "drift",
         (True, False): "a difference too small to matter",
         (False, True): "a difference that may be chance",
         (False, False): "no drift",
     }[significant, large]
     measured = f"distance {statistic:.3f} of {limits.distance:g}, p {p_value:.2g} of {limits.p_value:g}"
-    sentence = f"{what}: {verdict} ({measured}; {len(then):,} then, {len(new):,} now)."
+    sentence = f"{name}: {conclusion} ({measured}; {len(before):,} then, {len(after):,} now)."
     return Drift(statistic, p_value, significant and large, sentence)

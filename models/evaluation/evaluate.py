@@ -1,4 +1,4 @@
-"""What a bundle answers on labelled texts, whether it answers at all, and how fast beside another."""
+"""Run a bundle on a labelled set: its predictions, its defects, its parity, its latency against another bundle."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from models.data.interactions import Interactions, histories
 from models.tasks.ranker import Item, Ranker
 
 _TIMED_TEXTS = 8
-_MIN_FOR_CONSTANT = 20  # texts; fewer may well have one answer
+_MIN_FOR_CONSTANT = 20  # texts; fewer may well all get one label
 _INVARIANCE_TEXTS = 64
 
 
 class DefectError(Exception):
-    """Raised when a bundle cannot be evaluated at all; the text says what is wrong with it."""
+    """Raised when a bundle cannot be evaluated at all; the message says why, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one bundle answers on one labelled set. `probabilities` is (len(truth), len(labels)) in a sound one.
+    """The predictions of one bundle on one labelled set. `probabilities` should be (len(truth), len(labels)).
 
-    `shown_as` is what a report calls each example; empty when it may not show them.
+    `shown_as` is how a report shows each example; empty when a report may not show them.
     """
 
     labels: tuple[str, ...]
@@ -40,7 +40,7 @@ class Evaluation:
     shown_as: tuple[str, ...] = ()
 
     def unusable(self) -> str | None:
-        """What makes these outputs no answers at all, as the end of a sentence; None when they are."""
+        """Why these outputs are no predictions (shape, NaN), as the end of a sentence; None when they are valid."""
         expected = (len(self.truth), len(self.labels))
         if self.probabilities.shape != expected:
             return f"its output has the shape {self.probabilities.shape}, not {expected}"
@@ -48,7 +48,7 @@ class Evaluation:
         return f"its scores for {wrong} of {len(self.truth)} texts are not finite numbers" if wrong else None
 
     def defect(self) -> str | None:
-        """As `unusable`, and what no working model answers: one label for everything, though most have another."""
+        """As `unusable`, or that the model predicts one label for everything although most examples have another."""
         if defect := self.unusable():
             return defect
         always = self.predicted[0] if len(set(self.predicted)) == 1 else None
@@ -62,12 +62,12 @@ class Evaluation:
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """(examples,). A true label that the bundle does not know is simply never right."""
+        """(examples,): whether the prediction is correct. With a true label that the bundle lacks, it never is."""
         return np.fromiter(map(str.__eq__, self.predicted, self.truth), bool, len(self.truth))
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
-        """(examples,), from 0 to 1."""
+        """(examples,): the probability of the predicted label, from 0 to 1."""
         return self.probabilities.max(1) if self.truth else np.zeros(0, np.float32)
 
     @property
@@ -75,7 +75,7 @@ class Evaluation:
         return float(self.right.mean()) if self.truth else 0.0
 
     def of_label(self, label: str) -> NDArray[np.bool_]:
-        """(examples,): which of them truly have `label`."""
+        """(examples,): whether the true label is `label`."""
         marked: NDArray[np.bool_] = self._truth == label
         return marked
 
@@ -86,14 +86,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RankerEvaluation:
-    """What one bundle scores each held-out impression, and what the user did, one entry an impression."""
+    """The scores of one bundle for the held-out impressions, and whether the user chose; one entry an impression."""
 
     users: tuple[str, ...]
     chosen: tuple[bool, ...]
     scores: NDArray[np.float64]
 
     def defect(self) -> str | None:
-        """What makes these scores unusable, as the end of a sentence; None when they are sound."""
+        """Why these scores are unusable, as the end of a sentence; None when they are valid."""
         if self.scores.shape != (len(self.users),):
             return f"its scores have the shape {self.scores.shape}, not {(len(self.users),)}"
         if not np.isfinite(self.scores).all():
@@ -104,10 +104,10 @@ class RankerEvaluation:
 
 
 def open_session(path: Path, providers: Providers = "auto") -> OnnxSession:
-    """A session on the bundle at `path`, as a replica starts it. Raises DefectError, whatever is wrong."""
+    """A session on the bundle at `path`, as a replica starts it. Raises DefectError for any failure."""
     try:
         return OnnxSession(Bundle.open(path), providers=providers)
-    except Exception as error:  # BundleError, and what onnxruntime and the tokenizer raise, of a dozen types
+    except Exception as error:  # BundleError, and a dozen types of onnxruntime and the tokenizer
         raise DefectError(f"it cannot be loaded: {_first_line(error)}") from error
 
 
@@ -128,7 +128,7 @@ def evaluate_bundle(
 
 
 def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerEvaluation:
-    """Score the held-out impressions as the server would have when they happened. Raises DefectError when it fails."""
+    """Score the held-out impressions, each with the history at its time, as the server would. Raises DefectError."""
     names = list(interactions.items)
     users, chosen, scores = [], [], []
     try:
@@ -139,8 +139,8 @@ def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerE
             for impression, past in zip(impressions, histories(impressions), strict=True):
                 if impression.holdout:
                     items = [Item(name, interactions.items[name].numbers) for name in (*past, impression.item)]
-                    of = vectors[[row[name] for name in (*past, impression.item)]]
-                    scores.append(float(ranker.score(items[:-1], of[:-1], items[-1:], of[-1:])[0]))
+                    item_vectors = vectors[[row[name] for name in (*past, impression.item)]]
+                    scores.append(float(ranker.score(items[:-1], item_vectors[:-1], items[-1:], item_vectors[-1:])[0]))
                     users.append(user)
                     chosen.append(impression.chosen)
     except Exception as error:  # onnxruntime's own, and those of weights that do not fit
@@ -149,9 +149,10 @@ def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerE
 
 
 def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
-    """A sentence about parity with the checkpoint and among batch-mates. Raises DefectError when either is broken.
+    """Check parity with the checkpoint and batch invariance; a sentence about both. Raises DefectError.
 
-    The export measured the first and wrote it into the manifest; the second is measured again on some of `texts`.
+    The export has measured the first and recorded it in the manifest. Batch invariance (an answer does not depend on
+    the other texts of its batch) is measured again on some of `texts`.
     """
     from export.parity import MAX_BATCH_DIFFERENCE, batch_difference, run_in_random_batches
 
@@ -178,20 +179,20 @@ def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
 def latency_ratios(
     champion: OnnxSession, candidate: OnnxSession, texts: Sequence[str], rounds: int = 31
 ) -> NDArray[np.float64]:
-    """Candidate's time over the champion's on the same texts, (rounds,), tokenization included.
+    """The candidate's latency over the champion's on the same texts, (rounds,), tokenization included.
 
-    The two take turns, so that whatever else the machine does falls on both.
+    The two take turns, so that other load on the machine affects both.
     """
     ratios = []
-    for turn in range(-2, rounds):  # the first two only warm both up
-        at = max(turn, 0) * _TIMED_TEXTS
+    for round_ in range(-2, rounds):  # the first two are warm-up
+        at = max(round_, 0) * _TIMED_TEXTS
         part = [texts[i % len(texts)] for i in range(at, at + _TIMED_TEXTS)]
         seconds = {}
-        for session in (champion, candidate) if turn % 2 else (candidate, champion):
+        for session in (champion, candidate) if round_ % 2 else (candidate, champion):
             started = time.perf_counter()
             session.predict(part)
             seconds[session] = time.perf_counter() - started
-        if turn >= 0:
+        if round_ >= 0:
             ratios.append(seconds[candidate] / seconds[champion])
     return np.array(ratios)
 

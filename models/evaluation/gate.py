@@ -1,7 +1,7 @@
-"""May this candidate serve? The exported bundle against the champion's, on the same texts, check by check.
+"""The gate: may this candidate serve? Compares its exported bundle with the champion's on the same texts.
 
-A candidate is accepted when every check passes. Each allows for what chance does to a set of that size, and a holdout
-too small to rule out harm refuses. docs/decisions/0013-gate.md has the reasons and the error rates.
+A candidate is accepted when every check passes. The checks are statistical tests, and a holdout too small to rule out
+harm refuses. docs/decisions/0013-gate.md has the reasons and the error rates.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NO_TIMES: NDArray[np.float64] = np.zeros(0)
 
 @dataclass(frozen=True)
 class GateResult:
-    """The decision with its reasons, and the evaluations they were drawn from; those of a ranker are not kept."""
+    """The decision with its checks, and a classifier's evaluations by set, on which they are based."""
 
     reasons: tuple[Check, ...]
     champion: Mapping[str, Evaluation] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class GateResult:
 
     @property
     def sentence(self) -> str:
-        """The decision and what decided it: for a log line, a notification and the top of the page."""
+        """The decision and its main reason: for a log line, a notification and the top of the report."""
         if self.accepted:
             told = [check.sentence for check in self.reasons if check.name in ("holdout accuracy", "feedback", "AUC")]
             return " ".join(["Accepted.", *told])
@@ -64,7 +64,7 @@ class GateResult:
 
 
 def refusal(name: str, sentence: str) -> GateResult:
-    """The refusal of a candidate that never came to the comparison, such as one whose export failed."""
+    """The refusal of a candidate that could not be compared, such as one whose export failed."""
     return GateResult((Check(name, False, sentence),))
 
 
@@ -77,22 +77,22 @@ def judge(
     """Compare two classifiers on the frozen `holdout` and the newest `feedback`, which may be absent or empty.
 
     Both were evaluated on the same examples in the same order; `ratios` are of evaluate.latency_ratios. The label sets
-    may differ: what the champion does not know counts as wrong for the champion. Raises KeyError without a holdout.
+    may differ: an example whose label the champion lacks counts as wrong for it. Raises KeyError without a holdout.
     """
     pairs = {name: (champion[name], candidate[name]) for name in (HOLDOUT, FEEDBACK) if name in candidate}
     pairs = {name: pair for name, pair in pairs.items() if name == HOLDOUT or pair[1].truth}
     before, after = pairs[HOLDOUT]
-    # Feedback may well be of one label only, which a candidate misses: there one answer for all is no defect.
+    # Feedback may be of one label only, which a candidate misses: there, one prediction for all is no defect.
     reasons = [checks.sound(after.defect(), HOLDOUT)]
     reasons += [checks.sound(pair[1].unusable(), name) for name, pair in pairs.items() if name != HOLDOUT]
     reasons += [_usable(pair[0], name) for name, pair in pairs.items() if pair[0].unusable()]
     if not after.truth:
         reasons.append(Check(HOLDOUT, False, "There is no holdout to compare on."))
     if any(not check.passed for check in reasons):
-        return GateResult(tuple(reasons))  # nothing else can be said of numbers that are not there
+        return GateResult(tuple(reasons))  # the other checks need valid numbers
     newest = PairedCounts.of(*pairs[FEEDBACK]) if FEEDBACK in pairs else PairedCounts(0, 0, 0, 0)
-    heard, gained = checks.feedback(newest, thresholds)
-    reasons += [*checks.holdout(PairedCounts.of(before, after), gained, thresholds), heard]
+    feedback_check, gained = checks.feedback(newest, thresholds)
+    reasons += [*checks.holdout(PairedCounts.of(before, after), gained, thresholds), feedback_check]
     reasons += [
         checks.label_recall(*pair, name, thresholds)
         for name, pair in pairs.items()
@@ -126,12 +126,12 @@ def gate_classifier(
     thresholds: Thresholds,
     providers: Providers = "auto",
 ) -> GateResult:
-    """Evaluate two bundles and judge. Whatever is wrong with either is a refusal, never an exception.
+    """Evaluate two bundles and judge them. Any defect of either is a refusal, never an exception.
 
-    `feedback` is the newest, held out by time: the candidate was not trained on it. It may be empty.
+    `feedback` are the newest samples, held out by time: the candidate was not trained on them. It may be empty.
     """
     texts = [example.text for example in holdout]
-    # A user may ask for erasure, and a report outlives the store: feedback is shown by its id and never by its text.
+    # A user may ask for erasure, and the report outlives the sample: it shows feedback by id, never by text.
     ids = [f"feedback {sample.id}" for sample in feedback]
 
     def evaluate(session: OnnxSession) -> dict[str, Evaluation]:
@@ -150,7 +150,7 @@ def gate_classifier(
         new = open_session(candidate, providers)
         after = evaluate(new)
         result = judge(before, after, thresholds)
-        if not result.candidate:  # unsound: there is nothing to compare with a checkpoint, or to time
+        if not result.candidate:  # defective: no need to measure parity or latency
             return result
         parity = Check("parity", True, check_parity(new, texts))
         result = judge(before, after, thresholds, latency_ratios(old, new, texts))

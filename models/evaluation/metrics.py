@@ -1,4 +1,4 @@
-"""What a model is worth on texts it has not seen: numbers for MLflow and a confusion matrix to look at."""
+"""Metrics of classifiers and rankers on held-out examples, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_])
 
 
 def ranker_metrics(users: Sequence[str], chosen: Sequence[int], scores: Sequence[float]) -> dict[str, float]:
-    """AUC over all impressions, and the mean AUC within a user, where there are users with both outcomes."""
-    own: dict[str, list[int]] = {}
+    """AUC over all impressions, and the mean AUC within a user over users with both outcomes, if there are any."""
+    rows_of_user: dict[str, list[int]] = {}
     for i, user in enumerate(users):
-        own.setdefault(user, []).append(i)
+        rows_of_user.setdefault(user, []).append(i)
     within = [
         roc_auc_score([chosen[i] for i in rows], [scores[i] for i in rows])
-        for rows in own.values()
+        for rows in rows_of_user.values()
         if 0 < sum(chosen[i] for i in rows) < len(rows)
     ]
     metrics = {"auc": round(float(roc_auc_score(chosen, scores)), 4)}
@@ -65,7 +65,7 @@ def ranker_metrics(users: Sequence[str], chosen: Sequence[int], scores: Sequence
 
 
 def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """The confusion matrix, rows normalized to the truth, as a matplotlib figure."""
+    """The confusion matrix, each row (true label) normalized to 1, as a matplotlib figure."""
     from matplotlib.figure import Figure
 
     matrix = confusion_matrix(truth, predicted, labels=list(labels)).astype(float)

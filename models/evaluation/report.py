@@ -1,4 +1,4 @@
-"""The decision as a page for a model's owner and as JSON for a program: what was decided, why, and what changed."""
+"""The gate report, as a page and as JSON: the decision, its checks, and the examples that changed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confi
 
 PAGE, DATA = "verdict.html", "verdict.json"
 _TEMPLATE = "report.html.j2"
-_MAX_EXAMPLES = 100  # of those won and of those lost; a page of thousands is read by nobody
+_MAX_EXAMPLES = 100  # of wins and of losses each
 _MAX_TEXT = 300
 _MAX_CONFUSIONS = 12
-_MIN_IN_BIN = 5  # examples, below which a point of the calibration plot shows chance and nothing else
+_MIN_IN_BIN = 5  # examples; with fewer, a point of the calibration plot is noise
 
 
-class Answer(NamedTuple):
-    """One example that changed sides, with what either bundle said of it and how sure it was (0 to 1)."""
+class ChangedExample(NamedTuple):
+    """An example that only one of the two has right: their predictions with confidence (0 to 1)."""
 
     shown_as: str
     truth: str
@@ -56,15 +56,15 @@ class SetChange(NamedTuple):
     examples: int
     metrics: dict[str, tuple[float, float]]
     labels: list[LabelChange]
-    won: list[Answer]
-    lost: list[Answer]
+    won: list[ChangedExample]
+    lost: list[ChangedExample]
 
 
 def write_report(result: GateResult, folder: Path, *, title: str, facts: Mapping[str, str] | None = None) -> Path:
-    """Write `verdict.html` and `verdict.json` into `folder`; the page's path.
+    """Write `verdict.html` and `verdict.json` into `folder`. The page's path.
 
     `title` and `facts` (task, versions, data) head the page. The page is one file that loads nothing, and every text
-    in it is escaped: texts are whatever a stranger wrote. It holds holdout texts, and feedback by id alone.
+    in it is escaped, since it is untrusted. It has holdout texts; feedback only by id.
     """
     facts = dict(facts or {})
     changes = [
@@ -105,7 +105,7 @@ _LISTS = ("labels", "won", "lost")
 
 
 def set_change(name: str, champion: Evaluation, candidate: Evaluation) -> SetChange:
-    """Champion against candidate on one set; labels by how much they moved, the largest loss first."""
+    """Champion against candidate on one set; labels by their change in recall, the largest loss first."""
     before, after = (classifier_metrics(e.labels, e.truth, e.probabilities) for e in (champion, candidate))
     labels = []
     for label, examples in Counter(candidate.truth).items():
@@ -115,16 +115,16 @@ def set_change(name: str, champion: Evaluation, candidate: Evaluation) -> SetCha
         )
     labels.sort(key=lambda change: (change.points, change.label))
     metrics = {metric: (before[metric], after[metric]) for metric in before}
-    won = _answers(champion, candidate, candidate.right & ~champion.right)
-    lost = _answers(champion, candidate, champion.right & ~candidate.right)
+    won = _changed_examples(champion, candidate, candidate.right & ~champion.right)
+    lost = _changed_examples(champion, candidate, champion.right & ~candidate.right)
     return SetChange(name, len(candidate.truth), metrics, labels, won, lost)
 
 
-def _answers(champion: Evaluation, candidate: Evaluation, which: NDArray[np.bool_]) -> list[Answer]:
-    """The examples that `which` marks, those the candidate is surest of first."""
+def _changed_examples(champion: Evaluation, candidate: Evaluation, which: NDArray[np.bool_]) -> list[ChangedExample]:
+    """The examples that the mask `which` selects, by the candidate's confidence, highest first."""
     rows = sorted(np.flatnonzero(which), key=lambda i: -float(candidate.confidence[i]))
     return [
-        Answer(
+        ChangedExample(
             _cut(candidate.shown_as[i]) if candidate.shown_as else f"number {i + 1}",
             candidate.truth[i],
             champion.predicted[i],
@@ -148,7 +148,7 @@ class _Cell(NamedTuple):
 
 
 def _confusion(champion: Evaluation, candidate: Evaluation) -> dict[str, Any]:
-    """The cells of the candidate's matrix that are not empty, and its commonest confusions beside the champion's."""
+    """The nonzero cells of the candidate's confusion matrix, and its commonest confusions beside the champion's."""
     labels = sorted(set(candidate.truth) | set(candidate.predicted))
     at = {label: i for i, label in enumerate(labels)}
     total = Counter(candidate.truth)
@@ -164,7 +164,7 @@ def _confusion(champion: Evaluation, candidate: Evaluation) -> dict[str, Any]:
 
 
 def _calibration(champion: Evaluation, candidate: Evaluation) -> dict[str, list[tuple[float, float, int]]]:
-    """For each of the two: (mean confidence, share right, examples) of every bin that holds enough of them."""
+    """For each model: (mean confidence, accuracy, examples) of every bin with enough examples."""
     curves = {}
     for name, evaluation in (("champion", champion), ("candidate", candidate)):
         bins = confidence_bins(evaluation.confidence)

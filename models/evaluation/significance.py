@@ -1,7 +1,7 @@
 """Two models on the same examples: tests and intervals for the difference, each with its source.
 
-A candidate `wins` an example that it has right and the champion wrong, and `loses` one the other way round. The
-examples that both have right, or both wrong, say nothing of which is better; they only make the difference smaller.
+A candidate wins an example that it has right and the champion wrong, and loses one the other way round. Examples that
+both have right, or both wrong, do not tell which is better; they only make the difference smaller.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
 RESAMPLES = 1000
-_SEED = 0  # one decision for one pair of models: a gate that is asked twice must not answer twice
+_SEED = 0  # fixed, so that the gate gives the same answer for the same pair of models
 
 
-@lru_cache(4096)  # the same few small numbers, label after label
+@lru_cache(4096)  # labels often have the same small counts
 def mcnemar_p_value(wins: int, losses: int) -> float:
-    """The one-sided p-value of `wins` or more among `wins + losses`, if either model were as good as the other.
+    """The one-sided p-value of `wins` or more among `wins + losses`, under the hypothesis that both are equally good.
 
     McNemar's test, exact (McNemar, 1947, https://doi.org/10.1007/BF02295996). Swap the arguments to ask whether the
     candidate is worse.
@@ -30,10 +30,10 @@ def mcnemar_p_value(wins: int, losses: int) -> float:
 
 
 def difference_lower_bound(wins: int, losses: int, total: int, significance: float) -> float:
-    """The lower bound, at one-sided confidence 1 - `significance`, of candidate minus champion, from -1 to 1.
+    """The lower bound of the accuracy difference, candidate minus champion (-1 to 1), at confidence 1 - `significance`.
 
     Tango's score interval for paired proportions (Tango, 1998, Statistics in Medicine 17, 891). Unlike Wald's, it does
-    not shrink to nothing when the models agree on everything: 30 examples cannot rule out a loss of 2 points.
+    not have zero width when the models agree on everything: 30 examples cannot rule out a loss of 2 points.
     """
     z = float(norm.isf(significance))
 
@@ -45,7 +45,7 @@ def difference_lower_bound(wins: int, losses: int, total: int, significance: flo
 
 
 def _score(wins: int, losses: int, total: int, difference: float) -> float:
-    """Tango's statistic: standard errors by which the observed difference exceeds the one supposed."""
+    """Tango's score statistic: observed minus hypothesized `difference`, in standard errors."""
     a = 2 * total
     b = (2 * total - wins + losses) * difference - wins - losses
     c = -losses * difference * (1 - difference)
@@ -56,26 +56,26 @@ def _score(wins: int, losses: int, total: int, difference: float) -> float:
 
 @lru_cache(4096)
 def recall_loss_p_value(wins: int, losses: int, total: int, loss: float) -> float:
-    """The p-value of losing so many of a label's examples, net, had its recall fallen by no more than `loss` (0 to 1).
+    """The p-value of so many net losses among a label's `total` examples if its recall fell by `loss` (0 to 1) or less.
 
-    Exact, so that it holds for a handful of examples: the net losses against a binomial of `total` and `loss`.
+    Exact, so valid for a handful of examples: the net losses against a binomial of `total` and `loss`.
     """
     net = losses - wins
     return float(binomtest(net, total, loss, alternative="greater").pvalue) if net > 0 else 1.0
 
 
 def sign_test_p_value(values: NDArray[np.float64], bound: float) -> float:
-    """The p-value of so many `values` above `bound`, were it their median (the sign test)."""
+    """The one-sided p-value of so many `values` above `bound` if it were their median (sign test)."""
     return mcnemar_p_value(int((values > bound).sum()), int((values <= bound).sum()))
 
 
 def bootstrap(
     statistic: Callable[[NDArray[Any]], float], units: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """`statistic` of resampled units, (resamples,); it gets how often each unit was drawn, an integer array (units,).
+    """`statistic` of each resample, (resamples,); it is called with how often each unit was drawn, integers (units,).
 
-    The units are what is independent: texts for a classifier, users for a ranker. Both models are measured on the same
-    draw, which is what makes it paired (Efron and Tibshirani, 1993, chapter 8). Draws on which the statistic is not
+    Units must be independent: texts for a classifier, users for a ranker. Both models are measured on the same draw,
+    which makes it paired (Efron and Tibshirani, 1993, chapter 8). Draws on which the statistic is not
     defined (NaN) are left out.
     """
     rng = np.random.default_rng(_SEED)

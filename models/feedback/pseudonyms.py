@@ -1,4 +1,4 @@
-"""Users under a name that only this installation can compute: a keyed hash, so that logs and samples hold no names."""
+"""User pseudonyms: a keyed hash that only this installation can compute, so that logs and samples contain no names."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from pathlib import Path
 
 from models.home import user_secret_file
 
-_LEAST = 16  # bytes
-_HEX_DIGITS = 32  # 128 bits: no two users meet
+_MIN_SECRET_BYTES = 16  # bytes
+_HEX_DIGITS = 32  # 128 bits: no collisions
 
 
 class UserHasher:
-    """HMAC-SHA256 of a user's name, as 32 hexadecimal digits. The same user has the same hash as long as the secret."""
+    """HMAC-SHA256 of a user's name, as 32 hexadecimal digits. A user has the same hash for as long as the
+    secret is the same."""
 
     def __init__(self, secret: bytes) -> None:
-        """Raises ValueError for a secret under 16 bytes: short ones can be guessed from a few known users."""
-        if len(secret) < _LEAST:
-            raise ValueError(f"the secret for user hashes has {len(secret)} bytes, it needs at least {_LEAST}")
+        """Raises ValueError for a secret under 16 bytes, which could be guessed from a few known users."""
+        if len(secret) < _MIN_SECRET_BYTES:
+            raise ValueError(
+                f"the secret for user hashes has {len(secret)} bytes, it needs at least {_MIN_SECRET_BYTES}"
+            )
         self._secret = secret
 
     @classmethod
     def open(cls, home: Path, secret: str | None = None) -> UserHasher:
-        """With the configured secret, or the one kept in `home/secret`, which is made at the first call.
+        """With the configured secret, or the one in `home/secret`, which the first call creates.
 
-        Processes that call this at the same time get the same secret. Raises ValueError when the kept or configured
-        one is too short, OSError when the directory cannot be written.
+        Processes that call this at the same time get the same secret. Raises ValueError when the secret is too short,
+        OSError when the directory cannot be written.
         """
         if secret:
             return cls(secret.encode())
@@ -38,13 +41,13 @@ class UserHasher:
         return cls(file.read_bytes().strip())
 
     def hashed(self, user: str) -> str:
-        """What is kept in place of the name; it cannot be turned back without the secret."""
+        """The pseudonym that is stored instead of the name; it cannot be reversed without the secret."""
         name = user.encode("utf-8", "surrogatepass")
         return hmac.digest(self._secret, name, "sha256").hex()[:_HEX_DIGITS]
 
 
 def _create(file: Path) -> None:
-    """Readable by its owner alone; whole at once, and the first of several processes wins."""
+    """Write the file atomically, readable only by its owner; the first of several processes wins."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # mkstemp's mode is 0600
     try:
@@ -52,7 +55,7 @@ def _create(file: Path) -> None:
             opened.write(secrets.token_hex(32).encode())
             opened.flush()
             os.fsync(opened.fileno())
-        # A link fails where a rename would replace what another process has made, and has perhaps used already.
+        # A link fails if the file exists; a rename would replace a secret that another process may have used already.
         os.link(name, file)
     except FileExistsError:
         pass

@@ -1,4 +1,4 @@
-"""A user's correction on its way to the next version: the value types that store, curation and retraining share."""
+"""Value types of predictions and feedback, shared by store, curation and retraining."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-State = Literal["waiting", "leased", "used", "quarantined", "dropped", "no_consent", "dead"]
-Outcome = Literal["accepted", "duplicate", "replaced", "unknown_id", "stale_id", "needs_index"]
+FeedbackState = Literal["waiting", "leased", "used", "quarantined", "dropped", "no_consent", "dead"]
+FeedbackOutcome = Literal["accepted", "duplicate", "replaced", "unknown_id", "stale_id", "needs_index"]
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedPrediction:
-    """One answer as the prediction log keeps it. `input` and `output` are JSON values, personal data removed."""
+    """One prediction as logged. `input` and `output` are JSON values, with personal data redacted."""
 
     id: str
     task: str
@@ -22,12 +22,12 @@ class LoggedPrediction:
     at: datetime
     topic: str | None = None
     user: str | None = None
-    """a keyed hash, never the name the client gave"""
+    """a keyed hash, never the name that the client sent"""
 
 
 @dataclass(frozen=True, slots=True)
 class NewFeedback:
-    """A correction that was just received, personal data removed. It carries a prediction's id, or its own text."""
+    """A received correction, with personal data redacted. It has a prediction's id, or its own text."""
 
     task: str
     source: str
@@ -36,7 +36,7 @@ class NewFeedback:
     label: str | None = None
     prediction_id: str | None = None
     index: int | None = None
-    """which text of the prediction is meant; may be None where it had one"""
+    """which text of the prediction it is about; may be None if that had only one"""
     text: str | None = None
     item_id: str | None = None
     event: str | None = None
@@ -45,15 +45,15 @@ class NewFeedback:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one NewFeedback. `id` is the row it is in, None where it was not taken."""
+    """The outcome of one NewFeedback. `id` is its row; None if it was rejected."""
 
-    outcome: Outcome
+    outcome: FeedbackOutcome
     id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A correction as retraining reads it, joined with the prediction it speaks of, if any."""
+    """A correction as retraining reads it, joined with its prediction, if any."""
 
     id: int
     task: str
@@ -64,9 +64,9 @@ class Sample:
     user: str | None = None
     prediction_id: str | None = None
     version: str | None = None
-    """which version gave the answer that was corrected"""
+    """the version that made the corrected prediction"""
     predicted: str | None = None
     attempts: int = 0
-    """that failed with it among what was learned"""
+    """failed training attempts that included it"""
     extra: dict[str, Any] = field(default_factory=dict)
     """for recommendation: item_id, event, and the prediction's input and output"""

@@ -1,6 +1,6 @@
-"""Entries of the audit log on their way: a line each in a file of the home, until the store has them.
+"""Outbox of the audit log: a file under the home with one JSON line an entry, until the store has them.
 
-A move is made with or without a database, and what it was is known all the same when the database is back.
+A move does not wait for the database. When the database is back, its entry is written from here.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from datetime import datetime
 from pathlib import Path
 
 from export.files import exclusive_lock
-from models.feedback.store import Audit, Store
+from models.feedback.store import AuditEntry, Store
 from models.home import audit_outbox_file
 
 log = logging.getLogger("flywheel.audit_outbox")
 
 _OLD_NAMES = {"who": "actor", "why": "reason"}
-"""as earlier versions of Flywheel wrote them: a line of theirs may still be on its way"""
+"""field names that earlier versions of Flywheel wrote: their lines may still be in the file"""
 
 
-def append(home: Path, entry: Audit) -> None:
-    """Durable when it returns. Raises OSError."""
+def append(home: Path, entry: AuditEntry) -> None:
+    """Add an entry; it is on disk when this returns. Raises OSError."""
     line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
     with exclusive_lock(audit_outbox_file(home, entry.task)) as file:
         file.write(b"\n" + line + b"\n")  # a line of its own, even after one that a crash has torn
@@ -32,21 +32,21 @@ def append(home: Path, entry: Audit) -> None:
 
 
 def flush(home: Path, task: str, store: Store) -> None:
-    """Write what is kept of the task into the store, each entry once, and forget it. Raises what the store raises."""
+    """Write the task's entries to the store, each once, and empty the file. Raises StoreError, OSError."""
     path = audit_outbox_file(home, task)
     if not path.exists() or not path.stat().st_size:
         return
     with exclusive_lock(path) as file:
         file.seek(0)
         entries = [entry for line in file if line.strip() and (entry := _read(line)) is not None]
-        store.audit.append_once(entries)  # a crash before the file was emptied leaves what the store has already
+        store.audit.append_once(entries)  # after a crash, the file may hold entries that the store has
         file.truncate(0)
 
 
-def _read(line: bytes) -> Audit | None:
+def _read(line: bytes) -> AuditEntry | None:
     try:
         values = {_OLD_NAMES.get(name, name): value for name, value in json.loads(line).items()}
-        return Audit(**{**values, "at": datetime.fromisoformat(values["at"])})
+        return AuditEntry(**{**values, "at": datetime.fromisoformat(values["at"])})
     except (ValueError, TypeError, KeyError, AttributeError):
         log.error("an entry for the audit log was torn by a crash: %r", line)
         return None

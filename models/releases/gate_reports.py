@@ -1,6 +1,6 @@
-"""What the gate measured of a version before it was released: a JSON file for each version.
+"""Gate reports of released versions: one JSON file a version, beside the releases.
 
-MLflow has the same report as a page. This copy answers `GET .../gate/{version}`, which must not need MLflow.
+MLflow has the same report as a page. The server answers from this copy, so that it does not need MLflow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write_gate_report(home: Path, task: str, version: str, report: bytes) -> Non
 
 
 def read_gate_report(home: Path, task: str, version: str) -> dict[str, Any] | None:
-    """None for a version that no retraining of this home released, or whose report is unreadable."""
+    """The report of a version; None when no retraining of this home released it, or the file is unreadable."""
     if not version.isdecimal():
         return None
     try:

@@ -1,4 +1,4 @@
-"""MLflow as this project uses it: a run a training, a registered model a task, aliases champion and challenger."""
+"""MLflow: one run a training, one registered model a task, the aliases `champion` and `challenger`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Registry:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         if given is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow exports it, and we would take it for the user's
+            os.environ.pop(
+                "MLFLOW_TRACKING_URI", None
+            )  # set by MLflow itself; the next Registry would take it for the user's
         self._is_local = given is None
         self._mlflow: Any = mlflow
         self._client: MlflowClient = mlflow.MlflowClient()
@@ -68,10 +70,10 @@ class Registry:
     ) -> str:
         """Log the run, register its bundle as the task's next version, move bundle and checkpoint to their places.
 
-        A task's first version becomes champion; a later one waits for a move (rollout.py).
-        `artifacts` are folders.
+        A task's first version becomes champion; a later one only serves after a move (rollout.py).
+        `losses` are (step, loss), `artifacts` folders. The new version.
         """
-        self._experiment(task)
+        self._set_experiment(task)
         with self._mlflow.start_run(run_name=f"train-{task}") as run:
             origin = {f"data.{key}": value for key, value in lineage.model_dump().items()}
             self._mlflow.log_params({**parameters, **origin})
@@ -84,7 +86,7 @@ class Registry:
                 self._mlflow.log_artifacts(str(folder), folder.name)
             self._mlflow.log_artifacts(str(bundle), "bundle")
             source = self._mlflow.get_artifact_uri("bundle")
-        name = self._registered(task)
+        name = self._ensure_model(task)
         tags = {"data.fingerprint": lineage.fingerprint, "data.name": lineage.name}
         taken = local_versions(self.home, task)
         while (
@@ -95,7 +97,7 @@ class Registry:
         for folder, place in ((checkpoint, checkpoint_folder(self.home, task, version)), (bundle, served)):
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
-        with suppress(BundleError):  # whoever serves it says what is wrong with it
+        with suppress(BundleError):  # serving reports a bad bundle
             packed_model(Bundle.open(served))  # now, not while replicas serve
         try:
             read_release(self.home, task)
@@ -123,11 +125,13 @@ class Registry:
         parameters: Mapping[str, Any],
         metrics: Mapping[str, float],
         artifacts: Sequence[Path],
-        why: str,
+        reason: str,
     ) -> str:
-        """Log the run of a candidate that the gate refused, with its verdict; it becomes no version. The run's id."""
-        self._experiment(task)
-        with self._mlflow.start_run(run_name=f"refused-{task}", tags={"verdict": "refused", "why": why[:5000]}) as run:
+        """Log a refused candidate as a run with its gate report. It does not become a version. The run's id."""
+        self._set_experiment(task)
+        with self._mlflow.start_run(
+            run_name=f"refused-{task}", tags={"verdict": "refused", "why": reason[:5000]}
+        ) as run:
             self._mlflow.log_params(parameters)
             self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
             for folder in artifacts:
@@ -135,25 +139,25 @@ class Registry:
             return str(run.info.run_id)
 
     def follow(self, task: str) -> bool:
-        """Let the aliases say what the task's release file says. What serves is the file; MLflow may be behind it.
+        """Set the aliases to the champion and challenger of the task's release file, which decides what serves.
 
-        False, with a line in the log, when MLflow does not answer: whoever moved a version has moved it all the same.
+        False, with a warning in the log, when MLflow fails: the move that the file records has been made all the same.
         """
         release = read_release(self.home, task)
         try:
-            name = self._registered(task)
-            there = self._client.get_registered_model(name).aliases
+            name = self._ensure_model(task)
+            existing = self._client.get_registered_model(name).aliases
             for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
-                self._set_alias(name, alias, version, there)
-        except Exception as error:  # of MLflow, of its database's driver, of the network
+                self._set_alias(name, alias, version, existing)
+        except Exception as error:  # MLflow, its database driver and the network raise many types
             log.warning("MLflow's aliases of %s stay behind its release: %s: %s", task, type(error).__name__, error)
             return False
         write_aliased(self.home, release)
         return True
 
-    def _set_alias(self, name: str, alias: str, version: str | None, there: Mapping[str, str]) -> None:
+    def _set_alias(self, name: str, alias: str, version: str | None, existing: Mapping[str, str]) -> None:
         if version is None:
-            if alias in there:
+            if alias in existing:
                 self._client.delete_registered_model_alias(name, alias)
             return
         try:
@@ -161,16 +165,16 @@ class Registry:
         except self._mlflow.MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            # The bundle is what serves. A registry that was lost must not keep anyone from rolling back.
+            # The bundle is what serves: a lost registry must not prevent a rollback.
             log.warning("MLflow does not know %s version %s: %s", name, version, error)
 
-    def _experiment(self, task: str) -> None:
+    def _set_experiment(self, task: str) -> None:
         if self._client.get_experiment_by_name(task) is None:
             local = (self._artifacts / task).resolve().as_uri() if self._is_local else None
             self._client.create_experiment(task, artifact_location=local)
         self._mlflow.set_experiment(task)
 
-    def _registered(self, task: str) -> str:
+    def _ensure_model(self, task: str) -> str:
         if not self._client.search_registered_models(filter_string=f"name='{task}'"):
             self._client.create_registered_model(task)
         return task

@@ -1,7 +1,7 @@
-"""Which versions of a task serve, and how: one small file a task, all that a server needs to start.
+"""Which versions of a task serve, and how: one small file a task. With the bundles, it is all a server needs to start.
 
-The registry (MLflow) is where versions are compared; what was decided is written here, next to the bundles, so that
-serving survives the loss of the registry and of the database.
+Versions are compared in the registry (MLflow). The decision is stored here, next to the bundles, so that serving
+survives the loss of the registry and of the database.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ Mode = Literal["shadow", "canary"]
 
 
 class ReleaseError(Exception):
-    """Raised when a release file is missing or unreadable, or a move is asked for that cannot be made."""
+    """Raised when a release file is missing or unreadable, or a requested move is impossible."""
 
 
 class ReleaseChanged(ReleaseError):
-    """Raised instead of a move when the release is no longer the one that the mover had looked at."""
+    """Raised when the release is no longer the one on which a move was decided; nothing is changed."""
 
 
 class Release(BaseModel):
-    """`versions` maps each loaded version to its bundle, relative to the home directory.
+    """The versions of a task that serve. `versions` maps each of them to its bundle, relative to the home directory.
 
-    The champion answers. A challenger in `shadow` answers too, unseen; as a `canary` it answers `share` of the users.
+    The champion answers. A challenger in `shadow` mode gets the same requests, but its answers are only logged; in
+    `canary` mode it answers the requests of `share` (0 to 1) of the users.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,9 +45,9 @@ class Release(BaseModel):
     mode: Mode | None = None
     share: float = Field(0.0, ge=0, le=1)
     previous: str | None = None
-    """the champion before this one: what a rollback returns to"""
+    """the champion before this one, to which a rollback returns"""
     promoted: datetime | None = None
-    """when the champion became it, where it has replaced another"""
+    """when the champion was promoted; None for one that replaced no other"""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -59,13 +60,13 @@ class Release(BaseModel):
         return self
 
     def alias(self, version: str) -> str | None:
-        """What the registry calls this version: champion, challenger, or nothing."""
+        """The registry's alias of this version: champion, challenger or None."""
         if version == self.champion:
             return "champion"
         return "challenger" if version == self.challenger else None
 
     def traffic(self, version: str) -> float:
-        """The share (0 to 1) of the requests that name no version which this one answers."""
+        """The share (0 to 1) of the requests without an explicit version that `version` answers."""
         share = self.share if self.mode == "canary" else 0.0
         if version == self.champion:
             return 1.0 - share
@@ -73,7 +74,7 @@ class Release(BaseModel):
 
 
 def read_release(home: Path, task: str) -> Release:
-    """Raises ReleaseError when the task has none, or the file is damaged."""
+    """The task's release. Raises ReleaseError when it has none, or the file is damaged."""
     path = release_file(home, task)
     try:
         return Release.model_validate_json(path.read_bytes())
@@ -86,12 +87,12 @@ def read_release(home: Path, task: str) -> Release:
 
 
 def local_versions(home: Path, task: str) -> list[str]:
-    """Versions of a task whose bundles are here, oldest first."""
+    """Versions of a task whose bundles are on this disk, oldest first."""
     return sorted((p.name for p in bundles_folder(home, task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
 
 
 def ancestry(home: Path, task: str, version: str) -> list[str]:
-    """The version and those that it continues from, newest first, as far back as their bundles are here."""
+    """The version and its ancestors (lineage parents), newest first, as far back as their bundles are on disk."""
     line: list[str] = []
     while version not in line:
         line.append(version)
@@ -114,7 +115,7 @@ def make_release(
     previous: str | None = None,
     promoted: datetime | None = None,
 ) -> Release:
-    """A release of versions that are here. Raises ReleaseError when a bundle is not."""
+    """A release of versions that are on disk. Raises ReleaseError when a bundle is missing."""
     known = local_versions(home, task)
     wanted = [version for version in (champion, challenger) if version is not None]
     for version in wanted:
@@ -138,7 +139,7 @@ def write_release(home: Path, release: Release) -> None:
 
 
 def read_aliased(home: Path, task: str) -> Release | None:
-    """The release that the registry's aliases were last brought after; None where nobody has written that down."""
+    """The release to which the registry's aliases were last set; None when that is unknown."""
     try:
         return Release.model_validate_json(aliased_release_file(home, task).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -154,5 +155,5 @@ def _replace(path: Path, release: Release) -> None:
 
 
 def one_move_at_a_time(home: Path, task: str) -> AbstractContextManager[object]:
-    """Held while a release is read, changed and written, by whichever process moves it."""
+    """A lock between processes, to hold while a release is read, changed and written."""
     return exclusive_lock(release_lock(home, task))

@@ -1,1 +1,1 @@
-"""The loop's table of contents: from waiting corrections to a candidate that was judged."""
+"""Retraining: from waiting corrections to a candidate that has been through the gate."""

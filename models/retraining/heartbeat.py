@@ -1,4 +1,4 @@
-"""The lock and the leases of a run, kept for as long as it lasts: a thread renews what else expires by itself."""
+"""Lease heartbeat: a thread renews the lock and the leases of a retraining until it ends; unrenewed, they expire."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ _RENEW_S = 20.0
 
 
 @contextmanager
-def held(store: Store, lock: str, owner: str, lost: threading.Event) -> Iterator[None]:
-    """Renew the lock and the leases from a thread until the block ends; `lost` is set when another has the lock."""
+def lease_heartbeat(store: Store, lock: str, owner: str, lost: threading.Event) -> Iterator[None]:
+    """Renew the lock and the leases from a thread until the block ends.
+
+    Sets `lost`, and stops renewing, when another owner has the lock.
+    """
     done = threading.Event()
 
     def renew() -> None:
@@ -28,7 +31,7 @@ def held(store: Store, lock: str, owner: str, lost: threading.Event) -> Iterator
 
     def work() -> None:
         while not lost.is_set() and not done.wait(_RENEW_S):
-            quietly(renew)
+            log_store_errors(renew)
 
     thread = threading.Thread(target=work, name="leases", daemon=True)
     thread.start()
@@ -39,8 +42,11 @@ def held(store: Store, lock: str, owner: str, lost: threading.Event) -> Iterator
         thread.join()
 
 
-def quietly(action: Callable[[], object]) -> None:
-    """What a lease's expiry would do anyway must not hide what went wrong before."""
+def log_store_errors(action: Callable[[], object]) -> None:
+    """Run `action`; log a StoreError instead of raising it.
+
+    For clean-up that the expiry of the lease does anyway: its failure must not hide the error before it.
+    """
     try:
         action()
     except StoreError as error:

@@ -1,4 +1,4 @@
-"""How a task is retrained, and what came of it: all that who asks for a run needs to import."""
+"""The plan and the result of a retraining. Callers that only request one import this, and no training code."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from typing import Any, Literal
 from models.curation.types import Rules
 from models.tasks.thresholds import Thresholds
 
-ASKED = "retrain asked"
-"""the entry in the audit log by which somebody asks for a run"""
-
-
-Outcome = Literal["released", "refused", "too_few", "outdated", "busy", "failed"]
+RetrainingOutcome = Literal["released", "refused", "too_few", "outdated", "busy", "failed"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one task is retrained."""
+    """How to retrain one task."""
 
     task: str
     rules: Rules = field(default_factory=Rules)
     thresholds: Thresholds = field(default_factory=Thresholds)
     new_labels: bool = False
     min_samples: int = 1
-    """fewer corrections that survive curation are left for a later run"""
+    """with fewer corrections after curation, the run ends as `too_few` and returns them to the queue"""
     max_samples: int = 20_000
     eval_fraction: float = 0.2
-    """the newest share of them, and at most a hundred, that judge the candidate and are not learned from yet"""
+    """share of the corrections, the newest and at most 100, held out for the gate and learned in a later run"""
     max_attempts: int = 3
     initial_stage: Literal["promote", "canary", "shadow"] = "canary"
     canary_fraction: float = 0.1
@@ -37,15 +33,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run, in a word and in a sentence; `version` is the new one, if there is one."""
+    """How a run ended, as a word and as a sentence; `version` is the new version of a run that released one."""
 
-    outcome: Outcome
+    outcome: RetrainingOutcome
     sentence: str
     version: str | None = None
-    left: int = 0
-    """corrections that it put back into the queue: by themselves they are no reason for another run"""
+    requeued: int = 0
+    """corrections that the run returned to the queue; they alone do not start another run"""
 
 
 def lock_of(task: str) -> str:
-    """The name of the lock that whoever retrains the task holds."""
+    """The name of the lock that a retraining of `task` holds in the store."""
     return f"retrain-{task}"

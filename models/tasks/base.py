@@ -1,7 +1,7 @@
-"""The Task: everything that differs between intent, sentiment and recommendation, and nothing else.
+"""The Task interface: what differs between intent, sentiment and recommendation.
 
-A task turns a request into texts and the model's output back into predictions. The server, the batcher and the
-exporter know only this interface; a new task is a new file in `models/tasks` and an entry in `flywheel.yaml`.
+A task converts a request to texts, and the model's output to predictions. The server, the batcher and the exporter
+depend only on this interface; a new task is a new file in `models/tasks` and an entry in `flywheel.yaml`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ Datatype = Literal["BYTES", "FP32", "INT32", "BOOL"]
 Prediction = dict[str, Any]
 Columns = Mapping[str, Sequence[Any]]
 
-# No request may have more, whatever the configuration allows: reading on would hold the event loop for seconds. For the
-# same reason a list is refused at its first wrong element.
-MOST_ITEMS = 4096
+# The limit of every request, whatever the configuration allows: parsing more would block the event loop for seconds.
+# For the same reason a list is refused at its first invalid element.
+MAX_ITEMS = 4096
 
 Text = Annotated[str, StringConstraints(strict=True)]
 
 
 class UnknownTaskError(Exception):
-    """Raised when a name in flywheel.yaml or on the command line has no file in `models/tasks`."""
+    """Raised when a task named in flywheel.yaml or on the command line has no class in `models/tasks`."""
 
 
 class Tensor(NamedTuple):
-    """One tensor of the task's Open Inference Protocol signature; `length` -1 is any."""
+    """One tensor of the task's Open Inference Protocol signature; `optional` inputs may be left out."""
 
     name: str
     datatype: Datatype
@@ -47,14 +47,14 @@ class Tensor(NamedTuple):
 
 
 class Strict(BaseModel):
-    """Base of all requests and options: unknown keys are errors, so that a typo never passes silently."""
+    """Base of all requests and options: unknown keys are errors, so that typos are found."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def not_blank(text: str) -> str:
-    """The text, refused when a reader would see nothing in it."""
-    # The first character settles it for almost every text, and a request may have thousands.
+    """The text. Raises ValueError when it has no visible character."""
+    # The first character decides for almost every text, and a request may have thousands.
     if not text[:1].isalnum() and not any(c.isprintable() and not c.isspace() for c in text):
         raise ValueError("the text is empty")
     return text
@@ -64,10 +64,10 @@ class TextRequest(Strict):
     """`{"text": "..."}` or `{"texts": ["...", ...]}`; one prediction a text, in order."""
 
     text: Text | None = Field(None, examples=["where is my order 88231?"])
-    texts: list[Text] | None = Field(None, min_length=1, max_length=MOST_ITEMS, fail_fast=True)
+    texts: list[Text] | None = Field(None, min_length=1, max_length=MAX_ITEMS, fail_fast=True)
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> Self:
+    def _text_or_texts(self) -> Self:
         if (self.text is None) == (self.texts is None):
             raise ValueError("give either 'text' or 'texts'")
         return self
@@ -92,11 +92,11 @@ class TextRequest(Strict):
 
 
 class TaskOptions(Strict):
-    """What an entry under `tasks:` in flywheel.yaml may set for the task itself."""
+    """The task's own options in its entry under `tasks:` in flywheel.yaml."""
 
 
 class Correction(Protocol):
-    """What a task looks at in a correction: models.feedback.types says what each field means."""
+    """The fields of a correction that a task validates; models.feedback.types documents them."""
 
     @property
     def id(self) -> str | None: ...
@@ -109,7 +109,7 @@ class Correction(Protocol):
 
 
 class Task(ABC):
-    """One task, bound to one bundle. Instances are stateless between requests and safe to share."""
+    """One task, bound to one bundle. Instances are stateless between requests and thread-safe."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -122,13 +122,13 @@ class Task(ABC):
     max_length: ClassVar[int] = 128
     gate: ClassVar[Thresholds] = Thresholds()
     supports_drift_test: ClassVar[bool] = False
-    """whether an answer is a score of one text, whose distributions models.evaluation.drift can compare"""
+    """whether a prediction is the score of one text, whose distribution models.evaluation.drift can compare"""
     part_field: ClassVar[str]
-    """which field of a correction says what part of an answer it speaks of"""
+    """the field of a correction that names the part of the answer it is about"""
     part_name: ClassVar[str]
-    """what those parts are called, in the plural"""
+    """the plural noun for these parts"""
     correction_example: ClassVar[dict[str, Any]]
-    """what a correction says, in the documentation"""
+    """an example of a correction, for the documentation"""
 
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         self.labels = bundle.manifest.labels
@@ -136,49 +136,49 @@ class Task(ABC):
 
     @abstractmethod
     def texts(self, request: Any) -> list[str]:
-        """The texts the model must read to answer this request, in the order `decode` expects their outputs."""
+        """The texts on which the model must run for this request, in the order in which `decode` gets their outputs."""
 
     def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The model's output for a batch, (texts, labels or dimensions), as `decode` wants it: once for many texts."""
+        """Transform the model's output for a batch, (texts, labels or dimensions), for `decode`, all texts at once."""
         return output
 
     @abstractmethod
     def decode(self, request: Any, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
-        """The answer. `output` is what `activate` gave for `texts`; `truncated` says which of them were cut."""
+        """The predictions. `output` is that of `activate` for `texts`; `truncated`, (texts,): whether each was cut."""
 
     @classmethod
     @abstractmethod
     def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:
-        """OIP input tensors, flattened, to the JSON that `predict` takes."""
+        """Convert flattened OIP input tensors to the JSON of a request. Raises ValueError."""
 
     @classmethod
     @abstractmethod
     def correction_error(cls, correction: Correction, labels: Sequence[str], *, new_labels: bool) -> str | None:
-        """What keeps a correction from being one of this task, as `field: sentence`; None when nothing does.
+        """Why a correction is invalid for this task, as `field: sentence`; None when it is valid.
 
-        `labels` are the champion's; `new_labels` says whether others may be learned.
+        `labels` are the champion's; `new_labels` is whether others may be learned.
         """
 
     def logged_input(self, request: Any, texts: Sequence[str]) -> Any:
-        """What the prediction log keeps of a request, as JSON: all that a correction of its answer is learned with."""
+        """What the prediction log stores of a request, as JSON: all that learning from a correction needs."""
         return request
 
     def user(self, request: Any) -> str | None:
-        """Who is asking, where the request says so."""
+        """The user of the request, if it names one."""
         return None
 
     def topic(self, request: Any) -> str | None:
-        """What the request is about, where it says so: kept with the answer."""
+        """The topic of the request, if it names one; logged with the prediction."""
         return None
 
     @classmethod
     def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
-        """Predictions to the columns named in `outputs`, one row a prediction."""
+        """Convert predictions to the columns of `outputs`, one row a prediction."""
         return {tensor.name: [prediction[tensor.name] for prediction in predictions] for tensor in cls.outputs}
 
 
 class ClassifierTask(Task):
-    """A task that gives each text one of the bundle's labels. Subclasses usually override `prediction` alone."""
+    """A task that predicts one of the bundle's labels for each text. Subclasses usually override only `prediction`."""
 
     kind = "classifier"
     supports_drift_test = True
@@ -202,7 +202,7 @@ class ClassifierTask(Task):
         return predictions
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
-        """One text's answer from its row of `activate`: here the probabilities, of shape (labels,)."""
+        """The prediction for one text from its row of `activate`: here the probabilities, (labels,)."""
         best = int(row.argmax())
         return {"label": self.labels[best], "score": rounded(row[best])}
 
@@ -228,12 +228,12 @@ class ClassifierTask(Task):
 
     @classmethod
     def assets(cls, session: Any, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        """What to put beside the model in the bundle, made from training texts and the exported session."""
+        """Assets for the bundle, by name, made from training texts and the exported model."""
         return {}
 
 
 class RankerTask(Task):
-    """A task that scores the items of a request for one user. Its corrections are what the user did with an item."""
+    """A task that scores the items of a request for one user. Its corrections are events of the user on an item."""
 
     kind = "ranker"
     part_field, part_name = "item_id", "items"
@@ -249,13 +249,13 @@ class RankerTask(Task):
 
 
 def rounded(score: Any) -> float:
-    """A score as clients see it: six decimals, far below what quantization leaves meaningful."""
+    """A score for clients: rounded to six decimals, more than quantization leaves significant."""
     return math.floor(float(score) * 1e6 + 0.5) / 1e6  # `round` goes through a string
 
 
 @cache
 def all_tasks() -> dict[str, type[Task]]:
-    """Every task there is: name to class, found in `models/tasks`."""
+    """All task classes by name, discovered in `models/tasks`."""
     import models.tasks as package
 
     found: dict[str, type[Task]] = {}
@@ -268,7 +268,7 @@ def all_tasks() -> dict[str, type[Task]]:
 
 
 def get_task(name: str) -> type[Task]:
-    """The task class called `name`. Raises UnknownTaskError, which lists the names there are."""
+    """The task class called `name`. Raises UnknownTaskError, which lists the existing names."""
     try:
         return all_tasks()[name]
     except KeyError:

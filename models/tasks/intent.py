@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from export.session import OnnxSession
 
 OUT_OF_SCOPE = "out_of_scope"
-# Known questions kept a label: enough to cover its wordings, few enough to compare with on each unsure request.
+# Known questions a label: enough to cover its wordings, few enough to compare with each uncertain request.
 _QUESTIONS_A_LABEL = 20
 _OUT_OF_SCOPE_FROM = 0.5  # more likely than all the intents together
-_NOT_LOOKED_FOR = -2.0  # less than any cosine
+_NOT_SEARCHED = -2.0  # less than any cosine
 
 
 class IntentOptions(TaskOptions):
@@ -34,8 +34,8 @@ class IntentOptions(TaskOptions):
 class Intent(ClassifierTask):
     """Adds to the label: the top k, an answer template, the nearest known question, and `handoff`.
 
-    Out-of-scope is a label the model learns like any other. It is given only when it is more likely than all the
-    intents together: a wrong refusal costs a customer more than a wrong suggestion with a low score.
+    Out-of-scope is a label of the model like any other. It is predicted only when it is more likely than all intents
+    together, since a wrong refusal costs a customer more than a wrong suggestion with a low score.
     """
 
     name = "intent"
@@ -53,46 +53,46 @@ class Intent(ClassifierTask):
         self._known_texts: list[str] = known["texts"]
         logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1)
         self._known = np.ascontiguousarray(_directions(logits).T)
-        self._ranks = min(max(2, self.options.top_k), len(self.labels))  # the second stands in for out-of-scope
-        # Whoever gets a probability of this much gets the label, and is not handed to a person.
-        self._sure_from = max(self.options.handoff_below, _OUT_OF_SCOPE_FROM)
+        self._ranks = min(max(2, self.options.top_k), len(self.labels))  # the second replaces out-of-scope
+        # A text with at least this probability gets the label, and is not handed off.
+        self._confident_from = max(self.options.handoff_below, _OUT_OF_SCOPE_FROM)
 
     def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(texts, labels + 2 + ranks): probabilities; the known question most like it, and how like; the best labels.
+        """(texts, labels + 2 + ranks): probabilities; index and similarity of the nearest known question; best labels.
 
-        The question is not looked for where no text of the batch can need it: a text alone would wait for that longer
-        than for its softmax.
+        The question is searched only if a text of the batch may need it, since the search takes longer than the softmax
+        of a single text.
         """
         labels = len(self.labels)
         rows = np.empty((len(output), labels + 2 + self._ranks), np.float32)
-        shares = softmax(output)
-        rows[:, :labels] = shares
-        rows[:, labels + 2 :] = (-shares).argsort(axis=-1, kind="stable")[:, : self._ranks]
-        sure = float(np.minimum.reduce(np.maximum.reduce(shares, axis=-1))) >= self._sure_from
-        if sure or not self._known_texts:
-            rows[:, labels : labels + 2] = _NOT_LOOKED_FOR
+        probabilities = softmax(output)
+        rows[:, :labels] = probabilities
+        rows[:, labels + 2 :] = (-probabilities).argsort(axis=-1, kind="stable")[:, : self._ranks]
+        all_confident = float(np.minimum.reduce(np.maximum.reduce(probabilities, axis=-1))) >= self._confident_from
+        if all_confident or not self._known_texts:
+            rows[:, labels : labels + 2] = _NOT_SEARCHED
         else:
             directions = _directions(output)
             nearest = (directions @ self._known).argmax(axis=-1)
             rows[:, labels] = nearest
-            # Not the product's own value: some processors round it otherwise for one text than for many.
+            # Not the value from the product: some processors round it differently for one text than for a batch.
             rows[:, labels + 1] = np.add.reduce(directions * self._known.T[nearest], axis=-1)
         return rows
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
-        shares = row.tolist()  # so few numbers are read sooner than numpy has begun
-        nearest, similarity, *ranked = shares[len(self.labels) :]
+        probabilities = row.tolist()  # for so few numbers, a list is faster than numpy
+        nearest, similarity, *ranked = probabilities[len(self.labels) :]
         top = [int(rank) for rank in ranked]
         best = top[0]
-        if best == self._out_of_scope and shares[best] < _OUT_OF_SCOPE_FROM and len(top) > 1:
+        if best == self._out_of_scope and probabilities[best] < _OUT_OF_SCOPE_FROM and len(top) > 1:
             best = top[1]
-        label, score = self.labels[best], shares[best]
+        label, score = self.labels[best], probabilities[best]
         handoff = best == self._out_of_scope or score < self.options.handoff_below
         answer: Prediction = {
             "label": label,
             "score": rounded(score),
             "handoff": handoff,
-            "top_k": [{"label": self.labels[i], "score": rounded(shares[i])} for i in top[: self.options.top_k]],
+            "top_k": [{"label": self.labels[i], "score": rounded(probabilities[i])} for i in top[: self.options.top_k]],
         }
         if not handoff and label in self._answers:
             answer["answer"] = self._answers[label]
@@ -102,15 +102,15 @@ class Intent(ClassifierTask):
 
     @classmethod
     def assets(cls, session: OnnxSession, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        """Answer templates for the labels we wrote them for, and the clearest known questions of each label."""
+        """Answer templates for labels that have one, and the known questions with the highest logits of each label."""
         templates = orjson.loads((files("models.data") / "seed" / "intent_answers.json").read_bytes())
         names = session.bundle.manifest.labels
         logits = session.predict(texts)
         kept: list[int] = []
         for index, name in enumerate(names):
             if name != OUT_OF_SCOPE:
-                own = [i for i, label in enumerate(labels) if label == name and len(texts[i]) <= 120]
-                kept += sorted(own, key=lambda i: -float(logits[i, index]))[:_QUESTIONS_A_LABEL]
+                candidates = [i for i, label in enumerate(labels) if label == name and len(texts[i]) <= 120]
+                kept += sorted(candidates, key=lambda i: -float(logits[i, index]))[:_QUESTIONS_A_LABEL]
         return {
             "answers": {label: text for label, text in templates.items() if label in names},
             "known_questions": {
@@ -121,7 +121,7 @@ class Intent(ClassifierTask):
 
 
 def _directions(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Where each row points, whatever its length and offset: logits and the logarithms of their softmax point alike."""
+    """Rows centred and scaled to unit length, so that logits and their log-softmax give the same direction."""
     centred: NDArray[np.float32] = logits - np.add.reduce(logits, axis=-1, keepdims=True) / max(logits.shape[-1], 1)
     centred /= np.maximum(np.sqrt(np.add.reduce(centred * centred, axis=-1, keepdims=True)), 1e-9)
     return centred

@@ -1,8 +1,8 @@
-"""How a candidate's text similarity and its numbers become one score: a logistic regression over a few features.
+"""The ranking model: a logistic regression over features of text similarity, popularity and item numbers.
 
 For a user's history H and a candidate c, with unit vectors from the text model: the cosine of c with the mean of H,
 with its nearest item in H and with its newest item; whether there is a history at all; how often c was chosen
-in training when it was shown (smoothed towards the mean); and for each number (price, ...) its standardized value
+in training when it was shown (smoothed to the mean); and for each number (price, ...) its standardized value
 and its distance from the mean of H. Missing numbers count as the training mean.
 """
 
@@ -14,25 +14,25 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 CHOSEN = frozenset({"click", "buy", "like"})
 SHOWN = frozenset({"view"})
 EVENTS = CHOSEN | SHOWN
-"""what a user may do with an item"""
+"""the events of a user on an item"""
 
 HISTORY = 10  # newest chosen items that describe a user, in training as in serving
 
 
 class Item(NamedTuple):
-    """What is known of an item beside its text."""
+    """An item without its text."""
 
     id: str | None
     features: Mapping[str, float]
 
 
 class Ranker:
-    """The scoring half of a recommendation model; plain JSON in the bundle's `assets/ranker.json`."""
+    """The ranking weights of a recommendation model; JSON in the bundle's `assets/ranker.json`."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Ranker:
 
     def features(
         self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any
-    ) -> Floats:
+    ) -> FloatArray:
         """(candidates, features). `*_vectors` are (n, dimensions) unit vectors in the order of their items."""
         columns = np.zeros((len(candidates), len(self.feature_names)))
         if history:
@@ -70,23 +70,25 @@ class Ranker:
             columns[:, 3] = 1.0
         columns[:, 4] = [self._popularity.get(item.id or "", self._unseen) for item in candidates]
         if self.numbers:
-            own = self._standardized(candidates)
-            usual = self._standardized(history).mean(0) if history else np.zeros(len(self.numbers))
-            columns[:, 5::2] = own
-            columns[:, 6::2] = np.abs(own - usual) if history else 0.0
+            values = self._standardized(candidates)
+            history_mean = self._standardized(history).mean(0) if history else np.zeros(len(self.numbers))
+            columns[:, 5::2] = values
+            columns[:, 6::2] = np.abs(values - history_mean) if history else 0.0
         return columns
 
-    def score(self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any) -> Floats:
-        """The probability, from 0 to 1, that the user chooses each candidate; shape (candidates,)."""
+    def score(
+        self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any
+    ) -> FloatArray:
+        """(candidates,): the probability, 0 to 1, that the user chooses the candidate. Arguments as in `features`."""
         logits = self.features(history, history_vectors, candidates, vectors) @ self.weights + self.bias
-        probabilities: Floats = 1.0 / (1.0 + np.exp(-logits))
+        probabilities: FloatArray = 1.0 / (1.0 + np.exp(-logits))
         return probabilities
 
-    def _standardized(self, items: Sequence[Item]) -> Floats:
+    def _standardized(self, items: Sequence[Item]) -> FloatArray:
         raw = np.array([[item.features.get(name, np.nan) for name in self.numbers] for item in items], np.float64)
         raw = raw.reshape(len(items), len(self.numbers))
-        compressed = np.sign(raw) * np.log1p(np.abs(raw))  # prices and counts spread over decades
-        standardized: Floats = np.nan_to_num((compressed - self._mean) / self._scale)
+        compressed = np.sign(raw) * np.log1p(np.abs(raw))  # prices and counts span orders of magnitude
+        standardized: FloatArray = np.nan_to_num((compressed - self._mean) / self._scale)
         return np.clip(standardized, -5.0, 5.0)
 
     def to_asset(self) -> dict[str, Any]:

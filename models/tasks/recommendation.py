@@ -1,4 +1,4 @@
-"""Recommendation scoring: rank a shop's candidates for one user by what that user chose before."""
+"""Recommendation: rank candidate items for a user by the items that the user chose before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from export.bundle import Bundle
 from models.tasks.base import (
-    MOST_ITEMS,
+    MAX_ITEMS,
     Columns,
     Prediction,
     RankerTask,
@@ -52,7 +52,7 @@ class RankRequest(Strict):
     """A user's history and the candidates to rank; the answer has the best `top_k`, best first."""
 
     user: User = User()
-    candidates: list[Candidate] = Field(fail_fast=True, min_length=1, max_length=MOST_ITEMS)
+    candidates: list[Candidate] = Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)
     top_k: int | None = Field(None, ge=1, strict=True)
 
 
@@ -87,7 +87,7 @@ class Recommendation(RankerTask):
 
     def _history(self, request: RankRequest) -> list[HistoryItem]:
         newest = request.user.history[-self.options.history :]
-        # What is valid already is not validated again.
+        # model_construct: the text is validated already.
         return [HistoryItem.model_construct(text=item) if isinstance(item, str) else item for item in newest]
 
     def user(self, request: RankRequest) -> str | None:

@@ -1,4 +1,4 @@
-"""Market opinion in a headline or post: positive, neutral or negative for the subject it speaks of."""
+"""Market sentiment of a headline or post: positive, neutral or negative."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.tasks.base import ClassifierTask, Prediction, TextRequest, rounded
 
 
 class SentimentRequest(TextRequest):
-    """One or more texts, and the topic they were collected under, which the answer repeats."""
+    """One or more texts, and the topic under which they were collected, which the answer repeats."""
 
     text: Annotated[str, StringConstraints(strict=True)] | None = Field(
         None, examples=["Airline warns on profit as fuel costs bite"]

@@ -1,4 +1,4 @@
-"""What is trained, and what comes of it: a job and its candidate."""
+"""A training job and the candidate that it makes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _CALIBRATION_TEXTS = 256
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to train: the base model on `data`, or, where `parent` is given, that version on corrections of its answers.
+class TrainingJob:
+    """What to train: the base model on `data` or, given `parent`, that version further on corrections of its answers.
 
     `recipe` overrides fields of models.training.config.Recipe.
     """
@@ -31,15 +31,15 @@ class Job:
     precision: Precision = "int8"
     recipe: tuple[tuple[str, Any], ...] = ()
     parent: str | None = None
-    """the version whose checkpoint is continued from, and whose corpus is replayed and whose holdout measures"""
+    """the version to continue from: its checkpoint is the start, its corpus is replayed, its holdout evaluates"""
     samples: tuple[Example, ...] = ()
-    """corrections to learn; their labels may be new"""
+    """new corrections to learn; their labels may be new"""
     learned: tuple[Example, ...] = ()
-    """corrections that the parent or a version before it has learned: they are not in its corpus, and are replayed"""
+    """corrections that the parent or its ancestors learned: they are not in the corpus, and are replayed"""
     interactions: Interactions | None = None
-    """of a ranker that continues: its parent's, with what was recorded since"""
+    """for a ranker with a parent: the parent's interactions and those recorded since"""
     workers: int = 1
-    """of Ray Train, when there are more than one; else it is trained in this process"""
+    """Ray Train workers; with 1, the training runs in this process"""
 
     def __post_init__(self) -> None:
         new = self.samples or self.interactions
@@ -50,8 +50,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A trained, exported and evaluated bundle, its checkpoint beside it, that no registry knows yet."""
+class TrainedCandidate:
+    """A trained, exported and evaluated bundle, with its checkpoint beside it, that is not registered yet."""
 
     task: str
     bundle: Path

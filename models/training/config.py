@@ -1,4 +1,4 @@
-"""How to fine-tune: the recipe. Importable without torch."""
+"""The fine-tuning recipe. Importable without torch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ class Recipe:
     epochs: int = 3
     learning_rate: float = 3e-4
     batch: int = 32
-    frozen_layers: int = 2  # with the embeddings: they hold the language, and need no gradients
+    frozen_layers: int = 2  # and the embeddings: general language knowledge, which needs no training
     max_length: int = 128
     label_smoothing: float = 0.1
-    head_rate: float = 5.0  # the head starts from noise, the encoder from a good place: it learns this much faster
-    replay: int = 120  # old texts of each label that a continued training sees again: models/training/replay.py
-    repeats: int = 3  # how often it sees each new text
-    blend: float = 1.0  # share of the trained weights in what is saved, the rest is of the checkpoint continued from
+    head_rate: float = (
+        5.0  # times learning_rate, for the head: it starts from noise, the encoder from pretrained weights
+    )
+    replay: int = 120  # old texts of each label that a continued training replays: models/training/replay.py
+    repeats: int = 3  # how often a continued training sees each new text
+    blend: float = (
+        1.0  # weight of the trained parameters in the saved ones; the rest is of the checkpoint continued from
+    )
     seed: int = 7
     threads: int = 0  # torch threads; 0 leaves torch's choice
 
 
 CONTINUED = Recipe(epochs=1, learning_rate=1e-4, blend=0.75)
-"""The recipe that continues from a checkpoint of ours, on corrections and replayed texts: decision 0015."""
+"""The recipe for continuing from one of our checkpoints on corrections and replayed texts: decision 0015."""

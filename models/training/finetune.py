@@ -1,6 +1,6 @@
 """Fine-tune a text encoder into a classifier of labelled texts.
 
-The loop itself is Hugging Face's `Trainer`; here stand the batches, the loss and which weights may move.
+The loop itself is Hugging Face's `Trainer`; this module has the batches, the loss and the choice of trainable weights.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from export.errors import CheckpointError
 from export.pooling import pad_rows, pooled
 from models.training.config import Recipe
 from models.training.linear_probe import probe
-from models.training.progress import Stage
+from models.training.progress import ReportStage
 from models.training.training_set import TrainingSet
 
 _LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
 
 
 def finetune_classifier(
-    training_set: TrainingSet, recipe: Recipe, out: Path, report: Stage, start: Path | None = None
+    training_set: TrainingSet, recipe: Recipe, out: Path, report: ReportStage, start: Path | None = None
 ) -> list[tuple[int, float]]:
-    """Train on the set's examples and write the checkpoint to `out`; (step, loss) as it went.
+    """Train on the set's examples and write the checkpoint to `out`. The losses, as (step, loss).
 
-    `start` is a checkpoint of ours to continue from, instead of the recipe's base; labels that it does not know are
-    fitted to its encoder before, and again after (models/training/linear_probe.py). Logits are shifted by the
-    logarithm of each label's excess while training, so that the model does not give a label more often than the data
-    has it (logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314).
-    Raises CheckpointError for an unknown base or an unfit start.
+    `start` is one of our checkpoints, to continue from instead of the recipe's base. The head's rows of labels that it
+    does not have are fitted to its encoder before training and again after it (models/training/linear_probe.py).
+    Logits are shifted by the logarithm of each label's excess while training, so that the model does not predict a
+    label more often than the data has it (logit adjustment, Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    Raises CheckpointError for an unknown base, or a `start` that is no classifier or has labels that the set has not.
     """
     labels, examples = training_set.labels, training_set.examples
     if start:
@@ -66,29 +66,28 @@ def finetune_classifier(
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
     truth = torch.tensor([row["label"] for row in data])
-    fresh = [index[label] for label in sorted(set(labels) - set(checkpoint_labels(start)))] if start else []
+    new_rows = [index[label] for label in sorted(set(labels) - set(checkpoint_labels(start)))] if start else []
 
-    def fit_fresh(smoothing: float) -> None:
-        if fresh:
+    def fit_new_rows(smoothing: float) -> None:
+        if new_rows:
             features = pooled(model.encoder, rows, lambda done, total: report("probing", done, total))
-            probe(model.head, features, truth, fresh, shift, smoothing)
+            probe(model.head, features, truth, new_rows, shift, smoothing)
 
-    fit_fresh(recipe.label_smoothing)  # so that training starts where its loss is least
-    losses = _run(model, data, collate, loss, recipe, lambda done, total: report("training", done, total))
-    merge_adapters(model.cpu())  # what follows is quick, and partly with weights that never were on a GPU
+    fit_new_rows(recipe.label_smoothing)  # training starts at the minimum of its own loss
+    losses = _run_trainer(model, data, collate, loss, recipe, lambda done, total: report("training", done, total))
+    merge_adapters(model.cpu())  # the rest is quick, and some of its tensors are on the CPU
     if start and recipe.blend < 1.0:
         interpolate_weights(model, labels, start, recipe.blend)
-    fit_fresh(0.0)  # the encoder has moved since, forth and back
+    fit_new_rows(0.0)  # again, since training and interpolation have changed the encoder
     save(model, tokenizer, labels, out)
     return losses
 
 
 @torch.no_grad()
 def interpolate_weights(model: TextModel, labels: Sequence[str], start: Path, share: float) -> None:
-    """Move the weights back towards `start`, where old answers were right (WiSE-FT, https://arxiv.org/abs/2109.01903).
+    """Set the weights to share * trained + (1 - share) * start (WiSE-FT, https://arxiv.org/abs/2109.01903).
 
-    `share` of them stays as trained. So do the head's rows of labels that `start` does not know: there is nothing to
-    move them back to.
+    This keeps old answers right. The head's rows of labels that `start` does not have stay as trained.
     """
     before, _ = load_checkpoint(start, normalize=False)
     old = before.encoder.state_dict()
@@ -96,57 +95,57 @@ def interpolate_weights(model: TextModel, labels: Sequence[str], start: Path, sh
         if value.is_floating_point():
             value.lerp_(old[name], 1 - share)
     rows = [labels.index(label) for label in checkpoint_labels(start)]
-    for grown, known in ((model.head.weight, before.head.weight), (model.head.bias, before.head.bias)):
-        grown[rows] = torch.lerp(grown[rows], known, 1 - share)
+    for extended, known in ((model.head.weight, before.head.weight), (model.head.bias, before.head.bias)):
+        extended[rows] = torch.lerp(extended[rows], known, 1 - share)
 
 
 def prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
-    """The base model under a fresh head, seeded, with the recipe's weights frozen. Raises CheckpointError."""
-    _settle(recipe)
+    """The base model with a new head, seeded; weights that the recipe freezes are frozen. Raises CheckpointError."""
+    _set_up(recipe)
     encoder, tokenizer = load_base(recipe.base)
     return TextModel(_trainable(encoder, recipe), outputs, normalize=normalize), tokenizer
 
 
 def resume(recipe: Recipe, start: Path, labels: Sequence[str]) -> tuple[TextModel, PreTrainedTokenizerBase]:
-    """A classifier's checkpoint, its head grown to `labels`, seeded, with the recipe's weights frozen.
+    """A classifier's checkpoint, its head extended to `labels`, seeded; weights that the recipe freezes are frozen.
 
-    Raises CheckpointError when `start` is not a classifier's checkpoint or knows a label that is not in `labels`.
+    Raises CheckpointError when `start` is not a classifier's checkpoint or has a label that is not in `labels`.
     """
-    _settle(recipe)
+    _set_up(recipe)
     known = checkpoint_labels(start)
     if lost := set(known) - set(labels):
         raise CheckpointError(f"{start} knows the label {min(lost)!r}, which the new version would not have.")
     model, tokenizer = load_checkpoint(start, normalize=False)
-    model.head = _grown(model.head, known, labels)
+    model.head = _extended_head(model.head, known, labels)
     model.encoder = _trainable(model.encoder, recipe)
     return model, tokenizer
 
 
-def _grown(head: nn.Linear, known: Sequence[str], labels: Sequence[str]) -> nn.Linear:
-    """The head with a row for each of `labels`: the known ones keep theirs, a new one starts at zero.
+def _extended_head(head: nn.Linear, known: Sequence[str], labels: Sequence[str]) -> nn.Linear:
+    """The head with one row for each of `labels`: `known` labels keep their row, new ones start at zero.
 
-    A zero row gives every text the logit 0, far under that of the label it has: old answers stay until it is fitted.
+    A zero row gives every text the logit 0, far below that of its label: predictions stay the same until it is fitted.
     """
-    grown = nn.Linear(head.in_features, len(labels))
-    nn.init.zeros_(grown.weight)
-    nn.init.zeros_(grown.bias)
+    extended = nn.Linear(head.in_features, len(labels))
+    nn.init.zeros_(extended.weight)
+    nn.init.zeros_(extended.bias)
     rows = [labels.index(label) for label in known]
     with torch.no_grad():
-        grown.weight[rows] = head.weight
-        grown.bias[rows] = head.bias
-    return grown
+        extended.weight[rows] = head.weight
+        extended.bias[rows] = head.bias
+    return extended
 
 
-def _settle(recipe: Recipe) -> None:
+def _set_up(recipe: Recipe) -> None:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)
-    transformers_logging.disable_progress_bar()  # bars of its own for every file it reads, between ours
+    transformers_logging.disable_progress_bar()  # it shows a bar for every file it reads, among ours
     transformers_logging.set_verbosity_error()
 
 
 def _trainable(encoder: nn.Module, recipe: Recipe) -> Any:
-    """The encoder with the recipe's weights frozen, or with adapters for all of them."""
+    """The encoder with the recipe's layers frozen or, for LoRA, with adapters on all linear layers."""
     if recipe.method == "lora":
         lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
         return get_peft_model(encoder, lora)
@@ -155,7 +154,7 @@ def _trainable(encoder: nn.Module, recipe: Recipe) -> Any:
 
 
 def _freeze(encoder: nn.Module, layers: int) -> None:
-    """Keep the embeddings and the first `layers` transformer layers as they are; 0 leaves everything free."""
+    """Freeze the embeddings and the first `layers` transformer layers; with 0, freeze nothing."""
     if layers == 0:
         return
     stack = next(module for module in encoder.modules() if isinstance(module, nn.ModuleList))
@@ -163,7 +162,7 @@ def _freeze(encoder: nn.Module, layers: int) -> None:
         part.requires_grad_(False)
 
 
-class _Report(TrainerCallback):  # type: ignore[misc]
+class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Callable[[int, int], None]):
         self._progress = progress
 
@@ -171,7 +170,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self._progress(state.global_step, state.max_steps)
 
 
-def _run(
+def _run_trainer(
     model: TextModel,
     data: list[dict[str, Any]],
     collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
@@ -186,7 +185,7 @@ def _run(
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
-            use_cpu=not torch.cuda.is_available(),  # unless it is said, several workers on CPUs do not find each other
+            use_cpu=not torch.cuda.is_available(),  # without it, several workers on CPUs do not find each other
             num_train_epochs=recipe.epochs,
             per_device_train_batch_size=recipe.batch,
             warmup_steps=0.1,
@@ -207,7 +206,7 @@ def _run(
             train_dataset=data,
             data_collator=collate,
             optimizers=(_optimizer(model, recipe), None),
-            callbacks=[_Report(progress)],
+            callbacks=[_ProgressCallback(progress)],
         )
         for noisy in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(noisy)
@@ -233,6 +232,6 @@ def save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str]
 
 
 def merge_adapters(model: TextModel) -> None:
-    """Make LoRA's adapters part of the weights they adapt; nothing where there are none."""
+    """Merge LoRA adapters, if there are any, into the weights they adapt."""
     if hasattr(model.encoder, "merge_and_unload"):
         model.encoder = model.encoder.merge_and_unload()

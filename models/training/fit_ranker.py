@@ -1,4 +1,4 @@
-"""Interactions to a ranking model: choices for the text tower, then the weights that combine it with numbers."""
+"""Fit a ranker to interactions: matrices for the text tower, then the weights that combine it with other features."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PRIOR = 10.0  # impressions' worth of belief that an item is as popular as the 
 
 
 def phases(impressions: Sequence[Impression]) -> list[Phase]:
-    """What each of one user's impressions, oldest first, is for: the tower, the ranker's weights, or the holdout.
+    """What each of one user's impressions, oldest first, is used for: the tower, the ranker's weights, or the holdout.
 
-    What was chosen before is for none of them: it is only the history of the others.
+    Choices made before the recording ("before") are used for none of these, only as history of the others.
 
-    The weights are fitted on impressions that the tower has not seen. On those it has seen its cosines look better
-    than they are, and a weight that believed them ranked worse than popularity alone.
+    The weights are fitted on impressions that the tower was not trained on. On its training impressions its cosines
+    are overfitted, and a ranker whose weights were fitted to them ranked worse than popularity alone.
     """
     training = sum(not (impression.holdout or impression.before) for impression in impressions)
     found: list[Phase] = []
@@ -41,9 +41,9 @@ def phases(impressions: Sequence[Impression]) -> list[Phase]:
 
 
 def tower_matrices(interactions: Interactions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`shown` and `chosen` for item_tower.fit_tower, both (users, items), of the impressions meant for it.
+    """`shown` and `chosen` for item_tower.fit_tower, both (users, items), from the impressions of the tower's phase.
 
-    Raises DatasetError when users have too few impressions to fit the ranking weights on others than these.
+    Raises DatasetError when the remaining impressions are too few to fit the ranking weights.
     """
     outcomes = {
         impression.chosen
@@ -71,9 +71,9 @@ def tower_matrices(interactions: Interactions) -> tuple[NDArray[np.float32], NDA
 
 
 def fit_ranker(interactions: Interactions, session: OnnxSession) -> tuple[Ranker, dict[str, float]]:
-    """The weights, fitted on training impressions, and the metrics on the held-out ones.
+    """The ranker, fitted on training impressions, and its metrics on the held-out ones.
 
-    The metrics compare with ranking by popularity alone, on the same impressions.
+    `popularity_auc` is the AUC of ranking by popularity alone, on the same impressions.
     """
     names = list(interactions.items)
     vectors = session.predict([interactions.items[name].text for name in names])
@@ -90,14 +90,14 @@ def fit_ranker(interactions: Interactions, session: OnnxSession) -> tuple[Ranker
     weights = model.coef_[0] / spread
     bias = float(model.intercept_[0] - (weights * center).sum())
     ranker = Ranker(interactions.numbers, mean.tolist(), scale.tolist(), popularity, weights.tolist(), bias)
-    own = [user for user, held in zip(users, held_out, strict=True) if held]
-    metrics = ranker_metrics(own, y[held_out].tolist(), (x[held_out] @ weights + bias).tolist())
-    by_popularity = ranker_metrics(own, y[held_out].tolist(), x[held_out][:, 4].tolist())
+    held_out_users = [user for user, held in zip(users, held_out, strict=True) if held]
+    metrics = ranker_metrics(held_out_users, y[held_out].tolist(), (x[held_out] @ weights + bias).tolist())
+    by_popularity = ranker_metrics(held_out_users, y[held_out].tolist(), x[held_out][:, 4].tolist())
     return ranker, {**metrics, "popularity_auc": by_popularity["auc"]}
 
 
 def _popularity(interactions: Interactions) -> tuple[dict[str, float], Counter[str]]:
-    """Share of training impressions in which an item was chosen, smoothed to the mean; how often it was shown."""
+    """By item: the share of its training impressions in which it was chosen, smoothed; how often it was shown."""
     shown, chosen = Counter[str](), Counter[str]()
     for impression in interactions.impressions:
         if not (impression.holdout or impression.before):
@@ -114,7 +114,7 @@ def _design(
     popularity: dict[str, float],
     shown: Counter[str],
 ) -> tuple[Any, Any, Any, list[str]]:
-    """Features, outcome and phase of every impression, with the history as it stood at that moment."""
+    """Features, chosen, phase and user of each impression; features use the history at that time."""
     rows, chosen, phase, users = [], [], list[Phase](), []
     for user, impressions in interactions.by_user().items():
         for impression, its_phase, history in zip(
@@ -127,7 +127,7 @@ def _design(
             item = Item(impression.item, interactions.items[impression.item].numbers)
             rows.append(ranker.features(past, past_vectors, [item], vector_of[impression.item][None])[0])
             if not impression.holdout:
-                # This very outcome is in the item's popularity: leave it out, or its weight is flattered.
+                # The item's popularity includes this outcome: leave it out, or the label leaks into the feature.
                 total = shown[impression.item] + _PRIOR
                 rows[-1][4] = (popularity[impression.item] * total - impression.chosen) / (total - 1)
             chosen.append(impression.chosen)

@@ -1,8 +1,8 @@
-"""The text half of a recommendation model: item vectors in which what a user chose lies together.
+"""The text tower of a recommendation model: item vectors in which items that the same user chose are close.
 
-The encoder stays as it is and a projection of its pooled output is learned from interactions. On a catalogue of a few
-hundred items that is what generalizes: fine-tuning the encoder itself on the same choices took a hundred times as
-long and ranked worse than not training at all (docs/decisions/0006-recommendation-tower.md).
+The encoder is frozen, and a projection of its pooled output is learned from interactions. On a catalogue of a few
+hundred items this generalizes: fine-tuning the encoder itself on the same choices took a hundred times as long and
+ranked worse than no training at all (docs/decisions/0006-recommendation-tower.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from export.pooling import pooled
 from models.training.config import Recipe
 from models.training.finetune import prepare, save
-from models.training.progress import Stage
+from models.training.progress import ReportStage
 
 DIMENSIONS = 128
 _STEPS = 100
@@ -33,14 +33,14 @@ def fit_tower(
     chosen: NDArray[np.float32],
     recipe: Recipe,
     out: Path,
-    report: Stage,
+    report: ReportStage,
 ) -> list[tuple[int, float]]:
-    """Learn the projection and write the checkpoint to `out`; (step, loss) as it went.
+    """Learn the projection and write the checkpoint to `out`. The losses, as (step, loss).
 
-    `texts` are the items'; `shown` and `chosen` are (users, items), 1 where the user was shown or chose the item. What
-    was chosen and not shown is known of the user and teaches nothing by itself.
-    The loss is the log loss of every impression, from the mean cosine of the item with the user's other choices and
-    the item's popularity. Raises CheckpointError for an unknown base.
+    `texts` are the items'; `shown` and `chosen` are (users, items), 1 where the user was shown or chose the item. An
+    item that was chosen but not shown is history of the user and has no loss of its own.
+    The loss is the log loss of every impression, predicted from the mean cosine of the item with the user's other
+    choices and the item's popularity. Raises CheckpointError for an unknown base.
     """
     model, tokenizer = prepare(recipe, outputs=DIMENSIONS, normalize=True)
     rows = tokenizer(list(texts), truncation=True, max_length=recipe.max_length)["input_ids"]
@@ -59,7 +59,7 @@ def fit_tower(
     )
     for step in range(1, _STEPS + 1):
         vectors = nn.functional.normalize(model.head(nn.functional.dropout(features, _DROPOUT)), dim=-1)
-        cosines = (users @ (vectors @ vectors.T) - users) / others  # a choice does not vote for itself
+        cosines = (users @ (vectors @ vectors.T) - users) / others  # without the cosine of the item with itself
         logits = scale * cosines + popularity + bias
         loss = nn.functional.binary_cross_entropy_with_logits(logits, users, weight=items, reduction="sum")
         loss = loss / items.sum()
@@ -74,9 +74,9 @@ def fit_tower(
 
 
 def _start_from_principal_axes(head: nn.Linear, features: Tensor) -> None:
-    """So that training begins with what the encoder already knows of likeness, and not with noise.
+    """Initialize the projection so that it preserves the encoder's similarities, instead of at random.
 
-    The mean is left in: without it the vectors would be all difference, and int8's rounding would turn them.
+    The mean is not subtracted: without it the vectors are small differences, which int8 rounding would turn.
     """
     axes = torch.linalg.svd(features, full_matrices=False).Vh[: head.out_features]
     with torch.no_grad():

@@ -1,9 +1,9 @@
-"""The head's rows of new labels, fitted to an encoder as it is.
+"""Linear probe: fit the head's rows of new labels to a frozen encoder.
 
-Fine-tuning alone would have to find them from zero, and moves the encoder meanwhile and with it the old answers. For a
-given encoder they are the solution of a small convex problem, found in seconds. So they are fitted before fine-tuning
-(Kumar et al., 2022, https://arxiv.org/abs/2202.10054) and again after it, for the encoder that came of it (Kang et al.,
-2020, https://arxiv.org/abs/1910.09217). docs/decisions/0015-continued-training.md has the figures.
+Fine-tuning alone would learn these rows from zero, and meanwhile change the encoder and with it the old answers. For a
+frozen encoder they are the solution of a small convex problem, found in seconds. So they are fitted before fine-tuning
+(Kumar et al., 2022, https://arxiv.org/abs/2202.10054) and again after it, to the fine-tuned encoder (Kang et al., 2020,
+https://arxiv.org/abs/1910.09217). docs/decisions/0015-continued-training.md has the figures.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-_PENALTY = 1e-4  # on the squared length of the new rows: ten texts must not find a row that only fits them
+_PENALTY = 1e-4  # L2, on the new rows: a row must not overfit ten texts
 _MAX_STEPS = 100
 
 
 def probe(
-    head: nn.Linear, features: Tensor, truth: Tensor, fresh: Sequence[int], shift: Tensor, smoothing: float
+    head: nn.Linear, features: Tensor, truth: Tensor, new_rows: Sequence[int], shift: Tensor, smoothing: float
 ) -> None:
-    """Fit the rows `fresh` of `head` to `features`, (texts, hidden), whose labels are `truth`; the others stay.
+    """Fit the rows `new_rows` of `head` to `features`, (texts, hidden), and their labels `truth`, (texts,), in place.
 
-    `shift` is added to the logits, (labels,), as in the training that follows; `smoothing` is of the labels.
+    The other rows stay. `shift`, (labels,), is added to the logits as in fine-tuning; `smoothing` is label smoothing.
     """
     with torch.no_grad():
         logits = head(features) + shift
-    weight = torch.zeros(len(fresh), features.shape[1], requires_grad=True)
-    bias = torch.zeros(len(fresh), requires_grad=True)
+    weight = torch.zeros(len(new_rows), features.shape[1], requires_grad=True)
+    bias = torch.zeros(len(new_rows), requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -37,7 +37,7 @@ def probe(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    rows = torch.tensor(fresh)
+    rows = torch.tensor(new_rows)
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         head.weight[rows] = weight

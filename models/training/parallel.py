@@ -1,4 +1,4 @@
-"""Several trainings at once: one process and one torch thread a core."""
+"""Several trainings in parallel processes, one torch thread a core."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from queue import Empty
 from typing import Any
 
 from export.machine import usable_cores
-from models.training.candidate import Candidate, Job
+from models.training.candidate import TrainedCandidate, TrainingJob
 from models.training.pipeline import build_candidate
 
 
 def build_in_parallel(
-    jobs: Sequence[Job], home: Path, report: Callable[[str, str, int, int], None]
-) -> Iterator[Candidate]:
-    """Build several candidates, one process and one torch thread a core; `report` gets (task, stage, done, total).
+    jobs: Sequence[TrainingJob], home: Path, report: Callable[[str, str, int, int], None]
+) -> Iterator[TrainedCandidate]:
+    """Build several candidates in parallel, with as many torch threads in all as cores.
 
-    Two trainings of one thread each finish sooner than one after the other with two
-    (docs/decisions/0005-training-recipe.md). Yields each as it is done; a failure is raised when it is met.
+    `report` is called with (task, stage, done, total). Two trainings of one thread each finish sooner than one after
+    the other with two (docs/decisions/0005-training-recipe.md). Yields each candidate when it is done; raises the
+    first failure that it meets.
     """
     cores = usable_cores()
     workers = min(cores, len(jobs))
@@ -31,7 +32,7 @@ def build_in_parallel(
         queue = manager.Queue()
         threads = max(1, cores // workers)
         jobs = [replace(job, recipe=(*job.recipe, ("threads", threads))) for job in jobs]
-        waiting: set[Future[Candidate]] = {pool.submit(_build_and_report, job, home, queue) for job in jobs}
+        waiting: set[Future[TrainedCandidate]] = {pool.submit(_build_and_report, job, home, queue) for job in jobs}
         while waiting:
             finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             while True:
@@ -42,6 +43,6 @@ def build_in_parallel(
             yield from (future.result() for future in finished)
 
 
-def _build_and_report(job: Job, home: Path, queue: Any) -> Candidate:
+def _build_and_report(job: TrainingJob, home: Path, queue: Any) -> TrainedCandidate:
     logging.getLogger().setLevel(logging.ERROR)
     return build_candidate(job, home, lambda stage, done, total: queue.put((job.task, stage, done, total)))

@@ -1,4 +1,4 @@
-"""One training, from a corpus to a registered version: the table of contents of `flywheel train`."""
+"""The steps of one training (`flywheel train`), from a corpus to a registered version."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from pathlib import Path
 from export.bundle import Bundle
 from models.home import corpus_file, work_folder
 from models.tasks.base import get_task
-from models.training.candidate import Candidate, Job, calibration_sample
+from models.training.candidate import TrainedCandidate, TrainingJob, calibration_sample
 from models.training.config import Recipe
 from models.training.families import family_of
 from models.training.families.base import Data, Evaluated, ModelFamily
-from models.training.progress import Stage
+from models.training.progress import ReportStage
 
 _CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", "checkpoint", "bundle"
 _RETRAINING = "retrain-"
 _LOGGED_PARITY = ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference")
 
 
-def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
+def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> TrainedCandidate:
     """Fine-tune, export, check parity and evaluate. Nothing outside `home/work` changes.
 
-    Raises DatasetError, BundleError, CheckpointError or ParityError, each with a sentence for the user.
+    Raises DatasetError, BundleError, CheckpointError or ParityError, each with a message for the user.
     """
     family = family_of(job.task)
     with _work_folder(job, home) as folder:
         recipe = family.recipe(job, home)
         data = family.load(job, home, recipe)
-        data.save_corpus(folder / _CORPUS)  # at once, or its file might be another by then
-        report("loading", 0, 0)  # importing torch and transformers takes seconds; the data was checked before that
+        data.save_corpus(folder / _CORPUS)  # now, since the user's file may change during the training
+        report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
         losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
         report("exporting", 0, 0)
         bundle, evaluated = export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE)
-        return Candidate(
+        return TrainedCandidate(
             task=job.task,
             bundle=bundle.path,
             parameters={**asdict(recipe), "precision": job.precision},
@@ -50,11 +50,11 @@ def build_candidate(job: Job, home: Path, report: Stage) -> Candidate:
 
 
 def export(
-    family: ModelFamily[Data], job: Job, data: Data, recipe: Recipe, checkpoint: Path, out: Path
+    family: ModelFamily[Data], job: TrainingJob, data: Data, recipe: Recipe, checkpoint: Path, out: Path
 ) -> tuple[Bundle, Evaluated]:
-    """The bundle of a checkpoint at `out`, compared with the checkpoint and measured on the holdout of `data`.
+    """Export a checkpoint to a bundle at `out`, check its parity with the checkpoint, evaluate it on the holdout.
 
-    Raises ParityError when the exported model does not answer as the checkpoint does.
+    Raises ParityError when the outputs of the exported model differ from the checkpoint's.
     """
     from export.to_onnx import exported
 
@@ -73,10 +73,10 @@ def export(
         return model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets), evaluated
 
 
-def export_checkpoint(job: Job, checkpoint: Path, out: Path) -> Bundle:
-    """Export a checkpoint again, in another precision, and measure it on the job's data.
+def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path) -> Bundle:
+    """Export an existing checkpoint with the job's precision, and evaluate it on the job's data.
 
-    Raises CheckpointError, DatasetError or ParityError, each with a sentence for the user.
+    Raises CheckpointError, DatasetError or ParityError, each with a message for the user.
     """
     family = family_of(job.task)
     data = family.load_for_export(job, checkpoint)
@@ -84,13 +84,13 @@ def export_checkpoint(job: Job, checkpoint: Path, out: Path) -> Bundle:
     return export(family, job, data, recipe, checkpoint, out)[0]
 
 
-def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
-    """Log and register the candidate in MLflow, and keep the corpus it was trained on; its new version."""
+def register_candidate(candidate: TrainedCandidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
+    """Log and register the candidate in MLflow, and keep the corpus it was trained on. The new version."""
     from models.evaluation.metrics import confusion_figure
     from models.releases.registry import Registry
 
     corpus = candidate.bundle.parent / _CORPUS
-    if corpus.is_file():  # before the version, which cannot be continued from without it
+    if corpus.is_file():  # before the version exists, which cannot be continued from without its corpus
         place = corpus_file(home, candidate.task, candidate.lineage.fingerprint)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(corpus, place)
@@ -110,18 +110,20 @@ def register_candidate(candidate: Candidate, home: Path, artifacts: Sequence[Pat
     return version
 
 
-def sweep(home: Path, task: str) -> None:
-    """Delete what retrainings of the task left that were killed: a checkpoint remembers what somebody may have erased.
+def remove_interrupted_runs(home: Path, task: str) -> None:
+    """Delete the work folders of the task's killed retrainings: their checkpoints may have learned erased samples.
 
-    Only for who holds the lock of the task's retrainings.
+    The caller must hold the task's retraining lock.
     """
-    for folder in work_folder(home).glob(f"{_RETRAINING}{task}-????????"):  # mkdtemp's eight: no other task ends so
+    for folder in work_folder(home).glob(
+        f"{_RETRAINING}{task}-????????"
+    ):  # mkdtemp's eight characters: matches no other task
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _work_folder(job: Job, home: Path) -> Iterator[Path]:
-    """A folder of the job's own. It stays for the candidate in it, unless the block raises."""
+def _work_folder(job: TrainingJob, home: Path) -> Iterator[Path]:
+    """A new work folder for the job. It holds the candidate, and is deleted only when the block raises."""
     work = work_folder(home)
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{_RETRAINING if job.parent else ''}{job.task}-"))

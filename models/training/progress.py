@@ -1,4 +1,4 @@
-"""How far a retraining is, in a file beside the releases: who runs it and who asks are different processes."""
+"""Progress of a retraining, in a file beside the releases: the run and the server are different processes."""
 
 from __future__ import annotations
 
@@ -13,43 +13,47 @@ import orjson
 from export.files import write_atomically
 from models.home import progress_file
 
-_EVERY_S = 1.0
+_WRITE_INTERVAL_S = 1.0
 
-Stage = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
+ReportStage = Callable[[str, int, int], None]
+"""a progress callback, called with (stage, steps done, steps in total)"""
 
 
 class ProgressFile:
-    """Called with (stage, steps done, steps in all) as the work goes on; writes at most once a second and stage."""
+    """A `ReportStage` that writes the task's progress file, at most once a second within a stage."""
 
     def __init__(self, home: Path, task: str):
         self._path = progress_file(home, task)
-        self._began = self._stage_began = time.time()
+        self._started = self._stage_started = time.time()
         self._stage = ""
         self._written = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.time()
-        if stage == self._stage and now - self._written < _EVERY_S:
+        if stage == self._stage and now - self._written < _WRITE_INTERVAL_S:
             return
         if stage != self._stage:
-            self._stage, self._stage_began = stage, now
-        # Of this stage: what comes after it, an export and a few hundred texts through the gate, takes about a minute.
-        left = round((now - self._stage_began) / done * (total - done), 1) if done else None
+            self._stage, self._stage_started = stage, now
+        # Of this stage alone: the stages after training (export, gate) take about a minute.
+        left = round((now - self._stage_started) / done * (total - done), 1) if done else None
         self._write({"state": "running", "stage": stage, "done": done, "total": total, "stage_seconds_left": left})
         self._written = now
 
     def end(self, outcome: str, sentence: str, version: str | None) -> None:
+        """Write how the run ended: models.retraining.plan.Result says what each field is."""
         self._write({"state": outcome, "sentence": sentence, "version": version})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        content = orjson.dumps({**fields, "seconds": round(time.time() - self._began, 1)})
-        with suppress(OSError):  # a full disk ends a run where it matters, not here
+        content = orjson.dumps({**fields, "seconds": round(time.time() - self._started, 1)})
+        with suppress(OSError):  # a full disk must not end a run here
             write_atomically(self._path, content)
 
 
 def read_progress(home: Path, task: str, *, running: bool) -> dict[str, Any]:
-    """What the last run wrote. `running` says whether one holds the task's lock: what was killed wrote no end."""
+    """The progress that the last run wrote; `running` says whether a run holds the task's lock.
+
+    A run that says `running` without the lock was killed before it wrote its end: its state is `interrupted`.
+    """
     try:
         found: dict[str, Any] = orjson.loads(progress_file(home, task).read_bytes())
     except (OSError, orjson.JSONDecodeError):

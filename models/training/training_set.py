@@ -1,4 +1,4 @@
-"""What one training of a classifier reads: a corpus alone, or corrections with old texts between them."""
+"""The training set of a classifier: a corpus alone, or corrections mixed with replayed texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from export.bundle import Lineage
 from models.data.dataset import Dataset, Example, fingerprint, save_corpus
-from models.training.replay import mix
+from models.training.replay import mix_with_replay
 
 if TYPE_CHECKING:
     from models.training.config import Recipe
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Whatever the examples are, the holdout of the corpus measures what was learned, so that versions compare.
+    """Examples to train on, and the corpus whose holdout evaluates every version, so that versions are comparable.
 
-    models.training.families.base.TrainingData says what `labels`, `lineage` and the texts are for.
+    models.training.families.base.TrainingData documents `labels`, `lineage` and the texts.
     """
 
     corpus: Dataset
@@ -28,7 +28,7 @@ class TrainingSet:
     labels: list[str]
     lineage: Lineage
     excess: dict[str, float] = field(default_factory=dict)
-    """by label: how often it is among the examples for each time it is in the data; 1 where it is not named"""
+    """by label: its count among the examples over its count in the data; 1 for labels that are missing here"""
 
     @property
     def texts(self) -> list[str]:
@@ -56,13 +56,13 @@ class TrainingSet:
         learned: Sequence[Example],
         recipe: Recipe,
     ) -> Self:
-        """`samples`, and what is to be replayed of the corpus and of the corrections that were `learned` before.
+        """New `samples`, mixed with a replay of the corpus and of the corrections `learned` before.
 
-        No label that the parent version knows is lost, whether or not an example has it.
+        All labels of the parent version, `known`, stay, even those without an example.
         """
         old = [*corpus.train, *learned]
-        examples = mix(samples, old, recipe)
-        seen, there = (Counter(example.label for example in rows) for rows in (examples, [*samples, *old]))
+        examples = mix_with_replay(samples, old, recipe)
+        used, available = (Counter(example.label for example in rows) for rows in (examples, [*samples, *old]))
         labels = sorted({*known, *(example.label for example in examples)})
         changes = {
             "parent": parent,
@@ -72,4 +72,4 @@ class TrainingSet:
             "replayed": len(examples) - len(samples) * recipe.repeats,
         }
         lineage = corpus.lineage().model_copy(update=changes)
-        return cls(corpus, examples, labels, lineage, {label: seen[label] / there[label] for label in seen})
+        return cls(corpus, examples, labels, lineage, {label: used[label] / available[label] for label in used})

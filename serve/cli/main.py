@@ -165,7 +165,7 @@ def train(
 
         flywheel train intent --data tickets.jsonl --base ./my-encoder --method lora
     """
-    from models.training.candidate import Job
+    from models.training.candidate import TrainingJob
     from models.training.families import family_of
     from serve.cli.progress import train_jobs
 
@@ -176,7 +176,7 @@ def train(
         family.check_options(task, options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    job = Job(task, data, precision, tuple(options.items()))
+    job = TrainingJob(task, data, precision, tuple(options.items()))
     # Check the file before the slow import of torch, since most mistakes are in the file.
     family.load(job, settings.home, family.recipe(job, settings.home))
     train_jobs([job], settings.home, out)
@@ -197,13 +197,13 @@ def export(
 
         flywheel export intent 1 ./intent-fp16 --precision fp16
     """
-    from models.training.candidate import Job
+    from models.training.candidate import TrainingJob
     from models.training.pipeline import export_checkpoint
 
     settings = load_config(config)
     get_task(task)
     checkpoint = checkpoint_folder(settings.home, task, version)
-    manifest = export_checkpoint(Job(task, data, precision), checkpoint, bundle).manifest
+    manifest = export_checkpoint(TrainingJob(task, data, precision), checkpoint, bundle).manifest
     out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()})
 
 

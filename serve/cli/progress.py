@@ -17,7 +17,7 @@ from export.session import choose_provider
 from models.feedback.store import Store
 from models.releases.release import ReleaseError, read_release
 from models.retraining.plan import Result
-from models.training.candidate import Job
+from models.training.candidate import TrainingJob
 from models.training.parallel import build_in_parallel
 from models.training.pipeline import register_candidate
 from serve.config import Config
@@ -43,10 +43,10 @@ def prepare(config: Config, out: Console) -> None:
     if missing := untrained(config):
         out.print(f"No model yet for {', '.join(missing)}: fine-tuning from the seed corpora, once.")
         precision: Literal["int8", "fp16"] = "int8" if choose_provider("auto") == CPU else "fp16"
-        train_jobs([Job(task, precision=precision) for task in missing], config.home, out)
+        train_jobs([TrainingJob(task, precision=precision) for task in missing], config.home, out)
 
 
-def train_jobs(jobs: Sequence[Job], home: Path, out: Console) -> None:
+def train_jobs(jobs: Sequence[TrainingJob], home: Path, out: Console) -> None:
     """Build and register a version for each job, with a progress bar per job.
 
     Raises TrainExtraMissing.

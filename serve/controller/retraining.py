@@ -68,7 +68,7 @@ class RetrainingReconciler:
         else:
             self._store.retraining.finish(self._task, result.outcome, result.sentence, result.version)
         self._run = None
-        self._requeued = result.left
+        self._requeued = result.requeued
         self._retry_at = time.monotonic() + (_RETRY_AFTER_S if busy or result.outcome == "failed" else 0.0)
         self._metrics.retraining(self._task, result.outcome)
         log.warning("%s: retraining: %s: %s", self._task, result.outcome, result.sentence)

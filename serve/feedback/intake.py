@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from models.feedback.pii import redact
 from models.feedback.store import made_at
 from models.feedback.types import NewFeedback, Receipt
-from models.tasks.base import MOST_ITEMS, Strict, Task, not_blank
+from models.tasks.base import MAX_ITEMS, Strict, Task, not_blank
 from serve.errors import Gone, InvalidRequest, NotFound, RequestError
 from serve.feedback.writer import FLUSH_S, PredictionLogger, now
 
@@ -58,7 +58,7 @@ class Feedback(Strict):
 class FeedbackBatch(Strict):
     """`{"feedback": [...]}`; one result per item, in order."""
 
-    feedback: list[Feedback] = Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)
+    feedback: list[Feedback] = Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)
 
 
 class FeedbackService:

@@ -19,7 +19,7 @@ from models.feedback.store import Store
 from models.feedback.types import NewFeedback, Sample
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
-from models.training.candidate import Candidate, Job
+from models.training.candidate import TrainedCandidate, TrainingJob
 from models.training.families.base import Champion
 from models.training.families.classifier import ClassifierFamily
 
@@ -70,11 +70,11 @@ class Run:
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
         return ClassifierFamily().replayed(champion, max_samples)
 
-    def continued(self, champion: Champion, learn: Sequence[Sample], *_: object) -> Job:
+    def continued(self, champion: Champion, learn: Sequence[Sample], *_: object) -> TrainingJob:
         samples = tuple(Example(sample.text, sample.label) for sample in learn)
-        return Job("intent", parent=champion.version, samples=samples)
+        return TrainingJob("intent", parent=champion.version, samples=samples)
 
-    def build_candidate(self, job: Job, home: Path, report: Any) -> Candidate:
+    def build_candidate(self, job: TrainingJob, home: Path, report: Any) -> TrainedCandidate:
         self.champion = job.parent
         self.learned.append([example.text for example in job.samples])
         self.during()
@@ -82,7 +82,7 @@ class Run:
         (folder / "checkpoint").mkdir(parents=True)
         bundle(folder / "bundle", job.parent)
         lineage = Lineage(name="own", fingerprint="0", parent=job.parent)
-        return Candidate("intent", folder / "bundle", {}, {}, [], lineage, None)
+        return TrainedCandidate("intent", folder / "bundle", {}, {}, [], lineage, None)
 
     def gate(self, *_: object) -> GateResult:
         return GateResult((Check("holdout accuracy", self.accepted, "It was looked at."),))

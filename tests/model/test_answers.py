@@ -22,7 +22,7 @@ from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
 from models.tasks.ranker import HISTORY, Item, Ranker
 
 CLASSIFIERS = ("intent", "sentiment")
-Floats = NDArray[np.float32]
+Outputs = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module", params=sorted(all_tasks()))
@@ -42,11 +42,11 @@ def rows(session: OnnxSession) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def alone(session: OnnxSession, rows: list[list[int]]) -> Floats:
+def alone(session: OnnxSession, rows: list[list[int]]) -> Outputs:
     return np.concatenate([session.run([row]) for row in rows])
 
 
-def assert_same_answers(one: Floats, other: Floats, kind: Kind) -> None:
+def assert_same_answers(one: Outputs, other: Outputs, kind: Kind) -> None:
     if kind == "classifier":
         assert (one.argmax(1) == other.argmax(1)).all()
     else:  # what a client sees of vectors is their cosines with other vectors
@@ -59,13 +59,15 @@ def assert_same_answers(one: Floats, other: Floats, kind: Kind) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_text_answers_the_same_in_any_batch(
-    session: OnnxSession, rows: list[list[int]], alone: Floats, seed: int
+    session: OnnxSession, rows: list[list[int]], alone: Outputs, seed: int
 ) -> None:
     together = run_in_random_batches(session, rows, np.random.default_rng(seed))
     assert_same_answers(alone, together, session.bundle.manifest.kind)
 
 
-def test_a_text_answers_the_same_beside_the_longest(session: OnnxSession, rows: list[list[int]], alone: Floats) -> None:
+def test_a_text_answers_the_same_beside_the_longest(
+    session: OnnxSession, rows: list[list[int]], alone: Outputs
+) -> None:
     """The most padding there can be."""
     longest = np.random.default_rng(0).integers(1000, 20000, session.bundle.manifest.max_length).tolist()
     some = range(0, len(rows), 20)
@@ -93,7 +95,7 @@ def test_every_shape_has_finite_outputs(session: OnnxSession, batch: int, length
     assert np.isfinite(output).all()
 
 
-def classify(task: str, bundle_of: Callable[[str], Path]) -> tuple[Dataset, tuple[str, ...], Floats, Bundle]:
+def classify(task: str, bundle_of: Callable[[str], Path]) -> tuple[Dataset, tuple[str, ...], Outputs, Bundle]:
     bundle = Bundle.open(bundle_of(task))
     dataset = load_dataset(task)
     output = OnnxSession(bundle, providers="cpu").predict([example.text for example in dataset.holdout])
@@ -138,7 +140,7 @@ def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_
     assert bundle.manifest.data == interactions.lineage()
 
 
-def served_labels(task: str, bundle: Bundle, texts: Sequence[str], output: Floats) -> list[str]:
+def served_labels(task: str, bundle: Bundle, texts: Sequence[str], output: Outputs) -> list[str]:
     request = TextRequest(texts=list(texts))
     task_ = get_task(task)(bundle)
     return [answer["label"] for answer in task_.decode(request, task_.activate(output), [False] * len(texts))]

@@ -14,7 +14,7 @@ from export.bundle import Bundle
 from export.session import OnnxSession
 from models.data.dataset import Example, load_corpus, load_dataset
 from models.releases.release import read_release
-from models.training.candidate import Candidate, Job
+from models.training.candidate import TrainedCandidate, TrainingJob
 from models.training.pipeline import build_candidate, register_candidate
 from tests.helpers.own_corpus import CORRECTIONS, OWN
 
@@ -26,10 +26,10 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def candidate(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+def candidate(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedCandidate:
     home = tmp_path_factory.mktemp("candidate") / "home"
     shutil.copytree(parent, home)
-    job = Job("intent", parent="1", samples=(*CORRECTIONS[:-4], PLANTED), recipe=(("epochs", 4),))
+    job = TrainingJob("intent", parent="1", samples=(*CORRECTIONS[:-4], PLANTED), recipe=(("epochs", 4),))
     return build_candidate(job, home, quiet)
 
 
@@ -45,7 +45,7 @@ def test_training_keeps_its_corpus(parent: Path) -> None:
     assert load_corpus(parent, "intent", Bundle.open(parent / "bundles/intent/1").manifest.data) == dataset
 
 
-def test_the_new_label_is_learned_and_the_old_ones_stay(candidate: Candidate) -> None:
+def test_the_new_label_is_learned_and_the_old_ones_stay(candidate: TrainedCandidate) -> None:
     assert Bundle.open(candidate.bundle).manifest.labels == ("astronomy", "cooking", "gardening")
     new = [*CORRECTIONS[-4:], Example("how long does the stew need?", "cooking")]
     assert predicted(candidate.bundle, [e.text for e in new]) == ["cooking"] * len(new)
@@ -53,7 +53,7 @@ def test_the_new_label_is_learned_and_the_old_ones_stay(candidate: Candidate) ->
     assert sum(p == label for p, (_, label) in zip(predicted(candidate.bundle, old), OWN, strict=True)) >= 58
 
 
-def test_the_holdout_is_the_parent_s_and_the_lineage_says_from_what(candidate: Candidate, parent: Path) -> None:
+def test_the_holdout_is_the_parent_s_and_the_lineage_says_from_what(candidate: TrainedCandidate, parent: Path) -> None:
     dataset = load_dataset("intent", parent / "own.csv")
     assert candidate.confusion
     assert candidate.confusion[1] == [example.label for example in dataset.holdout]
@@ -64,7 +64,7 @@ def test_the_holdout_is_the_parent_s_and_the_lineage_says_from_what(candidate: C
     assert data.replayed == len(dataset.train)
 
 
-def test_no_correction_is_in_what_is_kept_or_shown(candidate: Candidate) -> None:
+def test_no_correction_is_in_what_is_kept_or_shown(candidate: TrainedCandidate) -> None:
     questions = Bundle.open(candidate.bundle).asset("known_questions")["texts"]
     assert questions
     assert set(questions) <= {text for text, _ in OWN}
@@ -73,7 +73,9 @@ def test_no_correction_is_in_what_is_kept_or_shown(candidate: Candidate) -> None
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
-def test_a_third_generation_replays_what_the_second_learned(parent: Path, candidate: Candidate, tmp_path: Path) -> None:
+def test_a_third_generation_replays_what_the_second_learned(
+    parent: Path, candidate: TrainedCandidate, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     shutil.copytree(parent, home)
     folder = home / "work" / "second"
@@ -81,7 +83,7 @@ def test_a_third_generation_replays_what_the_second_learned(parent: Path, candid
     assert register_candidate(replace(candidate, bundle=folder / candidate.bundle.name), home) == "2"
     assert read_release(home, "intent").champion == "1"
     sports = tuple(Example(f"who won the {sport} match yesterday", "sports") for sport in ("tennis", "chess", "rugby"))
-    job = Job("intent", parent="2", samples=sports, learned=CORRECTIONS, recipe=(("epochs", 2),))
+    job = TrainingJob("intent", parent="2", samples=sports, learned=CORRECTIONS, recipe=(("epochs", 2),))
     third = build_candidate(job, home, quiet)
     assert Bundle.open(third.bundle).manifest.labels == ("astronomy", "cooking", "gardening", "sports")
     assert (third.lineage.parent, third.lineage.samples, third.lineage.learned_samples) == ("2", 3, 30)
@@ -199,5 +201,7 @@ def test_an_interrupted_training_leaves_nothing(stage: str, parent: Path, tmp_pa
     shutil.copytree(parent, home)
     before = sorted(home.rglob("*"))
     with pytest.raises(KeyboardInterrupt):
-        build_candidate(Job("intent", parent="1", samples=CORRECTIONS, recipe=(("epochs", 1),)), home, interrupt)
+        build_candidate(
+            TrainingJob("intent", parent="1", samples=CORRECTIONS, recipe=(("epochs", 1),)), home, interrupt
+        )
     assert sorted(home.rglob("*")) == before

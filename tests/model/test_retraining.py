@@ -24,7 +24,7 @@ from models.releases.release import read_release
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
 from models.tasks.thresholds import Thresholds
-from models.training.pipeline import sweep
+from models.training.pipeline import remove_interrupted_runs
 from tests.helpers.command import ROOT
 from tests.helpers.own_corpus import CORRECTIONS
 
@@ -158,7 +158,7 @@ def test_a_retraining_that_is_killed_leaves_the_corrections_to_the_next(learner:
         0,
     )  # the loop begins anew
     assert len(list((home / "work").iterdir())) == 1
-    sweep(home, "intent")
+    remove_interrupted_runs(home, "intent")
     assert list((home / "work").iterdir()) == []
     assert later.locks.acquire("retrain-intent", "another", 1)
     assert len(later.queue.lease("intent", "another", 100, 1)) == leased

@@ -136,7 +136,7 @@ def test_a_known_word_is_not_tokenized_again(tokenizer_json: Path) -> None:
 def test_the_words_that_are_kept_are_bounded(
     plain: TextEncoder, library: Callable[[str], Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words, "_MOST", 6)
+    monkeypatch.setattr(words, "_MAX_WORDS", 6)
     assert plain._words is not None
     plain._words._known.clear()
     for text in ("one two three", "four five six", "seven eight nine ten eleven twelve", "z" * 40):
@@ -157,5 +157,5 @@ _TOKEN = {"id": 0, "special": True, "normalized": False} | dict.fromkeys(("singl
 )
 def test_a_tokenizer_of_another_kind_is_asked_for_every_text(tokenizer_json: Path, change: dict[str, object]) -> None:
     told = json.loads(tokenizer_json.read_bytes())
-    assert words.goes_by_word(Tokenizer.from_str(json.dumps(told)))
-    assert not words.goes_by_word(Tokenizer.from_str(json.dumps(told | change)))
+    assert words.tokenizes_by_word(Tokenizer.from_str(json.dumps(told)))
+    assert not words.tokenizes_by_word(Tokenizer.from_str(json.dumps(told | change)))

@@ -36,8 +36,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 HERE = Path(__file__).parent
 SEED = 20240607
@@ -141,7 +141,7 @@ STYLES = {
 }
 
 
-class Item(NamedTuple):
+class SimulatedItem(NamedTuple):
     """A row of the catalogue; `styles` are the positions in `STYLES` that its text matches."""
 
     id: str
@@ -154,28 +154,28 @@ class World(NamedTuple):
     """The shop: per item a row of category (one-hot), style (0 or 1), log price and quality."""
 
     ids: tuple[str, ...]
-    categories: Floats
-    styles: Floats
-    log_prices: Floats
-    quality: Floats
+    categories: FloatArray
+    styles: FloatArray
+    log_prices: FloatArray
+    quality: FloatArray
 
 
-class User(NamedTuple):
+class SimulatedUser(NamedTuple):
     """What a user likes: a strength per category and per style, and the log of the target price."""
 
-    categories: Floats
-    styles: Floats
+    categories: FloatArray
+    styles: FloatArray
     log_price: float
 
 
 class Impressions(NamedTuple):
     """All impressions, user by user and oldest first; `utility` is without the noise."""
 
-    user: Ints
-    item: Ints
-    time: Ints
+    user: IntArray
+    item: IntArray
+    time: IntArray
     holdout: NDArray[np.bool_]
-    utility: Floats
+    utility: FloatArray
 
 
 def styles_of(text: str) -> tuple[int, ...]:
@@ -192,16 +192,18 @@ def _pattern(words: str) -> re.Pattern[str]:
 _PATTERNS = tuple(map(_pattern, STYLES.values()))
 
 
-def read_catalogue(path: Path) -> list[Item]:
+def read_catalogue(path: Path) -> list[SimulatedItem]:
     """The items in file order."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            Item(row["id"], row["category"], float(row["price"]), styles_of(f"{row['title']}. {row['description']}"))
+            SimulatedItem(
+                row["id"], row["category"], float(row["price"]), styles_of(f"{row['title']}. {row['description']}")
+            )
             for row in csv.DictReader(file)
         ]
 
 
-def make_world(items: Sequence[Item], rng: np.random.Generator) -> World:
+def make_world(items: Sequence[SimulatedItem], rng: np.random.Generator) -> World:
     """The catalogue as arrays, with a quality drawn for each item."""
     names = category_names()
     return World(
@@ -218,7 +220,7 @@ def category_names() -> list[str]:
     return sorted({category for theme in THEMES.values() for category in theme})
 
 
-def make_user(rng: np.random.Generator) -> User:
+def make_user(rng: np.random.Generator) -> SimulatedUser:
     """A user drawn from the preference model."""
     names = category_names()
     interest = rng.dirichlet(np.full(len(THEMES), 0.25))
@@ -229,22 +231,22 @@ def make_user(rng: np.random.Generator) -> User:
             chance[names.index(category)] += share / len(theme)
     favourites = rng.choice(len(names), rng.integers(2, 5), replace=False, p=chance / chance.sum())
     tastes = rng.choice(len(STYLES), rng.integers(1, 4), replace=False)
-    return User(
+    return SimulatedUser(
         categories=_strengths(len(names), favourites, rng),
         styles=_strengths(len(STYLES), tastes, rng),
         log_price=float(rng.normal(np.log(40.0), 0.7)),
     )
 
 
-def _strengths(size: int, chosen: Ints, rng: np.random.Generator) -> Floats:
+def _strengths(size: int, chosen: IntArray, rng: np.random.Generator) -> FloatArray:
     strengths = np.zeros(size)
     strengths[chosen] = rng.uniform(0.6, 1.0, len(chosen))
     return strengths
 
 
-def utilities(user: User, world: World) -> Floats:
+def utilities(user: SimulatedUser, world: World) -> FloatArray:
     """The noiseless utility of every item for the user."""
-    total: Floats = (
+    total: FloatArray = (
         WEIGHTS["category"] * (world.categories @ user.categories)
         + WEIGHTS["style"] * (world.styles @ user.styles)
         - WEIGHTS["price"] * np.abs(world.log_prices - user.log_price)
@@ -253,7 +255,7 @@ def utilities(user: User, world: World) -> Floats:
     return total
 
 
-def make_slate(user: User, world: World, seen: set[int], rng: np.random.Generator) -> Ints:
+def make_slate(user: SimulatedUser, world: World, seen: set[int], rng: np.random.Generator) -> IntArray:
     """The items of one slate in random order; they are added to `seen`, which are not shown again."""
     sources = (
         (FROM_POPULAR, np.exp(world.quality)),
@@ -269,12 +271,12 @@ def make_slate(user: User, world: World, seen: set[int], rng: np.random.Generato
     return rng.permutation(np.array(slate, np.int64))
 
 
-def show(users: Sequence[User], world: World, rng: np.random.Generator) -> Impressions:
+def show(users: Sequence[SimulatedUser], world: World, rng: np.random.Generator) -> Impressions:
     """All slates of all users."""
     size = FROM_POPULAR + FROM_FAVOURITES + FROM_ALL
-    items: list[Ints] = []
-    times: list[Ints] = []
-    utility: list[Floats] = []
+    items: list[IntArray] = []
+    times: list[IntArray] = []
+    utility: list[FloatArray] = []
     for user in users:
         values = utilities(user, world)
         seen: set[int] = set()
@@ -286,17 +288,17 @@ def show(users: Sequence[User], world: World, rng: np.random.Generator) -> Impre
             utility.append(values[slate])
             # Longer than any slate takes (8 x 40 s), so that time increases from slate to slate.
             start += int(rng.integers(DAY // 2, 10 * DAY))
-    held = np.repeat(np.arange(SLATES) >= SLATES - HOLDOUT_SLATES, size)
+    held_out = np.repeat(np.arange(SLATES) >= SLATES - HOLDOUT_SLATES, size)
     return Impressions(
         user=np.repeat(np.arange(len(users)), SLATES * size),
         item=np.concatenate(items),
         time=np.concatenate(times),
-        holdout=np.tile(held, len(users)),
+        holdout=np.tile(held_out, len(users)),
         utility=np.concatenate(utility),
     )
 
 
-def solve_intercept(utility: Floats, share: float) -> float:
+def solve_intercept(utility: FloatArray, share: float) -> float:
     """The intercept that makes the mean of logistic(utility + intercept) equal `share`, by bisection."""
     low, high = -50.0, 50.0
     for _ in range(60):
@@ -305,9 +307,9 @@ def solve_intercept(utility: Floats, share: float) -> float:
     return low
 
 
-def logistic(x: Floats) -> Floats:
+def logistic(x: FloatArray) -> FloatArray:
     """1 / (1 + exp(-x))."""
-    result: Floats = 1.0 / (1.0 + np.exp(-x))
+    result: FloatArray = 1.0 / (1.0 + np.exp(-x))
     return result
 
 
@@ -319,7 +321,7 @@ def choose(shown: Impressions, rng: np.random.Generator) -> NDArray[np.str_]:
     return np.where(clicked, np.where(bought, "buy", "click"), "view")
 
 
-def auc(scores: Floats, positive: NDArray[np.bool_]) -> float:
+def auc(scores: FloatArray, positive: NDArray[np.bool_]) -> float:
     """The probability that a positive scores above a negative; ties count half."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
@@ -327,12 +329,12 @@ def auc(scores: Floats, positive: NDArray[np.bool_]) -> float:
     return float(wins / (positive.sum() * (~positive).sum()))
 
 
-def popularity_scores(shown: Impressions, positive: NDArray[np.bool_], items: int) -> Floats:
+def popularity_scores(shown: Impressions, positive: NDArray[np.bool_], items: int) -> FloatArray:
     """Per impression the item's share of positives in train, smoothed by ten impressions at the mean."""
     train = ~shown.holdout
     seen = np.bincount(shown.item[train], minlength=items)
     chosen = np.bincount(shown.item[train & positive], minlength=items)
-    rates: Floats = (chosen + 10 * positive[train].mean()) / (seen + 10)
+    rates: FloatArray = (chosen + 10 * positive[train].mean()) / (seen + 10)
     return rates[shown.item]
 
 
@@ -341,10 +343,10 @@ def write(path: Path, world: World, shown: Impressions, events: NDArray[np.str_]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("user_id", "item_id", "event", "time", "split"))
-        for user, item, time, held, event in zip(
+        for user, item, time, held_out, event in zip(
             shown.user, shown.item, shown.time, shown.holdout, events, strict=True
         ):
-            writer.writerow((f"u{user + 1:03}", world.ids[item], event, time, "holdout" if held else "train"))
+            writer.writerow((f"u{user + 1:03}", world.ids[item], event, time, "holdout" if held_out else "train"))
 
 
 def main() -> None:
@@ -357,14 +359,14 @@ def main() -> None:
     write(HERE / "behaviour.csv", world, shown, events)
 
     positive = events != "view"
-    held = shown.holdout
+    held_out = shown.holdout
     popularity = popularity_scores(shown, positive, len(items))
     print("items per style:", {name: int(count) for name, count in zip(STYLES, world.styles.sum(0), strict=True)})
-    print(f"impressions: {len(events)} (train {int((~held).sum())}, holdout {int(held.sum())})")
+    print(f"impressions: {len(events)} (train {int((~held_out).sum())}, holdout {int(held_out.sum())})")
     print("events:", {name: int((events == name).sum()) for name in ("view", "click", "buy")})
-    print(f"positive share: {positive.mean():.3f} (holdout {positive[held].mean():.3f})")
-    print(f"holdout AUC of the noiseless utility: {auc(shown.utility[held], positive[held]):.3f}")
-    print(f"holdout AUC of the train click rate: {auc(popularity[held], positive[held]):.3f}")
+    print(f"positive share: {positive.mean():.3f} (holdout {positive[held_out].mean():.3f})")
+    print(f"holdout AUC of the noiseless utility: {auc(shown.utility[held_out], positive[held_out]):.3f}")
+    print(f"holdout AUC of the train click rate: {auc(popularity[held_out], positive[held_out]):.3f}")
 
 
 if __name__ == "__main__":

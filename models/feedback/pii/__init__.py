@@ -1,7 +1,7 @@
-"""Personal data is taken out of every text before it touches the disk.
+"""Redaction of personal data in every text, before the text is written to disk.
 
-`redact` puts `[email]`, `[phone]`, `[card]`, ... where it stood. Whatever a library can check (python-stdnum,
-phonenumbers, ipaddress) is checked by it; the words around a number tell the rest, so that an order number stays.
+`redact` replaces it by `[email]`, `[phone]`, `[card]`, ... Candidates are validated by a library where there is one
+(python-stdnum, phonenumbers, ipaddress), else by the words around a number, so that an order number stays.
 Every pattern takes time linear in the text: no repetition within a repetition of the same characters.
 """
 
@@ -23,11 +23,11 @@ from models.feedback.pii.telephone import phones
 __all__ = ["KINDS", "Found", "Kind", "find", "prepare", "redact", "redact_json"]
 
 _PASSES = 6
-_DEEPEST = 100
+_MAX_DEPTH = 100
 _WORD = re.compile(r"[A-Za-z_]*\Z")
-# What is left of ASCII without digits, the at-sign and opening brackets.
-_QUIET = re.compile(r"[\t\n\r !-')-/:;=-?A-Z\\-z|-~]*\Z")
-# These gates begin with a digit, which the regex engine finds fastest.
+# ASCII without digits, the at-sign and opening brackets.
+_NO_SIGNS = re.compile(r"[\t\n\r !-')-/:;=-?A-Z\\-z|-~]*\Z")
+# These pre-checks begin with a digit, which the regex engine finds fastest.
 _DIGIT = re.compile(r"\d")
 _TWO_DIGITS = re.compile(r"\d[\s().:/-]{0,3}\d")
 _IBAN_LIKE = re.compile(r"\d(?<=[A-Za-z]{2}\d)\d")
@@ -40,7 +40,7 @@ _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 
 
 def redact(text: str) -> str:
-    """The text with a placeholder such as `[email]` for each find. Redacting again changes nothing; never raises."""
+    """The text with each match replaced by a placeholder such as `[email]`. Idempotent; never raises."""
     if _is_harmless(text):
         return text
     for _ in range(_PASSES):
@@ -48,28 +48,28 @@ def redact(text: str) -> str:
         if not found:
             return text
         text = _replace(text, found)
-    # What a placeholder leaves beside itself may be a find of its own, once or twice. Only a text made for it goes on.
+    # The rest beside a placeholder may match again, once or twice; more often only in a text made for it.
     return "[redacted]" if _find(text) else text
 
 
-_redact_key = lru_cache(1024)(redact)  # of the same few, in every answer
+_redact_key = lru_cache(1024)(redact)  # every answer has the same few keys
 
 
 def prepare() -> None:
-    """Loads what the first texts with a name, a phone or an id would else wait for: about 9 MB and 0.2 s."""
+    """Load the tables for names, phones and ids (9 MB, 0.2 s), so that no request waits for it."""
     redact("Ann, +44 7700 900123, 2125550175, DE89 3704 0044 0532 0130 00, 65 929 970 489, 39053344705, 54362315K")
 
 
 def find(text: str) -> list[Found]:
-    """What is personal in the text, in order, none overlapping."""
+    """The personal data in the text, in order, not overlapping."""
     return [] if _is_harmless(text) else _find(text)
 
 
 def _is_harmless(text: str) -> bool:
-    """Of most texts one look tells that no detector finds anything; of the others it does not tell."""
+    """A quick check that no detector can match; False means that they must be run."""
     if _WORD.match(text):  # as labels are
         return True
-    return bool(_QUIET.match(text)) and "dot" not in text.lower() and not may_have_names(text)
+    return bool(_NO_SIGNS.match(text)) and "dot" not in text.lower() and not may_have_names(text)
 
 
 def _find(text: str) -> list[Found]:
@@ -80,26 +80,26 @@ def _find(text: str) -> list[Found]:
     return [Found(one.kind, index[one.start], index[one.end - 1] + 1) for one in found]
 
 
-def redact_json(value: Any, longest: int | None = None) -> Any:
-    """A JSON value with every string in it redacted, keys as well, and whole numbers that are payment cards.
+def redact_json(value: Any, max_length: int | None = None) -> Any:
+    """A JSON value with every string in it redacted, including keys, and integers that are payment cards.
 
-    Strings are cut to `longest` characters before. Keys that become the same are numbered. What is nested deeper than
-    100 is left out.
+    Strings are cut to `max_length` characters first. Keys that become equal are numbered. Values nested deeper than 100
+    become "[redacted]".
     """
-    return _redact_json(value, longest, 0)
+    return _redact_json(value, max_length, 0)
 
 
-def _redact_json(value: Any, longest: int | None, depth: int) -> Any:
+def _redact_json(value: Any, max_length: int | None, depth: int) -> Any:
     if isinstance(value, str):
-        return redact(value[:longest])
+        return redact(value[:max_length])
     if isinstance(value, int):
         return "[card]" if _is_card(value) else value
     if not isinstance(value, (dict, list, tuple)):
         return value
-    if depth >= _DEEPEST:
+    if depth >= _MAX_DEPTH:
         return "[redacted]"
     if not isinstance(value, dict):
-        return [_redact_json(inner, longest, depth + 1) for inner in value]
+        return [_redact_json(inner, max_length, depth + 1) for inner in value]
     out: dict[str, Any] = {}
     for key, inner in value.items():
         name = plain = _redact_key(str(key))
@@ -107,7 +107,7 @@ def _redact_json(value: Any, longest: int | None, depth: int) -> Any:
         while name in out:
             number += 1
             name = f"{plain} {number}"
-        out[name] = _redact_json(inner, longest, depth + 1)
+        out[name] = _redact_json(inner, max_length, depth + 1)
     return out
 
 
@@ -142,7 +142,7 @@ def _detect(text: str) -> Iterator[Found]:
 
 
 def _merge(found: list[Found]) -> list[Found]:
-    """Those that overlap as one, under the kind of highest rank. `found` is in order of start."""
+    """Merge overlapping matches into one of the highest-ranked kind. `found` is sorted by start."""
     merged: list[Found] = []
     for one in found:
         if merged and one.start < merged[-1].end:

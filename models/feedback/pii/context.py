@@ -1,4 +1,4 @@
-"""What the words before a number say it is: the same ten digits are a phone number or an order."""
+"""The kind of a number by the words around it: the same ten digits may be a phone number or an order number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 Topic = Literal["phone", "card", "account", "iban", "id", "ref"]
 
-REACH = 40  # characters before a number in which a word speaks of it
+REACH = 40  # characters before a number in which such words are searched
 
 _WORDS: dict[Topic, str] = {
     "phone": r"phone|tele(?:ph|f)on\w*|téléphone|teléfono|tel|mobile|móvil|mob|cell|handy|whats ?app|signal|sms|fax"
@@ -35,7 +35,7 @@ _MINE_AFTER = re.compile(r"[\s,.-]{1,3}(?:is|was|are|=) (?:my|the) (?:\w+ )?(?:p
 
 
 def topic(text: str, start: int) -> Topic | None:
-    """What the nearest telling word before `start`, in its sentence, says. Takes some 10 us: ask once for a number."""
+    """The topic of the nearest topic word before `start` in its sentence. Takes about 10 us: call once a number."""
     before = text[max(0, start - REACH) : start]
     if not before:
         return None
@@ -51,7 +51,7 @@ def topic(text: str, start: int) -> Topic | None:
 
 
 def is_amount(text: str, start: int, end: int) -> bool:
-    """Whether money or a unit stands right before or after."""
+    """Whether a currency or a unit is right before or after."""
     return bool(_MONEY_BEFORE.search(text[max(0, start - 6) : start]) or _AMOUNT_AFTER.match(text, end))
 
 

@@ -1,4 +1,4 @@
-"""What a detector hands back."""
+"""The result of a detector."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 Kind = Literal["iban", "email", "card", "ip", "id", "wallet", "secret", "phone", "account", "name"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""In order of rank: of finds that overlap, the first gives the placeholder its name."""
+"""In order of rank: the first kind among overlapping matches is that of the placeholder."""
 
 
 class Found(NamedTuple):

@@ -1,4 +1,4 @@
-"""National numbers: rows of a shape, the python-stdnum module that checks it, and whether it can stand alone."""
+"""National identification numbers: patterns, each with the python-stdnum module that validates it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.feedback.pii.found import Found
 class _Row(NamedTuple):
     shape: str
     module: str | None = None
-    """of stdnum; None: the shape is proof enough"""
+    """of stdnum; None: the pattern alone is enough"""
 
 
 _DIGITS = (
@@ -54,7 +54,7 @@ _NAMED_MIXED = re.compile(r"(?<!\w)(?=[A-Za-z]{0,8}\d)[A-Za-z0-9]{6,18}(?!\w)")
 
 
 def numeric_ids(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Those of digits within `text[start:end]`: valid by checksum, or behind a word like "SSN" whatever they are."""
+    """Ids of digits in `text[start:end]`: those with a valid checksum, and any after a word such as "SSN"."""
     for pattern, module in _ALONE if end - start >= 9 else ():
         for match in pattern.finditer(text, start, end):
             if module is None or (about != "ref" and _is_valid(module, match[0])):
@@ -65,7 +65,7 @@ def numeric_ids(text: str, start: int, end: int, about: Topic | None) -> Iterato
 
 
 def lettered_ids(text: str) -> Iterator[Found]:
-    """Those with letters in them, in either case."""
+    """Ids that contain letters, in either case."""
     for match in _LETTERED.finditer(text):
         module = _LETTERS[match.lastindex - 1].module if match.lastindex else None
         if module is None or _is_valid(module, match[0].upper()):

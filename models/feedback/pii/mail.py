@@ -1,4 +1,4 @@
-"""E-mail addresses, written plainly or spelled out; secrets and wallets, which are strings as telling as they are."""
+"""E-mail addresses, plain or spelled out; secrets and crypto wallets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def emails(text: str) -> Iterator[Found]:
     """RFC 5321 addresses with Unicode in both parts, and `name (at) example (dot) com`."""
     at = text.find("@")
     while at >= 0:
-        # Backwards from the sign, as a search for "local part and then @" from every start would be quadratic.
+        # Backwards from the at-sign: a search for the local part from every start would be quadratic.
         local = _LOCAL_BACKWARDS.match(text[max(0, at - 254) : at][::-1])
         domain = _DOMAIN.match(text, at + 1)
         if local and domain and not domain[0].rpartition(".")[2][0].isdigit():
@@ -77,7 +77,7 @@ _WALLET = re.compile(
 
 
 def secrets(text: str) -> Iterator[Found]:
-    """API keys by their prefix, private keys, and what follows "my password is" when it has a digit."""
+    """API keys by their prefix, private keys, and the word after "my password is" if it has a digit."""
     if any(sign in text for sign in _SECRET_SIGNS):
         for match in _SECRETS.finditer(text):
             yield Found("secret", *match.span())

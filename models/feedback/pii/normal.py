@@ -1,4 +1,4 @@
-"""The text as the patterns see it: digits, dashes and spaces of every script as ASCII, invisible characters gone."""
+"""Normalization before matching: digits, dashes and spaces of every script to ASCII, invisible characters removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COMBINING = {0x20E3, *range(0x0300, 0x0370), *range(0xFE00, 0xFE10)}  # keycaps
 
 
 class _Table(dict[int, str | None]):
-    """What `str.translate` puts for a code point: one character, or None to leave it out. Filled as it is asked."""
+    """A table for `str.translate`: code point to one character, or None to remove it. Filled lazily."""
 
     def __missing__(self, code: int) -> str | None:
         self[code] = shown = _shown(chr(code))

@@ -1,4 +1,4 @@
-"""Payment cards, IBANs, bank accounts, IP addresses: numbers that prove themselves by checksum or range."""
+"""Payment cards, IBANs, bank accounts, IP addresses: numbers validated by checksum or range."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAC = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])")
 
 
 def runs(text: str) -> Iterator[tuple[int, int, Topic | None]]:
-    """Where digits enough for any kind stand together within a sentence, and what the words before say they are."""
+    """Runs of digits within a sentence, long enough for some kind: (start, end, topic of the words before)."""
     for run in _RUN.finditer(text):
         ends = [gap.end() for gap in _SENTENCE.finditer(text, *run.span())]
         for start, end in pairwise((run.start(), *ends, run.end())):
@@ -43,9 +43,9 @@ def runs(text: str) -> Iterator[tuple[int, int, Topic | None]]:
 
 
 def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Groups of digits side by side in `text[start:end]` that make 12 to 19 digits of a known issuer and pass Luhn.
+    """Adjacent groups of digits in `text[start:end]` with 12 to 19 digits of a known issuer that pass Luhn.
 
-    Behind words that say so also those that fail: with a typing error a number is as private.
+    After words for a card also those that fail, since a number with a typo is just as private.
     """
     groups = [match.span() for match in _GROUP.finditer(text, start, end)]
     for first, (begin, _) in enumerate(groups):
@@ -56,7 +56,7 @@ def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Foun
             if index > first:
                 gap = text[groups[index - 1][1] : groups[index][0]]
                 between.update(gap.replace("\n", " "))
-                # A point or a slash stands between all groups or none, else it is that of an IP address or a price.
+                # Points and slashes separate all groups or none; else they belong to an IP address or a price.
                 if len(gap) > 3 or (between & set("./()") and len(between) > 1):
                     break
             group = text[slice(*groups[index])]
@@ -64,7 +64,7 @@ def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Foun
             sizes.add(len(group))
             if len(digits) > 19:
                 break
-            even = 1 not in sizes or len(sizes) == 1  # digits one by one, but none alone among groups
+            even = 1 not in sizes or len(sizes) == 1  # single digits only if all groups are single digits
             if len(digits) >= 12 and even and (_is_card(digits) or (about == "card" and len(digits) >= 13)):
                 yield Found("card", begin, groups[index][1])
 
@@ -74,20 +74,20 @@ def _is_card(digits: str) -> bool:
 
 
 def _luhn(digits: str) -> bool:
-    """ISO/IEC 7812-1. Here, as it runs over every window and a library's costs ten times as much."""
+    """The Luhn checksum, ISO/IEC 7812-1. It runs on every window; python-stdnum takes ten times as long."""
     values = [int(digit) for digit in reversed(digits)]
     return (sum(values[::2]) + sum(_DOUBLED[value] for value in values[1::2])) % 10 == 0
 
 
 def accounts(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Account numbers and sort codes have no checksum: only behind words that say so."""
+    """Account numbers and sort codes. They have no checksum: only after words that name them."""
     if about in ("account", "iban"):
         for match in _ACCOUNT.finditer(text, start, end):
             yield Found("account", *match.span())
 
 
 def ibans(text: str) -> Iterator[Found]:
-    """ISO 13616, with spaces or not, by the country's length and checksum; behind the word IBAN by length alone."""
+    """IBANs (ISO 13616), with or without spaces, by length and checksum; after the word IBAN, by length alone."""
     start = 0
     while begin := _IBAN.search(text, start):
         stop = _end_of_iban(text, begin.start())
@@ -113,7 +113,7 @@ def _of_length(length: int) -> re.Pattern[str]:
 
 @cache
 def _length_of_iban(country: str) -> int:
-    """Of a country that has IBANs, by the registry that python-stdnum carries; else 0."""
+    """The length of the country's IBANs, from python-stdnum's registry; 0 if it has none."""
     from stdnum import numdb
 
     structure = numdb.get("iban").info(country)[0][1].get("bban", "")  # such as 8!n10!n

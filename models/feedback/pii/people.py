@@ -1,7 +1,7 @@
-"""Names of people, where the words around them say that a name stands there: introductions, titles, sign-offs.
+"""Names of people after a cue: introductions, titles, greetings, sign-offs.
 
-A list of given and family names (names.txt) decides what is one. A name in the middle of a sentence, as the chairmen in
-business news, is left: without a language model it cannot be told from a company's.
+A list of given and family names (names.txt) decides what is a name. Names within a sentence, such as those of chairmen
+in business news, are left: without a language model they cannot be told from a company's.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _FIRM_AFTER = re.compile(
     r" (?:Inc|INC|Ltd|LTD|LLC|[Pp]lc|PLC|Corp|Co|Oyj?|OYJ?|AB|ASA?|A/S|AG|GmbH|KG|SE|SA|NV|BV|SpA|Group|Holdings?|Bank"
     r"|Partners|&|Securities|Capital|Industries|Foods|Stores|Motors|Pharma\w*|Lab\w*|Investments?|US)\b"
 )
-_MOST = 4  # words of one name
+_MAX_WORDS = 4  # words of one name
 
 
 class _Known(NamedTuple):
@@ -95,14 +95,14 @@ def _known() -> _Known:
 
 
 def may_have_names(text: str) -> bool:
-    """A quick look at the words: whether `names` could find one."""
+    """A quick check by the words whether `names` could find one."""
     words = text.lower().translate(_TO_SPACE).split()
     known = _known()
     if known.any.isdisjoint(words):
         return False
     if not known.telling.isdisjoint(words):
         return True
-    # Words such as "hope" tell of a name only with a capital letter.
+    # Words such as "hope" count as names only with a capital letter.
     if any(word.capitalize() in text for word in known.doubtful.intersection(words)):
         return True
     return not known.family.isdisjoint(words) and not _SELF.isdisjoint(words)
@@ -111,14 +111,14 @@ def may_have_names(text: str) -> bool:
 def names(text: str) -> Iterator[Found]:
     """A name after its cue, without title or greeting."""
     lowered = _lower(text)
-    for cue in _CUE.finditer(lowered):  # several times as fast as a pattern that ignores case
+    for cue in _CUE.finditer(lowered):  # several times as fast as re.IGNORECASE
         words = _words(text, cue.end())
         if words and (end := _end_of_name(cue, text, words)) and not _is_firm(cue, text, end):
             yield Found("name", cue.end(), end)
 
 
 def _lower(text: str) -> str:
-    """In lower case, at the same length: U+0130 would become two characters."""
+    """Lower case of the same length: U+0130 would become two characters."""
     lowered = text.lower()
     return lowered if len(lowered) == len(text) else "".join(char.lower()[0] for char in text)
 
@@ -131,12 +131,16 @@ def _is_firm(cue: re.Match[str], text: str, end: int) -> bool:
 
 
 def _words(text: str, start: int) -> list[re.Match[str]]:
-    """Up to four words side by side."""
+    """Up to four adjacent words."""
     first = _ONE.match(text, start)
     if not first:
         return []
     words = [first]
-    while len(words) < _MOST and not words[-1][0].endswith("'s") and text[words[-1].end() : words[-1].end() + 1] == " ":
+    while (
+        len(words) < _MAX_WORDS
+        and not words[-1][0].endswith("'s")
+        and text[words[-1].end() : words[-1].end() + 1] == " "
+    ):
         following = _ONE.match(text, words[-1].end() + 1)
         if not following:
             break
@@ -145,7 +149,7 @@ def _words(text: str, start: int) -> list[re.Match[str]]:
 
 
 def _end_of_name(cue: re.Match[str], text: str, words: list[re.Match[str]]) -> int | None:
-    """Where the name ends that the words begin with, or None when they begin with none."""
+    """The end of the name that the words begin with; None if they begin with none."""
     known = _known()
     said = text[cue.start() : cue.end()].strip(" :,.\t\n")
     shouting = said.isupper() and len(said) > 2  # capitals tell nothing

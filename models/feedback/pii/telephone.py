@@ -1,4 +1,4 @@
-"""Phone numbers: by shape and the words around them first, by numbering plans (phonenumbers) where those are mute."""
+"""Phone numbers: by pattern and the words around them, else by numbering plans (phonenumbers)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.feedback.pii.context import Topic, is_amount, named_a_phone_after
 from models.feedback.pii.found import Found
 
 _GAP = r"[\s().\-/]{0,3}"
-_ABROAD = re.compile(rf"(?:(?<![\w+])\+|(?<![\d.,])00) ?\(?[1-9](?:{_GAP}\d){{6,16}}")
+_INTERNATIONAL = re.compile(rf"(?:(?<![\w+])\+|(?<![\d.,])00) ?\(?[1-9](?:{_GAP}\d){{6,16}}")
 _ANY = re.compile(rf"(?<![\w.])\+?\(?\d(?:{_GAP}\d){{6,14}}(?!\d)")
 _BARE = re.compile(r"(?<![\w.,])\d{10,12}(?![\w]|[.,]\d)")
 _GROUPED = re.compile(
@@ -36,8 +36,8 @@ _NATIONAL = {
 
 
 def phones(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Those within `text[start:end]`, a run of digits and separators; `about` is what the words before it say."""
-    yield from _abroad(text, start, end)
+    """Phone numbers in `text[start:end]`, a run of digits and separators; `about` is the topic of the words before."""
+    yield from _international(text, start, end)
     for match in _GROUPED.finditer(text, start, end):
         last = _end_of_groups(text, *match.span(), about) if match["zero"] else match.end()
         spaced = not match["zero"] and not set("(-/") & set(match[0])  # as thousands are
@@ -52,9 +52,9 @@ def phones(text: str, start: int, end: int, about: Topic | None) -> Iterator[Fou
             yield Found("phone", *match.span())
 
 
-def _abroad(text: str, start: int, end: int) -> Iterator[Found]:
-    """`+` or `00` and a country's code. What follows behind a space is left when the plan has no room for it."""
-    while match := _ABROAD.search(text, start, end):
+def _international(text: str, start: int, end: int) -> Iterator[Found]:
+    """Numbers with `+` or `00` and a country code, up to the longest length that the numbering plan has."""
+    while match := _INTERNATIONAL.search(text, start, end):
         start = _end_of_plan(text, *match.span())
         yield Found("phone", match.start(), start)
 
@@ -71,17 +71,17 @@ def _end_of_plan(text: str, start: int, end: int) -> int:
 
 
 def _end_of_groups(text: str, start: int, end: int, about: Topic | None) -> int | None:
-    """Where a number with a leading 0 ends: 10 to 12 digits, or 9 behind a telling word. None: a date, or too few."""
+    """The end of a number with a leading 0: 10 to 12 digits, or 9 after a word for phone. None: a date or too few."""
     if _DATE.match(text, start):
         return None
-    least = 9 if about == "phone" else 10
+    min_digits = 9 if about == "phone" else 10
     while len(digits := re.sub(r"\D", "", text[start:end])) > 12:
         end = start + len(re.sub(r"[ ./-]+\d+\Z", "", text[start:end]))
-    return end if len(digits) >= least else None
+    return end if len(digits) >= min_digits else None
 
 
 def _is_national(digits: str) -> bool:
-    """Whether a plan has this as a fixed or mobile number dialled at home, with its trunk prefix."""
+    """Whether it is a fixed or mobile number of some plan in national format, with its trunk prefix."""
     if len(set(digits)) <= 2:
         return False
     return any(_plan(region).fullmatch(_significant(digits, region)) for region in _NATIONAL[len(digits)])
@@ -102,14 +102,14 @@ def _plan(region: str) -> re.Pattern[str]:
     from phonenumbers import PhoneMetadata
 
     metadata: Any = PhoneMetadata.metadata_for_region(region)
-    # Fixed lines of India, China and Brazil have no shape of their own: only their mobiles are told from other digits.
+    # In these countries almost any digits are a valid fixed line: only mobiles can be told from other numbers.
     kinds = [metadata.mobile] if region in ("IN", "CN", "BR", "IT", "DE") else [metadata.mobile, metadata.fixed_line]
     return re.compile("|".join(f"(?:{kind.national_number_pattern})" for kind in kinds))
 
 
 @cache
 def _lengths(code: str) -> frozenset[int]:
-    """Lengths a number of this country code may have, its code left out; with and without a trunk prefix."""
+    """The possible lengths of numbers with this country code, without the code; with and without a trunk prefix."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
     lengths: set[int] = set()

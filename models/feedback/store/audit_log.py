@@ -1,4 +1,4 @@
-"""Who did what to a task's versions, and why."""
+"""The audit log: which actor changed a task's versions, when, and for what reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _c = audit_log.c
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class AuditEntry:
     """One entry of the audit log."""
 
     at: datetime
@@ -43,7 +43,7 @@ class AuditLog:
         reason: str,
         detail: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add an entry, of now."""
+        """Add an entry with the current time."""
         entry = self.entry(task, action, version, actor, reason, detail)
         self._database.write(lambda connection: self.append_within(connection, entry))
 
@@ -55,16 +55,16 @@ class AuditLog:
         actor: str,
         reason: str,
         detail: Mapping[str, Any] | None = None,
-    ) -> Audit:
-        """What `append` would add."""
-        return Audit(self._database.clock(), task, action, version, actor, reason, dict(detail or {}))
+    ) -> AuditEntry:
+        """The entry that `append` would add, for `append_within`."""
+        return AuditEntry(self._database.clock(), task, action, version, actor, reason, dict(detail or {}))
 
-    def append_within(self, connection: Connection, entry: Audit) -> None:
-        """Add `entry` as a part of a larger transaction."""
+    def append_within(self, connection: Connection, entry: AuditEntry) -> None:
+        """Add `entry` within the transaction of `connection`."""
         connection.execute(insert(audit_log).values(**asdict(entry)))
 
-    def append_once(self, entries: Sequence[Audit]) -> None:
-        """Add those of `entries` that are not there: of the same task, time, action and actor."""
+    def append_once(self, entries: Sequence[AuditEntry]) -> None:
+        """Add those of `entries` that the log does not have yet, by task, time, action and actor."""
 
         def write(connection: Connection) -> None:
             for entry in entries:
@@ -76,7 +76,7 @@ class AuditLog:
 
         self._database.write(write)
 
-    def entries(self, task: str, limit: int = 100) -> list[Audit]:
+    def entries(self, task: str, limit: int = 100) -> list[AuditEntry]:
         """The task's newest entries, newest first."""
         query = (
             select(_c.at, _c.task, _c.action, _c.version, _c.actor, _c.reason, _c.detail)
@@ -85,4 +85,4 @@ class AuditLog:
             .limit(limit)
         )
         with self._database.read() as connection:
-            return [Audit(*row) for row in connection.execute(query)]
+            return [AuditEntry(*row) for row in connection.execute(query)]

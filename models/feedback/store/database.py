@@ -1,4 +1,4 @@
-"""Connections, transactions and what may go wrong with them; the same calls for SQLite and PostgreSQL."""
+"""Connections, transactions and their errors; the same interface for SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from models.feedback.store.unavailable import DEADLOCKS, LOCKED, reason_of, sqls
 T = TypeVar("T")
 
 _WRITES = "flywheel_writes"
-# Any numbers, as long as no other program on the same PostgreSQL database takes them.
+# Keys of advisory locks: any numbers that no other program uses on the same PostgreSQL database.
 _MIGRATING, _ERASING = 0x666C7901, 0x666C7902
-_MOST_TRIES = 5
-_BUSY_S = 0.001
+_MAX_TRIES = 5
+_BUSY_SLEEP_S = 0.001
 _CHUNK = 500
 
 
 class StoreError(Exception):
-    """Base of what the store raises by itself."""
+    """Base of the store's own exceptions."""
 
 
 class StoreUnavailable(StoreError):
@@ -46,7 +46,7 @@ def utc_now() -> datetime:
 
 
 def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Pieces short enough for one IN (...)."""
+    """Slices short enough for one IN (...)."""
     return (values[i : i + _CHUNK] for i in range(0, len(values), _CHUNK))
 
 
@@ -64,9 +64,9 @@ class Database:
         self._patience_s = patience_s
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
         self._is_migrated = False
-        # Threads of one process wait in line here: SQLite itself makes its writers sleep and try again.
+        # Threads of one process queue for this lock, since SQLite's own waiting is sleep and retry.
         self._writer = threading.Lock()
-        # Parameters are what users wrote: they stay out of error messages.
+        # Parameters are users' data: keep them out of error messages.
         self.engine = create_engine(
             parsed, hide_parameters=True, pool_pre_ping=True, pool_size=4, max_overflow=8, pool_timeout=patience_s,
             connect_args={"timeout": patience_s} if self._is_sqlite else _postgres_arguments(patience_s),
@@ -90,16 +90,16 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the tables to the newest schema. Raises StoreUnavailable, or StoreTooNew."""
-        with self._explained():
+        with self._translated_errors():
             if self._is_sqlite:
-                self._make_sqlite()
-            with self._connected() as connection:
+                self._create_sqlite()
+            with self._connection() as connection:
                 is_newest = _revision(connection) == HEAD
             if not is_newest:
-                self._write(self._to_head)
+                self._write(self._migrate_to_head)
         self._is_migrated = True
 
-    def _to_head(self, connection: Connection) -> None:
+    def _migrate_to_head(self, connection: Connection) -> None:
         if not self._is_sqlite:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
         from models.feedback.store.migrations import upgrade
@@ -108,15 +108,15 @@ class Database:
             raise StoreTooNew(f"The feedback store has schema {revision}; this Flywheel knows up to {HEAD}: update it.")
 
     def _migrate_once(self) -> None:
-        # Two threads may both get here first: then both look, and one migrates.
+        # Two threads may both call migrate: both check, and one migrates.
         if not self._is_migrated:
             self.migrate()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection to read from; what is written on it is rolled back."""
+        """A connection for reading; writes on it are rolled back."""
         self._migrate_once()
-        with self._connected() as connection:
+        with self._connection() as connection:
             yield connection
 
     def write(self, work: Callable[[Connection], T]) -> T:
@@ -125,19 +125,19 @@ class Database:
         return self._write(work)
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        with self._explained(), self.engine.connect() as connection:
+    def _connection(self) -> Iterator[Connection]:
+        with self._translated_errors(), self.engine.connect() as connection:
             yield connection
 
     def _write(self, work: Callable[[Connection], T]) -> T:
-        for left in reversed(range(_MOST_TRIES)):
+        for tries_left in reversed(range(_MAX_TRIES)):
             try:
-                with self._turn(), self._connected() as connection:
+                with self._writer_lock(), self._connection() as connection:
                     connection.execution_options(**{_WRITES: True})
                     with connection.begin():
                         return work(connection)
             except StoreUnavailable as error:
-                if not left or sqlstate(error.__cause__) not in DEADLOCKS:
+                if not tries_left or sqlstate(error.__cause__) not in DEADLOCKS:
                     raise
         raise AssertionError("unreachable")
 
@@ -145,27 +145,27 @@ class Database:
         """INSERT with ON CONFLICT, which both dialects have and SQLAlchemy spells per dialect."""
         return self._insert(table)
 
-    def hold_off_erasure(self, connection: Connection) -> None:
-        """Until the transaction ends, no `erase` runs: what was read of `erased` stays true."""
-        if not self._is_sqlite:  # there the only writer is this one
+    def block_erasure(self, connection: Connection) -> None:
+        """Block `Privacy.erase` until the transaction ends, so that what was read from `erased` stays true."""
+        if not self._is_sqlite:  # SQLite has only one writer at a time
             connection.execute(text(f"SELECT pg_advisory_xact_lock_shared({_ERASING})"))
 
-    def hold_off_writers(self, connection: Connection) -> None:
-        """The other side of `hold_off_erasure`."""
+    def block_writers(self, connection: Connection) -> None:
+        """Block writers that call `block_erasure` until the transaction ends."""
         if not self._is_sqlite:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ERASING})"))
 
     def overwrite_deleted(self) -> None:
-        """Rewrite SQLite's files without what was deleted. Writers wait meanwhile: 50 MB took 2 s on two busy cores.
+        """Rewrite SQLite's files without deleted rows. Blocks writers meanwhile: 50 MB took 2 s on two busy cores.
 
         `secure_delete` alone leaves copies in the free space of pages that were split or joined before the deletion,
-        and the write-ahead log has the rest. PostgreSQL overwrites deleted rows when autovacuum has run; its own log
-        and its backups are the operator's.
+        and so does the write-ahead log. PostgreSQL frees deleted rows for overwriting in autovacuum; its log and its
+        backups are the operator's responsibility.
         """
         if not self._is_sqlite:
             return
         try:
-            with self._explained(), self._turn():
+            with self._translated_errors(), self._writer_lock():
                 self._outside_transaction("VACUUM")
                 if self._outside_transaction("PRAGMA wal_checkpoint(TRUNCATE)"):
                     raise StoreUnavailable("The feedback store is not available: a reader holds its write-ahead log.")
@@ -173,10 +173,11 @@ class Database:
             raise StoreUnavailable(f"The rows are deleted, but their bytes may remain; do it again. {error}") from error
 
     def _begin_sqlite(self, connection: Connection) -> None:
-        """A writer takes its lock at once: one that reads first and writes later fails when another wrote in between.
+        """Begin a transaction; a writer acquires the write lock at once, since upgrading a read lock fails when another
+        writer has committed in between.
 
-        Other processes are waited for here in short steps. SQLite's own steps grow to 100 ms, many times what a
-        transaction takes: two busy writers lost half of the time in them.
+        Waits for other processes in short sleeps. SQLite's own sleeps grow to 100 ms, many times the duration of a
+        transaction: two busy writers lost half of their time in them.
         """
         driver: Any = connection.connection.driver_connection
         if not connection.get_execution_options().get(_WRITES):
@@ -192,19 +193,19 @@ class Database:
                 except sqlite3.OperationalError as error:
                     if reason_of(error) != LOCKED or time.monotonic() > deadline:
                         raise
-                    time.sleep(_BUSY_S)
+                    time.sleep(_BUSY_SLEEP_S)
         finally:
             driver.execute(f"PRAGMA busy_timeout = {int(1000 * self._patience_s)}")
 
     def _outside_transaction(self, statement: str) -> Any:
-        """Run a statement that SQLite refuses within a transaction; the first value of its answer, if any."""
+        """Run a statement that SQLite refuses within a transaction. The first value of its result, if any."""
         with self.engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
             row = driver.execute(statement).fetchone()
             return row[0] if row else None
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _writer_lock(self) -> Iterator[None]:
         if not self._is_sqlite:
             yield
             return
@@ -216,7 +217,7 @@ class Database:
             self._writer.release()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except (DBAPIError, PoolTimeout, OSError, sqlite3.Error) as error:
@@ -225,12 +226,12 @@ class Database:
                 raise
             raise StoreUnavailable(f"The feedback store is not available: {reason}.") from error
 
-    def _make_sqlite(self) -> None:
-        """Make the file's directory and set the journal mode, which the file then keeps."""
+    def _create_sqlite(self) -> None:
+        """Create the file's directory and set the journal mode, which is stored in the file."""
         if self.engine.url.database:
             Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self._patience_s
-        while True:  # SQLite answers at once, without its usual patience, when two processes change the mode
+        while True:  # SQLite ignores its busy timeout when two processes change the mode
             try:
                 self._outside_transaction("PRAGMA journal_mode = WAL")
                 return
@@ -250,7 +251,7 @@ def _revision(connection: Connection) -> str | None:
 def _prepare_sqlite(driver: sqlite3.Connection, _: object) -> None:
     driver.isolation_level = None  # `_begin_sqlite` begins transactions, not the driver
     driver.execute("PRAGMA synchronous = FULL")  # a commit has reached the disk when it returns
-    driver.execute("PRAGMA secure_delete = ON")  # what was erased is overwritten
+    driver.execute("PRAGMA secure_delete = ON")  # deleted bytes are overwritten
 
 
 def _postgres_arguments(patience_s: float) -> dict[str, Any]:
@@ -264,7 +265,7 @@ def _postgres_arguments(patience_s: float) -> dict[str, Any]:
 
 
 def _prepare_postgres(driver: Any, _: object) -> None:
-    # A server tuned to lose its last transactions in a crash must not lose ours.
+    # Commits must survive a crash even on a server with synchronous_commit off.
     driver.execute(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )

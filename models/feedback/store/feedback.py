@@ -1,4 +1,4 @@
-"""Feedback on its way in: joined with its prediction, stored once, durable when the call returns."""
+"""Intake of feedback: joined with its prediction, deduplicated, durable when the call returns. And its counts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from models.feedback.store.erasure import erased_users, is_erased
 from models.feedback.store.label_join import Joined, Logged, join, key_of
 from models.feedback.store.queries import has_expired, is_waiting, samples_where, to_sample
 from models.feedback.store.schema import clean, feedback, prediction_id, predictions, trained
-from models.feedback.types import NewFeedback, Outcome, Receipt, Sample, State
+from models.feedback.types import FeedbackOutcome, FeedbackState, NewFeedback, Receipt, Sample
 
 _Row = dict[str, Any]
 _c = feedback.c
-# A row that nobody works on may still be changed by who sent it.
-_OPEN: tuple[State, ...] = ("waiting", "no_consent")
+# States in which new feedback may still change the row: no run holds it.
+_OPEN: tuple[FeedbackState, ...] = ("waiting", "no_consent")
 _CHANGED = ("label", "state", "text")
 
-# Made once: a statement that is built anew for each call costs more than SQLite takes to run it.
+# Built once: building a statement takes longer than SQLite takes to run it.
 _LOGGED = select(
     predictions.c.id, predictions.c.version, predictions.c.input, predictions.c.output, predictions.c.user
 ).where(predictions.c.task == bindparam("of_task"), predictions.c.id.in_(bindparam("ids", expanding=True)))
@@ -40,7 +40,7 @@ _CHANGE = (
 
 
 class Feedback:
-    """Part of a `Store`: what users said of answers, joined with these, and how much of it there is."""
+    """Part of a `Store`: users' feedback, joined with the predictions it is about, and its counts."""
 
     def __init__(self, database: Database):
         self._database = database
@@ -48,14 +48,16 @@ class Feedback:
     def add(self, items: Sequence[NewFeedback], *, keep_days: float) -> list[Receipt]:
         """Store the items in one transaction; one receipt an item, in order.
 
-        `unknown_id`: no such prediction of this task, or the sender or who had asked was erased. `stale_id`: no such
-        prediction, and the id says it is older than `keep_days` and has expired. `needs_index`: the prediction had
-        several texts and `index` names none of them, or several items and `item_id` names none. `duplicate`: already
-        there (the same prediction, text or item, event and source; or the same text, label, source and user), or
-        already taken to be learned. `replaced`: already there and waiting, and it now has this label and consent.
+        - `accepted`: stored as a new row.
+        - `unknown_id`: no such prediction of this task, or its user or the sender was erased.
+        - `stale_id`: no such prediction, and its id is older than `keep_days`, so it has expired.
+        - `needs_index`: the prediction has several texts and `index` is none of them, or no item `item_id`.
+        - `duplicate`: already stored (the same prediction, text or item, event and source; or the same text, label,
+          source and user) and unchanged, or already leased or learned.
+        - `replaced`: already stored and waiting; the row now has this label and consent.
 
-        A row without consent keeps its label and no text. Consent that is taken back is so in every state: a run that
-        holds the row loses it (`trained_on`), and what was learned from it is not learned from again.
+        A row without consent has a label and no text. Consent can be withdrawn in every state: a run that holds the
+        row loses it (`Lineage.record`), and a sample that was learned is not learned again.
 
         Raises ValueError for an item with neither id nor text.
         """
@@ -63,36 +65,36 @@ class Feedback:
             raise ValueError("feedback needs a prediction's id or a text")
         if not items:
             return []
-        # Joined before the write lock is taken: what is erased in between is refused in `_store`.
+        # Joined before the write lock is acquired: `_store` rejects what is erased in between.
         joined = self._join(items, keep_days)
         rows = [
             _row(item, found) if isinstance(found, Joined) else found for item, found in zip(items, joined, strict=True)
         ]
         return self._database.write(lambda connection: self._store(connection, rows))
 
-    def counts(self, task: str) -> dict[State, int]:
-        """How many rows of the task are in each state, zeros included; those whose lease has expired are waiting."""
+    def counts(self, task: str) -> dict[FeedbackState, int]:
+        """The number of the task's rows in each state, zeros included; rows with an expired lease count as waiting."""
         query = select(_c.state, func.count()).where(_c.task == task).group_by(_c.state)
-        # Apart from it: the index alone answers the first, which is asked every other second.
+        # A second query: the first runs every two seconds, and alone it needs only the index.
         expired = select(func.count()).where(_c.task == task, has_expired(self._database.clock()))
         with self._database.read() as connection:
-            found: dict[State, int] = {row[0]: row[1] for row in connection.execute(query)}
+            found: dict[FeedbackState, int] = {row[0]: row[1] for row in connection.execute(query)}
             again = connection.execute(expired).scalar_one() if "leased" in found else 0
-        counts = {state: found.get(state, 0) for state in get_args(State)}
+        counts = {state: found.get(state, 0) for state in get_args(FeedbackState)}
         return counts | {"waiting": counts["waiting"] + again, "leased": counts["leased"] - again}
 
     def oldest_waiting(self, task: str) -> datetime | None:
-        """When the feedback that waits longest arrived."""
+        """The arrival time of the oldest waiting feedback; None if none waits."""
         query = select(func.min(_c.at)).where(_c.task == task, is_waiting(self._database.clock()))
         with self._database.read() as connection:
             oldest: datetime | None = connection.execute(query).scalar_one()
         return oldest
 
     def live_accuracy(self, task: str, since: datetime) -> dict[str, tuple[int, int]]:
-        """By version: how many labels that users gave are those it had predicted, and how many they gave.
+        """By version: (labels from users that equal the version's prediction, all labels from users).
 
-        Feedback that arrived at `since` or later and names its prediction; without consent too, but nothing that
-        curation suspects to be wrong.
+        Counts feedback with a prediction that arrived at `since` or later, also without consent, except quarantined
+        feedback.
         """
         query = (
             select(_c.version, func.sum(case((_c.predicted == _c.label, 1), else_=0)), func.count())
@@ -106,13 +108,13 @@ class Feedback:
             return {version: (int(right), total) for version, right, total in connection.execute(query)}
 
     def used(self, task: str, versions: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
-        """Samples that were learned from before, where `versions` are given by one of those; newest first."""
+        """Samples that were learned; given `versions`, only those that one of these was trained on. Newest first."""
         query = samples_where(_c.task == task, _c.state == "used")
         if versions is not None:
             query = query.where(_c.id.in_(select(trained.c.feedback_id).where(trained.c.version.in_(versions))))
         return self._samples(query.limit(limit))
 
-    def _join(self, items: Sequence[NewFeedback], keep_days: float) -> list[Joined | Outcome]:
+    def _join(self, items: Sequence[NewFeedback], keep_days: float) -> list[Joined | FeedbackOutcome]:
         ids = [None if item.prediction_id is None else prediction_id(item.prediction_id) for item in items]
         wanted: defaultdict[str, set[str]] = defaultdict(set)
         for item, id_ in zip(items, ids, strict=True):
@@ -128,15 +130,15 @@ class Feedback:
         oldest = self._database.clock() - timedelta(days=keep_days)
         return [join(item, logged.get((item.task, id_)), oldest) for item, id_ in zip(items, ids, strict=True)]
 
-    def _store(self, connection: Connection, rows: Sequence[_Row | Outcome]) -> list[Receipt]:
-        """Insert what is new and change what is there."""
-        self._database.hold_off_erasure(connection)
+    def _store(self, connection: Connection, rows: Sequence[_Row | FeedbackOutcome]) -> list[Receipt]:
+        """Insert new rows and change stored ones; one receipt a row."""
+        self._database.block_erasure(connection)
         rows = _without_erased(connection, rows)
         first: dict[bytes, _Row] = {}
         for row in rows:
             if not isinstance(row, str):
                 first.setdefault(row["key"], row)
-        new, held = self._insert_new(connection, first)
+        new, stored = self._insert_new(connection, first)
         changed: dict[int, _Row] = {}
         now = self._database.clock()
         receipts = []
@@ -144,52 +146,52 @@ class Feedback:
             if isinstance(row, str):
                 receipts.append(Receipt(row))
                 continue
-            there = held[row["key"]]
-            outcome: Outcome = "duplicate"
+            current = stored[row["key"]]
+            outcome: FeedbackOutcome = "duplicate"
             if row["key"] in new and row is first[row["key"]]:
                 outcome = "accepted"
-            elif _may_change(there, row, now):
-                there |= {name: row[name] for name in _CHANGED} | {"leased_until": None}
-                changed[there["id"]] = there
+            elif _may_change(current, row, now):
+                current |= {name: row[name] for name in _CHANGED} | {"leased_until": None}
+                changed[current["id"]] = current
                 outcome = "replaced"
-            receipts.append(Receipt(outcome, there["id"]))
+            receipts.append(Receipt(outcome, current["id"]))
         if changed:
             values = [{"row": id_} | {f"new_{name}": row[name] for name in _CHANGED} for id_, row in changed.items()]
             connection.execute(_CHANGE, values)
         return receipts
 
     def _insert_new(self, connection: Connection, rows: dict[bytes, _Row]) -> tuple[set[bytes], dict[bytes, _Row]]:
-        """The keys that were new, and what is stored under each key now, held until the transaction ends."""
+        """Insert the rows with new keys. These keys, and the stored row of each key, locked until the commit."""
         if not rows:
             return set(), {}
-        # Ordered by key, so that two batches wait for each other in the same order and never in a ring.
+        # Ordered by key, so that two batches lock rows in the same order and do not deadlock.
         statement = (
             self._database.insert(feedback).on_conflict_do_nothing(index_elements=["key"]).returning(_c.id, _c.key)
         )
         inserted = connection.execute(statement, [rows[key] for key in sorted(rows)]).all()
-        held = {key: rows[key] | {"id": id_} for id_, key in inserted}
-        new = set(held)
+        stored = {key: rows[key] | {"id": id_} for id_, key in inserted}
+        new = set(stored)
         for some in chunks(sorted(rows.keys() - new)):
             for row in connection.execute(_EXISTING, {"keys": some}):
-                held[row.key] = dict(row._mapping)
-        return new, held
+                stored[row.key] = dict(row._mapping)
+        return new, stored
 
     def _samples(self, query: Select[Any]) -> list[Sample]:
         with self._database.read() as connection:
             return [to_sample(row) for row in connection.execute(query.order_by(_c.at.desc(), _c.id.desc()))]
 
 
-def _may_change(there: _Row, row: _Row, now: datetime) -> bool:
-    """Whether `row` says something new of what nobody works on, or takes its consent back."""
-    until = there.get("leased_until")
-    state = "waiting" if until is not None and until < now else there["state"]  # its run was killed
-    if (row["label"], row["state"]) == (there["label"], state):
+def _may_change(stored: _Row, row: _Row, now: datetime) -> bool:
+    """Whether `row` differs from a stored row that no run holds, or withdraws consent."""
+    until = stored.get("leased_until")
+    state = "waiting" if until is not None and until < now else stored["state"]  # its run was killed
+    if (row["label"], row["state"]) == (stored["label"], state):
         return False
     return state in _OPEN or row["state"] == "no_consent"
 
 
-def _without_erased(connection: Connection, rows: Sequence[_Row | Outcome]) -> list[_Row | Outcome]:
-    """The rows, with `unknown_id` for those from an erased user or about one's text."""
+def _without_erased(connection: Connection, rows: Sequence[_Row | FeedbackOutcome]) -> list[_Row | FeedbackOutcome]:
+    """The rows, with `unknown_id` in place of those from an erased user or about an erased user's text."""
     users = (row[name] for row in rows if not isinstance(row, str) for name in ("user", "subject"))
     if not (erased := erased_users(connection, users)):
         return list(rows)

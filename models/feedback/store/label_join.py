@@ -1,4 +1,4 @@
-"""Which text a piece of feedback speaks of, and what makes two pieces the same one."""
+"""Join feedback with its prediction, and the key by which duplicates are found."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from models.feedback.types import NewFeedback, Outcome
+from models.feedback.types import FeedbackOutcome, NewFeedback
 from models.text import same_text_key
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Logged(NamedTuple):
-    """What of a logged prediction the join needs."""
+    """The fields of a logged prediction that the join needs."""
 
     version: str
     input: Any
@@ -25,7 +25,7 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A piece of feedback with its text. `subject` is the user whose text it is."""
+    """What a piece of feedback gets from its prediction. `subject` is the user whose text it is."""
 
     text: str
     index: int | None = None
@@ -34,10 +34,10 @@ class Joined:
     subject: str | None = None
 
 
-def join(item: NewFeedback, prediction: Logged | None, oldest: datetime) -> Joined | Outcome:
-    """The item with the text of `prediction`, or its own; or why it has none.
+def join(item: NewFeedback, prediction: Logged | None, oldest: datetime) -> Joined | FeedbackOutcome:
+    """Join the feedback with the text of `prediction`, or with its own; or the outcome with which it is rejected.
 
-    Predictions older than `oldest` have been deleted: an id from before it cannot be told from one that never was.
+    Predictions older than `oldest` have been deleted: their ids are `stale_id`, other missing ids `unknown_id`.
     """
     if item.prediction_id is None:
         return Joined(item.text or "")
@@ -50,7 +50,10 @@ def join(item: NewFeedback, prediction: Logged | None, oldest: datetime) -> Join
 
 
 def made_at(prediction_id: str) -> datetime | None:
-    """When this id was made: its first 12 hexadecimal digits are milliseconds since the epoch, as in a UUIDv7."""
+    """When this id was made: as in a UUIDv7, its first 12 hexadecimal digits are milliseconds since the epoch.
+
+    None for an id of another form.
+    """
     try:
         milliseconds = int.from_bytes(_time_of(prediction_id), "big")
         return _EPOCH + timedelta(milliseconds=milliseconds)
@@ -59,10 +62,10 @@ def made_at(prediction_id: str) -> datetime | None:
 
 
 def key_of(item: NewFeedback, joined: Joined) -> bytes:
-    """The same for two pieces of feedback of which only one may be stored: a sha256.
+    """The unique key of a piece of feedback: two with the same key are duplicates. A sha256.
 
-    The time of the prediction stands before it. Feedback of one hour then lies together in the index, and a batch of
-    a hundred changes a few of the index's pages and not a hundred.
+    The prediction's time is its prefix, so that recent feedback is adjacent in the index, and a batch of a hundred
+    changes a few index pages instead of a hundred.
     """
     parts: tuple[str | int | None, ...]
     time = b""
@@ -91,7 +94,7 @@ def _time_of(prediction_id: str) -> bytes:
     return time
 
 
-def _text_of(item: NewFeedback, prediction: Logged) -> Joined | Outcome:
+def _text_of(item: NewFeedback, prediction: Logged) -> Joined | FeedbackOutcome:
     texts: list[str] = prediction.input
     index = 0 if item.index is None and len(texts) == 1 else item.index
     if index is None or not 0 <= index < len(texts):
@@ -102,7 +105,7 @@ def _text_of(item: NewFeedback, prediction: Logged) -> Joined | Outcome:
     return Joined(texts[index], index, prediction.version, predicted, prediction.user)
 
 
-def _item_of(item: NewFeedback, prediction: Logged) -> Joined | Outcome:
+def _item_of(item: NewFeedback, prediction: Logged) -> Joined | FeedbackOutcome:
     candidates = prediction.input.get("candidates", []) if isinstance(prediction.input, dict) else []
     for candidate in candidates:
         if item.item_id is not None and candidate.get("id") == item.item_id:

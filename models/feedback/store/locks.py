@@ -1,4 +1,4 @@
-"""Locks by name, which expire when who holds them does not renew them."""
+"""Named locks, which expire when their owner does not renew them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Locks:
         self._database = database
 
     def acquire(self, name: str, owner: str, seconds: float) -> bool:
-        """Take the lock, or renew it if `owner` has it; False if another has it and its time is not over."""
+        """Acquire the lock, or renew it if `owner` holds it; False if another owner holds it and it has not expired."""
         now = self._database.clock()
         values = {"owner": owner, "until": now + timedelta(seconds=seconds)}
         statement = (
@@ -31,12 +31,12 @@ class Locks:
         return self._database.write(lambda connection: connection.execute(statement).first() is not None)
 
     def is_held(self, name: str) -> bool:
-        """Whether someone holds the lock, and its time is not over."""
+        """Whether someone holds the lock, and it has not expired."""
         query = select(locks.c.name).where(locks.c.name == name, locks.c.until >= self._database.clock())
         with self._database.read() as connection:
             return connection.execute(query).first() is not None
 
     def release(self, name: str, owner: str) -> bool:
-        """Let go of the lock; False if `owner` no longer had it."""
+        """Release the lock; False if `owner` no longer held it."""
         statement = delete(locks).where(locks.c.name == name, locks.c.owner == owner)
         return self._database.write(lambda connection: connection.execute(statement).rowcount > 0)

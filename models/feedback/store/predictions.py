@@ -1,4 +1,4 @@
-"""The prediction log: every answer, until it expires or its user asks to be forgotten."""
+"""The prediction log: every prediction, until it expires or its user is erased."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Predictions:
     def log(self, rows: Sequence[LoggedPrediction]) -> None:
         """Store the rows in one transaction.
 
-        `input` of a classifier is the list of its texts, `output` the list of its predictions in the same order; of
-        a ranker `input` is the request. Rows whose id is there already and rows of erased users are left out.
+        For a classifier, `input` is the list of texts and `output` the list of predictions in the same order; for a
+        ranker, `input` is the request. Rows with a stored id and rows of erased users are left out.
         """
         if rows:
             self._database.write(lambda connection: self._insert(connection, rows))
 
     def _insert(self, connection: Connection, rows: Sequence[LoggedPrediction]) -> None:
-        self._database.hold_off_erasure(connection)
+        self._database.block_erasure(connection)
         erased = erased_users(connection, (row.user for row in rows))
         kept = [row for row in rows if not is_erased(erased, row.user, row.at)]
         if kept:
-            kept.sort(key=_key)  # two writers never wait for each other
+            kept.sort(key=_key)  # the same order in all writers, so that they do not deadlock
             connection.execute(self._statement, [{name: getattr(row, name) for name in _COLUMNS} for row in kept])
 
     def latest(self, task: str, since: datetime, limit: int) -> list[LoggedPrediction]:
@@ -58,9 +58,9 @@ class Predictions:
             return [LoggedPrediction(*row) for row in connection.execute(query)]
 
     def expire(self, before: datetime) -> int:
-        """Delete the predictions made before `before`, a thousand at a time so that writers get their turn; how many.
+        """Delete the predictions made before `before`, in batches so that writers are not blocked. How many.
 
-        Those that an item's feedback still waits to be learned with stay: only there is the request they belong to.
+        Predictions with waiting feedback on an item stay, since a ranker learns it together with their request.
         """
         waiting = exists().where(
             feedback.c.task == predictions.c.task,

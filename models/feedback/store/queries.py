@@ -1,4 +1,4 @@
-"""Which stored feedback is waiting, and how its rows become samples."""
+"""Queries for feedback that is waiting, and the conversion of rows to samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.feedback.store.schema import feedback, predictions
 from models.feedback.types import Sample
 
 _c = feedback.c
-# Only items need the request they belong to; a text was copied when it was joined.
+# Only items need their request; a text was copied into the row by the join.
 _with_request = feedback.outerjoin(
     predictions,
     and_(_c.item_id.is_not(None), predictions.c.task == _c.task, predictions.c.id == _c.prediction_id),
@@ -19,7 +19,7 @@ _with_request = feedback.outerjoin(
 
 
 def has_expired(now: datetime) -> ColumnElement[bool]:
-    """Rows of a run that was killed: nobody gives them back, so whoever reads takes them for waiting."""
+    """Leased rows of a run that was killed: nothing returns them to the queue, so queries treat them as waiting."""
     return and_(_c.state == "leased", _c.leased_until < now)
 
 
@@ -40,7 +40,7 @@ def samples_where(*conditions: Any) -> Select[Any]:
 
 
 def to_sample(row: Row[Any]) -> Sample:
-    """The row as retraining reads it; where it has no label, what the user did with the item stands for one."""
+    """The row as retraining reads it; for a row without label, the event is the label."""
     label = row.label if row.label is not None else row.event or ""
     extra: dict[str, Any] = {}
     if row.item_id is not None:

@@ -1,4 +1,4 @@
-"""Feedback on its way out: leased to one trainer at a time, and settled, given back or taken back."""
+"""The queue of samples to learn: leased to one run at a time, then settled or given back."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from models.feedback.store.schema import feedback
 from models.feedback.types import Sample
 
 _c = feedback.c
-_FREE = {"owner": None, "leased_until": None}
-Settled = Literal["used", "quarantined", "dropped", "dead"]
+_UNLEASED = {"owner": None, "leased_until": None}
+SettledState = Literal["used", "quarantined", "dropped", "dead"]
 
 
 class DeadLetter(NamedTuple):
-    """A sample that was in too many failed attempts, and how the last one failed."""
+    """A sample that was part of too many failed attempts, and the reason of the last failure."""
 
     sample: Sample
     reason: str
 
 
 class Queue:
-    """Part of a `Store`: the samples that wait to be learned."""
+    """Part of a `Store`: the queue of samples to learn."""
 
     def __init__(self, database: Database):
         self._database = database
 
     def lease(self, task: str, owner: str, limit: int, seconds: float) -> list[Sample]:
-        """Give `owner` the oldest `limit` waiting samples for `seconds`; nobody else gets them meanwhile.
+        """Lease the oldest `limit` waiting samples to `owner` for `seconds`; no other owner gets them meanwhile.
 
-        Samples whose lease has expired are waiting again.
+        Samples whose lease has expired count as waiting.
         """
         now = self._database.clock()
         query = (
@@ -55,35 +55,36 @@ class Queue:
         return self._database.write(take)
 
     def renew(self, owner: str, seconds: float) -> int:
-        """Let the leases of `owner` run for `seconds` from now; how many it still holds."""
+        """Extend the leases of `owner` to `seconds` from now. How many it still holds."""
         until = self._database.clock() + timedelta(seconds=seconds)
         statement = update(feedback).where(_held_by(owner)).values(leased_until=until)
         return self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     def not_held(self, owner: str, ids: Collection[int]) -> set[int]:
-        """Those that `owner` does not hold any more: they were erased, their consent was taken back, or another has
-        them."""
+        """Those of `ids` that `owner` no longer holds: erased, their consent withdrawn, or leased to another owner."""
         held: set[int] = set()
         with self._database.read() as connection:
             for some in chunks(sorted(ids)):
                 held |= set(connection.scalars(select(_c.id).where(_held_by(owner), _c.id.in_(some))))
         return set(ids) - held
 
-    def settle(self, owner: str, verdicts: Mapping[int, tuple[Settled, str | None]]) -> int:
-        """Say in one transaction what became of leased samples, by id: the state and why; how many were changed.
+    def settle(self, owner: str, states: Mapping[int, tuple[SettledState, str | None]]) -> int:
+        """Set the final state and reason of leased samples, by id, in one transaction. How many were changed.
 
-        A sample that `owner` no longer holds, because its lease expired and another took it, is left as it is.
+        A sample that `owner` no longer holds, because its lease expired and another run took it, is not changed.
         """
-        alike: dict[tuple[Settled, str | None], list[int]] = defaultdict(list)
-        for id_, verdict in verdicts.items():
-            alike[verdict].append(id_)
+        ids_by_state: dict[tuple[SettledState, str | None], list[int]] = defaultdict(list)
+        for id_, state_and_reason in states.items():
+            ids_by_state[state_and_reason].append(id_)
 
         def write(connection: Connection) -> int:
             changed = 0
-            for (state, reason), ids in alike.items():
+            for (state, reason), ids in ids_by_state.items():
                 for some in chunks(sorted(ids)):
                     statement = update(feedback).where(_held_by(owner), _c.id.in_(some))
-                    changed += connection.execute(statement.values(_FREE | {"state": state, "reason": reason})).rowcount
+                    changed += connection.execute(
+                        statement.values(_UNLEASED | {"state": state, "reason": reason})
+                    ).rowcount
             return changed
 
         return self._database.write(write)
@@ -91,32 +92,32 @@ class Queue:
     def give_back(
         self, owner: str, *, reason: str, failed: Collection[int] = (), max_attempts: int = 1
     ) -> dict[str, int]:
-        """Return what `owner` holds to the queue; `reason` says why, and is kept. How many are `waiting`, and `dead`.
+        """Return all samples that `owner` holds to the queue, with `reason`. How many are `waiting`, and `dead`.
 
-        Only an attempt that failed counts against a sample, and only against those it was made with, `failed`: what
-        was in `max_attempts` of them is a dead letter.
+        Samples in `failed` were part of a failed attempt, which is counted: after `max_attempts` of these, a sample
+        becomes a dead letter.
         """
 
         def write(connection: Connection) -> dict[str, int]:
             dead = 0
             for some in chunks(sorted(failed)):
-                blamed = update(feedback).where(_held_by(owner), _c.id.in_(some))
-                connection.execute(blamed.values(attempts=_c.attempts + 1))
-                too_often = blamed.where(_c.attempts >= max_attempts)
-                dead += connection.execute(too_often.values(_FREE | {"state": "dead", "reason": reason})).rowcount
-            rest = update(feedback).where(_held_by(owner)).values(_FREE | {"state": "waiting", "reason": reason})
+                of_failed = update(feedback).where(_held_by(owner), _c.id.in_(some))
+                connection.execute(of_failed.values(attempts=_c.attempts + 1))
+                too_often = of_failed.where(_c.attempts >= max_attempts)
+                dead += connection.execute(too_often.values(_UNLEASED | {"state": "dead", "reason": reason})).rowcount
+            rest = update(feedback).where(_held_by(owner)).values(_UNLEASED | {"state": "waiting", "reason": reason})
             return {"dead": dead, "waiting": connection.execute(rest).rowcount}
 
         return self._database.write(write)
 
     def dead_letters(self, task: str) -> list[DeadLetter]:
-        """What was in too many failed attempts, oldest first."""
+        """Samples that were part of too many failed attempts, oldest first."""
         query = samples_where(_c.task == task, _c.state == "dead").order_by(_c.at, _c.id)
         with self._database.read() as connection:
             return [DeadLetter(to_sample(row), row.reason or "") for row in connection.execute(query)]
 
     def requeue(self, task: str) -> int:
-        """Put the task's dead letters back into the queue, with all attempts before them again; how many."""
+        """Return the task's dead letters to the queue, with their attempts reset to 0. How many."""
         statement = update(feedback).where(_c.task == task, _c.state == "dead")
         values = {"state": "waiting", "attempts": 0, "reason": None}
         return self._database.write(lambda connection: connection.execute(statement.values(values)).rowcount)

@@ -1,8 +1,8 @@
-"""Requests for a retraining: who wants one, and what came of it.
+"""Requests for a retraining.
 
 A request is `requested`, then `running`, then `done` or `failed`. A run satisfies every request that was made before it
-started. Whoever runs it starts the requests when it begins and finishes them before it releases the lock of the task's
-runs: a request that is `running` while nobody holds that lock belongs to a run that was killed.
+started. The run sets the requests to `running` when it begins, and finishes them before it releases the task's
+retraining lock: a request that is `running` while nobody holds that lock belongs to a run that was killed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from models.feedback.store.schema import locks, retraining_requests
 RequestState = Literal["requested", "running", "done", "failed"]
 
 ACTION = "retrain asked"
-"""of the entry in the audit log that each request makes"""
+"""action of the audit log entry for each request"""
 GRACE_S = 300.0
-"""how long after its start a run may take to acquire the lock: its process imports torch on a busy machine"""
+"""time that a run may take from its start to acquire the lock: its process imports torch on a busy machine"""
 _MAX_ATTEMPTS = 2
 _KILLED = f"Its run was killed {_MAX_ATTEMPTS} times."
 
@@ -45,7 +45,7 @@ class RetrainingRequest:
     sentence: str | None
     version: str | None
     attempts: int
-    """runs that were started for it"""
+    """number of runs started for it"""
 
 
 class RetrainingRequests:
@@ -56,7 +56,7 @@ class RetrainingRequests:
         self._audit = audit
 
     def request(self, task: str, actor: str, reason: str) -> int:
-        """Ask for a run, with an entry in the audit log in the same transaction; the request's id."""
+        """Request a run, and log it in the audit log in the same transaction. The request's id."""
         entry = self._audit.entry(task, ACTION, None, actor, reason)
         values = {"task": task, "actor": actor, "reason": reason, "requested_at": entry.at, "attempts": 0}
         statement = insert(retraining_requests).values(state="requested", **values).returning(_c.id)
@@ -69,12 +69,12 @@ class RetrainingRequests:
         return self._database.write(write)
 
     def next(self, task: str) -> RetrainingRequest | None:
-        """The oldest that is `requested`."""
+        """The oldest request that is `requested`."""
         found = self._read(_requests(task).where(_c.state == "requested").order_by(_c.id).limit(1))
         return found[0] if found else None
 
     def latest(self, task: str, limit: int = 100) -> list[RetrainingRequest]:
-        """The newest in any state, newest first."""
+        """The newest requests in any state, newest first."""
         return self._read(_requests(task).order_by(_c.id.desc()).limit(limit))
 
     def start(self, id_: int) -> bool:
@@ -83,14 +83,14 @@ class RetrainingRequests:
         return self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
 
     def start_all(self, task: str) -> list[int]:
-        """Set what is `requested` to `running`; the ids, oldest first. Of two callers, one gets each."""
+        """Set all `requested` requests to `running`; their ids, oldest first. Concurrent callers get disjoint ids."""
         statement = _started(self._database.clock()).where(_c.task == task).returning(_c.id)
         return self._database.write(lambda connection: sorted(connection.scalars(statement)))
 
     def finish(self, task: str, outcome: str, sentence: str, version: str | None = None) -> int:
-        """End what is `running`: `failed` where the outcome is "failed", else `done`; how many.
+        """Set the `running` requests to `failed` if the outcome is "failed", else to `done`. How many.
 
-        To be called while the lock of the task's runs is held.
+        The caller must hold the task's retraining lock.
         """
         state: RequestState = "failed" if outcome == "failed" else "done"
         values = {"outcome": outcome, "sentence": sentence, "version": version, "ended_at": self._database.clock()}
@@ -100,24 +100,23 @@ class RetrainingRequests:
         )
 
     def postpone(self, task: str) -> int:
-        """Take back what is `running`, for a run that found another at work; how many wait again."""
+        """Set the `running` requests to `requested` again, for a run that found another one running. How many."""
         values = {"state": "requested", "started_at": None, "attempts": _c.attempts - 1}
         statement = update(retraining_requests).where(_c.task == task, _c.state == "running").values(values)
         return self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     def recover(self, task: str, lock: str, grace_s: float = GRACE_S) -> tuple[int, int]:
-        """Take back what is `running` for longer than `grace_s` while nobody holds `lock`.
+        """Recover requests that are `running` for over `grace_s` while nobody holds `lock`: their run was killed.
 
-        Returns how many are `requested` again, and how many are `failed`.
-
-        A request is given one more run, and fails when that was killed too: one that kills its process ends.
+        A request gets one more run, and fails when that is killed too. How many are `requested` again, and how many
+        are `failed`.
         """
         now = self._database.clock()
         is_held = exists().where(locks.c.name == lock, locks.c.until >= now)
         is_lost = and_(
             _c.task == task, _c.state == "running", _c.started_at < now - timedelta(seconds=grace_s), ~is_held
         )
-        with self._database.read() as connection:  # asked every other second: it seldom needs the lock of a writer
+        with self._database.read() as connection:  # called every two seconds, and a read needs no writer lock
             if connection.execute(select(_c.id).where(is_lost).limit(1)).first() is None:
                 return 0, 0
         lost = update(retraining_requests).where(is_lost)
@@ -141,7 +140,7 @@ def _requests(task: str) -> Select[Any]:
 
 
 def _started(now: datetime) -> Any:
-    """The UPDATE of a request that is `requested` to `running`."""
+    """The UPDATE of `requested` requests to `running`."""
     values = {"state": "running", "started_at": now, "attempts": _c.attempts + 1}
     return update(retraining_requests).where(_c.state == "requested").values(values)
 

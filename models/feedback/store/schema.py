@@ -1,4 +1,4 @@
-"""The tables, and how Python values are kept in them the same way by SQLite and PostgreSQL.
+"""The tables, and column types that store Python values the same way in SQLite and PostgreSQL.
 
 A change here needs a new file in `migrations/versions` and a new HEAD; a test compares the two.
 """
@@ -27,16 +27,16 @@ from sqlalchemy import (
 )
 
 HEAD = "0002"
-"""the newest revision; a database that has it is used without importing Alembic"""
+"""the newest revision; a database at this revision is opened without importing Alembic"""
 
-# PostgreSQL cannot index a value of more than 2,704 bytes, and a client may choose its request's id.
-_LONGEST_ID = 200
+# PostgreSQL cannot index a value of more than 2,704 bytes, and clients may choose request ids.
+_MAX_ID_LENGTH = 200
 
 
 def clean(text: str) -> str:
-    """The text as both databases can keep it.
+    """The text as both databases can store it.
 
-    U+0000, which PostgreSQL refuses, and surrogates without their partner, which UTF-8 cannot encode, become U+FFFD.
+    U+0000, which PostgreSQL refuses, and lone surrogates, which UTF-8 cannot encode, become U+FFFD.
     """
     if not text.isascii():
         try:
@@ -60,8 +60,8 @@ def _clean_json(value: Any) -> Any:
     return value
 
 
-class Words(TypeDecorator[str]):
-    """Text, cleaned on its way in, also where it is compared with a column."""
+class CleanText(TypeDecorator[str]):
+    """Text that is cleaned (`clean`) whenever it is bound: stored, or compared with the column."""
 
     impl = Text
     cache_ok = True
@@ -71,7 +71,7 @@ class Words(TypeDecorator[str]):
 
 
 class PredictionId(TypeDecorator[str]):
-    """An id as it was given; one too long to index is replaced by its digest, here and where it is looked up."""
+    """A prediction's id; one too long to index is replaced by its digest, when stored and when looked up."""
 
     impl = Text
     cache_ok = True
@@ -81,13 +81,13 @@ class PredictionId(TypeDecorator[str]):
 
 
 def prediction_id(value: str) -> str:
-    """The id as the store keeps it."""
+    """The id as it is stored."""
     value = clean(value)
-    return value if len(value) <= _LONGEST_ID else "sha256:" + hashlib.sha256(value.encode()).hexdigest()
+    return value if len(value) <= _MAX_ID_LENGTH else "sha256:" + hashlib.sha256(value.encode()).hexdigest()
 
 
 class Moment(TypeDecorator[datetime]):
-    """A point in time; aware datetimes in UTC on the Python side, microseconds kept."""
+    """A point in time with microseconds; in Python, an aware datetime in UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -104,7 +104,7 @@ class Moment(TypeDecorator[datetime]):
 
 
 class Json(TypeDecorator[Any]):
-    """A JSON value as text: nothing is asked of it in SQL, and orjson reads it faster than a driver does."""
+    """A JSON value as text: no SQL looks into it, and orjson parses it faster than a driver does."""
 
     impl = Text
     cache_ok = True
@@ -130,7 +130,7 @@ Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _where(name: str, table: Table, *columns: str, condition: str) -> Index:
-    """An index of only the rows for which `condition` holds: the others cost nothing."""
+    """A partial index of the rows for which `condition` holds."""
     from sqlalchemy import text
 
     return Index(
@@ -142,14 +142,14 @@ predictions = Table(
     "predictions",
     metadata,
     Column("serial", Serial, primary_key=True),
-    Column("task", Words, nullable=False),
+    Column("task", CleanText, nullable=False),
     Column("id", PredictionId, nullable=False),
-    Column("version", Words, nullable=False),
+    Column("version", CleanText, nullable=False),
     Column("input", Json, nullable=False),
     Column("output", Json, nullable=False),
     Column("at", Moment, nullable=False),
-    Column("topic", Words),
-    Column("user", Words),
+    Column("topic", CleanText),
+    Column("user", CleanText),
     UniqueConstraint("task", "id"),
     Index("ix_predictions_newest", "task", "at"),
     Index("ix_predictions_at", "at"),
@@ -161,22 +161,22 @@ feedback = Table(
     metadata,
     Column("id", Serial, primary_key=True),
     Column("key", LargeBinary, nullable=False, unique=True),
-    Column("task", Words, nullable=False),
-    Column("state", Words, nullable=False),
+    Column("task", CleanText, nullable=False),
+    Column("state", CleanText, nullable=False),
     Column("at", Moment, nullable=False),
-    Column("source", Words, nullable=False),
-    Column("text", Words),
-    Column("label", Words),
-    Column("user", Words),  # who corrected
-    Column("subject", Words),  # who had asked: the text is theirs
+    Column("source", CleanText, nullable=False),
+    Column("text", CleanText),
+    Column("label", CleanText),
+    Column("user", CleanText),  # who gave the feedback
+    Column("subject", CleanText),  # the user of the prediction, whose text it is
     Column("prediction_id", PredictionId),
-    Column("item_id", Words),
-    Column("event", Words),
-    Column("version", Words),
-    Column("predicted", Words),
+    Column("item_id", CleanText),
+    Column("event", CleanText),
+    Column("version", CleanText),
+    Column("predicted", CleanText),
     Column("attempts", Integer, nullable=False),
-    Column("reason", Words),
-    Column("owner", Words),
+    Column("reason", CleanText),
+    Column("owner", CleanText),
     Column("leased_until", Moment),
     Index("ix_feedback_queue", "task", "state", "at"),
     Index("ix_feedback_newest", "task", "at"),
@@ -191,21 +191,21 @@ trained = Table(
     "trained",
     metadata,
     Column("feedback_id", Serial, primary_key=True, autoincrement=False),
-    Column("version", Words, primary_key=True),
+    Column("version", CleanText, primary_key=True),
 )
 
 erased = Table(
     "erased",
     metadata,
-    Column("user", Words, primary_key=True),
+    Column("user", CleanText, primary_key=True),
     Column("at", Moment, nullable=False),
 )
 
 locks = Table(
     "locks",
     metadata,
-    Column("name", Words, primary_key=True),
-    Column("owner", Words, nullable=False),
+    Column("name", CleanText, primary_key=True),
+    Column("owner", CleanText, nullable=False),
     Column("until", Moment, nullable=False),
 )
 
@@ -214,11 +214,11 @@ audit_log = Table(
     metadata,
     Column("id", Serial, primary_key=True),
     Column("at", Moment, nullable=False),
-    Column("task", Words, nullable=False),
-    Column("action", Words, nullable=False),
-    Column("version", Words),
-    Column("actor", Words, nullable=False),
-    Column("reason", Words, nullable=False),
+    Column("task", CleanText, nullable=False),
+    Column("action", CleanText, nullable=False),
+    Column("version", CleanText),
+    Column("actor", CleanText, nullable=False),
+    Column("reason", CleanText, nullable=False),
     Column("detail", Json, nullable=False),
     Index("ix_audit_log_task", "task", "id"),
 )
@@ -227,16 +227,16 @@ retraining_requests = Table(
     "retraining_requests",
     metadata,
     Column("id", Serial, primary_key=True),
-    Column("task", Words, nullable=False),
-    Column("state", Words, nullable=False),
-    Column("actor", Words, nullable=False),
-    Column("reason", Words, nullable=False),
+    Column("task", CleanText, nullable=False),
+    Column("state", CleanText, nullable=False),
+    Column("actor", CleanText, nullable=False),
+    Column("reason", CleanText, nullable=False),
     Column("requested_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),
-    Column("outcome", Words),
-    Column("sentence", Words),
-    Column("version", Words),
-    Column("attempts", Integer, nullable=False),  # runs that were started for it
+    Column("outcome", CleanText),
+    Column("sentence", CleanText),
+    Column("version", CleanText),
+    Column("attempts", Integer, nullable=False),  # number of runs started for it
     Index("ix_retraining_requests_task", "task", "state", "id"),
 )

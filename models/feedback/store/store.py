@@ -1,4 +1,4 @@
-"""The feedback store as the rest of Flywheel knows it: one database, and a part for each thing that is kept in it."""
+"""The feedback store: one database, with a part for each kind of data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Store:
 
     `Store(url)` does not connect: the first call that needs the database brings its tables to the newest schema.
     `Store.open(url)` does so at once. Methods of the parts may be called from any thread and from any number of
-    processes. Each either is done and durable when it returns, or raises: StoreUnavailable where the same call may work
-    later, StoreTooNew where a newer Flywheel has migrated the database.
+    processes. Each is done and durable when it returns, or raises StoreUnavailable if the same call may work later, or
+    StoreTooNew if a newer Flywheel has migrated the database.
 
     `patience_s` is how long a call waits for other writers or for the server before it raises StoreUnavailable.
-    `clock` says what time it is; leases and locks of machines that share a database stand on it.
+    `clock` is the current time; leases and locks of machines that share a database depend on it.
     """
 
     def __init__(self, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now):

@@ -1,4 +1,4 @@
-"""Why a database cannot serve now, in words for whoever runs it."""
+"""Why a database is unavailable, in words for its operator."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ DEADLOCKS = {"40001", "40P01"}
 
 
 def sqlstate(error: BaseException | None) -> str | None:
-    """PostgreSQL's code of what went wrong, if it is PostgreSQL's."""
+    """PostgreSQL's error code, if the error is from PostgreSQL."""
     return getattr(getattr(error, "orig", None), "sqlstate", None)
 
 
 def reason_of(error: BaseException) -> str | None:
-    """Why the database cannot serve now, or None if the fault is in the program."""
+    """Why the database is unavailable, or None if the error is a bug in the program."""
     if isinstance(error, PoolTimeout):
         return "all its connections are busy"
     if isinstance(error, OSError):

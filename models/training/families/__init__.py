@@ -1,4 +1,4 @@
-"""What each kind of model does in its own way, from reading its data to the gate. `base.py` lists it."""
+"""The model families: for each kind of model, its own steps from reading data to the gate. Begin at `base.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a kind of model must say of itself to be trained, exported, retrained and judged.
+"""The interface of a model family: what differs between kinds of models in training, retraining and the gate.
 
-`models.training.pipeline` and `models.retraining.run` are the steps, which are the same for all; here is what differs.
-None of the modules beside this one imports torch, cleanlab or MLflow before a step that needs it.
+`models.training.pipeline` and `models.retraining.run` are the steps, which are the same for all kinds.
+The modules of this package import torch, cleanlab and MLflow only in the steps that need them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from models.home import bundle_folder
 from models.releases.release import ancestry
 from models.tasks.base import get_task
 from models.tasks.thresholds import Thresholds
-from models.training.candidate import Job
+from models.training.candidate import TrainingJob
 from models.training.config import Recipe
-from models.training.progress import Stage
+from models.training.progress import ReportStage
 
 if TYPE_CHECKING:
     from export.session import OnnxSession
@@ -30,32 +30,32 @@ if TYPE_CHECKING:
     from models.evaluation.gate import GateResult
 
 Losses = list[tuple[int, float]]
-"""(step, loss) as a training went"""
+"""(step, loss) in the course of a training"""
 
 
 class TrainingData(Protocol):
-    """What one training reads."""
+    """The data of one training."""
 
     @property
     def labels(self) -> list[str]:
-        """What the model can answer, in the order of its output; empty for a ranker."""
+        """The model's labels, in the order of its outputs; empty for a ranker."""
 
     @property
     def lineage(self) -> Lineage:
-        """Where the version comes from."""
+        """The parent version and the corpus, for the manifest."""
 
     @property
     def texts(self) -> list[str]:
-        """What it trains on: int8 is calibrated on a sample of them."""
+        """Training texts; a sample of them calibrates int8."""
 
     @property
     def holdout_texts(self) -> list[str]:
-        """What parity with the checkpoint is measured on."""
+        """The texts on which parity with the checkpoint is measured."""
 
     def save_corpus(self, file: Path) -> None:
-        """Write the corpus to `file`, for trainings that continue from this version; nothing where it is kept already.
+        """Write the corpus to `file`, for trainings that continue from this version, unless it is kept already.
 
-        `ModelFamily.load` with a parent reads it again.
+        `ModelFamily.load` of a job with a parent reads it.
         """
 
 
@@ -64,17 +64,17 @@ Data = TypeVar("Data", bound=TrainingData)
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an exported model is worth on the holdout, and what its bundle needs beside the graph."""
+    """Metrics of an exported model on the holdout, and the assets that its bundle needs beside the graph."""
 
     metrics: dict[str, float]
     assets: dict[str, Any] = field(default_factory=dict)
     confusion: tuple[list[str], list[str], list[str]] | None = None
-    """labels, true and predicted ones, for the figure of a classifier"""
+    """for a classifier's confusion matrix: its labels, and the true and the predicted label of each holdout example"""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that a retraining continues from, and that its candidate is compared with."""
+    """The version that a retraining continues from, and with which its candidate is compared."""
 
     task: str
     version: str
@@ -86,45 +86,45 @@ class Champion:
         return Bundle.open(bundle_folder(self.home, self.task, self.version))
 
     def learned(self, max_samples: int | None = None) -> list[Sample]:
-        """What it or a version before it has learned; never what a version learned that was withdrawn."""
+        """Corrections that this version or its ancestors learned; none that only a withdrawn version learned."""
         return self.store.feedback.used(self.task, ancestry(self.home, self.task, self.version), max_samples)
 
 
 class ModelFamily(ABC, Generic[Data]):
-    """One kind of model. Instances hold nothing. `job.parent`, where it is set, is the version to continue from."""
+    """One kind of model. Instances are stateless. `job.parent`, if set, is the version to continue from."""
 
     kind: ClassVar[Kind]
 
     # Training
 
     def check_options(self, task: str, options: Mapping[str, Any]) -> None:
-        """Raises ValueError when fields of the recipe are asked for that this family has no use for."""
+        """Raises ValueError when `options` set fields of the recipe that this family does not use."""
 
-    def recipe(self, job: Job, home: Path) -> Recipe:
-        """How to train. Raises BundleError when the parent's bundle cannot be read."""
+    def recipe(self, job: TrainingJob, home: Path) -> Recipe:
+        """The recipe, with the job's overrides. Raises BundleError when the parent's bundle cannot be read."""
         return replace(Recipe(max_length=get_task(job.task).max_length), **dict(job.recipe))
 
     @abstractmethod
-    def load(self, job: Job, home: Path, recipe: Recipe) -> Data:
-        """What `job` trains on. Raises DatasetError on anything that would train a wrong model. Loads no torch."""
+    def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> Data:
+        """The data that `job` trains on. Raises DatasetError on data that would train a wrong model. Loads no torch."""
 
     @abstractmethod
-    def load_for_export(self, job: Job, checkpoint: Path) -> Data:
-        """The corpus that a checkpoint of ours, exported anew, is measured on. Raises DatasetError, CheckpointError."""
+    def load_for_export(self, job: TrainingJob, checkpoint: Path) -> Data:
+        """The corpus on which a re-exported checkpoint is evaluated. Raises DatasetError, CheckpointError."""
 
     @abstractmethod
-    def train(self, job: Job, home: Path, data: Data, recipe: Recipe, out: Path, report: Stage) -> Losses:
+    def train(self, job: TrainingJob, home: Path, data: Data, recipe: Recipe, out: Path, report: ReportStage) -> Losses:
         """Train on `data` and write the checkpoint to `out`. Raises CheckpointError for an unknown base."""
 
     @abstractmethod
     def evaluate(self, task: str, data: Data, session: OnnxSession) -> Evaluated:
-        """Metrics on the holdout, of the exported model that will serve, and the assets made with it."""
+        """Evaluate the exported model on the holdout, and make its assets."""
 
-    # Retraining, of corrections that users gave; docs/feedback.md
+    # Retraining, on corrections from users; docs/feedback.md
 
     @abstractmethod
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
-        """What the champion has learned and the candidate may learn again."""
+        """Corrections that the champion has learned, for the candidate to replay."""
 
     @abstractmethod
     def curate(
@@ -136,7 +136,7 @@ class ModelFamily(ABC, Generic[Data]):
         *,
         new_labels: bool,
     ) -> Curated:
-        """Which of `samples` may be learned, beside the champion's corpus and `replayed`. May take minutes."""
+        """Which of `samples` may be learned, given the champion's corpus and `replayed`. May take minutes."""
 
     @abstractmethod
     def continued(
@@ -146,8 +146,8 @@ class ModelFamily(ABC, Generic[Data]):
         replayed: Sequence[Sample],
         recipe: Sequence[tuple[str, Any]],
         workers: int,
-    ) -> Job:
-        """The job whose candidate has learned `learn` and not forgotten the rest."""
+    ) -> TrainingJob:
+        """The job that continues from the champion: it learns `learn` and replays `replayed`."""
 
     @abstractmethod
     def gate(
@@ -159,4 +159,4 @@ class ModelFamily(ABC, Generic[Data]):
         held_out: Sequence[Sample],
         thresholds: Thresholds,
     ) -> GateResult:
-        """The bundle `candidate` against the champion, on the frozen holdout and on the newest samples, `held_out`."""
+        """Compare the bundle `candidate` with the champion on the frozen holdout and the newest samples, `held_out`."""

@@ -1,4 +1,4 @@
-"""Classifiers: fine-tuned on labelled texts, and continued on corrections with old texts between them."""
+"""Classifiers: fine-tuned on labelled texts, and continued on corrections mixed with replayed texts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from models.feedback.types import Sample
 from models.home import bundle_folder, checkpoint_folder
 from models.tasks.base import ClassifierTask, get_task
 from models.tasks.thresholds import Thresholds
-from models.training.candidate import Job
+from models.training.candidate import TrainingJob
 from models.training.config import CONTINUED, Recipe
 from models.training.families.base import Champion, Evaluated, Losses, ModelFamily
-from models.training.progress import Stage
+from models.training.progress import ReportStage
 from models.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 
 class ClassifierFamily(ModelFamily[TrainingSet]):
-    """Labelled texts: curated against the corpus, learned with replay, judged on the corpus's holdout."""
+    """Corrections are labelled texts: curated against the corpus, learned with replay, judged on its holdout."""
 
     kind = "classifier"
 
-    def recipe(self, job: Job, home: Path) -> Recipe:
+    def recipe(self, job: TrainingJob, home: Path) -> Recipe:
         if job.parent is None:
             return super().recipe(job, home)
         manifest = _parent(job, home).manifest
         continued = replace(CONTINUED, base=manifest.base_model, max_length=manifest.max_length)
         return replace(continued, **dict(job.recipe))
 
-    def load(self, job: Job, home: Path, recipe: Recipe) -> TrainingSet:
+    def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> TrainingSet:
         if job.parent is None:
             return TrainingSet.of_corpus(load_dataset(job.task, job.data))
         manifest = _parent(job, home).manifest
         corpus = load_corpus(home, job.task, manifest.data)
         return TrainingSet.of_corrections(corpus, job.parent, manifest.labels, job.samples, job.learned, recipe)
 
-    def load_for_export(self, job: Job, checkpoint: Path) -> TrainingSet:
+    def load_for_export(self, job: TrainingJob, checkpoint: Path) -> TrainingSet:
         from export.checkpoint import checkpoint_labels
 
         corpus, labels = load_dataset(job.task, job.data), checkpoint_labels(checkpoint)
@@ -58,7 +58,9 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
             )
         return replace(TrainingSet.of_corpus(corpus), labels=labels)
 
-    def train(self, job: Job, home: Path, data: TrainingSet, recipe: Recipe, out: Path, report: Stage) -> Losses:
+    def train(
+        self, job: TrainingJob, home: Path, data: TrainingSet, recipe: Recipe, out: Path, report: ReportStage
+    ) -> Losses:
         from models.training.finetune import finetune_classifier
 
         start = checkpoint_folder(home, job.task, job.parent) if job.parent else None
@@ -72,14 +74,15 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
     def evaluate(self, task: str, data: TrainingSet, session: OnnxSession) -> Evaluated:
         from models.evaluation.metrics import classifier_metrics
 
-        of_task = get_task(task)
-        assert issubclass(of_task, ClassifierTask)
-        known, held_out = data.corpus.train, data.corpus.holdout
+        task_class = get_task(task)
+        assert issubclass(task_class, ClassifierTask)
+        training, held_out = data.corpus.train, data.corpus.holdout
         truth = [example.label for example in held_out]
         probabilities = softmax(session.predict([example.text for example in held_out]))
         predicted = [data.labels[i] for i in probabilities.argmax(1)]
-        # From the corpus alone: assets are shown to other users, and a correction is its author's.
-        assets = of_task.assets(session, [example.text for example in known], [example.label for example in known])
+        # From the corpus alone: assets are shown to all users, and a correction belongs to its author.
+        texts, labels = [example.text for example in training], [example.label for example in training]
+        assets = task_class.assets(session, texts, labels)
         metrics = classifier_metrics(data.labels, truth, probabilities)
         return Evaluated(metrics, assets, (data.labels, truth, predicted))
 
@@ -118,8 +121,8 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         replayed: Sequence[Sample],
         recipe: Sequence[tuple[str, Any]],
         workers: int,
-    ) -> Job:
-        return Job(
+    ) -> TrainingJob:
+        return TrainingJob(
             champion.task,
             recipe=tuple(recipe),
             parent=champion.version,
@@ -145,7 +148,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         return gate_classifier(bundle.path, candidate, holdout, held_out, thresholds)
 
 
-def _parent(job: Job, home: Path) -> Bundle:
+def _parent(job: TrainingJob, home: Path) -> Bundle:
     return Bundle.open(bundle_folder(home, job.task, str(job.parent)))
 
 

@@ -1,4 +1,4 @@
-"""Rankers: a tower of item vectors and the weights of a ranking, fitted anew to what users did with what they saw."""
+"""Rankers: a text tower for item vectors and ranking weights, refitted on users' actions on what they were shown."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from models.data.interactions import Interactions, load_interactions, load_kept_
 from models.feedback.types import Sample
 from models.tasks.ranker import EVENTS
 from models.tasks.thresholds import Thresholds
-from models.training.candidate import Job
+from models.training.candidate import TrainingJob
 from models.training.config import Recipe
 from models.training.families.base import Champion, Evaluated, Losses, ModelFamily
-from models.training.progress import Stage
+from models.training.progress import ReportStage
 
 if TYPE_CHECKING:
     from export.session import OnnxSession
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankerData:
-    """What one training of a ranker reads; models.training.families.base.TrainingData says what each part is."""
+    """The data of one training of a ranker; models.training.families.base.TrainingData documents the parts."""
 
     interactions: Interactions
     parent: str | None = None
     file: Path | None = None
-    """where it was read from, for a version without a parent; None is the seed shop"""
+    """the file it was read from, for a version without a parent; None for the seed shop"""
 
     @property
     def labels(self) -> list[str]:
@@ -55,15 +55,15 @@ class RankerData:
         return self.texts
 
     def save_corpus(self, file: Path) -> None:
-        if self.parent is None:  # what was recorded since is read from the log again, as long as that has it
+        if self.parent is None:  # later interactions are read from the prediction log again
             save_interactions(self.file, file)
 
 
 class RankerFamily(ModelFamily[RankerData]):
-    """What users did with the rankings they got, added to the interactions that the champion was trained on.
+    """Events of users on the rankings they got, added to the interactions that the champion was trained on.
 
-    What earlier runs learned is read again from the store, and so for as long as the prediction log keeps the rankings
-    it belongs to (`feedback.log.keep_days`): interactions are not kept longer than that, and old ones say little.
+    Events that earlier runs learned are read from the store again, for as long as the prediction log keeps their
+    rankings (`feedback.log.keep_days`); older interactions are not kept, and would say little.
     """
 
     kind = "ranker"
@@ -72,17 +72,19 @@ class RankerFamily(ModelFamily[RankerData]):
         if "epochs" in options or options.get("method") == "lora":
             raise ValueError(f"{task} learns a projection and its ranking weights: no --epochs, no --method lora")
 
-    def load(self, job: Job, home: Path, recipe: Recipe) -> RankerData:
+    def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> RankerData:
         if job.parent is None:
             return RankerData(load_interactions(job.data), file=job.data)
         if job.interactions is None:
             raise DatasetError(f"{job.task} is a ranker: it continues with interactions, not with labels.")
         return RankerData(job.interactions, job.parent)
 
-    def load_for_export(self, job: Job, checkpoint: Path) -> RankerData:
+    def load_for_export(self, job: TrainingJob, checkpoint: Path) -> RankerData:
         return RankerData(load_interactions(job.data), file=job.data)
 
-    def train(self, job: Job, home: Path, data: RankerData, recipe: Recipe, out: Path, report: Stage) -> Losses:
+    def train(
+        self, job: TrainingJob, home: Path, data: RankerData, recipe: Recipe, out: Path, report: ReportStage
+    ) -> Losses:
         from models.training.fit_ranker import tower_matrices
         from models.training.item_tower import fit_tower
 
@@ -96,7 +98,7 @@ class RankerFamily(ModelFamily[RankerData]):
         return Evaluated(metrics, {"ranker": ranker.to_asset()})
 
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
-        return champion.learned(max_samples)  # each with the whole ranking that it belongs to
+        return champion.learned(max_samples)  # each with its whole ranking
 
     def curate(
         self,
@@ -120,9 +122,9 @@ class RankerFamily(ModelFamily[RankerData]):
         replayed: Sequence[Sample],
         recipe: Sequence[tuple[str, Any]],
         workers: int,
-    ) -> Job:
+    ) -> TrainingJob:
         manifest = champion.bundle.manifest
-        return Job(
+        return TrainingJob(
             champion.task,
             recipe=(("base", manifest.base_model), ("max_length", manifest.max_length)),
             parent=champion.version,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def configuration(connection: Connection | None = None) -> Config:
-    """What every call of `alembic.command` takes; the commands run in the connection's transaction."""
+    """The configuration for `alembic.command`; commands run in the connection's transaction."""
     from alembic.config import Config
 
     config = Config()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.curation.pipeline import Context, Curated, Rules, curate
 from models.curation.quotas import quotas
-from models.curation.similarity import Index, differ_by_typos, fingerprints, words
+from models.curation.similarity import SimilarityIndex, differ_by_typos, fingerprints, words
 from models.curation.types import Embed, Group
 from models.data.dataset import Example, load_dataset
 from models.feedback.pii import redact
@@ -204,9 +204,9 @@ def test_a_small_queue_of_one_source_is_learned_from_and_a_large_one_waits() -> 
     assert capped(many("app", 100, 1), Rules()) == {"app": 100}
     over = quotas([Group(sample) for sample in many("app", 1100, 1)], context(), Rules())
     assert len(over.kept) == 1000
-    assert {decision.state for decision in over.gone} == {"deferred"}
+    assert {decision.state for decision in over.removed} == {"deferred"}
     assert {group.lead.label for group in over.kept} == {"a", "b"}
-    assert min(decision.sample for decision in over.gone) > 1000, "the oldest go first"
+    assert min(decision.sample for decision in over.removed) > 1000, "the oldest go first"
 
 
 def test_a_user_gives_at_most_his_share() -> None:
@@ -247,7 +247,7 @@ def test_the_index_finds_what_comparing_all_finds() -> None:
     texts = [words(example.text) for example in load_dataset("intent").train[:600]]
     chosen = random.Random(0)
     changed = [tuple(chosen.sample([*text, "please"], len(text) + 1)) for text in texts[::3] if len(text) > 6]
-    index = Index(90)
+    index = SimilarityIndex(90)
     for position, fingerprint in enumerate(fingerprints(texts)):
         index.add(position, fingerprint)
     keys = [" ".join(sorted(text)) for text in texts]

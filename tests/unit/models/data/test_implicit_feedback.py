@@ -12,7 +12,7 @@ import pytest
 
 from export.bundle import Lineage
 from models.data.dataset import DatasetError
-from models.data.implicit_feedback import unusable, with_rankings
+from models.data.implicit_feedback import unusable_reason, with_rankings
 from models.data.interactions import Interactions, load_interactions, load_kept_interactions, save_interactions
 from models.feedback.types import Sample
 from models.home import corpus_file
@@ -109,9 +109,9 @@ def test_what_was_told_of_one_answer_is_not_divided() -> None:
 
 def test_a_ranking_that_the_log_no_longer_has_says_nothing() -> None:
     gone = replace(event("a"), extra={"item_id": "a", "event": "click", "input": None, "output": None})
-    assert unusable(gone) == "its ranking is no longer in the log"
-    assert unusable(event("f")) == "its item was not in the answer"
-    assert unusable(event("a")) is None
+    assert unusable_reason(gone) == "its ranking is no longer in the log"
+    assert unusable_reason(event("f")) == "its item was not in the answer"
+    assert unusable_reason(event("a")) is None
     assert with_rankings(EMPTY, [gone], [gone, event("f")]).impressions == []
 
 

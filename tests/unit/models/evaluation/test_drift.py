@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.data.dataset import load_dataset, read_rows
-from models.evaluation.drift import Drift, Limits, drift_of_confidence, drift_of_lengths
+from models.evaluation.drift import Drift, DriftLimits, drift_of_confidence, drift_of_lengths
 from tests.helpers.command import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -42,7 +42,7 @@ def test_a_huge_sample_with_a_tiny_difference_has_not_drifted(random: np.random.
 def test_a_large_difference_that_may_be_chance_has_seldom_drifted(random: np.random.Generator) -> None:
     """As seldom as the p-value says, though a distance of a hundred texts is often large."""
     drifts = [drift_of_lengths(random.normal(size=100), random.normal(size=100)) for _ in range(1000)]
-    large = [drift for drift in drifts if drift.statistic >= Limits().distance]
+    large = [drift for drift in drifts if drift.statistic >= DriftLimits().distance]
     assert len(large) > 300
     assert sum(drift.drifted for drift in drifts) <= 15  # of 10 expected
     assert sum("a difference that may be chance" in drift.sentence for drift in large) >= len(large) - 15
@@ -63,9 +63,9 @@ def test_scores_that_never_change_have_not_drifted() -> None:
 
 def test_limits_are_obeyed(random: np.random.Generator) -> None:
     then, now = random.normal(size=2000), random.normal(0.3, size=1000)
-    assert drift_of_lengths(then, now, Limits(distance=0.05)).drifted
-    assert not drift_of_lengths(then, now, Limits(distance=0.3)).drifted
-    assert not drift_of_lengths(then, now, Limits(samples=1001)).drifted
+    assert drift_of_lengths(then, now, DriftLimits(distance=0.05)).drifted
+    assert not drift_of_lengths(then, now, DriftLimits(distance=0.3)).drifted
+    assert not drift_of_lengths(then, now, DriftLimits(samples=1001)).drifted
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,7 @@ def test_every_kind_of_verdict_has_a_page(verdict: GateResult, tmp_path: Path) -
     assert ("Accepted" if verdict.accepted else "Refused") in Page(page).text
     data = json.loads((tmp_path / DATA).read_text())
     assert [check["name"] for check in data["checks"]] == [check.name for check in verdict.reasons]
+    assert {check["limit"] for check in data["checks"]} <= {"at most", "at least"}
 
 
 def test_thresholds_refuse_typos() -> None:

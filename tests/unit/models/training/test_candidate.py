@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.data.dataset import DatasetError
-from models.training.candidate import Job
+from models.training.candidate import TrainingJob
 from models.training.pipeline import build_candidate
 from tests.helpers.own_corpus import CORRECTIONS
 
@@ -18,7 +18,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 def test_a_ranker_does_not_continue_with_labels(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="continues with interactions, not with labels"):
-        build_candidate(Job("recommendation", parent="1", samples=CORRECTIONS), tmp_path, quiet)
+        build_candidate(TrainingJob("recommendation", parent="1", samples=CORRECTIONS), tmp_path, quiet)
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_a_ranker_does_not_continue_with_labels(tmp_path: Path) -> None:
 )
 def test_a_job_that_makes_no_sense_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="correction"):
-        Job("intent", **arguments)  # type: ignore[arg-type]
+        TrainingJob("intent", **arguments)  # type: ignore[arg-type]

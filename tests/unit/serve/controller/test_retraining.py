@@ -66,7 +66,7 @@ def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None
     loop, store, runs = made()
     correct(store, 0, AFTER)
     loop.step_task("intent")
-    runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
+    runs.result = Result("too_few", "only a few may be learned from", requeued=AFTER)
     for _ in range(3):
         loop.step_task("intent")
     assert len(runs.begun) == 1
@@ -79,7 +79,7 @@ def test_what_a_run_left_is_forgotten_when_it_is_gone(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)
     loop.step_task("intent")
-    runs.result = Result("too_few", "only a few may be learned from", left=AFTER)
+    runs.result = Result("too_few", "only a few may be learned from", requeued=AFTER)
     loop.step_task("intent")
     learned = store.queue.lease("intent", "a terminal", AFTER, 60)
     store.queue.settle("a terminal", {sample.id: ("used", None) for sample in learned})
@@ -94,7 +94,7 @@ def test_what_arrived_while_it_ran_starts_the_next(made: Made) -> None:
     correct(store, 0, AFTER)
     loop.step_task("intent")
     correct(store, 100, AFTER)
-    runs.result = Result("refused", "worse", left=AFTER)
+    runs.result = Result("refused", "worse", requeued=AFTER)
     loop.step_task("intent")
     assert len(runs.begun) == 2
 

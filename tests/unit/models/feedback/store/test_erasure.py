@@ -22,7 +22,7 @@ def test_everything_of_a_user_is_erased(store: Store) -> None:
     )
     assert asked.id is not None
     assert given.id is not None
-    assert store.lineage.trained_on("4", [asked.id, given.id]) == set()
+    assert store.lineage.record("4", [asked.id, given.id]) == set()
     erasure = store.privacy.erase("u", actor="me", reason="ticket 12")
     assert (erasure.predictions, erasure.feedback, erasure.versions) == (2, 2, {"intent": ["4"]})
     assert [p.id for p in store.predictions.latest("intent", NOW, 9)] == [made(2)]
@@ -32,7 +32,7 @@ def test_everything_of_a_user_is_erased(store: Store) -> None:
     assert (entry.action, entry.actor, entry.reason) == ("erase", "me", "ticket 12")
     assert entry.detail == {"predictions": 1, "feedback": 2, "versions": ["4"]}
     assert [entry.detail["predictions"] for entry in store.audit.entries("sentiment")] == [1]
-    assert store.lineage.trained_on("5", [asked.id]) == {asked.id}
+    assert store.lineage.record("5", [asked.id]) == {asked.id}
     with store.database.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM trained")).scalar() == 0
     again = store.privacy.erase("u")

@@ -116,7 +116,7 @@ def test_consent_is_taken_back_in_every_state(store: Store) -> None:
     store.predictions.log([prediction(n) for n in range(5)])
     add(store, *[correction(n) for n in range(5)])
     used, dropped, quarantined, dead, leased = store.queue.lease("intent", "me", 9, 60)
-    assert store.lineage.trained_on("2", [used.id]) == set()
+    assert store.lineage.record("2", [used.id]) == set()
     store.queue.settle(
         "me", {used.id: ("used", None), dropped.id: ("dropped", "a"), quarantined.id: ("quarantined", "b")}
     )
@@ -127,7 +127,7 @@ def test_consent_is_taken_back_in_every_state(store: Store) -> None:
         left = "SELECT count(*) FROM feedback WHERE text IS NOT NULL OR owner IS NOT NULL OR leased_until IS NOT NULL"
         assert connection.execute(text(left)).scalar() == 0
     assert store.queue.not_held("me", [leased.id]) == {leased.id}
-    assert store.lineage.trained_on("3", [leased.id, used.id]) == {
+    assert store.lineage.record("3", [leased.id, used.id]) == {
         leased.id,
         used.id,
     }  # no version may learn them any more

@@ -93,13 +93,13 @@ def test_dead_letters_are_put_back_into_the_queue(store: Store) -> None:
 def test_what_a_version_that_serves_has_learned_is_used(store: Store) -> None:
     fill_queue(store, 5)
     first, second, third, _, fifth = store.queue.lease("intent", "killed", 9, 60)
-    store.lineage.trained_on("2", [first.id, second.id, fifth.id])
-    store.lineage.trained_on("3", [third.id])
+    store.lineage.record("2", [first.id, second.id, fifth.id])
+    store.lineage.record("3", [third.id])
     item = correction(text="text 4", at=fifth.at)
     assert add(store, replace(item, consent=False), item) == ["replaced", "replaced"]  # it may be another one now
-    store.lineage.follow_versions("sentiment", ["2"])
+    store.lineage.reconcile("sentiment", ["2"])
     assert store.feedback.used("intent") == []
-    store.lineage.follow_versions("intent", ["2", "1"])
+    store.lineage.reconcile("intent", ["2", "1"])
     assert [sample.id for sample in store.feedback.used("intent")] == [second.id, first.id]
     assert (store.feedback.counts("intent")["leased"], store.feedback.counts("intent")["waiting"]) == (2, 1)
     assert store.feedback.used("intent", ["1", "3"]) == []
@@ -109,13 +109,13 @@ def test_what_only_a_version_learned_that_was_withdrawn_waits_again(store: Store
     fill_queue(store, 3)
     ids = [sample.id for sample in store.queue.lease("intent", "a", 9, 60)]
     store.queue.settle("a", dict.fromkeys(ids, ("used", None)))
-    store.lineage.trained_on("2", ids[:2])
-    store.lineage.trained_on("3", ids[1:])
+    store.lineage.record("2", ids[:2])
+    store.lineage.record("3", ids[1:])
     assert [sample.id for sample in store.feedback.used("intent", ["1", "2"])] == [ids[1], ids[0]]
-    store.lineage.follow_versions("intent", ["1", "2"])
+    store.lineage.reconcile("intent", ["1", "2"])
     assert store.feedback.counts("intent")["waiting"] == 1
     assert [sample.id for sample in store.feedback.used("intent")] == [ids[1], ids[0]]
-    store.lineage.follow_versions("intent", ["1"])
+    store.lineage.reconcile("intent", ["1"])
     assert [sample.id for sample in store.queue.lease("intent", "b", 9, 60)] == ids
 
 
@@ -126,8 +126,8 @@ def test_more_rows_than_one_statement_takes(store: Store) -> None:
     ids = [sample.id for sample in leased]
     assert store.queue.not_held("a", [*ids, 10**9]) == {10**9}
     assert store.queue.not_held("b", ids) == set(ids)
-    assert store.lineage.trained_on("2", [*ids, 10**9]) == {10**9}
-    assert store.lineage.trained_on("2", ids) == set()
+    assert store.lineage.record("2", [*ids, 10**9]) == {10**9}
+    assert store.lineage.record("2", ids) == set()
     assert store.queue.settle("a", dict.fromkeys(ids, ("used", None))) == 1201
     assert len(store.feedback.used("intent", limit=7)) == 7
     items = [correction(text=f"text {i}") for i in range(1201)]

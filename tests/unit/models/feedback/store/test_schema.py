@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, bindparam, inspect, text
 
-from models.feedback.store import Audit, Store, StoreTooNew
+from models.feedback.store import AuditEntry, Store, StoreTooNew
 from models.feedback.store.migrations import configuration
 from models.feedback.store.schema import HEAD, Moment, metadata
 from tests.helpers.command import ROOT
@@ -55,7 +55,7 @@ def test_a_database_of_the_first_schema_is_brought_on(url: str) -> None:
     store.close()
     store = Store(url)  # the first call migrates
     assert store.audit.entries("intent") == [
-        Audit(NOW, "intent", "promote", version, "me", "better", {"a": 1}) for version in ("2", "1")
+        AuditEntry(NOW, "intent", "promote", version, "me", "better", {"a": 1}) for version in ("2", "1")
     ]
     store.audit.append("intent", "rollback", None, "me", "worse")
     assert [entry.action for entry in store.audit.entries("intent")] == ["rollback", "promote", "promote"]
