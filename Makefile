@@ -1,8 +1,10 @@
 # make serve       set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
 # make test-fast   set up and run the tests that need neither a server nor a trained model, in a minute
-# make test        set up and run all tests: with trained models (trained once), and against real servers
-# make lint        formatter, linter, types, import order
-# make bench       this machine's limit, the server and its peers, in one run (40 minutes); ARGS="--help" lists options
+# make test        set up, train the default models once, and run all tests; ARGS="tests/server/test_http.py" runs some
+# make lint        check format, style, types and the order of imports
+# make format      format, and fix what the linter can fix
+# make bench       measure this machine's limit, Flywheel and its peers (40 minutes); ARGS="--help" lists options
+# make clean       remove the environment and caches; var/ with the trained models stays
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,17 +12,17 @@ BIN    := $(VENV)/bin
 HOST   ?=
 PORT   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# Where it is set, as in many containers, each training would compile torch and transformers again: half of their imports.
+# If it were set, as in many containers, each training would compile torch and transformers again, half of their import time.
 export PYTHONDONTWRITEBYTECODE =
 
-# One onnxruntime: the GPU build and the CPU build own the same module.
+# Either the GPU build or the CPU build of onnxruntime: both contain the same module.
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
-# Compiling every package's bytecode takes a third of the installation. The server's own imports are compiled after it,
-# for a first start as fast as the next ones; what trains is compiled by who first imports it.
+# Compiling the bytecode of every package takes a third of the installation's time. Only what the server imports is
+# compiled, after the installation, so that the first start is as fast as later ones.
 NOT_SERVED := /(torch|transformers|scipy|sklearn|sympy|matplotlib|networkx|onnxscript|sentence_transformers|mlflow|tests?|rllib|data|train|tune)/
 INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
 
-# Those that also run against Ray Serve as documented (ray.tuning: stock).
+# Tests that also run with ray.tuning: stock.
 STOCK_TESTS := tests/server/test_http.py tests/server/test_lifecycle.py tests/server/test_overload.py tests/server/test_tuning.py
 
 .PHONY: serve test test-fast lint format bench clean
@@ -59,7 +61,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing Flywheel and what it stands on, about 2 GB, once (2 to 4 minutes)"
+	@echo "installing Flywheel and its dependencies, about 2 GB, once (2 to 4 minutes)"
 	@$(BIN)/python deploy/progress.py $(INSTALL) -e '.[$(RUNTIME),train]'
 	@echo "compiling what the server imports (20 s)"
 	-@$(BIN)/python -m compileall -q -j 0 -x '$(NOT_SERVED)' $(VENV)/lib/python3*/site-packages >/dev/null 2>&1

@@ -1,7 +1,7 @@
-"""The client of an open-loop test: random arrivals at a given rate, whatever the answers do.
+"""An open-loop HTTP client: requests arrive at random at a given mean rate, independent of the answers.
 
-Hand-written for HTTP/1.1 answers of known length, since it shares the machine with the server it judges: 0.1 ms a
-request.
+It parses only HTTP/1.1 answers with a content-length, which takes 0.1 ms of processor time a request: it shares the
+machine with the server under test.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-try:  # half the client's time a request
+try:  # halves the client's processor time a request
     from uvloop import new_event_loop
 except ImportError:
     from asyncio import new_event_loop  # type: ignore[assignment]
 
-__all__ = ["HUNG_S", "OpenLoop", "Outcome", "new_event_loop", "percentile"]
+__all__ = ["HUNG_S", "OpenLoop", "OpenLoopResult", "new_event_loop", "percentile"]
 
 HUNG_S = 15.0
-_MOST_CONNECTIONS = 3500  # HAProxy, as Ray Serve configures it, takes 4096
-_IDLE_S = 3.0  # shorter than servers keep idle connections, so that none is closed as a request goes out on it
+_MAX_CONNECTIONS = 3500  # below HAProxy's limit of 4096 in Ray Serve's configuration
+_IDLE_S = (
+    3.0  # shorter than any server's keep-alive timeout, so that no connection is closed while a request is sent on it
+)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 
 
 def percentile(values: Sequence[float], q: float) -> float | None:
-    """The nearest-rank percentile; None of nothing."""
+    """The nearest-rank percentile `q` (0 to 100) of `values`; None if there are none."""
     return round(sorted(values)[max(0, math.ceil(len(values) * q / 100) - 1)], 2) if values else None
 
 
@@ -43,8 +45,8 @@ def _times() -> array[float]:
 
 
 @dataclass
-class Outcome:
-    """How each request ended; times in milliseconds since it was due."""
+class OpenLoopResult:
+    """How each request ended. `accepted`, `shed` and `lag` (until it was sent) are in milliseconds since it was due."""
 
     sent: int = 0
     accepted: array[float] = field(default_factory=_times)
@@ -62,7 +64,7 @@ class Outcome:
 
 
 class _Connection(asyncio.Protocol):
-    """A kept-alive connection with at most one request on it, due at `due`; idle when that is 0."""
+    """A keep-alive connection with at most one request in flight. `due` is when that was due; 0 if idle."""
 
     def __init__(self, load: OpenLoop, due: float, request: bytes):
         self.load, self.due, self.request = load, due, request
@@ -74,7 +76,7 @@ class _Connection(asyncio.Protocol):
 
     def send(self, due: float, request: bytes) -> None:
         self.due, self.request = due, b""
-        self.load.outcome.lag.append((time.monotonic() - due) * 1000)
+        self.load.result.lag.append((time.monotonic() - due) * 1000)
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -91,7 +93,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.open = False
         head, found, body = self.received.partition(b"\r\n\r\n")
-        if found and _LENGTH.search(head) is None:  # an answer that ends with its connection
+        if found and _LENGTH.search(head) is None:  # without a content-length the answer ends with the connection
             self.finish(head, body)
         self.load.closed(self)
 
@@ -102,9 +104,9 @@ class _Connection(asyncio.Protocol):
 
 
 class OpenLoop:
-    """Sends each request when it is due, over as many connections as that needs, `most` at most."""
+    """Sends each request when it is due. Opens connections as needed, up to `max_connections`."""
 
-    def __init__(self, url: str, requests: Iterator[bytes], most: int):
+    def __init__(self, url: str, requests: Iterator[bytes], max_connections: int):
         address = urlsplit(url)
         if address.scheme != "http" or not address.hostname:
             raise SystemExit(f"{url}: give the server's address as http://host:port")
@@ -114,25 +116,25 @@ class OpenLoop:
         except OSError as error:
             raise SystemExit(f"No server answers at {url} ({error}). Start one with: make serve") from None
         self._requests = requests
-        self._most = min(most, _MOST_CONNECTIONS)
+        self._max_connections = min(max_connections, _MAX_CONNECTIONS)
         self._connections: set[_Connection] = set()
         self._idle: list[_Connection] = []
         self._opening: set[asyncio.Task[None]] = set()
         self._unsent: deque[tuple[float, bytes]] = deque()
-        self.outcome = Outcome()
+        self.result = OpenLoopResult()
 
-    async def run(self, rate: float, seconds: float) -> Outcome:
-        """Arrivals at `rate` a second for `seconds`, then wait for what is under way."""
+    async def run(self, rate: float, seconds: float) -> OpenLoopResult:
+        """Send `rate` requests a second on average for `seconds`, then wait for the answers in flight."""
         began = time.monotonic()
         watching = asyncio.create_task(self._watch(began, seconds))
         due = began
         while (due := due + random.expovariate(rate)) < began + seconds:
             if due > (now := time.monotonic()):
-                # uvloop takes a sleep below half a millisecond for none, and would spin.
+                # uvloop rounds a sleep below half a millisecond to 0, and would spin.
                 await asyncio.sleep(max(due - now, 0.001))
-            elif self.outcome.sent % 32 == 0:
-                await asyncio.sleep(0)  # late already: let answers in between
-            self.outcome.sent += 1
+            elif self.result.sent % 32 == 0:
+                await asyncio.sleep(0)  # late already: let the event loop read answers
+            self.result.sent += 1
             self._send(due, next(self._requests))
         while self._opening or self._unsent or any(c.due for c in self._connections):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -140,7 +142,7 @@ class OpenLoop:
         for connection in list(self._connections):
             connection.transport.abort()
         await asyncio.sleep(0)
-        return self.outcome
+        return self.result
 
     def _send(self, due: float, request: bytes) -> None:
         while self._idle:
@@ -148,7 +150,7 @@ class OpenLoop:
             if connection.open and time.monotonic() - connection.idle_since < _IDLE_S:
                 return connection.send(due, request)
             connection.transport.close()
-        if len(self._connections) + len(self._opening) < self._most:
+        if len(self._connections) + len(self._opening) < self._max_connections:
             task = asyncio.get_running_loop().create_task(self._open(due, request))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
@@ -161,9 +163,9 @@ class OpenLoop:
             async with asyncio.timeout(HUNG_S):
                 await asyncio.get_running_loop().create_connection(lambda: connection, *self._address)
         except TimeoutError:
-            self.outcome.hung += 1
+            self.result.hung += 1
         except OSError:
-            self.outcome.lost += 1
+            self.result.lost += 1
         else:
             if connection.open:
                 self._connections.add(connection)
@@ -172,11 +174,11 @@ class OpenLoop:
         milliseconds = (time.monotonic() - due) * 1000
         status = head[9:12]
         if status == b"200":
-            self.outcome.accepted.append(milliseconds)
+            self.result.accepted.append(milliseconds)
         elif status == b"503" and b"\r\nretry-after: " in head.lower() and b'"overloaded"' in body:
-            self.outcome.shed.append(milliseconds)
+            self.result.shed.append(milliseconds)
         else:
-            self.outcome.other[f"{status.decode()} {body[:120].decode(errors='replace')}"] += 1
+            self.result.other[f"{status.decode()} {body[:120].decode(errors='replace')}"] += 1
         if not connection.open:
             return
         if self._unsent:
@@ -188,35 +190,35 @@ class OpenLoop:
     def closed(self, connection: _Connection) -> None:
         self._connections.discard(connection)
         if connection.due:
-            self.outcome.lost += 1
+            self.result.lost += 1
             connection.due = 0.0
         if self._unsent:
             self._send(*self._unsent.popleft())
 
     async def _watch(self, began: float, seconds: float) -> None:
-        """Give up on what hangs, and show how it goes."""
+        """Abort requests that have no answer after HUNG_S, and print the progress."""
         shown = began
         while True:
             await asyncio.sleep(0.5)
             now = time.monotonic()
             for connection in [c for c in self._connections if c.due and now - c.due > HUNG_S]:
-                self.outcome.hung += 1
+                self.result.hung += 1
                 connection.due = 0.0
                 connection.transport.abort()
             while self._unsent and now - self._unsent[0][0] > HUNG_S:
                 self._unsent.popleft()
-                self.outcome.hung += 1
+                self.result.hung += 1
             if now - shown >= (1 if sys.stderr.isatty() else 15):
                 shown = now
-                _show(now - began, seconds, self.outcome)
+                _show(now - began, seconds, self.result)
 
 
-def _show(elapsed: float, seconds: float, outcome: Outcome) -> None:
-    """One line of progress: a bar, the time left, how it goes."""
+def _show(elapsed: float, seconds: float, result: OpenLoopResult) -> None:
+    """Print one line: a bar, the time left, the counts so far."""
     bar = "#" * int(20 * min(1.0, elapsed / seconds))
-    bad = outcome.other.total() + outcome.lost + outcome.hung
+    bad = result.other.total() + result.lost + result.hung
     line = (
-        f"[{bar:<20}] {max(0, round(seconds - elapsed)):4} s left   sent {outcome.sent}   "
-        f"accepted {len(outcome.accepted)}   shed {len(outcome.shed)}   failed {bad}"
+        f"[{bar:<20}] {max(0, round(seconds - elapsed)):4} s left   sent {result.sent}   "
+        f"accepted {len(result.accepted)}   shed {len(result.shed)}   failed {bad}"
     )
     print(f"\r{line:<110}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr)

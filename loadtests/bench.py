@@ -1,8 +1,8 @@
-"""This machine's limit, Flywheel and its peers, measured in one run.
+"""Measures this machine's in-process limit, Flywheel and its peers in one run.
 
-Rounds are interleaved: each measures the in-process limit, Flywheel, the limit again, and every peer, every other one
-in the opposite order; one server at a time, started for its turn and ended after it. Figures are medians over the
-rounds; ratios are taken within a round, since the speed of a machine drifts. docs/benchmarks.md says what is measured.
+Each round measures the limit, Flywheel, the limit again, and every peer; every other round has the opposite order. One
+server runs at a time. Figures are medians over the rounds. Ratios are taken within a round, because the speed of a
+machine drifts. docs/benchmarks.md describes what is measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, too
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also run as a script
 
 from rich.console import Console
 
@@ -39,7 +39,7 @@ EXAMPLES = """examples:
 
 def main() -> int:
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended too
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         bundle = champion_bundle()
@@ -79,7 +79,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--soak-seconds", type=float, default=0, help="steady load after the rounds, 600 is usual (default none)")
     add("--output", type=Path, default=ROOT / "var" / "bench.json", help="all figures (default var/bench.json)")
     add("--plot", type=Path, help="the plot (default docs/benchmark.svg when all peers are measured, else none)")
-    add("--check", action="store_true", help="exit 1 when a bound is missed")
+    add(
+        "--check",
+        action="store_true",
+        help="exit 1 when a bound is missed, or was not measured although everything was to be",
+    )
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds must be at least 1")

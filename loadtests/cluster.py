@@ -1,9 +1,9 @@
-"""What more replicas and a second node do to the intent task: `python loadtests/cluster.py`.
+"""Measures the intent task with more replicas and a second Ray node: `python loadtests/cluster.py`. Needs `wrk`.
 
-Starts two Ray nodes on this machine, as `ray start` does on two machines, and has Flywheel join them. Measures, in
-turns: one replica, two replicas on one node, and two replicas on two nodes, at 64 connections and at one. Checks that
-each node's HAProxy answers, that the replicas are where they should be, and that each of them answered. On one machine
-the nodes share its cores: the figures show what the design costs, not what a second machine brings. Needs `wrk`.
+Starts Ray clusters with `ray start` on this machine, and a Flywheel that joins each: one replica, two replicas on one
+node, two replicas on two nodes. Measures them in turns at 64 connections and at one. Checks that each node's HAProxy
+answers, that every node has its replicas, and that each replica answered. The nodes share this machine's cores: the
+figures show what a second node costs, not what a second machine adds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TEXTS = (
 
 
 class Setup:
-    """A cluster of `nodes` with `replicas` of the task; each node's HAProxy answers at one of `urls`."""
+    """A cluster of `nodes` nodes with `replicas` replicas of the task. Each node's HAProxy listens at one of `urls`."""
 
     def __init__(self, name: str, nodes: int, replicas: int, port: int):
         self.name, self.nodes, self.replicas, self.port = name, nodes, replicas, port
@@ -62,7 +62,7 @@ def main() -> int:
         Setup("2 replicas, 2 nodes", 2, 2, arguments.port + 4),
     ]
     with contextlib.ExitStack() as stack:
-        # A short name: HAProxy's and Ray's sockets lie below it, and their paths may have some 100 characters.
+        # A short path: HAProxy's and Ray's sockets are below it, and a socket's path is limited to some 100 characters.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fw-", dir="/tmp")))
         bodies = folder / "bodies"
         bodies.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
@@ -85,13 +85,13 @@ def main() -> int:
 
 @contextlib.contextmanager
 def cluster(setup: Setup, folder: Path) -> Iterator[dict[str, str]]:
-    """Ray nodes of one core each, as `ray start` starts them; yields the environment that reaches them."""
+    """Start Ray nodes, each with the cores for its replicas; yields the environment that connects to the cluster."""
     address = f"127.0.0.1:{free_port()}"
     common = {
         **os.environ,
         "RAY_ADDRESS": address,
         "RAY_USAGE_STATS_ENABLED": "0",
-        # A cluster of our own: nobody else may join it, and we use no other's token.
+        # A token of its own, so that no other process can join this cluster.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -103,7 +103,7 @@ def cluster(setup: Setup, folder: Path) -> Iterator[dict[str, str]]:
     nodes = []
     try:
         for number in range(setup.nodes):
-            # Two nodes on one machine: HAProxy's ports must differ. Machines of their own need none of this.
+            # HAProxy's ports must differ between two nodes on one machine.
             own = {
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(urlsplit(setup.statistics[number]).port),
@@ -135,11 +135,11 @@ def cluster(setup: Setup, folder: Path) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def flywheel(setup: Setup, folder: Path, home: Path, environment: dict[str, str]) -> Iterator[None]:
-    """`flywheel up` on the cluster, ready behind each node's HAProxy. The models are read from a copy of `home`."""
+    """Run `flywheel up` on the cluster, with a copy of `home`, until the block ends; ready at every node's HAProxy."""
     for part in ("releases", "bundles"):
         shutil.copytree(home / part, folder / "home" / part)
     configuration = folder / "flywheel.yaml"
-    # No answer cache: a few texts stand for many.
+    # No answer cache: six texts are sent again and again.
     configuration.write_text(f"tasks: {{{TASK}: {{replicas: {setup.replicas}}}}}\ncache: {{texts: 0}}\n")
     settings = {
         "FLYWHEEL_HOME": str(folder / "home"),
@@ -171,7 +171,7 @@ def answers(url: str) -> bool:
 
 
 def in_cluster(environment: dict[str, str], code: str) -> str:
-    """What `code` prints, connected to the cluster: a process can be in one cluster only."""
+    """What `code` prints in a process that is connected to the cluster: a process can join one cluster only."""
     script = f"import ray; ray.init(logging_level='ERROR', log_to_driver=False)\n{code}"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -184,7 +184,7 @@ def alive_nodes(environment: dict[str, str]) -> int:
 
 
 def check_placement(setup: Setup, environment: dict[str, str]) -> None:
-    """Print which node each replica is on; exit unless every node has its share."""
+    """Print which node each replica is on; exit unless every node has one."""
     code = f"""
 from ray.serve.context import _get_global_client
 deployment = _get_global_client().get_serve_details()["applications"]["{TASK}"]["deployments"]["{TASK}"]
@@ -193,11 +193,11 @@ print(*(replica["node_id"][:8] for replica in deployment["replicas"] if replica.
     nodes = in_cluster(environment, code).split()
     print(f"{setup.name}: on nodes {', '.join(nodes)}", flush=True)
     if len(set(nodes)) != setup.nodes:
-        sys.exit(f"{setup.name}: the replicas are not where they should be")
+        sys.exit(f"{setup.name}: a node has no replica")
 
 
 def check_routing(setup: Setup) -> bool:
-    """Print how many requests each node's HAProxy sent to each replica; False when it left one out."""
+    """Print how many requests each node's HAProxy sent to each replica; False if a replica got none."""
     complete = True
     for number, url in enumerate(setup.statistics):
         with urllib.request.urlopen(url, timeout=5) as response:
@@ -209,7 +209,7 @@ def check_routing(setup: Setup) -> bool:
 
 
 def wrk(setup: Setup, connections: int, seconds: int, bodies: Path) -> tuple[float, float, int]:
-    """Requests a second, median latency in ms and errors; through all nodes' HAProxies at once, evenly."""
+    """Requests a second, median latency in ms, and errors, over connections to all nodes' HAProxies in equal parts."""
     each = max(1, connections // setup.nodes)
     urls = setup.urls[: connections // each]
     environment = {**os.environ, "BENCH_PATH": PATH, "BENCH_BODIES": str(bodies), "BENCH_SECONDS": str(seconds)}

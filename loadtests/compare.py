@@ -1,8 +1,8 @@
-"""Two checkouts of Flywheel, or one under two configurations, measured in turns on one machine.
+"""Compares two checkouts of Flywheel, or two configurations of one, on one machine.
 
 Each round starts both, one after the other, on copies of the same trained home and with the answer cache off; every
-other round has the opposite order. Figures are medians over the rounds; ratios are new over old and taken within a
-round, since the speed of a machine drifts. Each checkout runs from its own .venv. docs/benchmarks.md says more.
+other round has the opposite order. Figures are medians over the rounds. Ratios are new over old and taken within a
+round, because the speed of a machine drifts. Each checkout runs from its own .venv. See docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, too
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also run as a script
 
 from rich.console import Console
 from rich.table import Table
@@ -32,8 +32,8 @@ from loadtests.texts import ROOT, load_texts
 from loadtests.workloads import MANY, NAMES, Scenario, Scenarios
 
 SCENARIOS = ("c1", "c64", "batch32")
-# What --check allows for noise. Chosen, not measured: a median of few rounds on a busy machine may miss them by chance.
-LEAST_C64, MOST_C1 = 0.97, 1.05
+# The bounds of --check. Chosen, not measured: on a busy machine the median of few rounds may miss them by chance.
+MIN_C64_RATIO, MAX_C1_RATIO = 0.97, 1.05
 FIGURES = {  # key -> title and format
     "c1": (f"{NAMES['c1']}: p50, ms", ".2f"),
     "c64": (f"{NAMES['c64']}: requests/s", ".0f"),
@@ -46,19 +46,19 @@ EXAMPLES = """examples:
   git worktree add /tmp/old main && make -C /tmp/old .venv/.serve
   python loadtests/compare.py /tmp/old                  /tmp/old against this checkout, about 6 minutes
   python loadtests/compare.py /tmp/old --check          exit 1 when this checkout is slower
-  python loadtests/compare.py . --environment-new FLYWHEEL_BATCHING__GROWTH=1.2
+  python loadtests/compare.py . --environment-new FLYWHEEL_BATCHING__MAX_LENGTH_RATIO=1.2
                                                         this checkout against itself, configured otherwise
 """
-# Which package a `flywheel` would run, told by its interpreter; -P: and not what lies in the current folder.
+# Prints where the checkout's interpreter finds the package `serve`; run with -P, so not in the current folder.
 _WHERE = "import importlib.util as u; s = u.find_spec('serve'); print(s.origin if s else '')"
 
-Figures = dict[str, float]  # FIGURES' keys, and `errors`: failed requests
-Round = dict[str, Figures]  # "old" and "new"; a side that failed is not there
+Figures = dict[str, float]  # by FIGURES' keys; and `errors`: failed requests
+Round = dict[str, Figures]  # by "old" and "new"; without a side that failed
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared."""
+    """One of the two checkouts."""
 
     name: str  # "old" or "new"
     checkout: Path
@@ -77,7 +77,7 @@ class Side:
 
 def main() -> int:
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended too
     console = Console(width=None if sys.stdout.isatty() else 140)
     sides = [
         Side("old", options.old.resolve(), dict(options.environment_old)),
@@ -109,17 +109,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("old", type=Path, metavar="OLD_CHECKOUT", help="a checkout with its own .venv")
-    add("--new", type=Path, default=ROOT, metavar="CHECKOUT", help="what is compared with it (default: this one)")
-    add("--rounds", type=int, default=5, help="rounds of both (default %(default)s)")
+    add(
+        "--new", type=Path, default=ROOT, metavar="CHECKOUT", help="the checkout to compare with it (default: this one)"
+    )
+    add("--rounds", type=int, default=5, help="rounds, each of both checkouts (default %(default)s)")
     add("--seconds", type=float, default=4, help="length of each measurement (default %(default)s)")
     add("--home", type=Path, default=home(), metavar="DIR",
-        help="trained home, copied for both; both must take its bundles (default: FLYWHEEL_HOME or var)")  # fmt: skip
+        help="trained home, copied for both, which must load its bundles (default: FLYWHEEL_HOME or var)")  # fmt: skip
     for name in ("old", "new"):
         add(f"--environment-{name}", type=_setting, action="append", default=[], metavar="KEY=VALUE",
-            help=f"set for the {name} one alone; may be repeated")  # fmt: skip
+            help=f"environment of the {name} checkout's server; may be repeated")  # fmt: skip
     add("--check", action="store_true",
-        help=f"exit 1 when the new one has less than {LEAST_C64:g} of the throughput at c=64 or more than {MOST_C1:g} "
-        "of the time at c=1, failed a request, or was not measured in a round")  # fmt: skip
+        help=f"exit 1 when the new one has less than {MIN_C64_RATIO:g} of the throughput at c=64 or more than "
+        f"{MAX_C1_RATIO:g} of the latency at c=1, failed a request, or was not measured in a round")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds must be at least 1")
@@ -134,7 +136,7 @@ def _setting(given: str) -> tuple[str, str]:
 
 
 def check_installed(side: Side) -> None:
-    """Raises PeerError unless the checkout has a .venv that runs this checkout's code and no other's."""
+    """Raises PeerError unless the checkout has a .venv that runs this checkout's code."""
     if not (side.checkout / "pyproject.toml").is_file():
         raise PeerError(f"There is no checkout at {side.checkout}.")
     if not side.command.is_file():
@@ -152,7 +154,7 @@ def check_installed(side: Side) -> None:
 def measure_all(
     sides: Sequence[Side], scenarios: Sequence[Scenario], options: argparse.Namespace, console: Console
 ) -> list[Round]:
-    """All rounds, old first in the first and in every other. A side that fails is left out of its round, and said."""
+    """Run all rounds; the first and every other start with the old side. A side that fails is reported and left out."""
     turn_s = START_S + sum(load_s(options.seconds, scenario.warm_s) for scenario in scenarios)
     steps = Steps(console, options.rounds * len(sides) * turn_s)
     rounds: list[Round] = []
@@ -169,7 +171,7 @@ def measure_all(
 
 
 def _turn(side: Side, scenarios: Sequence[Scenario], options: argparse.Namespace, steps: Steps, what: str) -> Figures:
-    """One server started, measured and ended. Raises one of FAILURES."""
+    """Start one server, measure it and end it. Raises one of FAILURES."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:
@@ -187,7 +189,7 @@ def _turn(side: Side, scenarios: Sequence[Scenario], options: argparse.Namespace
 
 
 def figures(loads: dict[str, dict[str, Any]], memory: dict[str, float], ready_s: float) -> Figures:
-    """What one turn gave: `c1` in ms, `c64` in requests/s, `batch32` in texts/s, memory in MB, `ready_s`, `errors`."""
+    """Figures of one turn: `c1` in ms, `c64` in requests/s, `batch32` in texts/s, memory in MB, `ready_s`, `errors`."""
     return {
         "c1": loads["c1"]["p50_ms"],
         "c64": loads["c64"]["rps"],
@@ -199,15 +201,15 @@ def figures(loads: dict[str, dict[str, Any]], memory: dict[str, float], ready_s:
 
 
 def ratios(rounds: Sequence[Round], key: str) -> list[float]:
-    """New over old, of each round that has both; an old figure of 0 is none."""
+    """New over old in each round that has both; rounds whose old figure is 0 are left out."""
     both = [(r["old"][key], r["new"][key]) for r in rounds if r.keys() >= {"old", "new"}]
     return [new / old for old, new in both if old]
 
 
 def missed(rounds: Sequence[Round]) -> list[str]:
-    """What --check objects to, in words; the bounds hold for the median ratio."""
+    """A sentence for each bound of --check that is missed. The bounds apply to the median ratio."""
     problems = []
-    for key, sign, bound in (("c64", "<", LEAST_C64), ("c1", ">", MOST_C1)):
+    for key, sign, bound in (("c64", "<", MIN_C64_RATIO), ("c1", ">", MAX_C1_RATIO)):
         title, found = FIGURES[key][0], ratios(rounds, key)
         middle = statistics.median(found) if found else None
         if middle is None:

@@ -1,12 +1,11 @@
-"""What a request costs: processor time by kind of process, under load and at rest.
+"""Measures the processor time of a request by kind of process, under load and at rest.
 
     python loadtests/costs.py                           half a minute at 64 connections; needs trained models
     python loadtests/costs.py --cache --connections 1   with the answer cache, over one connection
     python loadtests/costs.py --texts 32 --connections 4
 
-Time is taken from the kernel's account of each thread, so it says what was worked, however long it had to wait for a
-core. The model runs on the event loop while little waits, and in a thread of its own when more does: the two are one
-line. Linux only.
+Time is what the kernel counts for each thread, so waiting for a core is not included. The model runs on the event loop
+while little work waits, and else in its own thread: the two are one line. Linux only.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for it is also run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also run as a script
 
 from loadtests import drivers
 from loadtests.peers import PeerError
@@ -35,9 +34,11 @@ Threads = dict[tuple[int, int], float]  # (process, thread) -> seconds on a core
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=64, help="default %(default)s")
-    parser.add_argument("--texts", type=int, choices=(1, MANY), default=1, help="a request; default %(default)s")
+    parser.add_argument(
+        "--texts", type=int, choices=(1, MANY), default=1, help="texts in a request; default %(default)s"
+    )
     parser.add_argument("--seconds", type=float, default=10, help="default %(default)s")
-    parser.add_argument("--cache", action="store_true", help="with the answer cache, as the configuration has it")
+    parser.add_argument("--cache", action="store_true", help="with the answer cache as configured; default: without")
     options = parser.parse_args()
     try:
         bundle = champion_bundle()
@@ -45,7 +46,7 @@ def main() -> int:
             (scenario,) = Scenarios(load_texts()[0], bundle).of(FLYWHEEL, ["c64" if options.texts == 1 else "batch32"])
             drivers.load(url, scenario.calls, options.connections, WARM_S)
             time.sleep(EDGE_S)
-            rest = spent(pid, REST_S)
+            rest = cores_used(pid, REST_S)
             result: dict[str, float] = {}
 
             def load() -> None:
@@ -54,7 +55,7 @@ def main() -> int:
             loading = threading.Thread(target=load)
             loading.start()
             time.sleep(EDGE_S)
-            busy = spent(pid, options.seconds)
+            busy = cores_used(pid, options.seconds)
             loading.join()
     except (PeerError, drivers.LoadError) as error:
         sys.exit(str(error))
@@ -67,11 +68,11 @@ def main() -> int:
     return 0
 
 
-def spent(pid: int, seconds: float) -> dict[str, float]:
-    """Cores that each kind of process under `pid` used over the next `seconds`."""
-    began, before = time.perf_counter(), threads(pid)
+def cores_used(pid: int, seconds: float) -> dict[str, float]:
+    """The share of a core (1.0: one core) that each kind of process under `pid` uses over the next `seconds`."""
+    began, before = time.perf_counter(), thread_seconds(pid)
     time.sleep(seconds)
-    ended, after = time.perf_counter(), threads(pid)  # reading takes a while where all cores are busy
+    ended, after = time.perf_counter(), thread_seconds(pid)  # reading is slow while all cores are busy
     shares = {key: (spent_s - before.get(key, 0.0)) / (ended - began) for key, spent_s in after.items()}
     replicas: dict[int, list[float]] = defaultdict(list)
     kinds: dict[str, float] = defaultdict(float)
@@ -79,7 +80,7 @@ def spent(pid: int, seconds: float) -> dict[str, float]:
         name = command(process)
         if "ServeReplica:intent" not in name:
             kinds[kind_of(name)] += share
-        elif steps_back(process, thread):
+        elif is_model_thread(process, thread):
             kinds["replica: the model and the event loop"] += share
         else:
             replicas[process].append(share)
@@ -90,8 +91,8 @@ def spent(pid: int, seconds: float) -> dict[str, float]:
     return kinds
 
 
-def steps_back(process: int, thread: int) -> bool:
-    """Whether it is the model's thread: alone in its process it lets the others go first."""
+def is_model_thread(process: int, thread: int) -> bool:
+    """Whether the thread is the model's, the only one in its process with a lower priority."""
     with suppress(OSError):
         return os.getpriority(os.PRIO_PROCESS, thread) > os.getpriority(os.PRIO_PROCESS, process)
     return False
@@ -111,8 +112,8 @@ def command(process: int) -> str:
     return ""
 
 
-def threads(pid: int) -> Threads:
-    """The seconds that each thread of the process and its descendants has had a core."""
+def thread_seconds(pid: int) -> Threads:
+    """The processor seconds of each thread of the process `pid` and its descendants."""
     found: Threads = {}
     for process in descendants(pid):
         for folder in Path(f"/proc/{process}/task").glob("*"):

@@ -1,4 +1,4 @@
-"""Load over HTTP: from `wrk` where it is installed, else from a bundled driver, which is slower and so understates."""
+"""Load over HTTP, by `wrk` if it is installed, else by a bundled driver, which is slower and understates a server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Call:
-    """One POST of JSON. `kind` has neither tab nor blank: latency is reported for each kind."""
+    """One POST of JSON. Latency is reported for each `kind`, which contains no tab and no blank."""
 
     path: str
     body: bytes
@@ -41,10 +41,10 @@ def name() -> str:
 
 
 def load(url: str, calls: Sequence[Call], connections: int, seconds: float, *, by_kind: bool = False) -> dict[str, Any]:
-    """The calls in turn, again and again, as fast as `connections` connections are answered.
+    """Send the calls in turn, repeatedly, for `seconds`; each connection sends its next when the last is answered.
 
-    Gives `rps` (of answers below 400), `p50_ms`, `p95_ms`, `p99_ms` (of all answers), `errors`, and with `by_kind`
-    `kinds`: for each kind `count`, `p50_ms`, `p95_ms` and `p99_ms` of its answers below 400.
+    Returns `rps` (answers below 400), `p50_ms`, `p95_ms`, `p99_ms` (of all answers), `errors`, and with `by_kind`
+    `kinds`: for each kind `count`, `p50_ms`, `p95_ms` and `p99_ms` of its answers below 400. Raises LoadError.
     """
     measured = _wrk if shutil.which("wrk") else _bundled
     return measured(url, calls, connections, seconds, by_kind)
@@ -54,7 +54,7 @@ def _wrk(url: str, calls: Sequence[Call], connections: int, seconds: float, by_k
     with tempfile.TemporaryDirectory() as folder:
         bodies = Path(folder) / "bodies"
         bodies.write_bytes(b"\n".join(b"\t".join((c.kind.encode(), c.path.encode(), c.body)) for c in calls))
-        threads = connections if by_kind else 1  # a thread with one connection knows which answer is whose
+        threads = connections if by_kind else 1  # with one connection a thread knows which request an answer belongs to
         whole = max(1, round(seconds))
         command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{whole}s"]
         command += ["--timeout", f"{TIMEOUT_S}s", "-s", str(LUA), url]
@@ -66,7 +66,7 @@ def _wrk(url: str, calls: Sequence[Call], connections: int, seconds: float, by_k
         raise LoadError(f"wrk gave no result:\n{done.stdout}{done.stderr}")
     result: dict[str, Any] = dict(zip(("rps", "p50_ms", "p95_ms", "p99_ms"), map(float, found.groups()), strict=False))
     result["errors"] = int(found[5])
-    if not result["p50_ms"]:  # not one answer, and wrk counts those only as errors after its timeout
+    if not result["p50_ms"]:  # no answer at all; wrk counts these as errors only after its timeout
         result |= {**_cuts([seconds]), "errors": max(connections, result["errors"])}
     if by_kind:
         names = ("count", "p50_ms", "p95_ms", "p99_ms")
@@ -97,13 +97,13 @@ def _bundled(url: str, calls: Sequence[Call], connections: int, seconds: float, 
 
 
 def _cuts(times: list[float]) -> dict[str, float]:
-    """Nearest-rank percentiles in milliseconds, of seconds."""
+    """Nearest-rank percentiles in milliseconds; `times` are in seconds."""
     ordered = sorted(times)
     return {f"p{percent}_ms": ordered[math.ceil(percent / 100 * len(ordered)) - 1] * 1000 for percent in (50, 95, 99)}
 
 
 def once(url: str, calls: Sequence[Call]) -> None:
-    """Each call once, one after another, whatever is answered."""
+    """Send each call once, one after another, and ignore the answers."""
     for call in calls:
         request = urllib.request.Request(url + call.path, call.body, {"content-type": "application/json"})
         with suppress(OSError), urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
@@ -113,9 +113,9 @@ def once(url: str, calls: Sequence[Call]) -> None:
 def drive(
     url: str, calls: Sequence[Call], connections: int, seconds: float, each: Callable[[int, int, float, bytes], None]
 ) -> float:
-    """The calls from threads of this process; `each(index of the call, status, seconds, body)` runs in its thread.
+    """Send the calls from threads of this process; `each(index of the call, status, seconds, body)` runs in the thread.
 
-    A status of 0 is a connection that failed or timed out. Returns the seconds it took.
+    The status is 0 if the connection failed or timed out. Returns the elapsed seconds.
     """
     host, port = url.removeprefix("http://").split(":")
     until = time.perf_counter() + seconds

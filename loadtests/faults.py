@@ -1,10 +1,10 @@
-"""Kills and impatience: what a server of its own does when a replica dies and when clients misbehave.
+"""Injects faults into a server: a replica that is killed, and clients that hang up, stall or set deadlines.
 
     python loadtests/faults.py             about a minute; needs trained models (make serve trains them)
     FLYWHEEL_HOME=/srv/flywheel python loadtests/faults.py
 
 Prints each figure beside its bound and exits 1 when one is missed. The server runs on a copy of the home, on a free
-port, with Flywheel's defaults but larger requests, so that one of them keeps the model busy for long.
+port, with Flywheel's defaults, except that it accepts larger requests, one of which keeps the model busy for long.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for it is also run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also run as a script
 
-from loadtests.arrivals import Outcome, percentile
+from loadtests.arrivals import OpenLoopResult, percentile
 from loadtests.open_loop import offer
 from loadtests.peers import PeerError
 from loadtests.servers import champion_bundle, flywheel, free_port
@@ -37,9 +37,9 @@ from loadtests.servers import champion_bundle, flywheel, free_port
 PATH = "/v2/models/intent/predict"
 TIMEOUT = "x-request-timeout-seconds"
 DEADLINE_S = 5.0
-RATE = 30  # requests a second: no load for one replica, so that only a fault can make one fail
+RATE = 30  # requests a second: so few that one replica serves them, and only a fault can make one fail
 ENVIRONMENT = {"FLYWHEEL_LIMITS__TEXTS": "4096", "FLYWHEEL_LIMITS__DEADLINE_S": str(DEADLINE_S)}
-Row = tuple[str, float, float]  # what, value, most allowed
+Row = tuple[str, float, float]  # title, value, upper bound
 
 
 def main() -> int:
@@ -52,22 +52,22 @@ def main() -> int:
             rows += fault(url, pid)
             rows.append((f"after {fault.__name__.replace('_', ' ')}: a good request fails", _status(url) != 200, 0))
     print(f"\n{'':8}{'what':66}{'value':>10}{'at most':>10}")
-    for what, value, most in rows:
-        print(f"{'met' if value <= most else 'MISSED':8}{what:66}{value:10.4g}{most:10.4g}")
-    return 0 if all(value <= most for _, value, most in rows) else 1
+    for what, value, bound in rows:
+        print(f"{'met' if value <= bound else 'MISSED':8}{what:66}{value:10.4g}{bound:10.4g}")
+    return 0 if all(value <= bound for _, value, bound in rows) else 1
 
 
 def killed_replica(url: str, pid: int) -> list[Row]:
-    """kill -9 of one of the intent replicas under load, until another has taken its place"""
+    """kill -9 of one of the intent replicas under load, until another has replaced it"""
     victims = replicas(pid)
     if len(victims) < 2:
         sys.exit("the intent task needs two replicas: one to kill, one to answer")
     killer = threading.Timer(2, os.kill, (victims[0], signal.SIGKILL))
     killer.start()
-    outcome = offer(url, RATE, 15)
+    result = offer(url, RATE, 15)
     gone = eventually(lambda: len(set(replicas(pid)) - {victims[0]}) >= len(victims), 60)
     return [
-        *of_others("a replica was killed", outcome, 2000),
+        *other_clients("a replica was killed", result, 2000),
         ("the killed replica was not replaced within 60 s", not gone, 0),
     ]
 
@@ -84,11 +84,11 @@ def clients_that_leave(url: str, pid: int) -> list[Row]:
 
 
 def slow_clients(url: str, pid: int) -> list[Row]:
-    """200 clients that stop in the middle of their request, while others ask; half of them never go on"""
+    """200 clients that stop in the middle of their request, while others send theirs; half of them never go on"""
     request = post({"text": "where is my order 771?"})
     connections = [_sent(url, request[:-5]) for _ in range(200)]
     slow, stalled = connections[:100], connections[100:]
-    outcome = offer(url, RATE, DEADLINE_S / 2)
+    result = offer(url, RATE, DEADLINE_S / 2)
     for connection in slow:
         connection.sendall(request[-5:])
     unanswered = sum(not connection.recv(12).endswith(b"200") for connection in slow)
@@ -97,7 +97,7 @@ def slow_clients(url: str, pid: int) -> list[Row]:
     for connection in connections:
         connection.close()
     return [
-        *of_others("200 clients were slow", outcome, 500),
+        *other_clients("200 clients were slow", result, 500),
         ("slow clients that were not answered 200 once they went on", unanswered, 0),
         ("stalled clients still waited for after the deadline", len(stalled) - len(told), 0),
     ]
@@ -127,13 +127,13 @@ def deadlines(url: str, pid: int) -> list[Row]:
     ]
 
 
-def of_others(meanwhile: str, outcome: Outcome, most_ms: float) -> list[Row]:
-    failed = outcome.other.total() + outcome.lost + outcome.hung
-    if failed or outcome.shed:  # a machine too slow for the load sheds some of it, and that is no failure
-        print(f"  while {meanwhile}: {outcome.counts()}", file=sys.stderr)
+def other_clients(meanwhile: str, result: OpenLoopResult, max_p99_ms: float) -> list[Row]:
+    failed = result.other.total() + result.lost + result.hung
+    if failed or result.shed:  # shedding is no failure: the machine may be too slow for the load
+        print(f"  while {meanwhile}: {result.counts()}", file=sys.stderr)
     return [
         (f"requests that failed while {meanwhile}", failed, 0),
-        ("their p99, ms", percentile(outcome.accepted, 99) or float("inf"), most_ms),
+        ("their p99, ms", percentile(result.accepted, 99) or float("inf"), max_p99_ms),
     ]
 
 
@@ -145,7 +145,7 @@ FAULTS = (killed_replica, clients_that_leave, slow_clients, deadlines)
 
 @contextmanager
 def server() -> Iterator[tuple[str, int]]:
-    """The address and the process of a `flywheel up` on a copy of the home, ended with the block."""
+    """URL and process id of a `flywheel up` on a copy of the home; it is ended with the block."""
     port = free_port()
     print("starting a server, about 20 s", file=sys.stderr)
     try:
@@ -169,7 +169,7 @@ def replicas(pid: int) -> list[int]:
 
 
 def dropped(url: str) -> float:
-    """Texts dropped since the server's start because their client had left."""
+    """Texts dropped since the server's start because their client had disconnected."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
         metrics = response.read().decode()
     return sum(map(float, re.findall(r'^flywheel_dropped_texts_total\{.*"client_left".*\} (\S+)$', metrics, re.M)))
@@ -179,7 +179,7 @@ def dropped(url: str) -> float:
 
 
 def large(name: str) -> dict[str, Any]:
-    """A request of more work than the server does before its deadline, and texts that no other request has."""
+    """A request that takes longer than the server's deadline, with texts that no other request has."""
     return {"texts": [f"{name} {time.time_ns()} {n}" + " where is my order" * 20 for n in range(2000)]}
 
 
@@ -210,7 +210,7 @@ def _status(url: str, body: dict[str, Any] | None = None, headers: dict[str, str
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition comes true in time."""
+    """Whether `condition` becomes true within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
-"""The in-process limit: what onnxruntime and tokenizers alone do with the exported intent model, without HTTP.
+"""The in-process limit: throughput of the exported intent model with onnxruntime and tokenizers alone, without HTTP.
 
-Texts are grouped by length over the whole corpus, which a server that answers at once cannot do, and tokenization is
-included. `sweep` finds the fastest batches and divisions into processes and threads; `measure` measures one.
+Tokenization is included. Texts are grouped by length over the whole corpus, which a server that answers at once cannot
+do. `sweep` finds the fastest batch sizes and numbers of processes and threads; `measure` measures one setting.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 BATCHES = (4, 8, 16, 32)
-CONTENDERS = 2  # of the sweep: on a disturbed machine its first is not always the fastest, and a low limit flatters
+CONTENDERS = 2  # kept from the sweep: its first is not always the fastest, and a low limit flatters Flywheel
 START_TIMEOUT_S = 120
 
 
@@ -37,12 +37,12 @@ def cores() -> int:
 
 
 def settings() -> list[Setting]:
-    shapes = dict.fromkeys([(cores(), 1), (1, cores())])  # on one core they are the same
+    shapes = dict.fromkeys([(cores(), 1), (1, cores())])  # the same setting on one core
     return [Setting(processes, threads, batch) for processes, threads in shapes for batch in BATCHES]
 
 
 class Model:
-    """The bundle run as its own server runs it, by none of the code that is being judged."""
+    """The bundle run as a replica runs it, but by none of Flywheel's code."""
 
     def __init__(self, bundle: Path, threads: int):
         import onnxruntime as ort
@@ -51,7 +51,7 @@ class Model:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # As Flywheel's session: this fusion is slower than what it replaces (docs/decisions/0008-graph.md).
+        # As in Flywheel's session: this fusion is slower than what it replaces (docs/decisions/0008-graph.md).
         self._session = ort.InferenceSession(
             str(bundle / "model.onnx"),
             options,
@@ -75,7 +75,7 @@ class Model:
 
 
 def tokenizer(bundle: Path) -> Any:
-    """The bundle's tokenizer: no padding, texts cut to the model's longest."""
+    """The bundle's tokenizer: no padding, texts truncated to the model's maximum length."""
     from tokenizers import Tokenizer
 
     loaded = Tokenizer.from_file(str(bundle / "tokenizer.json"))
@@ -85,7 +85,7 @@ def tokenizer(bundle: Path) -> Any:
 
 
 def sweep(bundle: Path, texts: list[str], seconds: float) -> dict[Setting, float]:
-    """Texts a second of each setting, the fastest first: the better of two passes, since machines are noisy."""
+    """Texts a second of each setting, the fastest first; the better of two passes, because machines are noisy."""
     found = dict.fromkeys(settings(), 0.0)
     for setting in [*found, *found]:
         found[setting] = max(found[setting], measure(bundle, texts, setting, seconds))
@@ -93,9 +93,10 @@ def sweep(bundle: Path, texts: list[str], seconds: float) -> dict[Setting, float
 
 
 def settle(rounds: Sequence[dict[str, Any]]) -> Setting:
-    """The setting that was the fastest over all rounds; each gets its `limit_rps` and `limit_drift` from that one.
+    """The setting that was the fastest over all rounds; sets each round's `limit_rps` and `limit_drift` from it.
 
-    `limits` of a round has the rates of each contender before and after what is held against them; it is JSON then.
+    A round's `limits` maps each contender to its rates before and after Flywheel was measured. Its keys become strings,
+    so that it can be written as JSON.
     """
     best: Setting = max(rounds[0]["limits"], key=lambda s: statistics.median(sum(r["limits"][s]) for r in rounds))
     for r in rounds:
@@ -106,7 +107,7 @@ def settle(rounds: Sequence[dict[str, Any]]) -> Setting:
 
 
 def measure(bundle: Path, texts: list[str], setting: Setting, seconds: float) -> float:
-    """Texts a second of all processes together."""
+    """Texts a second, summed over the setting's processes."""
     return sum(rate for rate, _ in _run(bundle, texts, setting, seconds))
 
 
@@ -136,7 +137,7 @@ def _worker(
     model = Model(bundle, setting.threads)
     ordered = sorted(texts, key=model.tokens)
     batches = [ordered[at : at + setting.batch] for at in range(0, len(ordered), setting.batch)]
-    random.Random(number).shuffle(batches)  # any part of a pass has short and long ones
+    random.Random(number).shuffle(batches)  # so that every part of a pass has short and long batches
     for batch in batches[:10]:
         model.run(batch)
     barrier.wait(START_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What the figures were measured on: processor, cores, versions, model."""
+"""Describes what figures were measured on: processor, cores, versions, model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from loadtests.limit import cores
 from loadtests.peers import PEERS
 
-_PACKAGES = {"rayserve": "ray", "infinity": "infinity-emb"}  # peers whose package has another name
+_PACKAGES = {"rayserve": "ray", "infinity": "infinity-emb"}  # peers whose package has a different name
 
 
 def describe() -> str:
@@ -27,7 +27,7 @@ def versions(peers: Sequence[str]) -> str:
 
 
 def model(bundle: Path) -> str:
-    """Which export it is: one by an older version may lack what has made the graph faster since."""
+    """Task, precision and date of the export: an older export may lack later improvements of the graph."""
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     return f"{manifest['task']} {manifest['precision']}, exported {manifest['created']}"
 

@@ -1,12 +1,12 @@
-"""Load that does not wait for the server: requests leave when they are due, however late the answers are.
+"""Open-loop load: requests are sent when they are due, however late the answers are.
 
-    overload   three times what the server can do: it must answer in time what it takes on, and refuse the rest at once
-    soak       a steady load on all three tasks, for long: no error, and memory that does not grow
+    overload   three times the server's capacity: it must answer accepted requests in time, and refuse the rest at once
+    soak       a steady load on all three tasks for a long time: no error, and no growth of memory
 
-A client that sends its next request after the last answer slows down with the server, and so never shows how long
-people would have waited. Here arrivals are random (Poisson) at a given rate, and a request's time counts from the
-moment it was due, not from when this client came round to sending it. No text comes twice, so no answer is known to
-the server's cache from before. Both functions return figures and `met`; the command exits 1 when a bound is missed.
+A client that sends its next request after the last answer slows down with the server, and so hides how long users would
+wait. Here arrivals are a Poisson process with a given rate, and latency counts from the moment a request was due, not
+from when this client sent it. No text is sent twice, so none is a cache hit. Both functions return figures and `met`;
+the command exits 1 when a bound is missed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for it is also run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also run as a script
 
-from loadtests.arrivals import OpenLoop, Outcome, new_event_loop, percentile
+from loadtests.arrivals import OpenLoop, OpenLoopResult, new_event_loop, percentile
 from loadtests.servers import memory_mb
 from loadtests.texts import load_texts, rankings, seed_texts
 
@@ -34,17 +34,17 @@ TASKS = ("intent", "sentiment", "recommendation")
 OVERLOAD = 3.0
 SHED_MS = 50.0
 GROWTH = 0.03
-LATE_MS = 10.0  # a client later than this says so
+LATE_MS = 10.0  # p99 above which the client reports that it was late itself
 
 
 def overload(url: str, capacity_rps: float, seconds: float = 60, target_s: float = 1.0) -> dict[str, Any]:
-    """One-text intent requests at three times `capacity_rps`, the server's `limits.wait_s` being `target_s`.
+    """One-text intent requests at three times `capacity_rps`; `target_s` is the server's `limits.wait_s`.
 
-    Times are milliseconds from the moment a request was due; None where there was no such answer. `shed` counts 503
-    with code `overloaded` and Retry-After; `other` every other answer but 200; `lost` broken connections; `hung` no
-    answer within 15 s.
+    Times are milliseconds from the moment a request was due; None if there was no such answer. `shed` counts answers
+    503 with code `overloaded` and Retry-After; `other` all other answers but 200; `lost` broken connections; `hung`
+    requests without an answer within 15 s.
     """
-    # What is in flight is what the server lets wait, and twice that may be late.
+    # Enough connections for twice the requests that the server accepts to wait.
     outcome = offer(url, OVERLOAD * capacity_rps, seconds, connections=int(100 + capacity_rps * target_s * 2))
     result = outcome.counts() | {
         **{f"accepted_p{q}_ms": percentile(outcome.accepted, q) for q in (50, 95, 99)},
@@ -62,10 +62,10 @@ def overload(url: str, capacity_rps: float, seconds: float = 60, target_s: float
 
 
 def soak(url: str, rps: float, seconds: float = 600, *, pids: Sequence[int]) -> dict[str, Any]:
-    """`rps` requests a second, the three tasks in turn; memory of the processes `pids` and all their descendants.
+    """`rps` requests a second, the three tasks in turn, while memory of `pids` and all their descendants is sampled.
 
-    `growth` is the median of the last tenth of the samples over that of the tenth that follows the warm-up (the first
-    fifth), minus one. Megabytes are PSS: a page that processes share counts once. A shed request is an error here.
+    `growth` is the median of the last tenth of the samples over the median of the tenth after the warm-up (the first
+    fifth), minus one. Megabytes are PSS: a page that processes share counts once. A shed request counts as an error.
     """
     memory: list[float] = []
     ended = threading.Event()
@@ -95,8 +95,10 @@ def soak(url: str, rps: float, seconds: float = 600, *, pids: Sequence[int]) -> 
     }
 
 
-def offer(url: str, rps: float, seconds: float, tasks: Sequence[str] = ("intent",), connections: int = 512) -> Outcome:
-    """Send predict requests of `tasks` in turn, `rps` a second, and wait for every answer, at most 15 s each."""
+def offer(
+    url: str, rps: float, seconds: float, tasks: Sequence[str] = ("intent",), connections: int = 512
+) -> OpenLoopResult:
+    """Send predict requests to `tasks` in turn, `rps` a second, and wait for every answer, at most 15 s each."""
     load = OpenLoop(url, requests(url, tasks), connections)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         outcome = runner.run(load.run(rps, seconds))
@@ -105,13 +107,13 @@ def offer(url: str, rps: float, seconds: float, tasks: Sequence[str] = ("intent"
     return outcome
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- the requests ----------------------------------------------------------------------------------------------------
 
 
 def requests(url: str, tasks: Sequence[str]) -> Iterator[bytes]:
     """HTTP requests without end, the tasks in turn: one text, or ten candidates to rank.
 
-    Not seeded: a second run would meet its own texts in the server's cache.
+    Not seeded, because the texts of a second run would be cache hits.
     """
     bodies = {
         "intent": _reordered(load_texts()[0]),
@@ -125,7 +127,7 @@ def requests(url: str, tasks: Sequence[str]) -> Iterator[bytes]:
 
 
 def _reordered(texts: Sequence[str]) -> Iterator[bytes]:
-    """Texts with their words in another order: as many tokens, and yet not asked before."""
+    """Bodies with a text whose words are in random order: as many tokens, but no cache hit."""
     words = [text.split() for text in texts]
     while True:
         chosen = random.choice(words)
@@ -145,8 +147,8 @@ def main() -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     tests = parser.add_subparsers(dest="test", required=True, metavar="overload | soak")
-    for name, what, length in (("overload", "the server's capacity; three times of it is sent", 60),
-                               ("soak", "the load; 70 %% of what the server can do is usual", 600)):  # fmt: skip
+    for name, what, length in (("overload", "the server's capacity; three times as many are sent", 60),
+                               ("soak", "the load; usually 70 %% of the server's capacity", 600)):  # fmt: skip
         test = tests.add_parser(name, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
         test.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default %(default)s)")
         test.add_argument("--rps", type=float, required=True, help=f"requests a second: {what}")
@@ -164,7 +166,7 @@ def main() -> int:
         result = soak(given.url, given.rps, given.seconds, pids=[given.pid])
     print(json.dumps(result, indent=2))
     if (result["client_lag_p99_ms"] or 0) > LATE_MS:
-        print("This client was late itself: all times above include that.")
+        print("This client was late itself: all times above include its delay.")
     print("met" if result["met"] else "MISSED")
     return 0 if result["met"] else 1
 

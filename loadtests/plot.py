@@ -1,4 +1,4 @@
-"""docs/benchmark.svg: requests a second at 64 connections and the median time at one, a bar for each server."""
+"""Draws docs/benchmark.svg: requests a second at 64 connections and median latency at one, a bar for each server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OURS, THEIRS = "#e8590c", "#8aa4c8"
 
 
 def draw(report: dict[str, Any], file: Path) -> None:
-    """Raises ModuleNotFoundError without matplotlib, which the `train` extra brings."""
+    """Write the plot of `report` to `file`. Raises ModuleNotFoundError without matplotlib (extra `train`)."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -38,14 +38,14 @@ def draw(report: dict[str, Any], file: Path) -> None:
             errors = [[v - low for v, (low, _) in zip(values, ends, strict=True)],
                       [high - v for v, (_, high) in zip(values, ends, strict=True)]]  # fmt: skip
             axes.barh(labels, values, color=colours, xerr=errors, error_kw={"ecolor": INK, "elinewidth": 1})
-            most = max([limit, *(high for _, high in ends)])
+            largest = max([limit, *(high for _, high in ends)])
             for at, (value, (_, high)) in enumerate(zip(values, ends, strict=True)):
-                axes.text(high + most * 0.015, at, number.format(value), va="center")
+                axes.text(high + largest * 0.015, at, number.format(value), va="center")
             axes.axvline(limit, color=INK, linestyle="--", linewidth=1)
             axes.text(limit, len(names) - 0.45, f"in process {number.format(limit)}", ha=side, va="bottom")
-            axes.set_xlim(0, most * 1.12)
+            axes.set_xlim(0, largest * 1.12)
             axes.set_xlabel(title)
-        what = f"medians of {len(report['rounds'])} rounds, least and most"
+        what = f"medians of {len(report['rounds'])} rounds with their range"
         figure.text(0.01, 0.015, f"{report['machine']}; {report['texts']}; {what}\n{report['versions']}", fontsize=7)
         figure.tight_layout(rect=(0, 0.1, 1, 1))
         file.parent.mkdir(parents=True, exist_ok=True)

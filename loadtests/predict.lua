@@ -1,10 +1,10 @@
--- wrk's side of the benchmark: the requests of the file $BENCH_BODIES, in turn. A line is `kind TAB path TAB body`, or a
--- body alone, which goes to $BENCH_PATH. With $BENCH_KINDS, which needs a thread for each connection (wrk -tN -cN),
--- latency is kept by kind too: wrk's own histogram knows no kinds, but within a thread an answer follows its request.
+-- wrk's script: sends the requests of the file $BENCH_BODIES in turn. A line is `kind TAB path TAB body`, or a body
+-- alone, which is sent to $BENCH_PATH. With $BENCH_KINDS latency is recorded by kind too, which wrk's own histogram
+-- cannot do. That needs one thread per connection (wrk -tN -cN), in which an answer follows its request.
 --
--- The rate is that of a server in the midst of its work: wrk's own takes what is under way at the end for work not done
--- (docs/benchmarks.md). A connection sends a request whenever it has an answer, so answers are counted as requests, from
--- a second on until the end of -d, which is $BENCH_SECONDS.
+-- wrk's own rate does not count the requests in flight at the end (docs/benchmarks.md). Since a connection sends a
+-- request whenever it gets an answer, this script counts requests instead, from one second after the start until
+-- $BENCH_SECONDS, which is the value of -d.
 local calls, kinds, at, started = {}, {}, 0, 0
 local threads = {}
 times, counted = {}, 0
@@ -32,7 +32,7 @@ function init()
     calls[#calls + 1] = wrk.format("POST", path, {["content-type"] = "application/json"}, body)
     kinds[#calls] = kind
   end
-  at = (number * 7919) % #calls -- threads that all begin alike would send alike
+  at = (number * 7919) % #calls -- so that threads do not send the same requests at the same time
 end
 
 request = function()
@@ -69,7 +69,7 @@ done = function(summary, latency)
   local e = summary.errors
   local errors = e.connect + e.read + e.write + e.status + e.timeout
   local rate = (summary.requests - e.status) / (summary.duration / 1e6)
-  if errors == 0 then -- or a request need not follow an answer
+  if errors == 0 then -- after an error a request need not follow an answer
     local all = 0
     for _, thread in ipairs(threads) do all = all + thread:get("counted") end
     rate = all / (seconds - edge)

@@ -1,8 +1,8 @@
-"""From the rounds to figures: medians with their spread, ratios within rounds, the bounds, the table.
+"""From the rounds to figures: medians with their range, ratios within rounds, the bounds, the tables.
 
 A round is `{"limit_rps", "limit_batch1_ms", "limit_drift", "limits": {setting: [before, after]}, "servers": {server:
 {scenario: load}}, "memory": {server: {"rss_mb", "pss_mb"}}, "labels": {server: {"asked", "differ", "errors",
-"agree"}}}`; what was not measured is not there.
+"agree"}}}`; keys of what was not measured are missing.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from loadtests.servers import TITLES
 from loadtests.workloads import ALONE, MANY, title
 
 Round = dict[str, Any]
-STEADY = 1.3  # a round whose two limits differ by more than this says little
+STEADY = 1.3  # a round whose two limits differ by a larger factor was disturbed
 LATE_MS = 10.0
 _FIGURES = ("rps", "p50_ms", "p95_ms", "p99_ms")
-_OF_THE_MODEL = ("c1", "c16", "c64", "batch32", "zipf")  # whose texts are those of the in-process limit
+_OF_THE_MODEL = ("c1", "c16", "c64", "batch32", "zipf")  # scenarios with the same texts as the in-process limit
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What must be reached; `value` of one round raises KeyError or ValueError where that was not measured."""
+    """A bound of a figure, which `value` computes from a round: KeyError or ValueError if it was not measured."""
 
     what: str
     sign: str
@@ -83,7 +83,7 @@ BOUNDS = (
 
 
 def within(rounds: Sequence[Round], value: Callable[[Round], float]) -> list[float]:
-    """The value of each round that has it. A ratio is taken within its round: the machine's speed drifts."""
+    """`value` of each round in which it was measured."""
     found = []
     for r in rounds:
         try:
@@ -96,7 +96,7 @@ def within(rounds: Sequence[Round], value: Callable[[Round], float]) -> list[flo
 def summarize(
     rounds: Sequence[Round], facts: dict[str, Any], overload: dict[str, Any] | None, soak: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What `var/bench.json` holds; `facts` come first as they are."""
+    """The content of `var/bench.json`: `facts` as they are, then the figures."""
     names = dict.fromkeys(name for r in rounds for name, loads in r["servers"].items() if loads)
     measured = {bound: within(rounds, bound.value) for bound in BOUNDS}
     thresholds = [bound.row(values) for bound, values in measured.items() if values]
@@ -163,18 +163,20 @@ def _open_loop(overload: dict[str, Any] | None, soak: dict[str, Any] | None, tar
         failed = overload["lost"] + overload["hung"] + overload["other"]
         p99 = overload["accepted_p99_ms"]
         rows = [
-            _most("overload: accepted p99 over the target", 2, float("inf") if p99 is None else p99 / 1000 / target_s),
-            _most("overload: p99 of a 503, ms", 50, overload["shed_p99_ms"] or 0.0),
-            _most("overload: lost, hung or answered otherwise", 0, failed),
+            _at_most(
+                "overload: accepted p99 over the target", 2, float("inf") if p99 is None else p99 / 1000 / target_s
+            ),
+            _at_most("overload: p99 of a 503, ms", 50, overload["shed_p99_ms"] or 0.0),
+            _at_most("overload: lost, hung or answered otherwise", 0, failed),
         ]
     if soak:
         growth = soak["growth"]
-        rows += [_most("soak: growth of memory", 0.03, float("inf") if growth is None else growth),
-                 _most("soak: errors", 0, soak["errors"])]  # fmt: skip
+        rows += [_at_most("soak: growth of memory", 0.03, float("inf") if growth is None else growth),
+                 _at_most("soak: errors", 0, soak["errors"])]  # fmt: skip
     return rows
 
 
-def _most(what: str, bound: float, value: float) -> dict[str, Any]:
+def _at_most(what: str, bound: float, value: float) -> dict[str, Any]:
     return Bound(what, "<=", bound, None, lambda _: value).row([value])
 
 
@@ -223,7 +225,7 @@ def _loads(report: dict[str, Any]) -> Table:
 
 
 def _bounds(report: dict[str, Any]) -> Table:
-    table = Table("", "what", "value", "min-max", "bound", "aim", title="what must be reached")
+    table = Table("", "what", "value", "min-max", "bound", "aim", title="bounds")
     for row in report["thresholds"]:
         spread = "{:.2f}-{:.2f}".format(*row["spread"])
         table.add_row("[green]met[/]" if row["met"] else "[red]MISSED[/]", row["what"], f"{row['value']:.2f}", spread,

@@ -1,7 +1,7 @@
-"""One run of the benchmark: rounds in which everything is measured once, then an overload, then a soak.
+"""One run of the benchmark: rounds that measure everything once, then an overload, then a soak.
 
-A round measures the in-process limit, Flywheel, and the limit again, and the peers after that; every other round has
-the opposite order, for the speed of a machine drifts. One server exists at a time, started for its turn.
+A round measures the in-process limit, Flywheel, the limit again, and then the peers; every other round has the opposite
+order, because the speed of a machine drifts. One server runs at a time, started for its turn.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from loadtests.workloads import NAMES, Scenario, Scenarios
 
 TARGET_S = float(os.environ.get("FLYWHEEL_LIMITS__WAIT_S", "1.0"))  # as in flywheel.yaml
 WARM_S, DRAIN_S, SWEEP_S, START_S = 1.0, 0.5, 1.0, 15.0
-# Whatever a server or a load generator may do wrong: what other turns measured is kept.
+# What a failing server or load generator may raise; figures of other turns are kept.
 FAILURES = (PeerError, drivers.LoadError, OSError, HTTPException, ValueError, LookupError)
 
 
 class Steps:
-    """A run's progress: a bar with time left over the steps' expected seconds; a line a step without a terminal."""
+    """Progress of a run: on a terminal a bar over the steps' expected seconds, else one line per step."""
 
     def __init__(self, console: Console, total_s: float):
         self._console = console
@@ -58,33 +58,33 @@ class Steps:
 
 
 def measure(url: str, scenario: Scenario, seconds: float) -> dict[str, Any]:
-    """What `drivers.load` gives for the scenario in `seconds`, after its warm-up. Raises LoadError."""
+    """The result of `drivers.load` for the scenario over `seconds`, after its warm-up. Raises LoadError."""
     drivers.once(url, scenario.first)
     if scenario.warm_s:
         drivers.load(url, scenario.warm or scenario.calls, scenario.connections, scenario.warm_s)
-        time.sleep(DRAIN_S)  # what the warm-up left unanswered
+        time.sleep(DRAIN_S)  # until the warm-up's last requests are answered
     return drivers.load(url, scenario.calls, scenario.connections, seconds, by_kind=scenario.by_kind)
 
 
 def load_s(seconds: float, warm_s: float = WARM_S) -> float:
-    """The seconds that `measure` is expected to take."""
+    """How many seconds `measure` is expected to take."""
     return float(seconds) + warm_s + DRAIN_S
 
 
 class Bench:
-    """One run: what is sent, which servers take part, and how far it is."""
+    """One run: its scenarios, servers and progress."""
 
     def __init__(self, options: argparse.Namespace, bundle: Path, texts: list[str], console: Console):
         self.options, self.bundle, self.texts, self.console = options, bundle, texts, console
         self.scenarios = Scenarios(texts, bundle)
-        self.problems: dict[str, str] = {}  # a peer's name -> what went wrong with it
+        self.problems: dict[str, str] = {}  # a server's name -> what went wrong
         self._absent: set[str] = set()
         self._alone: dict[str, dict[str, str]] = {}
         steps = Steps(console, self._expected_s())
         self.progress, self._step = steps.progress, steps.step
 
     def install(self) -> None:
-        """The peers' environments; a peer that cannot be installed is left out, and the report says so."""
+        """Install the peers' environments. A peer that cannot be installed is left out, and the report says so."""
         for name in self.options.peers:
             try:
                 prepare(PEERS[name])
@@ -93,7 +93,7 @@ class Bench:
                 self._absent.add(name)
 
     def sweep(self) -> None:
-        """Which divisions of the machine may be its limit; the rounds measure those."""
+        """Find the settings that may be the machine's limit; the rounds measure those."""
         with self._step("in-process limit: best settings", self._sweep_s()):
             found = limit.sweep(self.bundle, self.texts, SWEEP_S)
         for setting, rps in found.items():
@@ -107,7 +107,7 @@ class Bench:
         return rounds
 
     def _round(self, number: int) -> Round:
-        """The limit on both sides of Flywheel, and the peers: after it in every other round, and else before it."""
+        """Measure the limit before and after Flywheel, and the peers: last in odd rounds, first in even ones."""
         r: Round = {"servers": {}, "memory": {}, "labels": {}}
         if number % 2:
             self._flywheel_and_limit(r, number)
@@ -125,7 +125,7 @@ class Bench:
         r["limit_batch1_ms"] = (one_before + one_after) / 2
 
     def overload(self, rounds: Sequence[Round]) -> dict[str, Any] | None:
-        """Three times what 64 connections got, arriving at random. None when those were not measured."""
+        """Overload at three times the rate of c=64. None when that was not measured."""
         seconds = self.options.overload_seconds
 
         def run(url: str, _: int, capacity: float) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Bench:
         return self._open_loop(f"overload for {seconds:g} s", FLYWHEEL, rounds, "c64", run)
 
     def soak(self, rounds: Sequence[Round]) -> dict[str, Any] | None:
-        """70 % of what the three tasks got at once, on the server as it comes, cache included."""
+        """Soak at 70 % of the rate of `tasks`, with the cache on. None when that was not measured."""
         seconds = self.options.soak_seconds
 
         def run(url: str, pid: int, capacity: float) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Bench:
         scenario: str,
         run: Callable[[str, int, float], dict[str, Any]],
     ) -> dict[str, Any] | None:
-        """`run` on a server of its own, with its address, its process and what `scenario` gave in the rounds."""
+        """Call `run` with the URL and process id of a new server, and the median rate of `scenario` in the rounds."""
         rates = within(rounds, lambda r: float(r["servers"]["flywheel"][scenario]["rps"]))
         if not rates:
             return None
@@ -165,7 +165,7 @@ class Bench:
             return None
 
     def facts(self, source: str) -> dict[str, Any]:
-        """Machine, versions and settings: what a figure is worth nothing without."""
+        """Machine, versions and settings, without which no figure can be interpreted."""
         return {
             "machine": machine.describe(),
             "versions": machine.versions(self.options.peers),
@@ -180,7 +180,7 @@ class Bench:
         }
 
     def _limit(self, number: int) -> tuple[dict[limit.Setting, float], float]:
-        """Texts a second of each contender, and the milliseconds of a text alone."""
+        """Texts a second of each contender, and the median milliseconds of one text alone."""
         with self._step(f"round {number}: in-process limit", self._limit_s()):
             seconds = self.options.seconds
             rates = {setting: limit.measure(self.bundle, self.texts, setting, seconds) for setting in self.contenders}
@@ -190,7 +190,7 @@ class Bench:
         return [*(PEERS[name] for name in self.options.peers if name not in self._absent), FLYWHEEL_CACHE]
 
     def _server(self, server: Peer, r: Round, number: int) -> None:
-        """Start one server, measure its scenarios, and end it. What it gave until it failed counts."""
+        """Start one server, measure its scenarios, and end it. Figures from before a failure are kept."""
         scenarios = self.scenarios.of(server, self.options.scenarios)
         labels = "labels" in self.options.scenarios and server is not FLYWHEEL_CACHE
         if not scenarios and not labels:
@@ -200,7 +200,7 @@ class Bench:
             with ExitStack() as stack:
                 with self._step(f"round {number}: start {server.title}", START_S):
                     url, pid = stack.enter_context(running(server, self.bundle))
-                if labels:  # first: it leaves nothing unanswered
+                if labels:  # first, because it leaves no request unanswered
                     with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._load_s()):
                         r["labels"][server.name] = self._labels(server, url)
                 for scenario in scenarios:
@@ -211,12 +211,12 @@ class Bench:
             self._failed(server, f"round {number}", error)
 
     def _failed(self, server: Peer, when: str, error: Exception) -> None:
-        """The run goes on: what was measured in many minutes is not lost to one bad start."""
+        """Note the problem and go on, so that one server that fails does not lose the figures of the others."""
         self.problems[server.name] = f"{when}: {error}"
         self.console.print(f"{server.title}: {when}: {error}", highlight=False, markup=False)
 
     def _labels(self, server: Peer, url: str) -> dict[str, float]:
-        """Alone asked once, under load in each round; `agree` is the share that Flywheel labels alike."""
+        """Ask labels alone once a run, and under load in each round; `agree` is the share that Flywheel gives too."""
         if server.name not in self._alone:
             self._alone[server.name] = labels_alone(server, url, self.texts)
         alone, flywheel = self._alone[server.name], self._alone.get(FLYWHEEL.name, {})
@@ -233,7 +233,7 @@ class Bench:
         return load_s(self.options.seconds, warm_s)
 
     def _expected_s(self) -> float:
-        """The steps' expected seconds, all of them: what the progress bar runs over."""
+        """The sum of the steps' expected seconds: the length of the progress bar."""
         servers = [FLYWHEEL, *self._others()]
         chosen = [self.scenarios.of(server, self.options.scenarios) for server in servers]
         loads = sum(self._load_s(scenario.warm_s) for scenarios in chosen for scenario in scenarios)

@@ -1,4 +1,4 @@
-"""The servers under load, Flywheel and its peers: started, asked and ended in the same way."""
+"""The servers under load, Flywheel and its peers: how to start, ask and end them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def home() -> Path:
 
 
 def champion_bundle(models: Path | None = None) -> Path:
-    """The intent model that Flywheel serves from the home `models` (None: `home()`). Raises PeerError without one."""
+    """The bundle of the intent champion in the home `models` (None: `home()`). Raises PeerError if there is none."""
     models = models or home()
     release = models / "releases" / "intent.json"
     if not release.is_file():
@@ -58,7 +58,7 @@ def champion_bundle(models: Path | None = None) -> Path:
 
 @contextmanager
 def running(server: Peer, bundle: Path) -> Iterator[tuple[str, int]]:
-    """The server's URL and process id; it ends with the block. Raises PeerError when it does not start."""
+    """Run the server until the block ends; yields its URL and process id. Raises PeerError when it does not start."""
     port = free_port()
     if server.name in PEERS:
         started = peers.running(server, bundle, port)
@@ -70,7 +70,7 @@ def running(server: Peer, bundle: Path) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def flywheel(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A `flywheel up` on a copy of the home, ready; it ends with the block. Raises PeerError when it does not start."""
+    """Run `flywheel up` on a copy of the home until the block ends. Raises PeerError when it does not become ready."""
     command = Path(sys.executable).parent / "flywheel"
     with copied(home()) as own, up(command, ROOT, port, {**environment, "FLYWHEEL_HOME": str(own)}) as process:
         yield process
@@ -78,9 +78,9 @@ def flywheel(port: int, environment: dict[str, str]) -> Iterator[subprocess.Pope
 
 @contextmanager
 def copied(models: Path) -> Iterator[Path]:
-    """A new home with the releases and bundles of another, which is gone after the block.
+    """A copy of a home's releases and bundles, deleted after the block.
 
-    So the user's home neither logs what a benchmark asks nor learns from it.
+    So a benchmark's requests are not logged in the user's home, and nothing is learned from them.
     """
     with tempfile.TemporaryDirectory() as scratch:
         for folder in ("releases", "bundles"):
@@ -90,9 +90,9 @@ def copied(models: Path) -> Iterator[Path]:
 
 @contextmanager
 def up(command: Path, folder: Path, port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`command` is a `flywheel`; run as `flywheel up` in `folder`, whose flywheel.yaml it reads, until the block ends.
+    """Run `command`, a `flywheel`, as `flywheel up` in `folder`, whose flywheel.yaml it reads, until the block ends.
 
-    It is ready when the block begins. Raises PeerError when it does not start.
+    The server is ready when the block begins. Raises PeerError when it does not start.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -133,16 +133,16 @@ def free_port() -> int:
 
 
 def labels_alone(server: Peer, url: str, texts: Sequence[str], sample: int = 300) -> dict[str, str]:
-    """The label of each of some texts, asked one after another with nothing else to do."""
+    """The labels of `sample` random texts, asked one after another on an idle server."""
     port = int(url.rpartition(":")[2])
     drawn = random.Random(4).sample(list(texts), min(sample, len(texts)))
     return {text: ask(server, port, [text])[0] for text in drawn}
 
 
 def labels_under_load(server: Peer, url: str, alone: dict[str, str], seconds: float) -> dict[str, int]:
-    """How many labels were `asked` over 64 connections at once, and how many `differ` from those asked alone.
+    """How many labels were `asked` over 64 connections, how many `differ` from `alone`, and how many requests failed.
 
-    by the bundled driver, which compares every answer; not a measurement of speed.
+    By the bundled driver, which compares every answer; not a measurement of speed.
     """
     texts, outcomes = list(alone), []
 
@@ -159,7 +159,7 @@ def labels_under_load(server: Peer, url: str, alone: dict[str, str], seconds: fl
 
 
 def memory_mb(pid: int) -> dict[str, float]:
-    """Of the process and all its descendants: `pss_mb` counts a shared page once, `rss_mb` in every process."""
+    """Memory of the process and all its descendants: `pss_mb` counts a shared page once, `rss_mb` in every process."""
     pages = {"rss_mb": 0.0, "pss_mb": 0.0}
     for one in descendants(pid):
         with suppress(OSError):
@@ -171,7 +171,7 @@ def memory_mb(pid: int) -> dict[str, float]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and all that it started, and they; as Linux knows them."""
+    """The process and all its descendants, from /proc."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

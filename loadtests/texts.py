@@ -1,4 +1,4 @@
-"""What is sent: the texts, and how scenarios draw from them. All draws are seeded: each run sends the same."""
+"""The texts and bodies that scenarios send. All draws are seeded: each run sends the same."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SEED = ROOT / "models" / "data" / "seed"
 BANKING77 = ROOT.parent / "shared" / "data" / "banking77" / "test.csv"
-SHORT_TOKENS, LONG_TOKENS = 16, 256  # the two special tokens included
+SHORT_TOKENS, LONG_TOKENS = 16, 256  # including the two special tokens
 
 
 def load_texts() -> tuple[list[str], str]:
-    """Banking77's test split where it lies beside the clone, else the seed's holdout; and which of them it is."""
+    """Texts, and the name of their source: Banking77's test split if it is in ../shared/data, else the seed holdout."""
     if BANKING77.is_file():
         return [row["text"] for row in _rows(BANKING77)], "Banking77 test"
     return seed_texts("intent"), "the seed holdout"
@@ -34,7 +34,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 def distinct(texts: Sequence[str], count: int) -> list[str]:
-    """`count` texts that all differ: a corpus that has fewer is extended with pairs of its own."""
+    """`count` different texts; if the corpus has fewer, pairs of its texts are added."""
     found = dict.fromkeys(texts)
     draw = random.Random(0)
     while len(found) < count:
@@ -43,15 +43,15 @@ def distinct(texts: Sequence[str], count: int) -> list[str]:
 
 
 def zipf(texts: Sequence[str], draws: int, exponent: float = 1.1) -> list[str]:
-    """`draws` texts, the one of rank r in proportion to 1 / r^exponent."""
+    """`draws` random texts; the text of rank r is drawn with a probability in proportion to 1 / r^exponent."""
     weights = [rank**-exponent for rank in range(1, len(texts) + 1)]
     return random.Random(1).choices(texts, weights, k=draws)
 
 
 def mixed_lengths(texts: Sequence[str], tokens: Callable[[str], int], count: int) -> list[tuple[str, str]]:
-    """`count` pairs of kind and text in random order: 90 % `short` (to SHORT_TOKENS tokens), 10 % `long`.
+    """`count` pairs of kind and text in random order: 90 % `short` (up to SHORT_TOKENS tokens), 10 % `long`.
 
-    Lengths are uniform within their kind. The texts are words of one token each, so that the length is exact.
+    Lengths are uniform within their kind. The texts consist of words of one token each, so that lengths are exact.
     """
     special = tokens("")
     words = sorted({word for text in texts for word in text.lower().split() if tokens(word) == special + 1})
@@ -59,8 +59,8 @@ def mixed_lengths(texts: Sequence[str], tokens: Callable[[str], int], count: int
     pairs = []
     for number in range(count):
         kind = "long" if number % 10 == 9 else "short"
-        least, most = (SHORT_TOKENS + 1, LONG_TOKENS) if kind == "long" else (special + 1, SHORT_TOKENS)
-        pairs.append((kind, " ".join(draw.choices(words, k=draw.randint(least, most) - special))))
+        shortest, longest = (SHORT_TOKENS + 1, LONG_TOKENS) if kind == "long" else (special + 1, SHORT_TOKENS)
+        pairs.append((kind, " ".join(draw.choices(words, k=draw.randint(shortest, longest) - special))))
     draw.shuffle(pairs)
     return pairs
 
@@ -77,7 +77,7 @@ def rankings(count: int, candidates: int, history: int) -> list[bytes]:
 
 
 def whole_catalogue(candidates: int) -> list[bytes]:
-    """Bodies of recommendation requests that name every item once, `candidates` in each."""
+    """Bodies of recommendation requests that contain every item of the catalogue once, `candidates` in each."""
     items = _catalogue()
     return [json.dumps({"candidates": items[at : at + candidates]}).encode() for at in range(0, len(items), candidates)]
 

@@ -1,4 +1,4 @@
-"""The scenarios: what is sent over how many connections, and to which servers."""
+"""The scenarios: which requests are sent over how many connections to which servers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NAMES = {
     "recommendation": "recommendation, 100 candidates, c=1",
     "labels": "labels under load, c=64",
 }
-ALONE = "mixed_alone"  # the short texts of `mixed`, with no long ones: what their p99 is held against
-COLD = "zipf_cold"  # the same draws while the cache fills
+ALONE = "mixed_alone"  # the short texts of `mixed` without the long ones: the baseline of their p99
+COLD = "zipf_cold"  # the same distribution while the cache fills
 _BESIDE = {ALONE: "short texts alone, c=16", COLD: "Zipf(1.1), cache empty at first, c=64"}
 MANY = 32
 RANK = "/v2/models/recommendation/predict"
@@ -42,8 +42,8 @@ class Scenario:
     calls: Sequence[Call]
     texts: int = 1  # in each request
     by_kind: bool = False
-    first: Sequence[Call] = ()  # sent once before all else, so that a cache knows it
-    warm: Sequence[Call] | None = None  # sent for `warm_s` before the measurement; None: what is measured
+    first: Sequence[Call] = ()  # sent once before all else, to fill the cache
+    warm: Sequence[Call] | None = None  # sent for `warm_s` before the measurement; None: `calls`
     warm_s: float = 1.0
 
     @property
@@ -52,7 +52,7 @@ class Scenario:
 
 
 class Scenarios:
-    """The calls are made once, and are the same in all rounds."""
+    """Builds the scenarios. Their requests are built once and are the same in all rounds."""
 
     def __init__(self, texts: Sequence[str], bundle: Path):
         self._texts = random.Random(0).sample(list(texts), len(texts))
@@ -60,7 +60,7 @@ class Scenarios:
         self._mixed = mixed_lengths(self._texts, lambda text: len(words.encode(text).ids), 4000)
 
     def of(self, server: Peer, chosen: Sequence[str]) -> list[Scenario]:
-        """The chosen scenarios that are measured on this server, in order."""
+        """Those of the `chosen` scenarios that are measured on `server`, in order."""
         if server is FLYWHEEL_CACHE:
             found = [*self._zipf(), self._recommendation()]
         else:
@@ -93,7 +93,7 @@ class Scenarios:
         return Scenario("tasks", 8, calls, by_kind=True)
 
     def _zipf(self) -> list[Scenario]:
-        """Cold, then warm. Each load has draws of its own: the same again would all be known."""
+        """Cold, then warm. Each load has its own draws, because the same texts again would all be cache hits."""
         drawn = zipf(distinct(self._texts, 3000), 90_000)
         calls = [Call(FLYWHEEL.path, FLYWHEEL.body([text])) for text in drawn]
         cold, warm, measured = calls[:30_000], calls[30_000:60_000], calls[60_000:]

@@ -35,9 +35,9 @@ class PeerError(Exception):
 @dataclass(frozen=True)
 class Peer:
     name: str
-    title: str  # its name in a table
-    path: str  # where it predicts
-    ready_path: str  # where it says that it is up
+    title: str  # its name in tables
+    path: str  # of its predict endpoint
+    ready_path: str  # of its health endpoint
     many: bool  # whether one request takes several texts
     body: Callable[[list[str]], bytes]  # texts -> the request's body
     labels: Callable[[Any], list[str]]  # the parsed answer -> one label a text, in order
@@ -95,7 +95,7 @@ PEERS: dict[str, Peer] = {peer.name: peer for peer in _PEERS}
 
 
 def prepare(peer: Peer) -> Path:
-    """The peer's virtual environment, made or made anew when its requirements changed. Raises PeerError."""
+    """The peer's virtual environment, created if it is missing or older than its requirements. Raises PeerError."""
     environment, requirements = ENVIRONMENTS / peer.name, peer.folder / "requirements.txt"
     stamp = environment / "installed"
     if stamp.is_file() and stamp.stat().st_mtime >= requirements.stat().st_mtime:
@@ -113,17 +113,17 @@ def prepare(peer: Peer) -> Path:
 
 @contextmanager
 def running(peer: Peer, bundle: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The peer, answering on 127.0.0.1:`port`; it ends with the block. Raises PeerError when it does not start."""
+    """Run the peer on 127.0.0.1:`port` until the block ends. Raises PeerError when it does not start."""
     script, python = peer.folder / "server.py", _python(prepare(peer))
     command = [str(python), str(script), "--bundle", str(bundle.resolve()), "--port", str(port)]
-    # Ray's variables are left out: those Flywheel sets for itself would change the peer, or join it to our cluster.
+    # Without Ray's variables: those that Flywheel sets would change the peer, or have it join Flywheel's cluster.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"PYTHONPATH": str(FOLDER), "OMP_NUM_THREADS": "1"}
     with (
         tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile() as log,
     ):
-        environment["TMPDIR"] = folder  # whatever a peer leaves behind goes with the folder
+        environment["TMPDIR"] = folder  # files that the peer leaves behind are deleted with the folder
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -138,7 +138,7 @@ def running(peer: Peer, bundle: Path, port: int) -> Iterator[subprocess.Popen[by
 
 
 def ask(peer: Peer, port: int, texts: list[str]) -> list[str]:
-    """The labels the peer gives. Raises OSError when it is not there, or refuses."""
+    """The peer's labels of `texts`, in order. Raises OSError when it cannot be reached or refuses."""
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"http://127.0.0.1:{port}{peer.path}", peer.body(texts), headers)
     with urllib.request.urlopen(request, timeout=10) as response:
@@ -150,7 +150,7 @@ def _python(environment: Path) -> Path:
 
 
 def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int) -> str | None:
-    """What went wrong, if it does not predict in time."""
+    """Wait until the peer predicts. Returns None, or a sentence if it does not within START_TIMEOUT_S."""
     until, last = time.monotonic() + START_TIMEOUT_S, ""
     while time.monotonic() < until:
         if process.poll() is not None:
@@ -165,7 +165,7 @@ def _wait_for_answer(peer: Peer, process: subprocess.Popen[bytes], port: int) ->
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the leader to stop, then make sure of all it started: workers outlive a leader that was in a hurry."""
+    """Terminate the leader of the session, then kill the processes that it left behind."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -179,7 +179,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _session(leader: int) -> list[int]:
-    """What is left of the leader's session: Ray's workers lead groups of their own, which `killpg` does not reach."""
+    """Processes left in the leader's session. Ray's workers have their own groups, which `killpg` does not reach."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(ProcessLookupError):

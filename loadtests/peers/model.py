@@ -1,8 +1,8 @@
-"""The exported intent bundle run by onnxruntime and tokenizers alone: what the peers' servers share.
+"""The exported intent bundle run by onnxruntime and tokenizers alone, for the peers' servers.
 
-It holds none of Flywheel's batching: texts are padded to the longest of their batch, as an ordinary runtime does it.
-The servers run as scripts of their own environments and import this file as `model`: `running` sets PYTHONPATH to this
-folder. A peer's folder must therefore never be a package, or `import fastapi` would find it before the real one.
+It has none of Flywheel's batching: texts are padded to the longest of their batch. The servers run as scripts in their
+own environments and import this file as `model`, because `running` sets PYTHONPATH to this folder. A peer's folder must
+therefore not be a package: `import fastapi` would find it before the real one.
 """
 
 from __future__ import annotations

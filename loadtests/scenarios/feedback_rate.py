@@ -1,10 +1,10 @@
-"""How many corrections a server takes, and what the prediction log costs predict.
+"""Measures how many corrections a server accepts a second, and how much the prediction log slows predict.
 
     python loadtests/scenarios/feedback_rate.py    about three minutes; needs trained models (make serve trains them)
 
-Single posts over 32 connections, then batches of 100 over 4, by id of a prediction and by text; then predict at 64
-connections with the log on and off, in turn, on two servers that stand side by side. Prints each figure beside its
-bound and exits 1 when one is missed.
+Corrections by text, one a request over 32 connections, then 100 a request over 4; then predict at 64 connections with
+the log on and off, in turns, on two servers that run at the same time. Prints each figure beside its bound and exits 1
+when one is missed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is also run as a script
 
 from loadtests import drivers
 from loadtests.drivers import Call
@@ -33,8 +33,13 @@ SINGLE, BATCHES, BATCH = 32, 4, 100
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=11, help="of the log against no log (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5, help="length of each measurement (default %(default)s)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=11,
+        help="rounds that compare predict with and without the log (default %(default)s)",
+    )
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +80,7 @@ def _rates(server: Flywheel, seconds: float) -> list[Row]:
 
 
 def _rate(server: Flywheel, send: Callable[[Client], int], connections: int, seconds: float) -> tuple[int, float]:
-    """How many were confirmed, and how many a second."""
+    """How many corrections were confirmed, and how many a second."""
     taken: list[int] = []
     until = time.monotonic() + seconds
 
@@ -107,8 +112,8 @@ def _cost_of_log(logging: Flywheel, without: Flywheel, seconds: float, rounds: i
         pair = (logging, without) if number % 2 else (without, logging)
         found = {server.port: rps(server) for server in pair}
         ratios.append(found[logging.port] / found[without.port])
-    print("predict with the log over without, by round:", ", ".join(f"{ratio:.3f}" for ratio in ratios))
-    return Row("predict with the prediction log on, of off (median)", statistics.median(ratios), ">=", 0.95)
+    print("predict with the log over predict without it, by round:", ", ".join(f"{ratio:.3f}" for ratio in ratios))
+    return Row("predict with the prediction log on over off (median)", statistics.median(ratios), ">=", 0.95)
 
 
 if __name__ == "__main__":

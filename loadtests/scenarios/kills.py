@@ -1,10 +1,10 @@
-"""5,000 corrections while replicas and the server are killed at random: what was confirmed is there, once.
+"""5,000 corrections while replicas and the server are killed at random: each confirmed one must be stored once.
 
     python loadtests/scenarios/kills.py    some ten minutes; needs trained models (make serve trains them)
 
-Clients post one correction at a time and send it again until it is confirmed, as a client must. Every second one has
-its text, the others the id of an answer: where a kill took the answer before it was logged, they ask again. Twenty
-times a replica, or the whole server with all its processes, is ended by SIGKILL; a server is then started again.
+Clients post one correction at a time and retry until it is confirmed. Every second correction has a text, the others
+the id of an answer; if a kill lost the answer before it was logged, the client asks for a new one. Twenty times a
+replica, or the whole server with all its processes, is ended by SIGKILL; the server is then started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is also run as a script
 
 from loadtests.faults import replicas
 from loadtests.scenarios.world import Flywheel, Row, copy_of_models, serving_intent, show
@@ -45,17 +45,17 @@ def main() -> int:
             by_id = {row[0] for row in database.execute("SELECT prediction_id FROM feedback")}
     return show([
         Row("corrections confirmed", len(confirmed), ">=", options.posts),
-        Row("of them by the id of an answer", len(confirmed & by_id), ">=", options.posts // 2),
+        Row("of these, by the id of an answer", len(confirmed & by_id), ">=", options.posts // 2),
         Row("kills", kills, ">=", options.kills),
-        Row("tries that a kill met, and were sent again", tries - len(confirmed), ">=", 1),
-        Row("of these, stored before the kill, and said to be there already", again, ">=", 1),
+        Row("attempts that a kill interrupted, and were retried", tries - len(confirmed), ">=", 1),
+        Row("of these, stored before the kill and reported as duplicate", again, ">=", 1),
         Row("confirmed and not in the store", len(confirmed - set(stored)), "<=", 0),
         Row("in the store twice", len(stored) - len(set(stored)), "<=", 0),
     ])  # fmt: skip
 
 
 def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], int, int, int]:
-    """The texts and ids of answers that were confirmed, how often any was sent, how often one was there, and kills."""
+    """Returns the texts and ids of confirmed corrections, and the numbers of attempts, of duplicates and of kills."""
     confirmed: set[str] = set()
     lock, tries, again, next_ = threading.Lock(), [0], [0], iter(range(posts))
     done, draw = 0, random.Random(5)
@@ -67,10 +67,10 @@ def _post_and_kill(server: Flywheel, posts: int, kills: int) -> tuple[set[str], 
                 number = next(next_, None)
             if number is None:
                 return
-            # A sequence in words, for the store takes numbers of this length for personal data, rightly.
+            # The number in words: digits of this length would be redacted as personal data.
             text = "parcel " + " ".join(_WORDS[int(digit)] for digit in str(number))
             while number >= posts * (done + 2) / (kills + 1) and done < kills:
-                time.sleep(0.01)  # so that every kill, to the last, meets posts on their way
+                time.sleep(0.01)  # so that posts are in flight at every kill, the last included
             body = {"label": "track_order", "source": "kills", "consent": True}
             if number % 2 == 0:
                 body["text"] = text

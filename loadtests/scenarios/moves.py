@@ -1,4 +1,4 @@
-"""Promotion, rollback and a canary while 32 connections ask without end.
+"""Promotion, rollback and a canary while 32 connections send predict requests.
 
     python loadtests/scenarios/moves.py    about a minute; needs trained models (make serve trains them)
 
@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is also run as a script
 
 from loadtests.scenarios.world import Body, Flywheel, Row, Traffic, copy_of_models, eventually, serving_intent, show
 
@@ -33,7 +33,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         home = copy_of_models(Path(folder) / "home")
         bundles = home / "bundles" / "intent"
-        # A second version as registering one leaves it: its weights are laid out for this machine's replicas.
+        # A second version as after its registration: with its copy of the weights that replicas map.
         for folder in (bundles, bundles / ".packed"):
             shutil.copytree(folder / "1", folder / "2")
         quiet = {"FLYWHEEL_LEARNING__AUTOMATIC": "false", "FLYWHEEL_ROLLOUT__AUTOMATIC": "false"}
@@ -62,7 +62,7 @@ def _under_load(server: Flywheel) -> list[Row]:
 
 
 def _only(traffic: Traffic, version: str) -> bool:
-    """Whether half a second of answers, at least a hundred, were of this version alone."""
+    """Whether all answers of the next half second, at least 20, are by this version."""
     before = Counter(traffic.versions)
     time.sleep(0.5)
     new = traffic.versions - before
@@ -73,7 +73,7 @@ def _canary(server: Flywheel) -> list[Row]:
     client = server.client()
     client.must(f"{OPERATIONS}/challenge", {"version": "2", "mode": "canary", "share": SHARE})
     eventually(lambda: len(client.must(MODEL)["versions"]) == 2, 10)
-    time.sleep(2)  # every replica has it by then
+    time.sleep(2)  # by then every replica has loaded it
     of_user: dict[str, set[str]] = defaultdict(set)
 
     def ask(numbers: range) -> None:
@@ -83,12 +83,17 @@ def _canary(server: Flywheel) -> list[Row]:
             answer = connection.must(f"{MODEL}/predict", {"text": "where is my parcel"}, {"x-user-id": user})
             of_user[user].add(answer["model_version"])
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # one at a time would meet one replica alone
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # one request at a time would always go to the same replica
         list(pool.map(ask, [range(start, REQUESTS, AT_ONCE) for start in range(AT_ONCE)]))
     share = sum("2" in versions for versions in of_user.values()) / len(of_user)
     return [
-        Row(f"canary of {SHARE:.0%}: points off, over {REQUESTS} requests", 100 * abs(share - SHARE), "<=", 2),
-        Row("users that met both versions", sum(len(versions) > 1 for versions in of_user.values()), "<=", 0),
+        Row(f"canary of {SHARE:.0%}: points away from it, over {REQUESTS} requests", 100 * abs(share - SHARE), "<=", 2),
+        Row(
+            "users that were answered by both versions",
+            sum(len(versions) > 1 for versions in of_user.values()),
+            "<=",
+            0,
+        ),
     ]
 
 

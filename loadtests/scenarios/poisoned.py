@@ -1,4 +1,4 @@
-"""A poisoned batch: one source sends corrections of which 30 % have a wrong label on purpose. Nothing may change.
+"""A poisoned batch: one source sends corrections, 30 % with a wrong label. None may be learned from.
 
     python loadtests/scenarios/poisoned.py --home /tmp/story    with the champion of new_intents.py; some minutes
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # for it is also run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is also run as a script
 
 from loadtests.scenarios.new_intents import MODEL, NEW, OPERATIONS, champion, fresh, read, say, train_champion
 from loadtests.scenarios.world import Body, Row, eventually, serving_intent, show
@@ -26,7 +26,7 @@ FLIPPED = 0.3
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, required=True, help="where new_intents.py keeps its champion")
+    parser.add_argument("--home", type=Path, required=True, help="the --home of new_intents.py, with its champion")
     options = parser.parse_args()
     if not BANKING77.is_file():
         sys.exit(f"this needs Banking77 in {BANKING77.parent}")
@@ -48,7 +48,9 @@ def main() -> int:
         for number, text in enumerate(text for text in train if text.label in new)
     ]
     draw.shuffle(items)
-    with serving_intent(fresh(home), new_labels=True, FLYWHEEL_LEARNING__AFTER=str(len(items) - 200)) as server:
+    with serving_intent(
+        fresh(home), new_labels=True, FLYWHEEL_LEARNING__MIN_NEW_SAMPLES=str(len(items) - 200)
+    ) as server:
         client = server.client()
         for start in range(0, len(items), 500):
             client.must(f"{MODEL}/feedback", {"feedback": items[start : start + 500]})
@@ -58,7 +60,7 @@ def main() -> int:
             return bool(outcomes(client.must(f"{OPERATIONS}/audit")["audit"]))
 
         took = eventually(ended, 15 * 60, every=1.0)
-        time.sleep(10)  # for a release that should not be
+        time.sleep(10)  # enough for a release, which there must not be
         states = client.must(f"{MODEL}/feedback")["states"]
         entries = client.must(f"{OPERATIONS}/audit")["audit"]
         for entry in reversed(entries):
@@ -67,7 +69,7 @@ def main() -> int:
         versions = len(client.must(MODEL)["versions"])
         return show([
             Row("minutes until a run ended", took / 60, "<=", 15),
-            Row("runs that ended otherwise than in a refusal", len(others(entries)), "<=", 0),
+            Row("runs that did not end in a refusal", len(not_refused(entries)), "<=", 0),
             Row("the champion is another version", champion(client) != "1", "<=", 0),
             Row("versions that answer", versions, "<=", 1),
             Row("corrections quarantined", states["quarantined"], ">=", 1),
@@ -76,13 +78,13 @@ def main() -> int:
 
 
 def outcomes(entries: Sequence[Body]) -> list[str]:
-    """How the runs of an audit log ended, of `models.retraining.plan.RetrainingOutcome`."""
+    """How runs ended, newest first: the word after `retrain` in the audit log's entries."""
     actions = [entry["action"].removeprefix("retrain ") for entry in entries if entry["action"].startswith("retrain ")]
     return [action for action in actions if action not in ("started", "asked")]
 
 
-def others(entries: Sequence[Body]) -> list[str]:
-    """The ends that are no refusal: a run that crashed has changed nothing either, and has protected nobody."""
+def not_refused(entries: Sequence[Body]) -> list[str]:
+    """The outcomes that are no refusal. A run that crashed changes nothing either, but shows no protection."""
     return [outcome for outcome in outcomes(entries) if outcome not in ("refused", "too_few")]
 
 

@@ -1,4 +1,4 @@
-"""What the scenarios stand on: a server of their own, clients that never stop asking, and a table of bounds."""
+"""Shared by the scenarios: a server on its own home, clients that send requests continuously, a table of bounds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A figure beside its bound: at least, or at most."""
+    """A figure and its bound; `sign` is `>=` or `<=`."""
 
     what: str
     value: float
@@ -39,7 +39,7 @@ class Row:
 
 
 def show(rows: Sequence[Row]) -> int:
-    """Print the table; the exit code, 1 when a bound is missed."""
+    """Print the table. Returns the exit code: 1 when a bound is missed."""
     print(f"\n{'':8}{'what':74}{'value':>10}{'bound':>12}")
     for row in rows:
         value, bound = (f"{n:,.0f}" if float(n).is_integer() else f"{n:,.4g}" for n in (row.value, row.bound))
@@ -48,7 +48,7 @@ def show(rows: Sequence[Row]) -> int:
 
 
 class Client:
-    """One connection that opens itself again. `ask` gives (status, answer); status 0 is a broken connection."""
+    """One connection, reopened when it broke. `ask` returns (status, answer); status 0 is a broken connection."""
 
     def __init__(self, port: int, timeout: float = 60.0):
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -66,7 +66,7 @@ class Client:
             return 0, None
 
     def must(self, path: str, body: Body | None = None, headers: dict[str, str] | None = None) -> Any:
-        """The answer of a request that cannot be refused; ends the run with the server's sentence when it is."""
+        """The answer of a request that must succeed; otherwise exits with the server's error."""
         status, answer = self.ask(path, body, headers)
         if not 200 <= status < 300:
             sys.exit(f"{path}: {status}: {answer}")
@@ -75,7 +75,7 @@ class Client:
 
 @dataclass
 class Flywheel:
-    """A `flywheel up` of this clone, on a home of its own."""
+    """A `flywheel up` of this clone on the home `home`."""
 
     home: Path
     port: int
@@ -108,8 +108,8 @@ class Flywheel:
 
 @contextmanager
 def serving_intent(home: Path, *, new_labels: bool = False, **environment: str) -> Iterator[Flywheel]:
-    """A server of the intent task alone, ready; it ends with the block. `environment` overrides the configuration."""
-    configuration = home / "flywheel.yaml"  # from the environment a task can be changed, but none taken away
+    """Run a server with the intent task alone until the block ends. `environment` overrides the configuration."""
+    configuration = home / "flywheel.yaml"  # a file, because environment variables cannot remove a task
     configuration.write_text(json.dumps({"tasks": {"intent": {"new_labels": new_labels}}}), encoding="utf-8")
     server = Flywheel(home, free_port(), home / "server.log", {"FLYWHEEL_CONFIG": str(configuration), **environment})
     server.start()
@@ -120,7 +120,7 @@ def serving_intent(home: Path, *, new_labels: bool = False, **environment: str) 
 
 
 def copy_of_models(to: Path) -> Path:
-    """A home with the trained models and nothing else. Ends the run when there are none yet."""
+    """A new home at `to` with the trained models alone. Exits when there are none yet."""
     if not (home() / "releases" / "intent.json").is_file():
         sys.exit("There are no models yet. Run: make serve (it trains them).")
     for part in ("releases", "bundles"):
@@ -129,7 +129,7 @@ def copy_of_models(to: Path) -> Path:
 
 
 class Traffic:
-    """`connections` clients that ask without end, `pause_s` between two requests of each; counts what they got."""
+    """`connections` clients that send requests until the block ends, `pause_s` apart; counts statuses and versions."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Traffic:
 
 
 def eventually(condition: Callable[[], bool], seconds: float, every: float = 0.25) -> float:
-    """Seconds until it holds; infinite when it does not within `seconds`."""
+    """Seconds until `condition` is true; infinite when it is not within `seconds`."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         if condition():
@@ -186,7 +186,7 @@ def eventually(condition: Callable[[], bool], seconds: float, every: float = 0.2
 
 
 def files_with(needles: Sequence[str], folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Needle to the files below `folders` whose bytes contain it."""
+    """Each of `needles` that is found, with the files below `folders` that contain it."""
     raw = {needle: needle.encode() for needle in needles}
     found: dict[str, list[str]] = {}
     for file in (path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):

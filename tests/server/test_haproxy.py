@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.arrivals import OpenLoop, Outcome, new_event_loop
+from loadtests.arrivals import OpenLoop, OpenLoopResult, new_event_loop
 from serve.api.headers import REFUSED
 from tests.helpers.server import GOOD, Server, answer_of, ask_haproxy, children, replicas, sent_to_replicas
 from tests.helpers.waiting import eventually
@@ -133,7 +133,7 @@ def requests_of_thirty_words(known: int = 0) -> Iterator[bytes]:
         yield head + f"content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def overloaded(server: Server, requests: Iterator[bytes]) -> tuple[Outcome, int]:
+def overloaded(server: Server, requests: Iterator[bytes]) -> tuple[OpenLoopResult, int]:
     """How more requests than it can answer ended, and how many of them HAProxy sent to replicas."""
     before = sum(sent_to_replicas(server))
     with more_open_files(), asyncio.Runner(loop_factory=new_event_loop) as runner:

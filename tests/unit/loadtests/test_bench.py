@@ -15,7 +15,7 @@ from loadtests import bench, drivers, limit, plot
 from loadtests.drivers import Call
 from loadtests.peers import PEERS
 from loadtests.report import BOUNDS, print_report, summarize, within
-from loadtests.scenarios.poisoned import others
+from loadtests.scenarios.poisoned import not_refused
 from loadtests.servers import TITLES
 from loadtests.texts import distinct, mixed_lengths, rankings, seed_texts, zipf
 
@@ -227,4 +227,4 @@ def test_the_bundled_driver_counts_what_fails_and_keeps_kinds_apart(monkeypatch:
 )
 def test_a_poisoned_batch_must_be_refused_and_not_only_come_to_nothing(end: str, expected: list[str]) -> None:
     actions = [f"retrain {end}", "retrain started", "retrain asked", "promote"]
-    assert others([{"action": action} for action in actions]) == expected
+    assert not_refused([{"action": action} for action in actions]) == expected

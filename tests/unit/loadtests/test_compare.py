@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from loadtests import compare
-from loadtests.compare import FIGURES, LEAST_C64, MOST_C1, Figures, Round, figures, missed, parse, ratios
+from loadtests.compare import FIGURES, MAX_C1_RATIO, MIN_C64_RATIO, Figures, Round, figures, missed, parse, ratios
 from loadtests.peers import PeerError
 
 FIRST: Figures = {"c1": 2.0, "c64": 800.0, "batch32": 900.0, "pss_mb": 1500.0, "rss_mb": 2000.0, "ready_s": 10.0,
@@ -34,7 +34,7 @@ def test_a_round_that_lacks_a_side_or_whose_old_side_answered_nothing_has_no_rat
 
 
 def test_the_check_holds_its_bounds_against_the_median() -> None:
-    assert missed([_round(c64=LEAST_C64 + 0.001, c1=MOST_C1 - 0.001)]) == []
+    assert missed([_round(c64=MIN_C64_RATIO + 0.001, c1=MAX_C1_RATIO - 0.001)]) == []
     assert missed([_round(c64=0.5, c1=2), _round(), _round()]) == []
     slow = [_round(c64=0.96), _round(c64=0.9), _round()]
     assert missed(slow) == ["one text, c=64: requests/s: new/old is 0.960, < 0.97"]
