@@ -98,9 +98,7 @@ def feedback(pair: PairedCounts, thresholds: Thresholds) -> tuple[Check, bool]:
     passed = pair.p_worse >= thresholds.significance
     verb = "better" if gained else "worse" if not passed else "not shown to differ"
     sentence = f"On the newest feedback the candidate is {verb}: {_counts(pair)}."
-    return Check(
-        "feedback", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value"
-    ), gained
+    return Check("feedback", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value"), gained
 
 
 def holdout(pair: PairedCounts, gained: bool, thresholds: Thresholds) -> Iterator[Check]:
@@ -129,9 +127,7 @@ def holdout(pair: PairedCounts, gained: bool, thresholds: Thresholds) -> Iterato
         sentence = f"What was lost on the holdout {verb} chance ({_p(pair.p_worse)}, McNemar's exact test)."
         if pair.points >= 0:
             sentence = "On balance nothing was lost on the holdout."
-        yield Check(
-            "holdout trend", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value"
-        )
+        yield Check("holdout trend", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value")
 
 
 def label_recall(champion: Evaluation, candidate: Evaluation, where: str, thresholds: Thresholds) -> Check:
@@ -147,10 +143,10 @@ def label_recall(champion: Evaluation, candidate: Evaluation, where: str, thresh
         losses = int((champion.right & ~candidate.right)[own].sum())
         chance = recall_loss_p_value(losses - (before - after), losses, total, thresholds.max_recall_loss / 100)
         loss = 100 * (before - after) / total
-        told = f"{label} fell from {before} to {after} of {total}"
+        change = f"{label} fell from {before} to {after} of {total}"
         if chance < thresholds.significance:
-            fallen.append(told)
-        worst = min(worst or (2.0, "", 0.0, ""), (chance, label, loss, told))
+            fallen.append(change)
+        worst = min(worst or (2.0, "", 0.0, ""), (chance, label, loss, change))
     name = f"recall of each label, {where}"
     if worst is None:
         return Check(name, True, f"No label has {thresholds.min_label_examples} texts in the {where}.")

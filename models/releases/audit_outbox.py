@@ -26,7 +26,7 @@ def append(home: Path, entry: AuditEntry) -> None:
     """Add an entry; it is on disk when this returns. Raises OSError."""
     line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
     with exclusive_lock(audit_outbox_file(home, entry.task)) as file:
-        file.write(b"\n" + line + b"\n")  # a line of its own, even after one that a crash has torn
+        file.write(b"\n" + line + b"\n")  # on its own line, even after a line that a crash truncated
         file.flush()
         os.fsync(file.fileno())
 

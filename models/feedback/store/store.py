@@ -20,7 +20,7 @@ from models.feedback.store.retraining import RetrainingRequests
 class Store:
     """Predictions, corrections, leases, locks, audit log and requests for retraining of all tasks, in one database.
 
-    `Store(url)` does not connect: the first call that needs the database brings its tables to the newest schema.
+    `Store(url)` does not connect: the first call that needs the database migrates it to the newest schema.
     `Store.open(url)` does so at once. Methods of the parts may be called from any thread and from any number of
     processes. Each is done and durable when it returns, or raises StoreUnavailable if the same call may work later, or
     StoreTooNew if a newer Flywheel has migrated the database.
@@ -55,7 +55,7 @@ class Store:
         return store
 
     def migrate(self) -> None:
-        """Bring the tables to the newest schema now. Raises StoreUnavailable, or StoreTooNew."""
+        """Migrate to the newest schema now. Raises StoreUnavailable, or StoreTooNew."""
         self.database.migrate()
 
     def close(self) -> None:
