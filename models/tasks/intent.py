@@ -28,7 +28,7 @@ _NOT_SEARCHED = -2.0  # less than any cosine
 class IntentOptions(TaskOptions):
     handoff_below: float = Field(0.5, ge=0, le=1, description="scores under this are handed to a person")
     top_k: int = Field(3, ge=1, le=20, description="how many candidate intents an answer lists")
-    nearest_above: float = Field(0.6, ge=-1, le=1, description="least cosine for a known question to be offered")
+    nearest_above: float = Field(0.6, ge=-1, le=1, description="minimum cosine of a known question that is offered")
 
 
 class Intent(ClassifierTask):

@@ -9,7 +9,7 @@ from typing import Self
 from models.feedback.store.audit_log import AuditLog
 from models.feedback.store.database import Database, utc_now
 from models.feedback.store.feedback import Feedback
-from models.feedback.store.lineage import Lineage
+from models.feedback.store.lineage import SampleLineage
 from models.feedback.store.locks import Locks
 from models.feedback.store.predictions import Predictions
 from models.feedback.store.privacy import Privacy
@@ -34,7 +34,7 @@ class Store:
         self.predictions = Predictions(database)
         self.feedback = Feedback(database)
         self.queue = Queue(database)
-        self.lineage = Lineage(database)
+        self.lineage = SampleLineage(database)
         self.locks = Locks(database)
         self.audit = AuditLog(database)
         self.privacy = Privacy(database, self.audit)
