@@ -150,7 +150,9 @@ class Registry:
             for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
                 self._set_alias(name, alias, version, existing)
         except Exception as error:  # MLflow, its database driver and the network raise many types
-            log.warning("MLflow's aliases of %s stay behind its release: %s: %s", task, type(error).__name__, error)
+            log.warning(
+                "MLflow's aliases of %s could not be set to its release: %s: %s", task, type(error).__name__, error
+            )
             return False
         write_aliased(self.home, release)
         return True

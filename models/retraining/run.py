@@ -123,7 +123,7 @@ class _Run:
         learn, held_out = _split(curated.kept, plan.eval_fraction)
         if len(learn) < plan.min_samples:
             requeued = self.give_back("too few corrections for a run")
-            sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
+            sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned."
             return Result("too_few", sentence, requeued=requeued)
 
         replay = family.replayed(champion, plan.max_samples)  # again: curation takes minutes, and samples may be erased
@@ -155,7 +155,9 @@ class _Run:
             store.queue.settle(self.owner, dict.fromkeys(learned, ("used", None)))
             requeued = self.give_back("judged a candidate; to be learned in a later run")
         except StoreError as error:
-            log.warning("%s: the next run settles what version %s has learned: %s", plan.task, version, error)
+            log.warning(
+                "%s: the next run settles the samples that version %s has learned: %s", plan.task, version, error
+            )
         _update_aliases(self.home, plan.task)
         return Result("released", result.sentence, version, requeued)
 
