@@ -161,7 +161,9 @@ def _open_session(bundle: Bundle, provider: str, threads: int, gpu: GpuOptions, 
         ort.preload_dlls(directory="")  # CUDA libraries from pip are not on the loader's path
     packed = packed_model(bundle) if shared and provider == CPU else None
     if packed is not None:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimized already
+        options.graph_optimization_level = (
+            ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        )  # a packed model is already optimized
     return ort.InferenceSession(
         str(packed or bundle.model_path),
         options,

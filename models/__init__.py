@@ -1,1 +1,1 @@
-"""What a task is and how it learns: requests to texts, outputs to predictions, corpora to versions."""
+"""Tasks, their data, training, evaluation and releases."""

@@ -81,7 +81,7 @@ def _copy_inputs_of_products(graph: onnx.GraphProto, products: Sequence[onnx.Nod
             copies[name] = f"{name}_rounded"
             after = next(i for i, other in enumerate(graph.node) if name in other.output) + 1
             graph.node.insert(after, onnx.helper.make_node("Identity", [name], [copies[name]], f"{name}_copy"))
-            # onnx infers no types past com.microsoft's operators, and the quantizer must know this one.
+            # onnx infers no types after com.microsoft operators, and the quantizer needs this one.
             graph.value_info.append(onnx.helper.make_tensor_value_info(copies[name], onnx.TensorProto.FLOAT, None))
         node.input[0] = copies[name]
     return copies

@@ -52,7 +52,9 @@ class Layout(NamedTuple):
         in_texts = flat.nonzero().squeeze(1)
         in_row = (flat.cumsum(0) - 1).clamp(min=0).reshape(mask.shape)
         head = torch.arange(heads)
-        first = torch.arange(batch).unsqueeze(1) * (heads * length) + torch.arange(length)  # of each token's heads
+        first = torch.arange(batch).unsqueeze(1) * (heads * length) + torch.arange(
+            length
+        )  # index of each token's first head
         return cls(
             in_texts,
             in_row,
@@ -105,7 +107,7 @@ class Unpadded(nn.Module):
                 _join_products(module)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """As TextModel's."""
+        """As TextModel.forward."""
         layout = Layout.of(attention_mask, self._heads)
         positions = torch.arange(input_ids.shape[1]).expand(input_ids.shape)
         hidden = self.model.encoder(

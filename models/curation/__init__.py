@@ -1,1 +1,1 @@
-"""The steps of curation; `models.curation.pipeline` puts them in order."""
+"""The steps of curation; their order is in `models.curation.pipeline`."""

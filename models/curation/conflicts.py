@@ -78,7 +78,7 @@ def _votes(cluster: Sequence[Group], corpus: set[str], rules: Rules) -> dict[str
             votes[group.lead.label].add((vote.source, vote.user))
     return {
         label: _Vote(
-            # Summed in one order, so that two equal sums are equal to the last bit.
+            # Summed in a fixed order, so that equal sums are equal to the last bit.
             round(sum(sorted(map(rules.trust_of, sources[label]))) + rules.trust_of_corpus * (label in corpus), 9),
             len(votes[label]) + (label in corpus),
         )

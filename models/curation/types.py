@@ -26,7 +26,7 @@ class Rules(Strict):
     trusted: float = Field(1.0, ge=0, description="sources of at least this weight have no quota")
     trust_of_corpus: float = Field(1.0, ge=0, description="weight of the training corpus when feedback contradicts it")
     near_duplicate: float = Field(
-        90, ge=50, le=100, description="least similarity of two near duplicates, word order ignored"
+        90, ge=50, le=100, description="minimum similarity of near duplicates, word order ignored"
     )
     min_new_label: int = Field(10, ge=5, description="distinct texts that a new label needs before it is learned")
     max_share_of_a_source: float = Field(0.5, gt=0, le=1, description="of what is kept, for sources not trusted")

@@ -89,7 +89,7 @@ def histories(impressions: Sequence[Impression]) -> list[list[str]]:
 def load_interactions(file: Path | None = None) -> Interactions:
     """Load `file`, or the seed shop. Without a `split` column each user's newest fifth is held out.
 
-    Raises DatasetError, with the line number, on anything that would train a wrong model.
+    Raises DatasetError, with the line number, on data that would train a wrong model.
     """
     path = file or _SEED_FILE
     impressions: list[Impression] = []

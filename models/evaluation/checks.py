@@ -92,7 +92,7 @@ def knows_labels(champion: Evaluation, candidate: Evaluation) -> Check:
 def feedback(pair: PairedCounts, thresholds: Thresholds) -> tuple[Check, bool]:
     """The check that the candidate is not significantly worse on the newest feedback; whether it is better there."""
     if pair.total < thresholds.min_feedback:
-        sentence = f"Feedback has no say: {pair.total} texts held out, {thresholds.min_feedback} needed."
+        sentence = f"Feedback is not checked: {pair.total} texts held out, {thresholds.min_feedback} needed."
         return Check("feedback", True, sentence), False
     gained = pair.p_better < thresholds.significance
     passed = pair.p_worse >= thresholds.significance
@@ -124,9 +124,9 @@ def holdout(pair: PairedCounts, gained: bool, thresholds: Thresholds) -> Iterato
     else:
         passed = pair.p_worse >= thresholds.significance
         verb = "could be" if passed else "is not"
-        sentence = f"What was lost on the holdout {verb} chance ({_p(pair.p_worse)}, McNemar's exact test)."
+        sentence = f"The loss on the holdout {verb} chance ({_p(pair.p_worse)}, McNemar's exact test)."
         if pair.points >= 0:
-            sentence = "On balance nothing was lost on the holdout."
+            sentence = "There is no net loss on the holdout."
         yield Check("holdout trend", passed, sentence, pair.p_worse, thresholds.significance, "at least", "p-value")
 
 
@@ -143,10 +143,10 @@ def label_recall(champion: Evaluation, candidate: Evaluation, where: str, thresh
         losses = int((champion.right & ~candidate.right)[own].sum())
         chance = recall_loss_p_value(losses - (before - after), losses, total, thresholds.max_recall_loss / 100)
         loss = 100 * (before - after) / total
-        told = f"{label} fell from {before} to {after} of {total}"
+        change = f"{label} fell from {before} to {after} of {total}"
         if chance < thresholds.significance:
-            fallen.append(told)
-        worst = min(worst or (2.0, "", 0.0, ""), (chance, label, loss, told))
+            fallen.append(change)
+        worst = min(worst or (2.0, "", 0.0, ""), (chance, label, loss, change))
     name = f"recall of each label, {where}"
     if worst is None:
         return Check(name, True, f"No label has {thresholds.min_label_examples} texts in the {where}.")
@@ -157,7 +157,7 @@ def label_recall(champion: Evaluation, candidate: Evaluation, where: str, thresh
         sentence = f"No label lost recall on the {where}."
     else:
         within = "chance explains it" if loss > thresholds.max_recall_loss else "within the bound"
-        sentence = f"Recall on the {where}, most lost: {worst[3]}; {within}."
+        sentence = f"Recall on the {where}, largest loss: {worst[3]}; {within}."
     return Check(name, not fallen, sentence, _no_negative_zero(loss), thresholds.max_recall_loss, unit="points lost")
 
 
@@ -169,8 +169,8 @@ def calibration(champion: Evaluation, candidate: Evaluation, thresholds: Thresho
     passed = rise <= thresholds.max_calibration_rise or _rise_by_chance(champion, candidate, thresholds.significance)
     sentence = f"The calibration error went from {before:.1f} to {after:.1f} points."
     if not passed:
-        how = "sure" if candidate.confidence.mean() > candidate.accuracy else "unsure"
-        sentence += f" The candidate is too {how} of itself."
+        how = "overconfident" if candidate.confidence.mean() > candidate.accuracy else "underconfident"
+        sentence += f" The candidate is {how}."
     elif rise > thresholds.max_calibration_rise:
         sentence += " Chance explains it on a set of this size."
     return Check("calibration", passed, sentence, rise, thresholds.max_calibration_rise, unit="points risen")
@@ -246,9 +246,9 @@ def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds:
             f"{name}, margin", possible <= thresholds.margin, sentence, possible, thresholds.margin, unit="points"
         )
         verb = "is not" if lower_bound > 0 else "could be"
-        sentence = f"What was lost of {name} {verb} chance (bootstrap over {len(names)} users)."
+        sentence = f"The loss of {name} {verb} chance (bootstrap over {len(names)} users)."
         if loss <= 0:
-            sentence = f"Nothing was lost of {name}."
+            sentence = f"There is no loss of {name}."
         yield Check(f"{name}, trend", lower_bound <= 0, sentence, lower_bound, 0.0, unit="points lost at least")
 
 

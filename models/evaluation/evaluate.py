@@ -120,7 +120,7 @@ def evaluate_bundle(
         return Evaluation(labels, (), np.zeros((0, len(labels)), np.float32))
     try:
         output = session.predict(texts)
-    except Exception as error:  # onnxruntime's own, of a dozen types
+    except Exception as error:  # onnxruntime raises a dozen types
         raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
     with np.errstate(invalid="ignore", over="ignore"):
         probabilities = softmax(output) if output.ndim == 2 else output
@@ -143,7 +143,7 @@ def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerE
                     scores.append(float(ranker.score(items[:-1], item_vectors[:-1], items[-1:], item_vectors[-1:])[0]))
                     users.append(user)
                     chosen.append(impression.chosen)
-    except Exception as error:  # onnxruntime's own, and those of weights that do not fit
+    except Exception as error:  # from onnxruntime, or from weights that do not fit
         raise DefectError(f"it fails on the holdout: {_first_line(error)}") from error
     return RankerEvaluation(tuple(users), tuple(chosen), np.array(scores))
 
@@ -169,7 +169,7 @@ def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
         together = run_in_random_batches(session, rows, np.random.default_rng(0))
         with np.errstate(invalid="ignore", over="ignore"):
             difference = batch_difference(head_of(manifest.kind), alone, together)
-    except Exception as error:  # onnxruntime's own, and numpy's on outputs whose shape changes with the batch
+    except Exception as error:  # from onnxruntime, or numpy on outputs whose shape depends on the batch
         raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
     if difference > MAX_BATCH_DIFFERENCE:
         raise DefectError(f"an answer depends on its batch-mates: scores move by {difference:.4f}")

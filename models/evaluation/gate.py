@@ -56,8 +56,10 @@ class GateResult:
     def sentence(self) -> str:
         """The decision and its main reason: for a log line, a notification and the top of the report."""
         if self.accepted:
-            told = [check.sentence for check in self.reasons if check.name in ("holdout accuracy", "feedback", "AUC")]
-            return " ".join(["Accepted.", *told])
+            sentences = [
+                check.sentence for check in self.reasons if check.name in ("holdout accuracy", "feedback", "AUC")
+            ]
+            return " ".join(["Accepted.", *sentences])
         first, *more = self.failed
         others = f" {len(more)} more {'checks' if len(more) > 1 else 'check'} failed." if more else ""
         return f"Refused. {first.sentence}{others}"
@@ -76,7 +78,7 @@ def judge(
 ) -> GateResult:
     """Compare two classifiers on the frozen `holdout` and the newest `feedback`, which may be absent or empty.
 
-    Both were evaluated on the same examples in the same order; `ratios` are of evaluate.latency_ratios. The label sets
+    Both were evaluated on the same examples in the same order; `ratios` are those of latency_ratios. The label sets
     may differ: an example whose label the champion lacks counts as wrong for it. Raises KeyError without a holdout.
     """
     pairs = {name: (champion[name], candidate[name]) for name in (HOLDOUT, FEEDBACK) if name in candidate}

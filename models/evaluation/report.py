@@ -50,7 +50,7 @@ class LabelChange(NamedTuple):
 
 
 class SetChange(NamedTuple):
-    """What changed on one set. Metrics are name -> (champion's, candidate's), each from 0 to 1."""
+    """Champion and candidate compared on one set. Metrics are name -> (champion's, candidate's), each from 0 to 1."""
 
     name: str
     examples: int

@@ -1,1 +1,1 @@
-"""What users said: its types, pseudonyms, personal data, and the store that keeps it."""
+"""User feedback: its types, user pseudonyms, redaction of personal data, and the store."""

@@ -1,1 +1,1 @@
-"""Which version serves: the release record, how it moves, and the registry that hears of it."""
+"""Releases: the record of which versions serve, its moves (rollout), and the MLflow registry."""

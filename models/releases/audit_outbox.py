@@ -26,7 +26,7 @@ def append(home: Path, entry: AuditEntry) -> None:
     """Add an entry; it is on disk when this returns. Raises OSError."""
     line = json.dumps({**asdict(entry), "at": entry.at.isoformat()}).encode()
     with exclusive_lock(audit_outbox_file(home, entry.task)) as file:
-        file.write(b"\n" + line + b"\n")  # a line of its own, even after one that a crash has torn
+        file.write(b"\n" + line + b"\n")  # on its own line, even after a line that a crash truncated
         file.flush()
         os.fsync(file.fileno())
 
@@ -48,5 +48,5 @@ def _read(line: bytes) -> AuditEntry | None:
         values = {_OLD_NAMES.get(name, name): value for name, value in json.loads(line).items()}
         return AuditEntry(**{**values, "at": datetime.fromisoformat(values["at"])})
     except (ValueError, TypeError, KeyError, AttributeError):
-        log.error("an entry for the audit log was torn by a crash: %r", line)
+        log.error("skipping an audit log entry that a crash has truncated: %r", line)
         return None

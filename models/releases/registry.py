@@ -98,7 +98,7 @@ class Registry:
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
         with suppress(BundleError):  # serving reports a bad bundle
-            packed_model(Bundle.open(served))  # now, not while replicas serve
+            packed_model(Bundle.open(served))  # now, to save replicas the work
         try:
             read_release(self.home, task)
         except ReleaseError:
@@ -107,7 +107,7 @@ class Registry:
         return version
 
     def withdraw(self, task: str, version: str) -> None:
-        """Delete a version that must never serve: its bundle, here and in MLflow, and its checkpoint. The run stays."""
+        """Delete a version that must never serve: its checkpoint and its bundle, also in MLflow. The run stays."""
         bundle = bundle_folder(self.home, task, version)
         for folder in (bundle, checkpoint_folder(self.home, task, version), packed_folder(bundle)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -150,7 +150,9 @@ class Registry:
             for alias, version in ((CHAMPION, release.champion), (CHALLENGER, release.challenger)):
                 self._set_alias(name, alias, version, existing)
         except Exception as error:  # MLflow, its database driver and the network raise many types
-            log.warning("MLflow's aliases of %s stay behind its release: %s: %s", task, type(error).__name__, error)
+            log.warning(
+                "MLflow's aliases of %s could not be set to its release: %s: %s", task, type(error).__name__, error
+            )
             return False
         write_aliased(self.home, release)
         return True

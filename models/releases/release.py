@@ -134,7 +134,7 @@ def make_release(
 
 
 def write_release(home: Path, release: Release) -> None:
-    """Replace the task's release file in one step; a crash leaves the old one or the new one, never half."""
+    """Replace the task's release file atomically."""
     _replace(release_file(home, release.task), release)
 
 

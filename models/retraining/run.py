@@ -49,7 +49,7 @@ class Outdated(Exception):
 def retrain(plan: Plan, home: Path, store: Store, actor: str, report: ReportStage) -> Result:
     """Retrain once, in the name of `actor`. Every ending, failures included, is a Result and an audit log entry.
 
-    Raises only on interruption (KeyboardInterrupt, SystemExit) or when the store cannot be reached for the lock.
+    Raises only on interruption (KeyboardInterrupt, SystemExit) or when the store cannot be reached at the start.
     """
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     lock = lock_of(plan.task)
@@ -62,9 +62,11 @@ def retrain(plan: Plan, home: Path, store: Store, actor: str, report: ReportStag
         report(stage, done, total)
 
     try:
+        store.retraining.start(plan.task)
         result = _run_to_result(plan, home, store, owner, actor, report_stage)
-        # Before the lock is released: without a lock, progress that says `running` is taken for that of a killed run.
+        # Before the lock is released: what says `running` without it is taken for that of a run that was killed.
         progress.end(result.outcome, result.sentence, result.version)
+        log_store_errors(lambda: store.retraining.finish(plan.task, result.outcome, result.sentence, result.version))
     finally:
         log_store_errors(lambda: store.locks.release(lock, owner))
     log_store_errors(
@@ -91,7 +93,7 @@ def _run_to_result(plan: Plan, home: Path, store: Store, owner: str, actor: str,
 
 @dataclass
 class _Run:
-    """The state of one run by `owner`, actor holds the lock."""
+    """The state of one run. `owner` holds the lock and the leases; `actor` is named in the audit log."""
 
     plan: Plan
     home: Path
@@ -123,7 +125,7 @@ class _Run:
         learn, held_out = _split(curated.kept, plan.eval_fraction)
         if len(learn) < plan.min_samples:
             requeued = self.give_back("too few corrections for a run")
-            sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned from."
+            sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned."
             return Result("too_few", sentence, requeued=requeued)
 
         replay = family.replayed(champion, plan.max_samples)  # again: curation takes minutes, and samples may be erased
@@ -155,7 +157,9 @@ class _Run:
             store.queue.settle(self.owner, dict.fromkeys(learned, ("used", None)))
             requeued = self.give_back("judged a candidate; to be learned in a later run")
         except StoreError as error:
-            log.warning("%s: the next run settles what version %s has learned: %s", plan.task, version, error)
+            log.warning(
+                "%s: the next run settles the samples that version %s has learned: %s", plan.task, version, error
+            )
         _update_aliases(self.home, plan.task)
         return Result("released", result.sentence, version, requeued)
 

@@ -1,1 +1,1 @@
-"""One file a task; `models.tasks.base.all_tasks` finds them."""
+"""One file a task; `models.tasks.base.all_tasks` discovers them."""

@@ -250,7 +250,7 @@ class RankerTask(Task):
 
 def rounded(score: Any) -> float:
     """A score for clients: rounded to six decimals, more than quantization leaves significant."""
-    return math.floor(float(score) * 1e6 + 0.5) / 1e6  # `round` goes through a string
+    return math.floor(float(score) * 1e6 + 0.5) / 1e6  # faster than `round`, which formats a string
 
 
 @cache

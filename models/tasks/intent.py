@@ -1,4 +1,4 @@
-"""Customer-service intent: what a customer wants, and whether a machine should answer at all."""
+"""Customer-service intent: what a customer wants, or that the request needs a person."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 OUT_OF_SCOPE = "out_of_scope"
 # Known questions a label: enough to cover its wordings, few enough to compare with each uncertain request.
 _QUESTIONS_A_LABEL = 20
-_OUT_OF_SCOPE_FROM = 0.5  # more likely than all the intents together
+_OUT_OF_SCOPE_FROM = 0.5  # probability above which it exceeds that of all intents together
 _NOT_SEARCHED = -2.0  # less than any cosine
 
 
 class IntentOptions(TaskOptions):
     handoff_below: float = Field(0.5, ge=0, le=1, description="scores under this are handed to a person")
     top_k: int = Field(3, ge=1, le=20, description="how many candidate intents an answer lists")
-    nearest_above: float = Field(0.6, ge=-1, le=1, description="least cosine for a known question to be offered")
+    nearest_above: float = Field(0.6, ge=-1, le=1, description="minimum cosine of a known question that is offered")
 
 
 class Intent(ClassifierTask):

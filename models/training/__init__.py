@@ -1,1 +1,1 @@
-"""From a corpus to a checkpoint to an evaluated candidate."""
+"""Training: from a corpus to a checkpoint, and to an evaluated candidate."""

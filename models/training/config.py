@@ -29,7 +29,7 @@ class Recipe:
         1.0  # weight of the trained parameters in the saved ones; the rest is of the checkpoint continued from
     )
     seed: int = 7
-    threads: int = 0  # torch threads; 0 leaves torch's choice
+    threads: int = 0  # torch threads; 0: torch's default
 
 
 CONTINUED = Recipe(epochs=1, learning_rate=1e-4, blend=0.75)

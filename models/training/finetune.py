@@ -226,7 +226,7 @@ def _optimizer(model: TextModel, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def save(model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str], out: Path) -> None:
-    """Write the checkpoint, adapters merged into the weights they adapt."""
+    """Merge LoRA adapters, and write the checkpoint."""
     merge_adapters(model)
     save_checkpoint(out, model, tokenizer, labels)
 

@@ -17,8 +17,8 @@ from models.evaluation.metrics import ranker_metrics
 from models.tasks.ranker import Item, Ranker
 
 Phase = Literal["before", "tower", "ranker", "holdout"]
-_TOWER_SHARE = 0.75  # of a user's training impressions, the oldest
-_PRIOR = 10.0  # impressions' worth of belief that an item is as popular as the average one
+_TOWER_SHARE = 0.75  # share of a user's training impressions, the oldest
+_PRIOR = 10.0  # pseudo-impressions at the average popularity, for smoothing
 
 
 def phases(impressions: Sequence[Impression]) -> list[Phase]:

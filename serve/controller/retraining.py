@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from export.machine import usable_cores
-from models.feedback.store import Store
+from models.feedback.store import RetrainingRequest, Store
 from models.feedback.store.database import utc_now
 from models.retraining.plan import Plan, Result, lock_of
 from models.tasks.base import get_task
@@ -26,8 +26,7 @@ _MIN_SAMPLES_FOR_DRIFT = 50  # with fewer corrections a retraining cannot repair
 class RetrainingReconciler:
     """Runs one task's retrainings, one at a time.
 
-    A request is a row in the store, so that it survives the controller. It is `running` while a run is, and `requested`
-    again when that run found another one running.
+    A request is a row in the store, so that it survives the controller. The run itself sets the row's state.
     """
 
     def __init__(self, task: str, config: Config, store: Store, metrics: LoopMetrics, workers: Workers):
@@ -39,6 +38,8 @@ class RetrainingReconciler:
         self._run: Any = None
         self._drift_test: Any = None
         self._drift_test_at = 0.0
+        self._failed_at: datetime | None = None
+        """when a run failed, or its process died"""
         self._retry_at = 0.0
         self._requeued = 0
         """corrections that the last run put back into the queue; they alone do not start another run"""
@@ -57,19 +58,15 @@ class RetrainingReconciler:
             self._start(reason)
 
     def _start(self, reason: str) -> None:
-        self._store.retraining.start_all(self._task)
         self._store.audit.append(self._task, "retrain started", None, ACTOR, reason)
         self._run = self._workers.start_retraining(retraining_plan(self._config, self._task))
 
     def _end(self, result: Result) -> None:
-        busy = result.outcome == "busy"
-        if busy:  # the other run may have started before the requested corrections arrived
-            self._store.retraining.postpone(self._task)
-        else:
-            self._store.retraining.finish(self._task, result.outcome, result.sentence, result.version)
         self._run = None
         self._requeued = result.requeued
-        self._retry_at = time.monotonic() + (_RETRY_AFTER_S if busy or result.outcome == "failed" else 0.0)
+        if result.outcome == "failed":
+            self._failed_at = utc_now()
+        self._retry_at = time.monotonic() + (_RETRY_AFTER_S if result.outcome in ("failed", "busy") else 0.0)
         self._metrics.retraining(self._task, result.outcome)
         log.warning("%s: retraining: %s: %s", self._task, result.outcome, result.sentence)
 
@@ -77,10 +74,10 @@ class RetrainingReconciler:
         """The reason to retrain now, or None."""
         rules = self._config.learning
         self._store.retraining.recover(self._task, lock_of(self._task))
-        request = self._store.retraining.next(self._task)
-        if request is not None and not self._store.locks.is_held(lock_of(self._task)):
+        pauses = time.monotonic() < self._retry_at
+        if (request := self._request(pauses)) is not None:
             return f"requested by {request.actor}: {request.reason}"
-        if not rules.automatic or time.monotonic() < self._retry_at:
+        if not rules.automatic or pauses:
             return None
         new = waiting - self._requeued
         if new >= rules.min_new_samples:
@@ -90,6 +87,16 @@ class RetrainingReconciler:
             return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
         tested = rules.on_drift and get_task(self._task).supports_drift_test
         return self._drift() if tested and new >= _MIN_SAMPLES_FOR_DRIFT else None
+
+    def _request(self, pauses: bool) -> RetrainingRequest | None:
+        """The request to serve now. In the pause after a failure, only one that somebody made since."""
+        request = self._store.retraining.next(self._task)
+        if request is None or self._store.locks.is_held(lock_of(self._task)):
+            return None
+        if pauses and self._failed_at is not None:  # a run that died before it took a request left it as it was
+            [request] = self._store.retraining.latest(self._task, 1)
+            return request if request.state == "requested" and request.requested_at > self._failed_at else None
+        return request
 
     def _drift(self) -> str | None:
         """The finding of a drift test that has just ended, or None. Starts the next test when it is due."""

@@ -2,7 +2,7 @@
 
 `redact` replaces it by `[email]`, `[phone]`, `[card]`, ... Candidates are validated by a library where there is one
 (python-stdnum, phonenumbers, ipaddress), else by the words around a number, so that an order number stays.
-Every pattern takes time linear in the text: no repetition within a repetition of the same characters.
+Every pattern takes linear time: no nested repetition of the same characters.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def find(text: str) -> list[Found]:
 
 def _is_harmless(text: str) -> bool:
     """A quick check that no detector can match; False means that they must be run."""
-    if _WORD.match(text):  # as labels are
+    if _WORD.match(text):  # such as most labels
         return True
     return bool(_NO_SIGNS.match(text)) and "dot" not in text.lower() and not may_have_names(text)
 
@@ -135,7 +135,7 @@ def _detect(text: str) -> Iterator[Found]:
         yield from lettered_ids(text)
     for start, end, about in runs(text):
         yield from cards(text, start, end, about)
-        around = max(0, start - 4), min(len(text), end + 2)  # a plus sign or a letter may belong to it
+        around = max(0, start - 4), min(len(text), end + 2)  # may include a plus sign or a letter
         yield from numeric_ids(text, *around, about)
         yield from phones(text, *around, about)
         yield from accounts(text, *around, about)

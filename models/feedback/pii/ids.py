@@ -19,10 +19,10 @@ class _Row(NamedTuple):
 
 
 _DIGITS = (
-    _Row(r"\d{3}-\d{2}-\d{4}"),  # United States: SSN and ITIN, even those that were never given out
+    _Row(r"\d{3}-\d{2}-\d{4}"),  # United States: SSN and ITIN, including unassigned ones
     _Row(r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr"),
     _Row(r"[12] ?\d{2} ?\d{2} ?(?:\d{2}|2[ABab]) ?\d{3} ?\d{3} ?\d{2}", "fr.nir"),
-    _Row(r"\d{3}\.\d{3}\.\d{3}-\d{2}"),  # Brazil: CPF as it is printed
+    _Row(r"\d{3}\.\d{3}\.\d{3}-\d{2}"),  # Brazil: CPF in printed format
     _Row(r"\d{9}-?\d{2}", "br.cpf"),
     _Row(r"[2-9]\d{3}[ -]\d{4}[ -]\d{4}", "in_.aadhaar"),
     _Row(r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", "be.nn"),

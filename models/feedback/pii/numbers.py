@@ -11,7 +11,7 @@ from itertools import pairwise
 from models.feedback.pii.context import Topic, topic
 from models.feedback.pii.found import Found
 
-_RUN = re.compile(r"\d[\d\s().\-/]{4,}\d")  # one class repeated: linear
+_RUN = re.compile(r"\d[\d\s().\-/]{4,}\d")  # one character class: linear time
 _SENTENCE = re.compile(r"\.\s+")
 _GROUP = re.compile(r"\d+")
 _CARD = re.compile(

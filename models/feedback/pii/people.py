@@ -42,7 +42,7 @@ _NO_NAME = _set(
     all everyone sir madam support customer service sales president chairman director ceo minister mr mrs ms dr
     """
 )
-# Letters stand for themselves: each that the table lacked would cost an exception.
+# Letters map to themselves, since a character missing in the table costs an exception.
 _TO_SPACE = {code: chr(code) for code in range(128)} | str.maketrans(
     dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~“”«»…", " ")
 )
@@ -152,7 +152,7 @@ def _end_of_name(cue: re.Match[str], text: str, words: list[re.Match[str]]) -> i
     """The end of the name that the words begin with; None if they begin with none."""
     known = _known()
     said = text[cue.start() : cue.end()].strip(" :,.\t\n")
-    shouting = said.isupper() and len(said) > 2  # capitals tell nothing
+    shouting = said.isupper() and len(said) > 2  # then capitals say nothing about names
     tokens = [word[0].removesuffix("'s") for word in words]
     lower = [token.lower() for token in tokens]
     large = [
@@ -171,7 +171,7 @@ def _end_of_name(cue: re.Match[str], text: str, words: list[re.Match[str]]) -> i
                 begins = either or (large[0] and surname and first in known.family)
         case "title":
             if said in ("MS", "MR", "DR") and not text.isupper():
-                return None  # Microsoft's, and other abbreviations
+                return None  # Microsoft, and other abbreviations
             formal = said.lower() not in ("miss", "ms", "mx", "im")
             begins = large[0] or ((either or first in known.family) and formal and first not in _NO_NAME)
         case "called":
@@ -191,7 +191,7 @@ def _end_of_name(cue: re.Match[str], text: str, words: list[re.Match[str]]) -> i
     last = 0
     for index in range(1, len(words)):
         if lower[index] in _PARTICLES and index + 1 < len(words):
-            continue  # of the name if another part follows
+            continue  # part of the name if another part follows
         if lower[index] in _NO_NAME or not (large[index] if large[0] else lower[index] in known.family):
             break
         last = index

@@ -28,7 +28,7 @@ _DATE = re.compile(
     r"(?<!\d)\d{1,2}([./-])\d{1,2} ?\1(?:19|20)?\d\d(?!\d)|(?<!\d)(?:19|20)\d\d([./-])\d\d?\2\d\d?(?!\d)"
 )
 _NATIONAL = {
-    # length of the digits as dialled at home: regions, and whether the plan counts the trunk prefix 0 as part of it
+    # number of digits in national format, trunk prefix included -> regions with numbers of that length
     10: ("US", "IN", "FR", "NL", "AU", "CH", "SE", "IT"),
     11: ("US", "GB", "DE", "JP", "CN", "BR", "IN"),
     12: ("DE",),
@@ -40,7 +40,7 @@ def phones(text: str, start: int, end: int, about: Topic | None) -> Iterator[Fou
     yield from _international(text, start, end)
     for match in _GROUPED.finditer(text, start, end):
         last = _end_of_groups(text, *match.span(), about) if match["zero"] else match.end()
-        spaced = not match["zero"] and not set("(-/") & set(match[0])  # as thousands are
+        spaced = not match["zero"] and not set("(-/") & set(match[0])  # may be thousands separators
         if last and not (spaced and is_amount(text, match.start(), last)):
             yield Found("phone", match.start(), last)
     if about in (None, "phone"):

@@ -38,7 +38,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreTooNew(StoreError):
-    """Raised when a newer Flywheel has migrated the database; this one must not write to it."""
+    """Raised when a newer Flywheel has migrated the database, so that this one must not write to it."""
 
 
 def utc_now() -> datetime:
@@ -142,7 +142,7 @@ class Database:
         raise AssertionError("unreachable")
 
     def insert(self, table: Table) -> Any:
-        """INSERT with ON CONFLICT, which both dialects have and SQLAlchemy spells per dialect."""
+        """An INSERT that supports ON CONFLICT, which SQLAlchemy implements per dialect."""
         return self._insert(table)
 
     def block_erasure(self, connection: Connection) -> None:

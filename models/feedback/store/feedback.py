@@ -57,7 +57,7 @@ class Feedback:
         - `replaced`: already stored and waiting; the row now has this label and consent.
 
         A row without consent has a label and no text. Consent can be withdrawn in every state: a run that holds the
-        row loses it (`Lineage.record`), and a sample that was learned is not learned again.
+        row loses it (`SampleLineage.record`), and a sample that was learned is not learned again.
 
         Raises ValueError for an item with neither id nor text.
         """

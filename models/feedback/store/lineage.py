@@ -10,7 +10,7 @@ from models.feedback.store.database import Database, chunks
 from models.feedback.store.schema import feedback, trained
 
 
-class Lineage:
+class SampleLineage:
     """Part of a `Store`: which samples each version was trained on."""
 
     def __init__(self, database: Database):

@@ -1,14 +1,14 @@
 """Requests for a retraining.
 
 A request is `requested`, then `running`, then `done` or `failed`. A run satisfies every request that was made before it
-started. The run sets the requests to `running` when it begins, and finishes them before it releases the task's
-retraining lock: a request that is `running` while nobody holds that lock belongs to a run that was killed.
+started. It sets them to `running` once it holds the task's retraining lock, and finishes them before it releases the
+lock: a request that is `running` while nobody holds the lock belongs to a run that was killed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, Select, and_, exists, insert, select, update
@@ -21,8 +21,6 @@ RequestState = Literal["requested", "running", "done", "failed"]
 
 ACTION = "retrain asked"
 """action of the audit log entry for each request"""
-GRACE_S = 300.0
-"""time that a run may take from its start to acquire the lock: its process imports torch on a busy machine"""
 _MAX_ATTEMPTS = 2
 _KILLED = f"Its run was killed {_MAX_ATTEMPTS} times."
 
@@ -77,13 +75,11 @@ class RetrainingRequests:
         """The newest requests in any state, newest first."""
         return self._read(_requests(task).order_by(_c.id.desc()).limit(limit))
 
-    def start(self, id_: int) -> bool:
-        """Set one request to `running`; False if it was not `requested`, or another has started it."""
-        statement = _started(self._database.clock()).where(_c.id == id_)
-        return self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
+    def start(self, task: str) -> list[int]:
+        """Set all `requested` requests to `running`; their ids, oldest first. Concurrent callers get disjoint ids.
 
-    def start_all(self, task: str) -> list[int]:
-        """Set all `requested` requests to `running`; their ids, oldest first. Concurrent callers get disjoint ids."""
+        The caller must hold the task's retraining lock.
+        """
         statement = _started(self._database.clock()).where(_c.task == task).returning(_c.id)
         return self._database.write(lambda connection: sorted(connection.scalars(statement)))
 
@@ -99,23 +95,15 @@ class RetrainingRequests:
             lambda connection: connection.execute(statement.values(state=state, **values)).rowcount
         )
 
-    def postpone(self, task: str) -> int:
-        """Set the `running` requests to `requested` again, for a run that found another one running. How many."""
-        values = {"state": "requested", "started_at": None, "attempts": _c.attempts - 1}
-        statement = update(retraining_requests).where(_c.task == task, _c.state == "running").values(values)
-        return self._database.write(lambda connection: connection.execute(statement).rowcount)
-
-    def recover(self, task: str, lock: str, grace_s: float = GRACE_S) -> tuple[int, int]:
-        """Recover requests that are `running` for over `grace_s` while nobody holds `lock`: their run was killed.
+    def recover(self, task: str, lock: str) -> tuple[int, int]:
+        """Recover requests that are `running` while nobody holds `lock`: their run was killed.
 
         A request gets one more run, and fails when that is killed too. How many are `requested` again, and how many
         are `failed`.
         """
         now = self._database.clock()
         is_held = exists().where(locks.c.name == lock, locks.c.until >= now)
-        is_lost = and_(
-            _c.task == task, _c.state == "running", _c.started_at < now - timedelta(seconds=grace_s), ~is_held
-        )
+        is_lost = and_(_c.task == task, _c.state == "running", ~is_held)
         with self._database.read() as connection:  # called every two seconds, and a read needs no writer lock
             if connection.execute(select(_c.id).where(is_lost).limit(1)).first() is None:
                 return 0, 0

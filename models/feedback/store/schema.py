@@ -67,7 +67,7 @@ class CleanText(TypeDecorator[str]):
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None]:
-        return _clean_if_any  # `process_bind_param` would cost two more calls for each of a dozen columns
+        return _clean_if_any  # `process_bind_param` costs two more calls a column
 
 
 class PredictionId(TypeDecorator[str]):

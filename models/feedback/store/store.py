@@ -9,7 +9,7 @@ from typing import Self
 from models.feedback.store.audit_log import AuditLog
 from models.feedback.store.database import Database, utc_now
 from models.feedback.store.feedback import Feedback
-from models.feedback.store.lineage import Lineage
+from models.feedback.store.lineage import SampleLineage
 from models.feedback.store.locks import Locks
 from models.feedback.store.predictions import Predictions
 from models.feedback.store.privacy import Privacy
@@ -20,7 +20,7 @@ from models.feedback.store.retraining import RetrainingRequests
 class Store:
     """Predictions, corrections, leases, locks, audit log and requests for retraining of all tasks, in one database.
 
-    `Store(url)` does not connect: the first call that needs the database brings its tables to the newest schema.
+    `Store(url)` does not connect: the first call that needs the database migrates it to the newest schema.
     `Store.open(url)` does so at once. Methods of the parts may be called from any thread and from any number of
     processes. Each is done and durable when it returns, or raises StoreUnavailable if the same call may work later, or
     StoreTooNew if a newer Flywheel has migrated the database.
@@ -34,7 +34,7 @@ class Store:
         self.predictions = Predictions(database)
         self.feedback = Feedback(database)
         self.queue = Queue(database)
-        self.lineage = Lineage(database)
+        self.lineage = SampleLineage(database)
         self.locks = Locks(database)
         self.audit = AuditLog(database)
         self.privacy = Privacy(database, self.audit)
@@ -55,7 +55,7 @@ class Store:
         return store
 
     def migrate(self) -> None:
-        """Bring the tables to the newest schema now. Raises StoreUnavailable, or StoreTooNew."""
+        """Migrate to the newest schema now. Raises StoreUnavailable, or StoreTooNew."""
         self.database.migrate()
 
     def close(self) -> None:

@@ -152,5 +152,5 @@ def _corpus_of(champion: Champion) -> Interactions:
 
 
 def _no_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
-    """For steps that compare no texts."""
+    """An `Embed` for steps that compare no texts."""
     return np.zeros((len(texts), 0), np.float32)

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 
 from models.feedback.store import RetrainingRequest, Store, StoreUnavailable
-from models.feedback.store.retraining import GRACE_S
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.processes import SPAWN, TIMEOUT_S, together
 from tests.helpers.store_fixtures import NOW, Clock
@@ -35,9 +34,8 @@ def test_a_request_from_asking_to_its_end(store: Store, clock: Clock) -> None:
     assert (entry.at, entry.action, entry.actor, entry.reason) == (NOW, "retrain asked", "ops", "before the sale")
     clock.pass_(seconds=10)
     started = clock.now
-    assert store.retraining.start(id_)
-    assert not store.retraining.start(id_)
-    assert not store.retraining.start(id_ + 1)
+    assert store.retraining.start("intent") == [id_]
+    assert store.retraining.start("intent") == []
     assert store.retraining.next("intent") is None
     clock.pass_(seconds=10)
     assert store.retraining.finish("intent", "released", "It won.", "4") == 1
@@ -52,8 +50,8 @@ def test_a_request_from_asking_to_its_end(store: Store, clock: Clock) -> None:
 def test_a_run_satisfies_what_was_asked_before_it_started(store: Store) -> None:
     first, second = (store.retraining.request("intent", "ops", reason) for reason in ("a", "b"))
     other = store.retraining.request("sentiment", "ops", "c")
-    assert store.retraining.start_all("intent") == [first, second]
-    assert store.retraining.start_all("intent") == []
+    assert store.retraining.start("intent") == [first, second]
+    assert store.retraining.start("intent") == []
     third = store.retraining.request("intent", "ops", "d")
     assert store.retraining.finish("intent", "failed", "out of memory") == 2
     assert states(store) == ["failed", "failed", "requested"]
@@ -61,7 +59,7 @@ def test_a_run_satisfies_what_was_asked_before_it_started(store: Store) -> None:
     assert found is not None
     assert found.id == third
     assert states(store, "sentiment") == ["requested"]
-    assert store.retraining.start(other)
+    assert store.retraining.start("sentiment") == [other]
     assert store.retraining.finish("sentiment", "refused", "It lost.") == 1
     assert states(store, "sentiment") == ["done"]
 
@@ -76,9 +74,9 @@ def test_the_oldest_is_next_and_the_newest_is_first(store: Store) -> None:
 
 def test_a_run_that_was_killed_is_made_once_more(store: Store, clock: Clock) -> None:
     store.retraining.request("intent", "ops", "a")
-    store.retraining.start_all("intent")
-    assert store.locks.acquire(LOCK, "a run", 2 * GRACE_S)
-    clock.pass_(seconds=GRACE_S + 1)
+    store.retraining.start("intent")
+    assert store.locks.acquire(LOCK, "a run", 600)
+    clock.pass_(seconds=301)
     assert store.retraining.recover("intent", LOCK) == (0, 0)  # it is still at work
     assert store.locks.release(LOCK, "a run")
     assert store.retraining.recover("sentiment", LOCK) == (0, 0)
@@ -86,26 +84,15 @@ def test_a_run_that_was_killed_is_made_once_more(store: Store, clock: Clock) -> 
     [request] = store.retraining.latest("intent")
     assert (request.state, request.started_at, request.attempts) == ("requested", None, 1)
 
-    store.retraining.start_all("intent")
+    store.retraining.start("intent")
     assert store.locks.acquire(LOCK, "another run", 60)
-    clock.pass_(seconds=GRACE_S + 1)  # it was killed: its lock has expired
+    clock.pass_(seconds=301)  # it was killed: its lock has expired
     younger = store.retraining.request("intent", "ops", "b")
-    assert store.retraining.start(younger)
-    assert store.retraining.recover("intent", LOCK) == (0, 1)
-    assert states(store) == ["failed", "running"]
+    assert store.retraining.start("intent") == [younger]
+    assert store.retraining.recover("intent", LOCK) == (1, 1)
+    assert states(store) == ["failed", "requested"]
     failed = store.retraining.latest("intent")[-1]
     assert (failed.outcome, failed.sentence, failed.ended_at) == ("failed", "Its run was killed 2 times.", clock.now)
-    clock.pass_(seconds=GRACE_S + 1)
-    assert store.retraining.recover("intent", LOCK) == (1, 0)
-    assert states(store) == ["failed", "requested"]
-
-
-def test_a_run_that_has_just_started_has_time_to_acquire_the_lock(store: Store, clock: Clock) -> None:
-    store.retraining.request("intent", "ops", "a")
-    store.retraining.start_all("intent")
-    clock.pass_(seconds=GRACE_S - 1)
-    assert store.retraining.recover("intent", LOCK) == (0, 0)
-    assert states(store) == ["running"]
 
 
 def test_a_request_and_its_audit_entry_are_one_transaction(store: Store) -> None:
@@ -115,17 +102,15 @@ def test_a_request_and_its_audit_entry_are_one_transaction(store: Store) -> None
     assert store.audit.entries("intent") == []
 
 
-def _start(store: Store, number: int) -> tuple[bool, list[int]]:
-    """Whether this process has started the first request, and which of the others."""
-    return store.retraining.start(1), store.retraining.start_all("intent")
+def _start(store: Store, number: int) -> list[int]:
+    return store.retraining.start("intent")
 
 
 def test_of_four_processes_one_starts_each_request(url: str) -> None:
     store = Store.open(url)
     ids = [store.retraining.request("intent", "ops", str(number)) for number in range(6)]
     results = together(_start, url)
-    started = [1 for first, _ in results if first] + [id_ for _, others in results for id_ in others]
-    assert sorted(started) == ids == [1, 2, 3, 4, 5, 6]
+    assert sorted(id_ for started in results for id_ in started) == ids == [1, 2, 3, 4, 5, 6]
     assert {request.attempts for request in store.retraining.latest("intent")} == {1}
     store.close()
 
@@ -133,8 +118,8 @@ def test_of_four_processes_one_starts_each_request(url: str) -> None:
 def test_of_many_threads_one_takes_a_request_back(store: Store, clock: Clock) -> None:
     for number in range(3):
         store.retraining.request("intent", "ops", str(number))
-    store.retraining.start_all("intent")
-    clock.pass_(seconds=GRACE_S + 1)
+    store.retraining.start("intent")
+    clock.pass_(seconds=301)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: store.retraining.recover("intent", LOCK), range(16)))
     assert sum(again for again, _ in found) == 3
@@ -145,7 +130,7 @@ def test_of_many_threads_one_takes_a_request_back(store: Store, clock: Clock) ->
 def _ask_and_die(url: str) -> None:
     store = Store(url)
     store.retraining.request("intent", "ops", "a")
-    store.retraining.start_all("intent")
+    store.retraining.start("intent")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -156,21 +141,21 @@ def test_a_request_whose_process_was_killed_is_still_there(url: str) -> None:
     assert process.exitcode == -signal.SIGKILL
     store = Store(url)
     assert states(store) == ["running"]
-    assert store.retraining.recover("intent", LOCK, grace_s=0.0) == (1, 0)
+    assert store.retraining.recover("intent", LOCK) == (1, 0)
     assert len(store.audit.entries("intent")) == 1
     store.close()
 
 
 def test_requests_while_the_database_is_away(postgres: PostgresServer) -> None:
     store = Store.open(postgres.new_database())
-    id_ = store.retraining.request("intent", "ops", "a")
+    store.retraining.request("intent", "ops", "a")
     postgres.stop()
     try:
         for call in (
             lambda: store.retraining.request("intent", "ops", "b"),
             lambda: store.retraining.next("intent"),
-            lambda: store.retraining.start(id_),
-            lambda: store.retraining.start_all("intent"),
+            lambda: store.retraining.start("intent"),
+            lambda: store.retraining.start("intent"),
             lambda: store.retraining.finish("intent", "released", "It won."),
             lambda: store.retraining.latest("intent"),
             lambda: store.retraining.recover("intent", LOCK),

@@ -22,7 +22,7 @@ def configuration(connection: Connection | None = None) -> Config:
 
 
 def upgrade(connection: Connection, revision: str | None) -> bool:
-    """Upgrade from `revision` to the newest; False, and nothing done, if `revision` is not one of ours."""
+    """Upgrade from `revision` to the newest one. False, without a change, if `revision` is unknown."""
     from alembic import command
     from alembic.script import ScriptDirectory
 

@@ -48,6 +48,13 @@ def correct(store: Store, first: int, count: int, age: timedelta = timedelta()) 
     store.feedback.add(items, keep_days=30)
 
 
+def end(store: Store, runs: Runs, result: Result) -> None:
+    """End the run as `retrain` does, which takes the requests and finishes them."""
+    store.retraining.start("intent")
+    store.retraining.finish("intent", result.outcome, result.sentence, result.version)
+    runs.result = result
+
+
 def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> None:
     loop, store, runs = made(method="lora")
     correct(store, 0, AFTER - 1)
@@ -148,10 +155,11 @@ def test_it_begins_when_asked_however_few_there_are(made: Made) -> None:
     loop.step_task("intent")
     assert len(runs.begun) == 1
     assert store.audit.entries("intent")[0].reason == "requested by ops: before the sale"
-    runs.result = Result("refused", "worse")
+    end(store, runs, Result("refused", "worse"))
     loop.step_task("intent")
-    loop.step_task("intent")  # the question was answered
+    loop.step_task("intent")  # the request is done
     assert len(runs.begun) == 1
+    assert [(r.state, r.outcome) for r in store.retraining.latest("intent")] == [("done", "refused")]
 
 
 def test_it_begins_by_schedule(made: Made) -> None:
@@ -203,21 +211,39 @@ def test_a_request_waits_while_another_run_is_at_work(made: Made) -> None:
     runs.result = Result("busy", "it is being retrained already")  # a terminal was faster
     loop.step_task("intent")
     assert len(runs.begun) == 2
-    runs.result = Result("released", "better", "2")
+    end(store, runs, Result("released", "better", "2"))
     loop.step_task("intent")
     assert [(r.state, r.outcome, r.version) for r in store.retraining.latest("intent")] == [("done", "released", "2")]
+    assert len(runs.begun) == 2
 
 
-def test_a_request_whose_controller_was_killed_is_served_by_the_next(made: Made) -> None:
+def test_a_request_whose_run_died_before_it_took_it_is_not_tried_every_two_seconds(made: Made) -> None:
     loop, store, runs = made(automatic=False)
     store.retraining.request("intent", "ops", "before the sale")
     loop.step_task("intent")
-    successor, _, _ = made(automatic=False)
-    successor.step_task("intent")
+    runs.result = Result("failed", "its process ended: WorkerCrashedError")
+    for _ in range(3):
+        loop.step_task("intent")
     assert len(runs.begun) == 1
-    for after in (10, 20):  # minutes: the lock of the first has expired, and so has that of its successor
-        later = made(automatic=False)
-        later[1].database.clock = lambda after=after: datetime.now(UTC) + timedelta(minutes=after)  # type: ignore[misc]
-        later[0].step_task("intent")
-        assert len(later[2].begun) == (1 if after == 10 else 0)  # a request that kills its run is not tried for ever
+    store.retraining.request("intent", "ops", "there is memory now")
+    loop.step_task("intent")
+    assert len(runs.begun) == 2
+    assert store.audit.entries("intent")[0].reason == "requested by ops: there is memory now"
+
+
+def test_a_request_whose_controller_was_killed_is_served_by_the_next(made: Made) -> None:
+    loop, store, _ = made(automatic=False)
+    store.retraining.request("intent", "ops", "before the sale")
+    loop.step_task("intent")
+    begun = []
+    for _ in range(2):
+        store.locks.acquire("retrain-intent", "a run", 60)
+        store.retraining.start("intent")
+        successor, _, theirs = made(automatic=False)
+        successor.step_task("intent")
+        assert theirs.begun == []  # the run is at work
+        store.locks.release("retrain-intent", "a run")  # as its expiry does after a kill
+        successor.step_task("intent")
+        begun.append(len(theirs.begun))
+    assert begun == [1, 0]  # a request that kills its run is not tried for ever
     assert [r.state for r in store.retraining.latest("intent")] == ["failed"]
