@@ -53,7 +53,7 @@ EXAMPLES = """examples:
 _WHERE = "import importlib.util as u; s = u.find_spec('serve'); print(s.origin if s else '')"
 
 Figures = dict[str, float]  # by FIGURES' keys; and `errors`: failed requests
-Round = dict[str, Figures]  # by "old" and "new"; without a side that failed
+ComparedRound = dict[str, Figures]  # by "old" and "new"; without a side that failed
 
 
 @dataclass(frozen=True)
@@ -153,14 +153,14 @@ def check_installed(side: Side) -> None:
 
 def measure_all(
     sides: Sequence[Side], scenarios: Sequence[Scenario], options: argparse.Namespace, console: Console
-) -> list[Round]:
+) -> list[ComparedRound]:
     """Run all rounds; the first and every other start with the old side. A side that fails is reported and left out."""
     turn_s = START_S + sum(load_s(options.seconds, scenario.warm_s) for scenario in scenarios)
     steps = Steps(console, options.rounds * len(sides) * turn_s)
-    rounds: list[Round] = []
+    rounds: list[ComparedRound] = []
     with steps.progress:
         for number in range(1, options.rounds + 1):
-            r: Round = {}
+            r: ComparedRound = {}
             for side in sides[:: 1 if number % 2 else -1]:
                 try:
                     r[side.name] = _turn(side, scenarios, options, steps, f"round {number}: {side.name}")
@@ -200,13 +200,13 @@ def figures(loads: dict[str, dict[str, Any]], memory: dict[str, float], ready_s:
     }
 
 
-def ratios(rounds: Sequence[Round], key: str) -> list[float]:
+def ratios(rounds: Sequence[ComparedRound], key: str) -> list[float]:
     """New over old in each round that has both; rounds whose old figure is 0 are left out."""
     both = [(r["old"][key], r["new"][key]) for r in rounds if r.keys() >= {"old", "new"}]
     return [new / old for old, new in both if old]
 
 
-def missed(rounds: Sequence[Round]) -> list[str]:
+def missed(rounds: Sequence[ComparedRound]) -> list[str]:
     """A sentence for each bound of --check that is missed. The bounds apply to the median ratio."""
     problems = []
     for key, sign, bound in (("c64", "<", MIN_C64_RATIO), ("c1", ">", MAX_C1_RATIO)):
@@ -223,11 +223,11 @@ def missed(rounds: Sequence[Round]) -> list[str]:
     return problems
 
 
-def _errors(rounds: Sequence[Round], side: str) -> float:
+def _errors(rounds: Sequence[ComparedRound], side: str) -> float:
     return sum(r[side]["errors"] for r in rounds if side in r)
 
 
-def table(rounds: Sequence[Round]) -> Table:
+def table(rounds: Sequence[ComparedRound]) -> Table:
     shown = Table(title=f"medians of {len(rounds)} rounds; ratios within each round")
     shown.add_column("", no_wrap=True)
     for column in ("old", "new", "new/old", "min-max"):

@@ -39,13 +39,13 @@ TIMEOUT = "x-request-timeout-seconds"
 DEADLINE_S = 5.0
 RATE = 30  # requests a second: so few that one replica serves them, and only a fault can make one fail
 ENVIRONMENT = {"FLYWHEEL_LIMITS__TEXTS": "4096", "FLYWHEEL_LIMITS__DEADLINE_S": str(DEADLINE_S)}
-Row = tuple[str, float, float]  # title, value, upper bound
+Check = tuple[str, float, float]  # title, value, upper bound
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    rows: list[Row] = []
+    rows: list[Check] = []
     with server() as (url, pid):
         for number, fault in enumerate(FAULTS, 1):
             print(f"{number}/{len(FAULTS)} {fault.__doc__}", file=sys.stderr)
@@ -57,7 +57,7 @@ def main() -> int:
     return 0 if all(value <= bound for _, value, bound in rows) else 1
 
 
-def killed_replica(url: str, pid: int) -> list[Row]:
+def killed_replica(url: str, pid: int) -> list[Check]:
     """kill -9 of one of the intent replicas under load, until another has replaced it"""
     victims = replicas(pid)
     if len(victims) < 2:
@@ -72,7 +72,7 @@ def killed_replica(url: str, pid: int) -> list[Row]:
     ]
 
 
-def clients_that_leave(url: str, pid: int) -> list[Row]:
+def clients_that_leave(url: str, pid: int) -> list[Check]:
     """clients that hang up while their texts wait: the texts are dropped"""
     before = dropped(url)
     connections = [_sent(url, post(large(f"leaver {client}"))) for client in range(2)]
@@ -83,7 +83,7 @@ def clients_that_leave(url: str, pid: int) -> list[Row]:
     return [("texts of clients that left were not dropped", not seen, 0)]
 
 
-def slow_clients(url: str, pid: int) -> list[Row]:
+def slow_clients(url: str, pid: int) -> list[Check]:
     """200 clients that stop in the middle of their request, while others send theirs; half of them never go on"""
     request = post({"text": "where is my order 771?"})
     connections = [_sent(url, request[:-5]) for _ in range(200)]
@@ -103,9 +103,9 @@ def slow_clients(url: str, pid: int) -> list[Row]:
     ]
 
 
-def deadlines(url: str, pid: int) -> list[Row]:
+def deadlines(url: str, pid: int) -> list[Check]:
     """the client's deadline: tiny, invalid, and larger than the server's"""
-    rows: list[Row] = []
+    rows: list[Check] = []
     for count in (1, 64):
         body = {"texts": [f"was order {time.time_ns()} of mine sent {n} days ago" for n in range(count)]}
         began = time.perf_counter()
@@ -127,7 +127,7 @@ def deadlines(url: str, pid: int) -> list[Row]:
     ]
 
 
-def other_clients(meanwhile: str, result: OpenLoopResult, max_p99_ms: float) -> list[Row]:
+def other_clients(meanwhile: str, result: OpenLoopResult, max_p99_ms: float) -> list[Check]:
     failed = result.other.total() + result.lost + result.hung
     if failed or result.shed:  # shedding is no failure: the machine may be too slow for the load
         print(f"  while {meanwhile}: {result.counts()}", file=sys.stderr)

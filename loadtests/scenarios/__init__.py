@@ -1,1 +1,1 @@
-"""Whole stories, each one command: what users do, what the server makes of it, and bounds on both."""
+"""Scenarios of the feedback loop, each one command with its own server and bounds; docs/feedback.md has results."""

@@ -1,7 +1,7 @@
 """New intents: corrections bring ten intents that the champion was not trained on, and the loop learns them by itself.
 
     python loadtests/scenarios/new_intents.py                     about 20 minutes, with its own first training
-    python loadtests/scenarios/new_intents.py --home /tmp/story   keeps the trained champion for the next run
+    python loadtests/scenarios/new_intents.py --home /tmp/banking   keeps the trained champion for the next run
 
 The champion is trained on Banking77 without 10 of its 77 intents. Then clients send texts of the ten and correct the
 answers over HTTP: 10 % with a wrong label, 20 % twice, some with personal data in them. Other clients keep sending
@@ -62,14 +62,14 @@ def main() -> int:
     options = parser.parse_args()
     if not BANKING77.is_file():
         sys.exit(f"this needs Banking77 in {BANKING77.parent}")
-    train, test = (read(BANKING77.with_name(name)) for name in ("train.csv", "test.csv"))
+    train, test = (read_texts(BANKING77.with_name(name)) for name in ("train.csv", "test.csv"))
     new = set(random.Random(7).sample(sorted({text.label for text in train}), NEW))
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).resolve()
         train_champion(home, [text for text in train if text.label not in new])
-        story = fresh(home)
+        server_home = fresh_home(home)
         with serving_intent(
-            story,
+            server_home,
             new_labels=True,
             FLYWHEEL_LEARNING__MIN_NEW_SAMPLES="1600",  # of 1,643, so that one run has nearly all of them
             FLYWHEEL_LEARNING__ON_DRIFT="false",  # else the first fifty would start a run
@@ -77,12 +77,12 @@ def main() -> int:
             FLYWHEEL_ROLLOUT__MIN_ANSWERS="100",
             FLYWHEEL_ROLLOUT__CANARY_FRACTION="0.2",
         ) as server:
-            return show(_tell(server, story, train, test, new))
+            return show(_run_loop(server, server_home, train, test, new))
 
 
-def _tell(server: Flywheel, home: Path, train: Sequence[Text], test: Sequence[Text], new: set[str]) -> list[Row]:
+def _run_loop(server: Flywheel, home: Path, train: Sequence[Text], test: Sequence[Text], new: set[str]) -> list[Row]:
     old_before, _ = _recalls(server, test, new)
-    say(f"before: {old_before:.2f} % of the old intents' test texts get the right label")
+    log(f"before: {old_before:.2f} % of the old intents' test texts get the right label")
     asked = [text.text for text in train if text.label not in new]
 
     def request(number: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -92,18 +92,18 @@ def _tell(server: Flywheel, home: Path, train: Sequence[Text], test: Sequence[Te
     began = time.monotonic()
     with Traffic(server, f"{MODEL}/predict", request, connections=4, pause_s=0.2) as traffic:
         refused = _send(server, corrections)
-        say(f"{len(corrections)} corrections sent, {refused} refused; waiting for a version that learned from them")
+        log(f"{len(corrections)} corrections sent, {refused} refused; waiting for a version that learned from them")
         client = server.client()
         seconds = eventually(lambda: champion(client) != "1", MAX_MINUTES * 60, every=1.0)
         took = time.monotonic() - began
-        say(f"version {champion(client)} after {took / 60:.1f} minutes; {client.must(f'{MODEL}/feedback')['states']}")
+        log(f"version {champion(client)} after {took / 60:.1f} minutes; {client.must(f'{MODEL}/feedback')['states']}")
         for entry in reversed(client.must(f"{OPERATIONS}/audit")["audit"]):
-            say(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['version'] or '':3} {entry['reason'][:160]}")
+            log(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['version'] or '':3} {entry['reason'][:160]}")
     old_after, new_after = _recalls(server, test, new)
     ray_logs = Path("/tmp/ray").resolve()
     leaks = files_with(list(PERSONAL.values()), [home, *([ray_logs] if ray_logs.is_dir() else [])])
     for needle, files in leaks.items():
-        say(f"  {needle!r} is in {files[:3]}")
+        log(f"  {needle!r} is in {files[:3]}")
     return [
         Row(
             "minutes from the first correction to the promotion",
@@ -131,18 +131,18 @@ def train_champion(home: Path, texts: Sequence[Text]) -> None:
         for text in texts:
             digest = hashlib.sha256(" ".join(text.text.lower().split()).encode()).digest()
             rows.writerow((*text, "holdout" if digest[0] < 26 else "train"))
-    say("training the champion on 67 intents, once")
+    log("training the champion on 67 intents, once")
     flywheel = Path(sys.executable).parent / "flywheel"
     command = [flywheel, "train", "intent", "--data", corpus]
     subprocess.run(command, check=True, env={**os.environ, "FLYWHEEL_HOME": str(home / "champion")})
 
 
-def fresh(home: Path) -> Path:
+def fresh_home(home: Path) -> Path:
     """A new home with the champion and without feedback."""
-    story = home / "story"
-    shutil.rmtree(story, ignore_errors=True)
-    shutil.copytree(home / "champion", story, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts", "work"))
-    return story
+    new = home / "server"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(home / "champion", new, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts", "work"))
+    return new
 
 
 def _corrections(texts: Sequence[Text], labels: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
@@ -201,12 +201,12 @@ def champion(client: Client) -> str:
     return str(next(v["version"] for v in metadata["version_details"] if v["alias"] == "champion"))
 
 
-def read(file: Path) -> list[Text]:
+def read_texts(file: Path) -> list[Text]:
     with file.open(encoding="utf-8", newline="") as opened:
         return [Text(row["text"], row["label"]) for row in csv.DictReader(opened)]
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 

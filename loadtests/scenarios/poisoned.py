@@ -1,6 +1,6 @@
 """A poisoned batch: one source sends corrections, 30 % with a wrong label. None may be learned from.
 
-    python loadtests/scenarios/poisoned.py --home /tmp/story    with the champion of new_intents.py; some minutes
+    python loadtests/scenarios/poisoned.py --home /tmp/banking    with the champion of new_intents.py; some minutes
 
 Corrections for the ten new intents, all from one source, 30 % flipped among themselves. Prints each figure beside its
 bound and exits 1 when one is missed.
@@ -17,7 +17,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is also run as a script
 
-from loadtests.scenarios.new_intents import MODEL, NEW, OPERATIONS, champion, fresh, read, say, train_champion
+from loadtests.scenarios.new_intents import (
+    MODEL,
+    NEW,
+    OPERATIONS,
+    champion,
+    fresh_home,
+    log,
+    read_texts,
+    train_champion,
+)
 from loadtests.scenarios.world import Body, Row, eventually, serving_intent, show
 from loadtests.texts import BANKING77
 
@@ -30,7 +39,7 @@ def main() -> int:
     options = parser.parse_args()
     if not BANKING77.is_file():
         sys.exit(f"this needs Banking77 in {BANKING77.parent}")
-    train = read(BANKING77.with_name("train.csv"))
+    train = read_texts(BANKING77.with_name("train.csv"))
     new = sorted(random.Random(7).sample(sorted({text.label for text in train}), NEW))
     home = options.home.resolve()
     train_champion(home, [text for text in train if text.label not in new])
@@ -49,12 +58,12 @@ def main() -> int:
     ]
     draw.shuffle(items)
     with serving_intent(
-        fresh(home), new_labels=True, FLYWHEEL_LEARNING__MIN_NEW_SAMPLES=str(len(items) - 200)
+        fresh_home(home), new_labels=True, FLYWHEEL_LEARNING__MIN_NEW_SAMPLES=str(len(items) - 200)
     ) as server:
         client = server.client()
         for start in range(0, len(items), 500):
             client.must(f"{MODEL}/feedback", {"feedback": items[start : start + 500]})
-        say(f"{len(items)} corrections sent; waiting for the end of a retraining")
+        log(f"{len(items)} corrections sent; waiting for the end of a retraining")
 
         def ended() -> bool:
             return bool(outcomes(client.must(f"{OPERATIONS}/audit")["audit"]))
@@ -64,8 +73,8 @@ def main() -> int:
         states = client.must(f"{MODEL}/feedback")["states"]
         entries = client.must(f"{OPERATIONS}/audit")["audit"]
         for entry in reversed(entries):
-            say(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['reason'][:200]}")
-        say(str(states))
+            log(f"  {entry['at'][11:19]}  {entry['action']:16} {entry['reason'][:200]}")
+        log(str(states))
         versions = len(client.must(MODEL)["versions"])
         return show([
             Row("minutes until a run ended", took / 60, "<=", 15),

@@ -9,14 +9,24 @@ import pytest
 from rich.console import Console
 
 from loadtests import compare
-from loadtests.compare import FIGURES, MAX_C1_RATIO, MIN_C64_RATIO, Figures, Round, figures, missed, parse, ratios
+from loadtests.compare import (
+    FIGURES,
+    MAX_C1_RATIO,
+    MIN_C64_RATIO,
+    ComparedRound,
+    Figures,
+    figures,
+    missed,
+    parse,
+    ratios,
+)
 from loadtests.peers import PeerError
 
 FIRST: Figures = {"c1": 2.0, "c64": 800.0, "batch32": 900.0, "pss_mb": 1500.0, "rss_mb": 2000.0, "ready_s": 10.0,
                   "errors": 0}  # fmt: skip
 
 
-def _round(speed: float = 1.0, **times: float) -> Round:
+def _round(speed: float = 1.0, **times: float) -> ComparedRound:
     """A round on a machine of this speed, whose new side has these times the old one's figures."""
     old = FIRST | {"c1": FIRST["c1"] / speed, "c64": FIRST["c64"] * speed}
     return {"old": old, "new": {key: value * times.get(key, 1) for key, value in old.items()}}
