@@ -42,7 +42,7 @@ def choose_provider(requested: Providers) -> str:
 
 
 class OnnxSession:
-    """One model in memory. `run` is blocking and thread-safe; call it off the event loop.
+    """One model in memory. `run` blocks and is thread-safe; the batcher decides where it runs.
 
     `provider` is the one in use. Raises ProviderError when `providers` names one that is not available; `auto` then
     falls back to the CPU, with a warning in the log. With `shared`, processes that run the model on the CPU of one
@@ -82,7 +82,7 @@ class OnnxSession:
         return 0.2 if self.bundle.manifest.skips_padding else 1.0
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the max_length."""
+        """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the longest of them."""
         ids, mask = pad(rows)
         if self._bound is not None:
             return self._bound(ids, mask)

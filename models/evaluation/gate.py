@@ -87,7 +87,7 @@ def judge(
     # Feedback may be of one label only, which a candidate misses: there, one prediction for all is no defect.
     reasons = [checks.sound(after.defect(), HOLDOUT)]
     reasons += [checks.sound(pair[1].unusable(), name) for name, pair in pairs.items() if name != HOLDOUT]
-    reasons += [_usable(pair[0], name) for name, pair in pairs.items() if pair[0].unusable()]
+    reasons += [_broken_champion(pair[0], name) for name, pair in pairs.items() if pair[0].unusable()]
     if not after.truth:
         reasons.append(Check(HOLDOUT, False, "There is no holdout to compare on."))
     if any(not check.passed for check in reasons):
@@ -154,7 +154,7 @@ def gate_classifier(
         result = judge(before, after, thresholds)
         if not result.candidate:  # defective: no need to measure parity or latency
             return result
-        parity = Check("parity", True, check_parity(new, texts))
+        parity = Check("parity", True, check_parity(new, texts))  # raises DefectError where it fails
         result = judge(before, after, thresholds, latency_ratios(old, new, texts))
     except DefectError as error:
         return refusal(role, f"The {role} is broken: {error}.")
@@ -180,6 +180,6 @@ def gate_ranker(
     return GateResult((*result.reasons, parity))
 
 
-def _usable(champion: Evaluation, where: str) -> Check:
+def _broken_champion(champion: Evaluation, where: str) -> Check:
     sentence = f"The champion is broken: {champion.unusable()} ({where}). Promote another version by hand."
     return Check("champion", False, sentence)

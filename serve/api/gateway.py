@@ -47,7 +47,7 @@ _MOVED_ENDPOINTS = (
     "retrain",
     "erase",
     "audit",
-)  # operators' endpoints, here until 0.2
+)  # operators' endpoints that were here before 0028; each answers 404 with its new place
 Endpoint = Callable[["Call", bytes], Awaitable[Response]]
 
 

@@ -1,0 +1,43 @@
+"""OpenAPI describes every endpoint that operators have: its lists are kept by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.feedback.store import Store
+from serve.api.openapi import openapi
+from serve.api.operations import Operations
+from serve.api.repository import Repository
+from serve.config import Config
+
+
+class NoApplications:
+    def states(self) -> dict[str, str]:
+        return {}
+
+    def load(self, task: str) -> None: ...
+
+    def unload(self, task: str) -> None: ...
+
+
+@pytest.mark.parametrize("task", ["intent", "recommendation"])
+def test_every_route_of_the_repository_is_described(tmp_path: Path, task: str) -> None:
+    config = Config()
+    operations = Operations(config, Store(f"sqlite:///{tmp_path / 'feedback.db'}"))
+    routes = [*operations.routes(), *Repository(config, operations, NoApplications()).routes()]
+    served = {
+        (route.path.replace("{task}", task), method.lower())
+        for route in routes
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    paths = openapi([task], "0")["paths"]
+    described = {
+        (path, method)
+        for path, methods in paths.items()
+        if path.startswith("/v2/repository")
+        for method in set(methods) - {"parameters"}
+    }
+    assert len(served) > 10
+    assert described == served
