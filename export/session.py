@@ -82,7 +82,7 @@ class OnnxSession:
         return 0.2 if self.bundle.manifest.skips_padding else 1.0
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the longest of them."""
+        """Token ids of n texts to the model's output, (n, labels or dimensions). Rows are padded to the longest."""
         ids, mask = pad(rows)
         if self._bound is not None:
             return self._bound(ids, mask)

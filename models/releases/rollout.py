@@ -89,7 +89,7 @@ class Rollout:
             return self._move(release, "promote", version, reason, {"before": before})
 
     def rollback(self, reason: str, version: str | None = None, expected: Release | None = None) -> Release:
-        """Withdraw `version`. A challenger is taken out; a champion is replaced by the previous one, and a challenger goes with it.
+        """Withdraw `version`: a challenger is taken out, a champion is replaced by the previous one and alone then.
 
         Without a version, withdraw the challenger, or the champion when there is none. Raises ReleaseChanged when
         `version` is neither (any more), ReleaseError when there is no previous champion.
