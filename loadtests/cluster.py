@@ -56,6 +56,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
     arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk sends the load, and is not installed: apt-get install wrk, or brew install wrk.")
     setups = [
         Setup("1 replica", 1, 1, arguments.port),
         Setup("2 replicas", 1, 2, arguments.port + 2),
