@@ -64,15 +64,27 @@ def retrain(plan: Plan, home: Path, store: Store, actor: str, report: ReportStag
     try:
         store.retraining.start(plan.task)
         result = _run_to_result(plan, home, store, owner, actor, report_stage)
-        # Before the lock is released: what says `running` without it is taken for that of a run that was killed.
-        progress.end(result.outcome, result.sentence, result.version)
-        log_store_errors(lambda: store.retraining.finish(plan.task, result.outcome, result.sentence, result.version))
+        # Before the lock is released: what says `running` without it is taken for that of a run that was killed. Not
+        # after it was lost: another run has taken the requests over, and reports its own progress.
+        if _holds(store, lock, owner):
+            progress.end(result.outcome, result.sentence, result.version)
+            log_store_errors(
+                lambda: store.retraining.finish(plan.task, result.outcome, result.sentence, result.version)
+            )
     finally:
         log_store_errors(lambda: store.locks.release(lock, owner))
     log_store_errors(
         lambda: store.audit.append(plan.task, f"retrain {result.outcome}", result.version, actor, result.sentence)
     )
     return result
+
+
+def _holds(store: Store, lock: str, owner: str) -> bool:
+    """Whether no other run has taken the lock. While the store is away, none can."""
+    try:
+        return store.locks.acquire(lock, owner, LEASE_S)
+    except StoreError:
+        return True
 
 
 def _run_to_result(plan: Plan, home: Path, store: Store, owner: str, actor: str, report: ReportStage) -> Result:
@@ -118,8 +130,7 @@ class _Run:
         live = {line for version in release.versions for line in ancestry(self.home, plan.task, version)}
         store.lineage.reconcile(plan.task, live)
         samples = store.queue.lease(plan.task, self.owner, plan.max_samples, LEASE_S)
-        replay = family.replayed(champion, plan.max_samples)
-        curated = family.curate(champion, samples, replay, plan.rules, new_labels=plan.new_labels)
+        curated = family.curate(champion, samples, plan.rules, new_labels=plan.new_labels)
         store.queue.settle(self.owner, {id_: ("dropped", reason) for id_, reason in curated.dropped.items()})
         store.queue.settle(self.owner, {id_: ("quarantined", reason) for id_, reason in curated.quarantined.items()})
         learn, held_out = _split(curated.kept, plan.eval_fraction)
@@ -128,8 +139,9 @@ class _Run:
             sentence = f"{len(samples)} corrections, of which {len(curated.kept)} may be learned."
             return Result("too_few", sentence, requeued=requeued)
 
-        replay = family.replayed(champion, plan.max_samples)  # again: curation takes minutes, and samples may be erased
-        learned, replayed = ([sample.id for sample in samples] for samples in (learn, replay))
+        # Read after curation, which takes minutes, in which samples may be erased.
+        replay = family.replayed(champion, plan.max_samples)
+        learned, replayed = [sample.id for sample in learn], [sample.id for sample in replay]
         self.in_training = learned
         job = family.continued(champion, learn, replay, plan.recipe, plan.workers)
         candidate = build_candidate(job, self.home, self.report)

@@ -46,7 +46,7 @@ class ProgressFile:
     def _write(self, fields: Mapping[str, Any]) -> None:
         content = orjson.dumps({**fields, "seconds": round(time.time() - self._started, 1)})
         with suppress(OSError):  # a full disk must not end a run here
-            write_atomically(self._path, content)
+            write_atomically(self._path, content, durable=False)
 
 
 def read_progress(home: Path, task: str, *, running: bool) -> dict[str, Any]:

@@ -125,13 +125,15 @@ def prepare(config: ConfigOption = None) -> None:
 def _prepare_in_subprocess(config: Path | None) -> None:
     """Run `prepare` in a subprocess: in this process, torch would occupy 300 MB for as long as it serves.
 
-    SIGINT and SIGTERM are passed on to the subprocess and its workers; if it fails, this process exits with its code.
+    SIGINT, SIGTERM and SIGHUP are passed on to it and its workers; if it fails, this process exits with its code.
     """
     command = [sys.executable, "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
     with subprocess.Popen(command, process_group=0) as training:
         _handle_termination(lambda number, _: os.killpg(training.pid, number))
+        signal.signal(signal.SIGHUP, lambda number, _: os.killpg(training.pid, number))  # a closed terminal
         code = training.wait()
     _handle_termination(signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)
 

@@ -104,17 +104,41 @@ def test_a_candidate_whose_champion_was_replaced_meanwhile_becomes_no_version(ru
     assert run.champion == "7"
 
 
-def test_a_run_that_lost_its_lock_releases_nothing(run: Run) -> None:
+def test_a_run_takes_the_requests_and_ends_them_however_it_ends(run: Run) -> None:
+    def requests() -> list[tuple[str, str | None, str | None]]:
+        return [(one.state, one.outcome, one.version) for one in reversed(run.store.retraining.latest("intent"))]
+
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    run.store.retraining.request("intent", "ops", "nothing to learn yet")
+    assert run().outcome == "too_few"
     run.correct(0, 3)
+    run.store.retraining.request("intent", "ops", "now")
+    run.during = fail
+    assert run().outcome == "failed"
+    run.store.retraining.request("intent", "ops", "again")
+    run.during = lambda: run.store.retraining.request("intent", "ops", "while it runs")
+    version = run().version
+    ended = [("done", "too_few", None), ("failed", "failed", None), ("done", "released", version)]
+    assert requests() == [*ended, ("requested", None, None)]  # what was asked meanwhile is for the next
+
+
+def test_a_run_that_lost_its_lock_releases_nothing_and_ends_no_request_of_the_other(run: Run) -> None:
+    run.correct(0, 3)
+    run.store.retraining.request("intent", "ops", "before the sale")
 
     def sleep() -> None:
         run.later()
+        assert run.store.retraining.recover("intent", "retrain-intent") == (1, 0)
         assert run.store.locks.acquire("retrain-intent", "another", 600)
+        assert run.store.retraining.start("intent")
 
     run.during = sleep
     assert run() == Result("outdated", "Another run has begun meanwhile.")
     assert local_versions(run.home, "intent") == ["1"]
     assert run.store.locks.is_held("retrain-intent")
+    assert [one.state for one in run.store.retraining.latest("intent")] == ["running"]
 
 
 def test_a_run_whose_corrections_another_has_learned_while_it_slept_releases_nothing(run: Run) -> None:

@@ -131,12 +131,11 @@ class ModelFamily(ABC, Generic[Data]):
         self,
         champion: Champion,
         samples: Sequence[Sample],
-        replayed: Sequence[Sample],
         rules: Rules,
         *,
         new_labels: bool,
     ) -> Curated:
-        """Which of `samples` may be learned, given the champion's corpus and `replayed`. May take minutes."""
+        """Which of `samples` may be learned, given the champion's corpus and what it has learned. May take minutes."""
 
     @abstractmethod
     def continued(

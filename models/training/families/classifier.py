@@ -93,7 +93,6 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         self,
         champion: Champion,
         samples: Sequence[Sample],
-        replayed: Sequence[Sample],
         rules: Rules,
         *,
         new_labels: bool,
@@ -106,7 +105,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         corpus = load_corpus(champion.home, champion.task, manifest.data)
         context = Context(
             labels=frozenset(manifest.labels),
-            training=[*corpus.train, *_examples(replayed)],
+            training=[*corpus.train, *_examples(champion.learned())],
             holdout=[example.text for example in corpus.holdout],
             embed=base_encoder(max_length=manifest.max_length),
             redact=redact,

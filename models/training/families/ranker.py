@@ -104,7 +104,6 @@ class RankerFamily(ModelFamily[RankerData]):
         self,
         champion: Champion,
         samples: Sequence[Sample],
-        replayed: Sequence[Sample],
         rules: Rules,
         *,
         new_labels: bool,
