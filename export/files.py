@@ -14,7 +14,7 @@ from typing import BinaryIO
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace the file at `path` atomically: readers, also after a crash, find the old or the new content, complete.
 
-    If `durable`, the content is on disk when this returns. Creates the folder. Raises OSError, and then leaves the old file.
+    If `durable`, the content is on disk when this returns. Creates the folder. Raises OSError, and leaves the old file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

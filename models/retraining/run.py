@@ -101,6 +101,9 @@ def _run_to_result(plan: Plan, home: Path, store: Store, owner: str, actor: str,
         result = Result("failed", f"{type(error).__name__}: {error}")
         log_store_errors(lambda: run.give_back(result.sentence[:500], failed=run.in_training))
         return result
+    except (KeyboardInterrupt, SystemExit):  # the next run need not wait for the leases to expire
+        log_store_errors(lambda: run.give_back("its retraining was interrupted"))
+        raise
 
 
 @dataclass

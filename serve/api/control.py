@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any
@@ -20,8 +21,8 @@ from starlette.types import ASGIApp
 from models.feedback.store import Store
 from serve.api.openapi import openapi
 from serve.api.operations import BASE, Operations
-from serve.api.repository import RUNNING, UNLOADED, Applications, Repository
-from serve.api.responses import json_response, mount_at_root, on_http_exception, plain
+from serve.api.repository import DELETING, RUNNING, UNLOADED, Applications, ApplicationsError, Repository
+from serve.api.responses import json_response, mount_at_root, moved_endpoint, on_http_exception, plain
 from serve.config import Config
 from serve.errors import NotFound, NotReady
 from serve.metrics import exposition
@@ -30,6 +31,7 @@ Tuning = Callable[[], dict[str, Any]]
 """Returns the tuning mode and, for each platform tweak, whether it is in effect. Blocks."""
 
 _STATES_AGE_S = 1.0
+_STATES_TIMEOUT_S = 5.0
 
 
 def server_version() -> str:
@@ -67,27 +69,33 @@ class _Control:
         self._tasks = tasks
         self._applications = applications
         self._tuning = tuning
-        self._states: dict[str, str] = {}
+        self._states: asyncio.Future[dict[str, str]] | None = None
         self._states_at = -math.inf
+        # One thread, so that a cluster that does not answer takes none of those that move versions.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="states")
 
     async def live(self, request: Request) -> Response:
         return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """200 when every task is running or unloaded, else 503."""
-        waiting = {
-            task: state for task, state in (await self._task_states()).items() if state not in (RUNNING, UNLOADED)
-        }
+        """200 when every task is running, or was unloaded by an operator, else 503."""
+        states = await self._task_states()
+        waiting = {task: state for task, state in states.items() if state not in (RUNNING, UNLOADED, DELETING)}
         if waiting:
             sentence = ", ".join(f"{task} is {state}" for task, state in waiting.items())
             raise NotReady(f"not ready: {sentence}", retry_after=2, models=waiting, ready=False)
         return json_response({"ready": True})
 
     async def _task_states(self) -> dict[str, str]:
-        if time.monotonic() - self._states_at > _STATES_AGE_S:
+        """The states of at most a second ago. Raises NotReady when the cluster does not tell."""
+        asked = self._states
+        if asked is None or (asked.done() and time.monotonic() - self._states_at > _STATES_AGE_S):
             self._states_at = time.monotonic()
-            self._states = await asyncio.to_thread(self._applications.states)
-        return self._states
+            asked = self._states = asyncio.get_running_loop().run_in_executor(self._pool, self._applications.states)
+        try:
+            return await asyncio.wait_for(asyncio.shield(asked), _STATES_TIMEOUT_S)
+        except (ApplicationsError, TimeoutError) as error:
+            raise NotReady(f"Ray Serve does not answer: {error}", retry_after=2, ready=False) from error
 
     async def metadata(self, request: Request) -> Response:
         return json_response(
@@ -123,6 +131,8 @@ class _Control:
         name = request.path_params["rest"].partition("/")[0]
         if name in self._tasks:
             # HAProxy routes requests of a served task here only while the task has no replica.
+            if (moved := moved_endpoint(name, request.url.path)) is not None:
+                raise moved
             if (await self._task_states()).get(name) == UNLOADED:
                 raise NotReady(f"{name} is unloaded; load it with POST {BASE}/{name}/load", retry_after=10)
             raise NotReady(f"{name} is starting or draining", retry_after=2)

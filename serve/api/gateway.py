@@ -23,7 +23,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve.api import oip
 from serve.api.connection import watch_disconnect
 from serve.api.request import read_body, refused_by_proxy, requested_timeout_s, require_json
-from serve.api.responses import Handler, error_response, json_response, mount_at_root, on_http_exception, plain
+from serve.api.responses import (
+    MOVED_ENDPOINTS,
+    Handler,
+    error_response,
+    json_response,
+    mount_at_root,
+    moved_endpoint,
+    on_http_exception,
+    plain,
+)
 from serve.api.validation import parse_json, validate
 from serve.browser_guard import accepted_hosts, refuse_pages
 from serve.engine.loaded_model import LoadedVersion
@@ -40,14 +49,6 @@ from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackService
 log = logging.getLogger("flywheel.gateway")
 
 _USER = "x-user-id"  # assigns a user to one version during a canary; stored as a keyed hash
-_MOVED_ENDPOINTS = (
-    "promote",
-    "challenge",
-    "rollback",
-    "retrain",
-    "erase",
-    "audit",
-)  # operators' endpoints that were here before 0028; each answers 404 with its new place
 Endpoint = Callable[["Call", bytes], Awaitable[Response]]
 
 
@@ -64,7 +65,7 @@ def build_gateway(replica: Replica) -> ASGIApp:
             Route(f"{version}/infer", gateway.handle("infer", gateway.infer), methods=["POST"]),
             Route(f"{base}/feedback", gateway.handle("feedback", gateway.feedback), methods=["POST"]),
             Route(f"{base}/feedback", plain(gateway.feedback_counts), methods=["GET"]),
-            *(Route(f"{base}/{name}", plain(gateway.moved), methods=["GET", "POST"]) for name in _MOVED_ENDPOINTS),
+            *(Route(f"{base}/{name}", plain(gateway.moved), methods=["GET", "POST"]) for name in MOVED_ENDPOINTS),
             Route(base, plain(gateway.metadata), methods=["GET"]),
             Route(version, plain(gateway.metadata), methods=["GET"]),
             Route(f"{base}/ready", plain(gateway.ready), methods=["GET"]),
@@ -195,9 +196,8 @@ class _Gateway:
         return json_response(await self._feedback_service.counts())
 
     async def moved(self, request: Request) -> Response:
-        name = request.url.path.rpartition("/")[2]
-        place = f"/v2/repository/models/{self._replica.task.name}/{name}"
-        raise NotFound(f"there is nothing at {request.url.path}: operators' endpoints are at {place}")
+        error = moved_endpoint(self._replica.task.name, request.url.path)
+        raise error or NotFound(f"there is nothing at {request.url.path}")
 
     async def metadata(self, request: Request) -> Response:
         pinned = request.path_params.get("version")

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -22,8 +23,9 @@ from starlette.routing import Route
 from export.bundle import read_manifest
 from export.errors import BundleError
 from models.feedback.pseudonyms import UserHasher
-from models.feedback.store import Store, StoreUnavailable
+from models.feedback.store import Store, StoreError
 from models.home import bundle_folder
+from models.releases import audit_outbox
 from models.releases.gate_reports import read_gate_report
 from models.releases.release import Mode, Release, ReleaseError, local_versions, read_release
 from models.releases.rollout import Rollout
@@ -190,11 +192,22 @@ class Operations:
         limits = self._config.limits
         return await read_body(request, limits.body_bytes, time.monotonic() + limits.deadline_s)
 
+    async def record(self, task: str, action: str, change: Move) -> None:
+        """Add `change` to the audit log; while the store is away, to what is written there later."""
+
+        def write() -> None:
+            entry = self._store.audit.entry(task, action, None, change.actor, change.reason)
+            audit_outbox.append(self._home, entry)
+            audit_outbox.flush(self._home, task, self._store)
+
+        with suppress(StoreError):
+            await asyncio.to_thread(write)
+
     async def _query(self, query: Callable[[Store], T]) -> T:
         """Return `query(store)`, run in a thread. Raises NotReady when the store is unavailable."""
         try:
             return await asyncio.to_thread(query, self._store)
-        except StoreUnavailable as error:
+        except StoreError as error:
             message = f"the feedback store cannot be reached: {error}"
             raise NotReady(message, retry_after=_RETRY_AFTER_S) from error
 

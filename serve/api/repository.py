@@ -7,8 +7,9 @@ Releases decide which versions serve (operations.py); `load` and `unload` start 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import Field
 from starlette.requests import Request
@@ -17,16 +18,17 @@ from starlette.routing import Route
 
 from models.releases.release import ReleaseError, local_versions, read_release
 from models.tasks.base import Strict
-from serve.api.operations import BASE, Operations
+from serve.api.operations import BASE, Move, Operations
 from serve.api.responses import json_response, plain
 from serve.api.validation import parse_json, validate
 from serve.config import Config
 from serve.errors import NotReady
 from serve.metrics import loaded_replicas
 
+T = TypeVar("T")
 UNLOADED = "unloaded"
 """the state of a task whose application an operator has unloaded"""
-RUNNING = "running"
+RUNNING, DELETING = "running", "deleting"
 _RETRY_AFTER_S = 5
 
 RepositoryState = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
@@ -34,18 +36,22 @@ _STATES: dict[str, RepositoryState] = {
     RUNNING: "READY",
     "deploying": "LOADING",
     "not_started": "LOADING",
-    "deleting": "UNLOADING",
+    DELETING: "UNLOADING",
 }
 
 
+class ApplicationsError(Exception):
+    """Raised when the cluster does not answer, or did not do what it was asked; the text says why."""
+
+
 class Applications(Protocol):
-    """The tasks' applications on the cluster. Every method blocks; `load` and `unload` until they are complete."""
+    """The tasks' applications on the cluster. Every method blocks and may raise ApplicationsError."""
 
     def states(self) -> dict[str, str]:
         """State by task: `running`, `unloaded`, or the cluster's own name of another state, in lower case."""
 
     def load(self, task: str) -> None:
-        """Start the task's application unless it runs, and wait until it answers. Raises RuntimeError if it fails."""
+        """Start the task's application unless it runs or starts, and wait until it answers, for a minute at most."""
 
     def unload(self, task: str) -> None:
         """Drain the task's replicas, stop them, and wait until they are gone."""
@@ -55,11 +61,11 @@ class Index(Strict):
     ready: bool = Field(False, description="list only versions that are serving")
 
 
-class Load(Strict):
+class Load(Move):
     parameters: dict[str, Any] = Field({}, max_length=0, description="must be empty: a release decides what is loaded")
 
 
-class Unload(Strict):
+class Unload(Move):
     parameters: dict[Literal["unload_dependents"], bool] = Field({}, description="accepted, without effect")
 
 
@@ -70,7 +76,8 @@ class Repository:
         self._config = config
         self._operations = operations
         self._applications = applications
-        self._lock = asyncio.Lock()  # one load or unload at a time
+        # Apart from the threads in which versions are moved: those must be free when Ray Serve does not answer.
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="applications")
 
     def routes(self) -> list[Route]:
         return [
@@ -83,24 +90,28 @@ class Repository:
         """Every local version: name, version, state, and the reason when it does not serve. Read-only."""
         body = await self._operations.read(request)
         options = validate(Index, parse_json(body) if body.strip() else {})
-        rows = await asyncio.to_thread(lambda: list(self._rows(self._applications.states(), loaded_replicas())))
+        states = await self._ask(self._applications.states)
+        rows = await asyncio.to_thread(lambda: list(self._rows(states, loaded_replicas())))
         return json_response([row for row in rows if row["state"] == "READY" or not options.ready])
 
     async def load(self, request: Request) -> Response:
-        await self._operations.parse_change(request, Load)
-        task = self._operations.task(request)
-        async with self._lock:
-            try:
-                await asyncio.to_thread(self._applications.load, task)
-            except RuntimeError as error:
-                raise NotReady(f"{task} could not be loaded: {error}", retry_after=_RETRY_AFTER_S) from error
+        change, task = await self._operations.parse_change(request, Load), self._operations.task(request)
+        await self._operations.record(task, "load", change)
+        await self._ask(lambda: self._applications.load(task))
         return json_response({})
 
     async def unload(self, request: Request) -> Response:
-        await self._operations.parse_change(request, Unload)
-        async with self._lock:
-            await asyncio.to_thread(self._applications.unload, self._operations.task(request))
+        change, task = await self._operations.parse_change(request, Unload), self._operations.task(request)
+        await self._operations.record(task, "unload", change)
+        await self._ask(lambda: self._applications.unload(task))
         return json_response({})
+
+    async def _ask(self, ask: Callable[[], T]) -> T:
+        """Return `ask()`, run in a thread of its own pool. Raises NotReady when the cluster did not do it."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, ask)
+        except ApplicationsError as error:
+            raise NotReady(f"Ray Serve: {error}", retry_after=_RETRY_AFTER_S) from error
 
     def _rows(self, states: dict[str, str], loaded: Mapping[tuple[str, str], float]) -> Iterator[dict[str, str]]:
         """`loaded`: number of replicas on this machine with (task, version) in memory."""

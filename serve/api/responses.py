@@ -17,6 +17,8 @@ from serve.errors import Internal, MethodNotAllowed, NotFound, Overloaded, Reque
 
 log = logging.getLogger("flywheel.gateway")
 
+MOVED_ENDPOINTS = ("promote", "challenge", "rollback", "retrain", "erase", "audit")
+"""operators' endpoints that were below /v2/models/{task} before decision 0028"""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -47,6 +49,14 @@ def error_response(error: RequestError) -> Response:
     if isinstance(error, Overloaded) and error.full_s:
         response.headers[FULL_MS] = str(round(error.full_s * 1000))
     return response
+
+
+def moved_endpoint(task: str, path: str) -> NotFound | None:
+    """The 404 that names an operators' endpoint's new place, where `path` is its old one."""
+    name = path.rpartition("/")[2]
+    if path != f"/v2/models/{task}/{name}" or name not in MOVED_ENDPOINTS:
+        return None
+    return NotFound(f"there is nothing at {path}: operators' endpoints are at /v2/repository/models/{task}/{name}")
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from models.feedback.pii import prepare, redact, redact_json
 from models.feedback.pseudonyms import UserHasher
-from models.feedback.store import Store, StoreUnavailable
+from models.feedback.store import Store, StoreError
 from models.feedback.types import LoggedPrediction, NewFeedback, Receipt
 from serve.config import FeedbackConfig
 from serve.errors import NotReady, Overloaded
@@ -68,7 +68,7 @@ class PredictionLogger:
 
     def __init__(self, url: str, hasher: UserHasher, settings: FeedbackConfig, metrics: Metrics):
         self.store = Store(url, patience_s=_STORE_TIMEOUT_S)
-        """connects on first use; a caller that uses it directly must handle StoreUnavailable"""
+        """connects on first use; a caller that uses it directly must handle StoreError"""
         self._hasher = hasher
         self._settings = settings
         self._metrics = metrics
@@ -125,7 +125,7 @@ class PredictionLogger:
         """Return `read(store)`, run in a thread. Raises NotReady when the store is unavailable."""
         try:
             return await asyncio.to_thread(lambda: read(self.store))
-        except StoreUnavailable as error:
+        except StoreError as error:
             raise _unavailable(error) from error
 
     async def flush(self) -> None:
@@ -171,7 +171,7 @@ class PredictionLogger:
             left -= len(rows)
             try:
                 self.store.predictions.log([self._redacted_prediction(row) for row in rows])
-            except StoreUnavailable as error:
+            except StoreError as error:
                 self._predictions.extendleft(reversed(rows))
                 log.warning("predictions stay buffered, the store is unavailable: %s", error)
                 return
@@ -183,7 +183,7 @@ class PredictionLogger:
         try:
             items = [_redacted_feedback(item) for request in pending for item in request.items]
             receipts = self.store.feedback.add(items, keep_days=self._settings.log.keep_days)
-        except StoreUnavailable as error:
+        except StoreError as error:
             for request in pending:
                 request.resolve(None, _unavailable(error))
         except Exception as error:
@@ -230,7 +230,7 @@ def _redacted_feedback(item: NewFeedback) -> NewFeedback:
     return replace(item, text=item.text and redact(item.text), item_id=item.item_id and redact(item.item_id))
 
 
-def _unavailable(error: StoreUnavailable) -> NotReady:
+def _unavailable(error: StoreError) -> NotReady:
     return NotReady(f"the feedback store cannot be reached: {error}", retry_after=_RETRY_AFTER_S)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serve.api.repository import DELETING, RUNNING, UNLOADED, ApplicationsError
 from serve.config import Config, ReplicaRange, TaskConfig
 from serve.rayserve import autoscaling
 
@@ -14,6 +19,8 @@ if TYPE_CHECKING:
 
 _NO_LIMIT = 100_000  # the replica itself refuses requests that it cannot answer in time
 _MAX_DRAIN_S = 5.0
+LOAD_TIMEOUT_S = 60.0  # replicas start in about ten seconds
+_POLL_S = 0.2
 
 
 class RayApplications:
@@ -22,25 +29,72 @@ class RayApplications:
     def __init__(self, config: Config, metrics_dir: Path):
         self._config = config
         self._metrics_dir = metrics_dir
+        self._deploying = threading.Lock()
 
     def states(self) -> dict[str, str]:
         from ray import serve as ray_serve
 
-        found = ray_serve.status().applications
+        with _translated_errors():
+            found = ray_serve.status().applications
         # `run_many` deploys all at once, so a missing one was deleted, by `unload` or with Serve's own tools.
-        return {t: str(found[t].status.value).lower() if t in found else "unloaded" for t in self._config.tasks}
+        return {t: str(found[t].status.value).lower() if t in found else UNLOADED for t in self._config.tasks}
 
     def load(self, task: str) -> None:
         from ray import serve as ray_serve
 
-        if self.states()[task] != "running":
-            target = task_target(self._config, task, self._metrics_dir)
-            ray_serve.run_many([target], wait_for_applications_running=True)
+        with self._deploying, _translated_errors():
+            state = self.states()[task]
+            if state in (UNLOADED, "deploy_failed"):  # deployed again, one in another state would lose its replicas
+                target = task_target(self._config, task, self._metrics_dir)
+                ray_serve.run_many(
+                    [target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
+                )
+                state = "deploying"
+        deadline = time.monotonic() + LOAD_TIMEOUT_S
+        while state != RUNNING:
+            if state == "deploy_failed":
+                reason = failures([task])
+                self.unload(task)
+                raise ApplicationsError(f"{reason}; it is unloaded again")
+            if state in (UNLOADED, DELETING):
+                raise ApplicationsError("it is being unloaded")
+            if time.monotonic() > deadline:
+                raise ApplicationsError(f"it is still {state} after {LOAD_TIMEOUT_S:.0f} s, and may come up later")
+            time.sleep(_POLL_S)
+            state = self.states()[task]
 
     def unload(self, task: str) -> None:
         from ray import serve as ray_serve
 
-        ray_serve.delete(task)
+        with _translated_errors():
+            ray_serve.delete(task)
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Raise ApplicationsError for what Ray and Ray Serve raise when they do not answer, or not in time."""
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        yield
+    except ApplicationsError:
+        raise
+    except (RuntimeError, TimeoutError, RayError, RayServeException) as error:
+        raise ApplicationsError(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]) from error
+
+
+def failures(applications: Sequence[str]) -> str:
+    """The last line of the error of each failed application: our own errors are sentences, the rest is traceback."""
+    from ray import serve as ray_serve
+
+    failed = []
+    for name, status in ray_serve.status().applications.items():
+        if name in applications and "FAILED" in str(status.status):
+            messages = [status.message, *(d.message for d in status.deployments.values())]
+            lines = [line for message in messages for line in message.splitlines() if "Error: " in line]
+            failed.append(f"{name}: {lines[-1].split('Error: ', 1)[1] if lines else messages[-1]}")
+    return "; ".join(failed)
 
 
 def targets(config: Config, metrics_dir: Path) -> list[RunTarget]:

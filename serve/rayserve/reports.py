@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 FOLDER_VARIABLE = "HAPROXY_REPORTS"  # names the folder for the report of HAProxy's wrapper
 
@@ -21,7 +22,8 @@ _file: str | None = None
 def start(folder: str, role: str) -> None:
     """Write this process's report below `folder` from now on. `role` is server, replica or haproxy."""
     global _file
-    os.makedirs(folder, exist_ok=True)
+    with suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
     with _lock:
         _file = os.path.join(folder, f"tweaks_{role}_{os.getpid()}.json")
         _write()
@@ -38,19 +40,28 @@ def record(*names: str) -> None:
 
 def read(folder: str) -> Iterator[tuple[str, frozenset[str]]]:
     """(role, tweaks in effect) of each live process of this machine with a report in `folder`."""
-    for name in os.listdir(folder):
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
         if not (name.startswith("tweaks_") and name.endswith(".json")):
             continue
+        path = os.path.join(folder, name)
         _, role, pid = name.removesuffix(".json").split("_")
         if os.path.isdir("/proc") and not os.path.exists(f"/proc/{pid}"):
+            with suppress(OSError):  # each reload of HAProxy leaves one
+                os.unlink(path)
             continue
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
+        with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
             yield role, frozenset(json.load(file))
 
 
 def _write() -> None:
     if _file is None:
         return
-    with open(_file + ".new", "w", encoding="utf-8") as file:
-        json.dump(sorted(_recorded), file)
-    os.replace(_file + ".new", _file)
+    # Told nobody, a tweak still works: a full disk must not keep HAProxy from its start or a request from its answer.
+    with suppress(OSError):
+        with open(_file + ".new", "w", encoding="utf-8") as file:
+            json.dump(sorted(_recorded), file)
+        os.replace(_file + ".new", _file)

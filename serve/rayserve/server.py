@@ -20,7 +20,7 @@ from pathlib import Path
 from serve import metrics
 from serve.config import Config
 from serve.rayserve import cluster, reports, tweaks
-from serve.rayserve.applications import targets
+from serve.rayserve.applications import failures, targets
 from serve.rayserve.environment import STUBS, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
 from serve.rayserve.start_error import StartError
 
@@ -77,7 +77,7 @@ def running(config: Config) -> Iterator[None]:
             )
             ray_serve.run_many(targets(config, metrics_dir), wait_for_applications_running=True)
         except (RuntimeError, ray.exceptions.RayError) as error:
-            raise StartError(_failures(applications) or str(error)) from error
+            raise StartError(failures(applications) or str(error)) from error
         yield
         with _silence_ray():
             _drain(applications)
@@ -156,19 +156,6 @@ def _drain(applications: list[str]) -> None:
 
     with ThreadPoolExecutor(len(applications)) as pool:
         list(pool.map(ray_serve.delete, applications))
-
-
-def _failures(applications: list[str]) -> str:
-    """The error message of each failed application: the last line with an error, without the traceback."""
-    from ray import serve as ray_serve
-
-    failed = []
-    for name, status in ray_serve.status().applications.items():
-        if name in applications and "FAILED" in str(status.status):
-            messages = [status.message, *(d.message for d in status.deployments.values())]
-            lines = [line for message in messages for line in message.splitlines() if "Error: " in line]
-            failed.append(f"{name}: {lines[-1].split('Error: ', 1)[1] if lines else messages[-1]}")
-    return "; ".join(failed)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from models.releases.gate_reports import write_gate_report
@@ -96,9 +97,11 @@ def test_a_request_for_a_retraining_has_a_state_and_an_end(server: Server) -> No
 
 def test_operators_need_no_replica(server: Server) -> None:
     """Promote, roll back, challenge, retrain, erase and look, with the task's replicas gone; then all answer again."""
-    assert server.post(f"{OPERATIONS}/unload", json={}).status_code == 200
+    assert server.post(f"{OPERATIONS}/unload", json={"reason": "the night"}).status_code == 200
     error = assert_error(server.post(f"{MODEL}/predict", json=HI), 503)
     assert f"{OPERATIONS}/load" in error["error"]
+    error = assert_error(server.post(f"{MODEL}/rollback", json={}), 404)
+    assert f"{OPERATIONS}/rollback" in error["error"]
     assert server.get("/v2/health/ready").status_code == 200  # it is off on purpose
     assert index(server)["intent", "1"] == "UNAVAILABLE"
     assert server.post("/v2/models/sentiment/predict", json=HI).status_code == 200
@@ -106,7 +109,9 @@ def test_operators_need_no_replica(server: Server) -> None:
     assert server.post(f"{OPERATIONS}/rollback", json={}).json()["champion"] == "1"
     assert server.post(f"{OPERATIONS}/promote", json={"version": "2", "reason": "it is better"}).is_success
     assert server.post(f"{OPERATIONS}/erase", json={"user": "nobody"}).json()["predictions"] == 0
-    assert server.get(f"{OPERATIONS}/audit").json()["audit"][0]["reason"] == "it is better"
+    actions = [(entry["action"], entry["reason"]) for entry in server.get(f"{OPERATIONS}/audit").json()["audit"]]
+    assert actions[0] == ("promote", "it is better")
+    assert ("unload", "the night") in actions
     assert server.post(f"{OPERATIONS}/load", json={}).status_code == 200
     assert server.post(f"{MODEL}/predict", json=HI).json()["model_version"] == "2"
     assert server.post(f"{OPERATIONS}/load", json={}).status_code == 200  # again, without effect
@@ -127,3 +132,20 @@ def test_a_champion_that_no_replica_can_load_is_rolled_back_over_http(server: Se
     assert server.post(f"{OPERATIONS}/rollback", json={"reason": "replicas die"}).json()["champion"] == "1"
     eventually(lambda: server.post(f"{MODEL}/predict", json=HI).status_code == 200, 60)
     assert server.post(f"{MODEL}/predict", json=HI).json()["model_version"] == "1"
+
+
+def test_a_load_that_fails_says_why_and_leaves_the_task_unloaded(server: Server) -> None:
+    model = server.home / "bundles" / "sentiment" / "1" / "model.onnx"
+    whole = model.read_bytes()
+    operations = OPERATIONS.replace("intent", "sentiment")
+    assert server.post(f"{operations}/unload", json={}).status_code == 200
+    model.write_bytes(b"torn")
+    try:
+        failed = httpx.post(f"{server.url}{operations}/load", json={}, timeout=120)
+        assert "checksum" in assert_error(failed, 503)["error"]
+        assert server.get("/v2/health/ready").status_code == 200
+        assert index(server)["sentiment", "1"] == "UNAVAILABLE"
+    finally:
+        model.write_bytes(whole)
+    assert httpx.post(f"{server.url}{operations}/load", json={}, timeout=120).status_code == 200
+    assert server.post("/v2/models/sentiment/predict", json=HI).status_code == 200
