@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import ProxyHandler, build_opener
 
 from serve.api.repository import DELETING, RUNNING, UNLOADED, ApplicationsError
 from serve.config import Config, ReplicaRange, TaskConfig
@@ -21,6 +22,7 @@ _NO_LIMIT = 100_000  # the replica itself refuses requests that it cannot answer
 _MAX_DRAIN_S = 5.0
 LOAD_TIMEOUT_S = 60.0  # replicas start in about ten seconds
 _POLL_S = 0.2
+_OPENER = build_opener(ProxyHandler({}))  # no proxy of the environment: the server is asked for itself
 
 
 class RayApplications:
@@ -51,7 +53,7 @@ class RayApplications:
                 )
                 state = "deploying"
         deadline = time.monotonic() + LOAD_TIMEOUT_S
-        while state != RUNNING:
+        while state != RUNNING or not self._answers(task):  # HAProxy hears of new replicas a moment later
             if state == "deploy_failed":
                 reason = failures([task])
                 self.unload(task)
@@ -62,6 +64,17 @@ class RayApplications:
                 raise ApplicationsError(f"it is still {state} after {LOAD_TIMEOUT_S:.0f} s, and may come up later")
             time.sleep(_POLL_S)
             state = self.states()[task]
+
+    def _answers(self, task: str) -> bool:
+        """Whether a request to the task, by the way that clients take, reaches a replica."""
+        server = self._config.server
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
+        host = f"[{host}]" if ":" in host else host
+        try:
+            with _OPENER.open(f"http://{host}:{server.port}/v2/models/{task}/ready", timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:  # URLError and HTTPError are of it
+            return False
 
     def unload(self, task: str) -> None:
         from ray import serve as ray_serve

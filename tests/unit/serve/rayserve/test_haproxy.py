@@ -193,3 +193,22 @@ def datagrams(log: socket.socket) -> Iterator[bytes]:
     with suppress(TimeoutError):
         while True:
             yield log.recv(65536)
+
+
+@needs_haproxy
+def test_haproxy_starts_where_its_report_cannot_be_written(configuration: Path) -> None:
+    """A full disk, or a node of a cluster that does not have the home."""
+    (configuration.parent / "file").write_text("not a folder")
+    stand_in = configuration.parent / "haproxy"
+    stand_in.write_text('#!/bin/sh\necho "$@"\n')
+    stand_in.chmod(0o755)
+    environment = {
+        **os.environ,
+        "HAPROXY": str(stand_in),
+        "HAPROXY_PYTHON": sys.executable,
+        "HAPROXY_DEADLINE_S": "10",
+        "HAPROXY_REPORTS": str(configuration.parent / "file" / "reports"),
+    }
+    done = subprocess.run([WRAPPER, "-db", "-f", configuration], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"-db -f {configuration}\n")
+    assert "Traceback" not in done.stderr
