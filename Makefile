@@ -1,5 +1,5 @@
 # make serve       set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
-# make test-fast   set up and run the tests that need neither a server nor a trained model, in a minute
+# make test-fast   set up and run the tests that need neither a server (nor PostgreSQL's) nor a trained model, in a minute
 # make test        set up, train the default models once, and run all tests; ARGS="tests/server/test_http.py" runs some
 # make lint        check format, style, types and the order of imports
 # make format      format, and fix what the linter can fix
@@ -37,7 +37,7 @@ ifeq ($(ARGS),)
 endif
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest tests/unit -k "not postgresql" $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
