@@ -127,7 +127,8 @@ def _prepare_in_subprocess(config: Path | None) -> None:
 
     SIGINT, SIGTERM and SIGHUP are passed on to it and its workers; if it fails, this process exits with its code.
     """
-    command = [sys.executable, "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
+    # -P: the folder in which the user stands may have a `serve` or `models` of its own.
+    command = [sys.executable, "-P", "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
     with subprocess.Popen(command, process_group=0) as training:
         _handle_termination(lambda number, _: os.killpg(training.pid, number))
         signal.signal(signal.SIGHUP, lambda number, _: os.killpg(training.pid, number))  # a closed terminal
