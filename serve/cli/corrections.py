@@ -27,8 +27,9 @@ class Line(NamedTuple):
 
 
 def read_corrections(file: Path) -> list[Line]:
-    """The corrections of a .jsonl or .csv file. Raises DatasetError with the line number; then nothing was sent."""
-    convert = _from_cells if file.suffix.lower() == ".csv" else dict[str, Any]
+    """The corrections of a file. Raises DatasetError with the line number; then nothing was sent."""
+    is_json = not {".jsonl", ".ndjson"}.isdisjoint(suffix.lower() for suffix in file.suffixes)
+    convert = dict[str, Any] if is_json else _from_cells
     return [Line(number, orjson.dumps(convert(row))) for number, row in read_rows(file, required=())]
 
 
@@ -96,7 +97,7 @@ def _post(url: str, batch: Sequence[Line]) -> list[dict[str, Any]]:
 
 def _from_cells(row: dict[str, Any]) -> dict[str, Any]:
     """A CSV row as a correction: empty cells are left out, `consent` and `index` become JSON's types."""
-    correction = {column: cell for column, cell in row.items() if cell != ""}
+    correction = {column: cell for column, cell in row.items() if cell}
     if (consent := str(correction.get("consent", "")).strip().lower()) in _FLAGS:
         correction["consent"] = _FLAGS[consent]
     if (index := str(correction.get("index", "")).strip()).isdecimal():
