@@ -16,7 +16,7 @@ from models.feedback.pii.found import KINDS, Found, Kind
 from models.feedback.pii.ids import lettered_ids, numeric_ids
 from models.feedback.pii.mail import emails, is_spelled, logins, secrets, wallets
 from models.feedback.pii.normal import spaced, view
-from models.feedback.pii.numbers import accounts, addresses, cards, end_of_word, ibans, runs, without_urls
+from models.feedback.pii.numbers import accounts, addresses, cards, end_of_word, ibans, runs, without_keys
 from models.feedback.pii.people import may_have_names, names
 from models.feedback.pii.telephone import phones
 
@@ -30,7 +30,7 @@ _NO_SIGNS = re.compile(r"[\t\n\r !-')-/:;=-?A-Z\\-z|-~]*\Z")
 # These pre-checks begin with a digit, which the regex engine finds fastest.
 _DIGIT = re.compile(r"\d")
 _TWO_DIGITS = re.compile(r"\d[\s().:/-]{0,3}\d")
-_IBAN_LIKE = re.compile(r"\d(?<=[A-Za-z]{2}\d)\d")
+_IBAN_LIKE = re.compile(r"\d(?:(?<=[A-Za-z]{2}\d)|(?<=[A-Za-z]{2} \d))\d")
 _LETTERED = re.compile(
     r"\d(?:\d\d[A-Za-z]|\d\d[ -][A-Za-z]\b|\d ?[A-Da-d]\b|\d[A-Za-z]\d\d|(?<=[A-Za-z]\d)\d{3}|\d{5}[-+])"
 )
@@ -117,8 +117,7 @@ def _is_card(number: int) -> bool:
 
 
 def _detect(text: str) -> Iterator[Found]:
-    if "@" in text or is_spelled(text):
-        yield from emails(text)
+    yield from emails(text)
     if may_have_names(text):
         yield from names(text)
     has_digit = _DIGIT.search(text)
@@ -137,7 +136,7 @@ def _detect(text: str) -> Iterator[Found]:
         yield from ibans(text)
     if _LETTERED.search(text):
         yield from lettered_ids(text)
-    text = without_urls(text)
+    text = without_keys(text)
     for start, end, about in runs(text):
         yield from cards(text, start, end, about)
         around = max(0, start - 4), end_of_word(text, end)  # may include a plus sign or a letter

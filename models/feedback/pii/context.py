@@ -18,15 +18,16 @@ _WORDS: dict[Topic, str] = {
     "card": r"(?:credit |debit |bank |visa |master ?)card(?: number| no)?|card(?: number| no\b)|visa|amex|diners|jcb"
     r"|unionpay|maestro|karten?nummer|(?:kredit|debit|giro)?karte|carte(?: bancaire| bleue)?|tarjeta|carta di credito"
     r"|cartão|number on (?:the|my) card",
-    "account": r"(?:bank )?account (?:number|no|nr)|acct|a/c|sort code|routing(?: number)?|kontonummer|cuenta",
+    "account": r"(?:bank )?account (?:number|no|nr)|acct|a/c|sort code|routing(?: number)?|konto(?:nummer|nr)?"
+    r"|blz|sort|cuenta",
     "iban": r"iban",
     "id": r"passport|reisepass|driv(?:er'?s?|ing) licen[cs]e|licen[cs]e (?:number|no)|national (?:id|insurance)"
     r"|identity (?:card|number)|id (?:card|number)|personal ?ausweis|tax (?:id|number|identification)\w*"
     r"|ssn|social (?:security|insurance)(?: number| no)?|nino|ni number|nhs(?: number)?|steuer-?(?:id|nummer)|idnr"
     r"|sécurité sociale|nir|dni|nie|nif|codice fiscale|bsn|burgerservicenummer|cpf|aadhaa?r|uidai|pan (?:card|number)"
     r"|pesel|personnummer|cpr|sin|tfn|tax file number|ahv|curp|rijksregisternummer|medicare",
-    "ref": r"orders?|ordr|purchase|parcel|package|shipment|shipping|delivery|track\w*|invoice|receipt|bill|ref|refer\w*"
-    r"|ticket|case|booking|item|article|sku|product|part|seri[ae]l?|série|seryjn\w*|model|version|transaction|confirmation|policy|claim"
+    "ref": r"orders?|ordr|purchase|parcel|package|shipment|shipping|delivery|track\w*|inv(?:oice)?|receipt|bill|ref"
+    r"|refer\w*|ticket|case|booking|item|article|sku|product|part|seri[ae]l?|série|seryjn\w*|model|version|transaction|confirmation|policy|claim"
     r"|quote|isin|code|barcode|batch|build|issue|commit|waybill|consignment|bestell\w*|sendung\w*"
     r"|customer (?:number|no|id)|ean|gtin|upc|sscc|isbn|issn|imei|asin|dhl|dpd|gls|ups|usps|fedex|hermes|evri"
     r"|paket\w*|päckchen|rechnung\w*|rg|auftrag\w*"

@@ -12,7 +12,8 @@ from models.feedback.pii.normal import UNSPACED
 # A mail address ends where a script without spaces begins, unless it is written in that script itself.
 _SIGNS = "!#$%&'*+/=?^`{|}~.\u00b7-"  # of a local part, beside letters and digits
 _LOCAL_BACKWARDS = re.compile(rf'(?:[^\W{UNSPACED}]|[{_SIGNS}]){{1,254}}|[\w{_SIGNS}]{{1,254}}|"[^"\n@]{{1,64}}"')
-_NO_PART = re.compile(r"(?:[\w.-]{0,200}[?&])?[\w-]{1,30}=|['`*/|=]+")  # of the local part: a parameter, quotes
+# At the beginning of what could be a local part: a URL, a parameter, quotes.
+_NO_PART = re.compile(r"(?:[^@]{0,254}[/?&#|])?(?:[\w-]{1,30}=)?['`*]*")
 _LABEL = rf"(?:[^\W{UNSPACED}]|-){{1,63}}"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL}){{1,8}}|[\w-]{{1,63}}(?:\.[\w-]{{1,63}}){{1,8}}")
 _URL_LOGIN = re.compile(r"://(?P<value>[^\s/@:\[\]]{1,64}:[^\s/@\[\]]{1,128})@")
@@ -22,51 +23,56 @@ _MAILBOXES = (
     r"(?:\.com?)?\.[a-z]{2,3}|(?:web|t-online|freenet|posteo|arcor)\.de|(?:orange|wanadoo|free|laposte|sfr)\.fr"
     r"|(?:libero|virgilio|tiscali|alice)\.it|(?:wp|o2|onet|interia)\.pl|(?:mail|bk|inbox|list)\.ru"
     r"|(?:qq|163|126|naver|mail|me|mac|btinternet|comcast|verizon|rediffmail|tutanota|hey)\.(?:com|net)|pm\.me"
-    r"|(?:bluewin|gmx)\.ch|(?:ziggo|kpnmail|planet)\.nl|telenet\.be|(?:uol|bol|terra)\.com\.br)"
+    r"|(?:bluewin|gmx)\.ch|(?:ziggo|kpnmail|planet)\.nl|telenet\.be|(?:uol|bol|terra)\.com\.br)(?![\w-]|\.\w)"
 )
-_MAILBOX_NAMES = r"(?:gmail|googlemail|yahoo|hotmail|outlook|icloud|gmx|protonmail)"
-_TOP = r"(?:com|org|net|edu|gov|info|biz|io|co|ai|me|app|dev|eu|[a-z]{2})"
+_MAILBOX_NAMES = r"(?:gmail|googlemail|yahoo|hotmail|outlook|icloud|gmx|protonmail)(?![\w-]|\.\w)"
+_TOP = r"(?:com|org|net|edu|gov|info|biz|io|co|ai|me|app|dev|eu|[a-z]{2})(?![\w-])"
 _OPEN, _CLOSE = r"\s?[(\[{<]{1,3}\s?", r"\s?[)\]}>]{1,3}\s?"
-_DOTS = r"(?:dot|punkt|punto|point|ponto|kropka)"
-_DOT = rf"(?:\.|{_OPEN}(?:{_DOTS}|\.){_CLOSE}|\s{_DOTS}\s)"  # after an at-sign that can be nothing else
+_AT_WORDS = r"(?:arroba|arobase|chiocciola|ma[łl]pa|klammeraffe)"
+_DOT_WORDS = r"(?:dot|punkt|punto|point|ponto|kropka)"
+_DOT = rf"(?:\.|{_OPEN}(?:{_DOT_WORDS}|\.){_CLOSE}|\s{_DOT_WORDS}\s)"  # after an at-sign that can be nothing else
 _SPELLED_DOT = rf"(?:{_OPEN}(?:dot|punkt|\.){_CLOSE}|\s(?:dot|punkt)\s)"
 _NOT_A_HOST = r"(?!(?:the|an?|this|that|my|your|his|her|its|our|their|each|every|which|what|some|any|one)\b)"
 _NOT_A_NAME = (
     r"(?!(?:in|on|up|out|is|are|am|was|be|it|me|us|here|there|back|account|mail|e-?mail|inbox|address|page|site|login"
     r"|available|works?|used|only|and|or|but|not|also)\s)"
 )
-# Possessive quantifiers (+ after a count) keep each start linear.
-_SPELLED = re.compile(
-    rf"(?<![\w.+-])(?P<local>[\w+-][\w.+'-]{{0,63}}+(?:(?:{_OPEN}{_DOTS}{_CLOSE}|\s(?:dot|punkt|punto|ponto)\s)[\w+-]{{1,63}}+){{0,3}})"
-    r"(?:"
-    rf"(?:{_OPEN}(?:at|ät|ätt|@|arroba|arobase|chiocciola|ma[łl]pa){_CLOSE}|[(\[]a[)\]]|&#0{{0,3}}64;|&#x40;|&commat;|%40"
-    rf"|\s(?:arroba|arobase|chiocciola|ma[łl]pa|klammeraffe)\s)[\w-]{{1,63}}+(?:{_DOT}[\w-]{{2,63}}+){{1,4}}"
-    rf"|\sat\s{_NOT_A_HOST}[\w-]{{2,63}}+(?:{_SPELLED_DOT}[\w-]{{2,63}}+){{0,3}}{_SPELLED_DOT}{_TOP}(?![\w-])"
-    rf"|\s(?:at|ät)\s{_MAILBOXES}(?![\w-]|\.\w)"
-    r"|(?:\s@\s|@\s)[\w-]{1,63}+(?:\.[\w-]{1,63}+){0,3}?\.[a-z]{2,24}(?![\w-])"
-    rf"|@[\w-]{{1,63}}+(?:(?:\.[\w-]{{1,63}}+)*+{_OPEN}(?:{_DOTS}|\.){_CLOSE}[\w-]{{2,63}}+){{1,4}}"
-    rf"|@[\w-]{{1,63}}+,\s?(?:com|net|org|de|fr|it|es|nl|pl)(?![\w-])|@{_MAILBOX_NAMES}(?![\w-]|\.\w)"
-    r")",
-    re.I,
+_LABEL_ASCII = r"[\w-]{1,63}+"
+# Possessive quantifiers (+ after a count) keep the search linear.
+_LOCAL = (
+    r"(?<![\w.+-])(?P<local>[\w+-][\w.+'-]{0,63}+"
+    rf"(?:(?:{_OPEN}{_DOT_WORDS}{_CLOSE}|\s(?:dot|punkt|punto|ponto)\s)[\w+-]{{1,63}}+){{0,3}})"
 )
+_AFTER_LOCAL = (
+    rf"(?:{_OPEN}(?:at|ät|ätt|@|{_AT_WORDS}){_CLOSE}|[(\[]a[)\]]|&#0{{0,3}}64;|&#x40;|&commat;|%40|\s{_AT_WORDS}\s)"
+    rf"{_LABEL_ASCII}(?:{_DOT}[\w-]{{2,63}}+){{1,4}}",
+    rf"\sat\s{_NOT_A_HOST}[\w-]{{2,63}}+(?:{_SPELLED_DOT}[\w-]{{2,63}}+){{0,3}}{_SPELLED_DOT}{_TOP}",
+    rf"\s(?:(?:at|ät)\s|@){_MAILBOXES}",
+    rf"(?:\s@\s|@\s){_LABEL_ASCII}(?:{_DOT}{_LABEL_ASCII}){{0,3}}{_DOT}[a-z]{{2,24}}(?![\w-])",
+    rf"@{_LABEL_ASCII}(?:(?:\.{_LABEL_ASCII})*+{_OPEN}(?:{_DOT_WORDS}|\.){_CLOSE}[\w-]{{2,63}}+){{1,4}}",
+    rf"@{_LABEL_ASCII},\s?(?:com|net|org|de|fr|it|es|nl|pl)(?![\w-])",
+    rf"@{_MAILBOX_NAMES}",
+)
+_SPELLED = re.compile(rf"{_LOCAL}(?:{'|'.join(_AFTER_LOCAL)})", re.I)
 # jane.doe at example.com: only a local part of two parts, or "Sale at example.com" would be one.
 _SPOKEN = re.compile(
-    r"(?<![\w.+@-])[a-z]{2,32}+(?:[._][a-z]{2,32}+){1,3}\s(?:at|ät)\s[\w-]{2,63}+(?:\.[\w-]{2,63}+){0,3}?\.[a-z]{2,24}(?![\w-])"
-    rf"|(?<![\w.+@-])[a-z][\w+-]{{0,63}}+[._][\w.+-]{{1,63}}+\s(?:at|ät)\s{_MAILBOX_NAMES}(?![\w-]|\.\w)",
+    r"(?<![\w.+@-])(?:[a-z]{2,32}+(?:[._][a-z]{2,32}+){1,3}"
+    r"\s(?:at|ät)\s[\w-]{2,63}+(?:\.[\w-]{2,63}+){0,3}?\.[a-z]{2,24}(?![\w-])"
+    rf"|[a-z][\w+-]{{0,63}}+[._][\w.+-]{{1,63}}+\s(?:at|ät)\s{_MAILBOX_NAMES})",
     re.I,
 )
 # jane -at- example -dot- com, jane_at_example_dot_com
 _WRAPPED = re.compile(
-    r"(?<![\w.+-])(?P<local>[a-z0-9.+]{1,64}+(?:(?:\s?(?P<d>[-_*])dot(?P=d)\s?)[a-z0-9.+]{1,64}+){0,3})"
-    r"\s?(?P<sign>[-_*])at(?P=sign)\s?[a-z0-9]{1,63}+(?:(?:\.|\s?(?P=sign)dot(?P=sign)\s?)[a-z0-9]{2,63}+){1,4}(?![\w-])",
+    r"(?<![\w.+-])[a-z0-9.+]{1,64}+(?:\s?(?P<dot>[-_*])dot(?P=dot)\s?[a-z0-9.+]{1,64}+){0,3}"
+    r"\s?(?P<at>[-_*])at(?P=at)\s?[a-z0-9]{1,63}+(?:(?:\.|\s?(?P=at)dot(?P=at)\s?)[a-z0-9]{2,63}+){1,4}(?![\w-])",
     re.I,
 )
 _SPELLED_WORDS = (" at ", "at-", "at*", "arroba", "arobase", "chiocciola", "malpa", "klammeraffe")
 _SPELLED_HINTS = (*_SPELLED_WORDS, "@", "(", "[", "{", "<", "at_", "&", "%40", " ät ", "małpa")
 _NO_LOCAL = re.compile(_NOT_A_NAME, re.I)
 _SPELLED_SIGNS = re.compile(
-    rf"[(\[{{<]\s?(?:at|ät|ätt|a|@|{_DOTS}|\.)\s?[)\]}}>]|\s(?:dot|punkt|at|ät|arroba|arobase|chiocciola|ma[łl]pa|klammeraffe)\s"
-    rf"|\(arroba|\(arobase|\(ma[łl]pa|\[arroba|@\s|@[\w-]+,|@{_MAILBOX_NAMES}|[-_*]at[-_*]|&#|&commat;|%40",
+    rf"[(\[{{<]\s?(?:at|ät|ätt|a|@|\.|{_DOT_WORDS}|{_AT_WORDS})\s?[)\]}}>]|\s(?:at|ät|{_AT_WORDS})\s"
+    rf"|@\s|\s@[a-z]|@[\w-]+,|@{_MAILBOX_NAMES}|[-_*]at[-_*]|&#|&commat;|%40",
     re.I,
 )
 
@@ -98,8 +104,9 @@ def emails(text: str) -> Iterator[Found]:
         local = _LOCAL_BACKWARDS.match(text[max(0, at - 254) : at][::-1])
         domain = _DOMAIN.match(text, at + 1)
         if local and domain and not domain[0].rpartition(".")[2][0].isdigit() and at not in logins:
-            before = _NO_PART.match(text, at - local.end(), at - 1)
-            yield Found("email", before.end() if before else at - local.end(), domain.end())
+            before = _NO_PART.match(text, at - local.end(), at)
+            start = before.end() if before and before.end() < at else at - local.end()
+            yield Found("email", start, domain.end())
         at = text.find("@", at + 1)
     if is_spelled(text):
         for match in _SPELLED.finditer(text):
@@ -163,8 +170,8 @@ _PATH_TOKEN = re.compile(
 )
 _LOGIN_SIGNS = ("user", "login", "nutzer", "usuario", "utilisateur", "utente")
 _LOGIN = re.compile(
-    r"\b(?:user ?(?:name|id)|log-?in(?: name)?|(?:be)?nutzername|nombre de usuario"
-    r"|nom d'utilisateur|nome utente)(?: is| ist| lautet| est| es| è| ?:| ?=)\s{0,3}"
+    r"\b(?:(?:user ?(?:name|id)|log-?in(?: name)?|(?:be)?nutzername|nombre de usuario|nom d'utilisateur|nome utente)"
+    r"(?: is| ist| lautet| est| es| è| ?:| ?=)\s{0,3}|user(?: ?name)? )"
     r"(?P<value>(?=[\w.-]{0,63}[\d_])[^\W\d_][\w.-]{1,62}[^\W_])(?![\w@])",
     re.I,
 )

@@ -15,6 +15,7 @@ _RUN = re.compile(r"\d[\d\s().\-/]{4,}\d")  # one character class: linear time
 _URL = re.compile(
     r"://(?!wa\.me|api\.whatsapp)(?!\S{0,200}[?&/_-](?:phone|tel|mobile|msisdn|card|iban)\w{0,10}[=/])\S{1,2000}", re.I
 )
+_UPS = re.compile(r"\b1Z(?: ?[0-9A-Z]){16}\b")
 _DIGITS = re.compile(r"\d")
 _SENTENCE = re.compile(r"\.\s+")
 _GROUP = re.compile(r"\d+")
@@ -29,7 +30,7 @@ _CARD = re.compile(
 )
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _ACCOUNT = re.compile(r"(?<!\w)\d{2}-\d{2}-\d{2}(?: \d{6,10})?(?!\w)|(?<!\w)\d[\d -]{4,20}\d(?!\w)")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9]{3})")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2} ?\d{2}(?=[ -]?[A-Za-z0-9]{3})")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
 _VERSION_BEFORE = re.compile(
     r"(?:\b(?:ver(?:sion)?|release|firmware|build|update|driver|app|ios|android|paragraph|section|chapter|clause)|§)"
@@ -51,11 +52,15 @@ def runs(text: str) -> Iterator[tuple[int, int, Topic | None]]:
                 yield start, end, about
 
 
-def without_urls(text: str) -> str:
-    """The text with signs in place of the digits in a URL that names no phone, card or account: there they are keys."""
-    if "://" not in text:
-        return text
-    return _URL.sub(lambda url: _DIGITS.sub("_", url[0]), text)
+def without_keys(text: str) -> str:
+    """The text with signs in place of the digits of UPS parcels, and of URLs that name no phone, card or account."""
+    if "1Z" in text:
+        text = _UPS.sub(_without_digits, text)
+    return _URL.sub(_without_digits, text) if "://" in text else text
+
+
+def _without_digits(key: re.Match[str]) -> str:
+    return _DIGITS.sub("_", key[0])
 
 
 def end_of_word(text: str, end: int) -> int:
@@ -140,12 +145,13 @@ def _end_of_iban(text: str, start: int) -> int | None:
         return None
     compact = re.sub("[ -]", "", number[0]).upper()
     value = int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4]))
-    return number.end() if value % 97 == 1 or topic(text, start) == "iban" else None
+    named = not text[number.end() : number.end() + 1].isalpha() and topic(text, start) == "iban"
+    return number.end() if value % 97 == 1 or named else None
 
 
 @cache
 def _of_length(length: int) -> re.Pattern[str]:
-    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?![A-Za-z0-9])")
+    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?!\d)")
 
 
 @cache

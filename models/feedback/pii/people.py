@@ -178,7 +178,7 @@ def _end_of_name(cue: re.Match[str], text: str, words: list[re.Match[str]]) -> i
         case "called":
             begins = given or (large[0] and surname and large[second] and (either or known_second))
         case "signed":
-            after = text[words[-1].end() :].strip(" .!\n")
+            after = text[words[-1].end() :].partition("\n")[0].strip(" .!,")
             begins = (
                 not after
                 and len(words) <= 3

@@ -11,7 +11,9 @@ from models.feedback.pii.context import Topic, is_amount, named_a_phone_after
 from models.feedback.pii.found import Found
 
 _GAP = r"[\s().\-/]{0,3}"
-_INTERNATIONAL = re.compile(rf"(?:(?<![\w+])\+|(?<![\w.,])(?<!\d-)00) ?\(?[1-9](?:{_GAP}\d){{6,16}}")
+_INTERNATIONAL = re.compile(
+    rf"(?:(?<!\w)\+{{1,2}}|(?<![\w.,])(?<!\d-)(?<!\b\d )(?<!\b\d{{4}} )00) ?\(?[1-9](?:{_GAP}\d){{6,16}}"
+)
 _ANY = re.compile(rf"(?<![\w.])\+?\(?\d(?:{_GAP}\d){{6,14}}(?!\d)")
 _BARE = re.compile(r"(?<![\w.,])\d{10,12}(?![\w]|[.,]\d)")
 _GROUPED = re.compile(
