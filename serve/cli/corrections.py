@@ -97,7 +97,7 @@ def _post(url: str, batch: Sequence[Line]) -> list[dict[str, Any]]:
 
 def _from_cells(row: dict[str, Any]) -> dict[str, Any]:
     """A CSV row as a correction: empty cells are left out, `consent` and `index` become JSON's types."""
-    correction = {column: cell for column, cell in row.items() if cell}
+    correction = {column.strip().lower(): cell for column, cell in row.items() if cell}
     if (consent := str(correction.get("consent", "")).strip().lower()) in _FLAGS:
         correction["consent"] = _FLAGS[consent]
     if (index := str(correction.get("index", "")).strip()).isdecimal():

@@ -151,7 +151,7 @@ def feedback(
             if "error" in result:
                 err.print(f"{file}, line {line}: {result['error']}", highlight=False, markup=False)
     except ServerError as error:
-        print_error(f"{error} (stopped after line {line}; send the file again, then)" if line else error)
+        print_error(f"{error} (Stopped after line {line}; the whole file can be sent again.)" if line else error)
         raise typer.Exit(1) from None
     outcomes = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     out.print(

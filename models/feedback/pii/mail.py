@@ -171,7 +171,7 @@ _PATH_TOKEN = re.compile(
 _LOGIN_SIGNS = ("user", "login", "nutzer", "usuario", "utilisateur", "utente")
 _LOGIN = re.compile(
     r"\b(?:(?:user ?(?:name|id)|log-?in(?: name)?|(?:be)?nutzername|nombre de usuario|nom d'utilisateur|nome utente)"
-    r"(?: is| ist| lautet| est| es| è| ?:| ?=)\s{0,3}|user(?: ?name)? )"
+    r"(?: is| ist| lautet| est| es| è| ?:| ?=)\s{0,3}|user ?name )"
     r"(?P<value>(?=[\w.-]{0,63}[\d_])[^\W\d_][\w.-]{1,62}[^\W_])(?![\w@])",
     re.I,
 )

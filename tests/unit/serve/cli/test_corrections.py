@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +16,15 @@ import pytest
 from models.data.dataset import DatasetError, read_rows
 from serve.cli.client import ServerError, call
 from serve.cli.corrections import Line, read_corrections, send
+from serve.cli.main import main
 
 
 class Proxy(ThreadingHTTPServer):
     """Takes at most `max_bytes` and `max_items` a request; refuses as nginx does, and as Flywheel does."""
 
     daemon_threads = True
-    max_bytes, max_items, busy, status, page = 1 << 20, 1000, 0, 202, b""
+    max_bytes, max_items, busy, answers = 1 << 20, 1000, 0, 1_000_000
+    status, page = 202, b""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -49,7 +52,10 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(422, {"error": "feedback: too many items", "code": "invalid_request", "limit": 1})
         elif server.page:
             self._answer(server.status, server.page)
+        elif not server.answers:
+            self._answer(500, {"error": "gone", "code": "internal"})
         else:
+            server.answers -= 1
             server.sizes.append(len(body))
             server.taken += [item["text"] for item in items]
             self._answer(202, {"taken": len(items), "results": [{"status": "accepted"} for _ in items]})
@@ -153,7 +159,7 @@ def test_a_file_is_read_as_training_files_are(name: str, content: bytes, tmp_pat
 
 def test_cells_become_the_types_of_json_and_empty_ones_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
-    file.write_text("id,index,text,label,consent\na7,1,,greet,TRUE\n,,hi,greet,\n,x,hi,greet,maybe\n")
+    file.write_text("id,Index,text,LABEL, consent\na7,1,,greet,TRUE\n,,hi,greet,\n,x,hi,greet,maybe\n")
     assert [orjson.loads(line.correction) for line in read_corrections(file)] == [
         {"id": "a7", "index": 1, "label": "greet", "consent": True},
         {"text": "hi", "label": "greet"},
@@ -166,3 +172,18 @@ def test_a_file_that_cannot_be_read_to_its_end_is_refused_before_anything_is_sen
     file.write_text('{"text": "hi", "label": "greet"}\n{"text": ')
     with pytest.raises(DatasetError, match="line 2: not JSON"):
         read_corrections(file)
+
+
+def test_a_server_that_goes_leaves_a_sentence_with_the_line(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(f'{{"text": "{number}", "label": "greet"}}\n' for number in range(1500)))
+    proxy.answers = 1
+    monkeypatch.setattr(sys, "argv", ["flywheel", "feedback", "intent", str(file), "--url", proxy.url.split("/v2")[0]])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    said = capsys.readouterr().err
+    assert "500: gone" in said
+    assert "(Stopped after line 1000; the whole file can be sent again.)" in said
+    assert len(proxy.taken) == 1000
