@@ -38,7 +38,7 @@ def call(url: str, body: bytes | None = None) -> Any:
     except HTTPError as error:
         raise _refusal(error) from None
     except orjson.JSONDecodeError:
-        raise ServerError(f"What answers at {url} is no Flywheel server: its response is not JSON.") from None
+        raise ServerError(f"What answers at {url} is not Flywheel: it sends no JSON.") from None
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(f"No server answers at {url} ({reason}). Start one with: flywheel up") from None

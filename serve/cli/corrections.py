@@ -33,13 +33,14 @@ def read_corrections(file: Path) -> list[Line]:
     return [Line(number, orjson.dumps(convert(row))) for number, row in read_rows(file, required=())]
 
 
-def send(url: str, lines: Sequence[Line]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, result) for each line: `{"status"}` or `{"error", "code"}`.
+def send(url: str, path: str, lines: Sequence[Line]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """POST the lines to `path` of the server at `url`; (line number, result) for each.
 
-    Raises ServerError when the server does not answer, or refuses for a reason that is not in the lines.
+    A result is `{"status"}` or `{"error", "code"}`. Raises ServerError when the server does not answer, or when it
+    refuses for a reason that is not in the lines.
     """
     for batch in _batches(lines):
-        yield from _send(url, batch)
+        yield from _send(url, path, batch)
 
 
 def _batches(lines: Sequence[Line]) -> Iterator[list[Line]]:
@@ -55,10 +56,10 @@ def _batches(lines: Sequence[Line]) -> Iterator[list[Line]]:
         yield batch
 
 
-def _send(url: str, batch: Sequence[Line]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _send(url: str, path: str, batch: Sequence[Line]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Send the batch, in halves where the server takes no request of its bytes or items."""
     try:
-        results = _post(url, batch)
+        results = _post(url, path, batch)
     except ServerError as error:
         if error.status not in (413, 422):
             raise
@@ -66,19 +67,19 @@ def _send(url: str, batch: Sequence[Line]) -> Iterator[tuple[int, dict[str, Any]
             yield batch[0].number, {"error": str(error), "code": error.body.get("code", "")}
             return
         middle = len(batch) // 2
-        yield from _send(url, batch[:middle])
-        yield from _send(url, batch[middle:])
+        yield from _send(url, path, batch[:middle])
+        yield from _send(url, path, batch[middle:])
     else:
         yield from zip((line.number for line in batch), results, strict=True)
 
 
-def _post(url: str, batch: Sequence[Line]) -> list[dict[str, Any]]:
+def _post(url: str, path: str, batch: Sequence[Line]) -> list[dict[str, Any]]:
     """One result per line. Waits as the server asks while it is overloaded or its store is away."""
     body = b'{"feedback":[' + b",".join(line.correction for line in batch) + b"]}"
     tries = 0
     while True:
         try:
-            answer = call(url, body)
+            answer = call(url + path, body)
         except ServerError as error:
             tries += 1
             if "results" in error.body:
@@ -91,7 +92,7 @@ def _post(url: str, batch: Sequence[Line]) -> list[dict[str, Any]]:
         try:
             results: list[dict[str, Any]] = answer["results"]
         except (KeyError, TypeError):
-            raise ServerError(f"What answers at {url} is no Flywheel server: there are no results.") from None
+            raise ServerError(f"What answers at {url} is not Flywheel: it sends no results.") from None
         return results
 
 

@@ -146,7 +146,7 @@ def feedback(
         if file is None:
             out.print_json(data=call(f"{url}/v2/models/{task}/feedback"))
             return
-        for line, result in send(f"{url}/v2/models/{task}/feedback", read_corrections(file)):
+        for line, result in send(url, f"/v2/models/{task}/feedback", read_corrections(file)):
             counts[result.get("status", "refused")] += 1
             if "error" in result:
                 err.print(f"{file}, line {line}: {result['error']}", highlight=False, markup=False)
