@@ -13,13 +13,14 @@ _WORDS: dict[Topic, str] = {
     "phone": r"phone|tele(?:ph|f)on\w*|téléphone|teléfono|t[eé]l|mobil\w*|móvil|mob|fon|ph|cell|handy"
     r"|whats ?app|signal|sms|fax"
     r"|call(?:ed|ing)?|text me|r[aiu]ng|dial|reach|contact|my (?:new |old |work |home |other )?(?:number|no)|numéro"
-    r"|cellulare|celular|komórka|telefone|telefoon|gsm|tlf|tfn|nat[eé]l|n[uú]mero?|ruf\w*|rückruf|(?:ll|ch)[aá]m\w*|appel\w*"
-    r"|joignable|bel|nummer (?:ist|lautet|är|is)|number is",
+    r"|cellulare|celular|komórka|telefone|telefoon|gsm|tlf|tfn|nat[eé]l|n[uú]mero?"
+    r"|ruf(?:en|t|nummer)|rufe? (?:mich|uns)|rückruf|(?:ll|ch)[aá]m\w*|r?appele[rz]"
+    r"|joignable|bel (?:me|mij|ons|op|naar)|nummer (?:ist|lautet|är|is)|number is",
     "card": r"(?:credit |debit |bank |visa |master ?)card(?: number| no)?|card(?: number| no\b)|visa|amex|diners|jcb"
     r"|unionpay|maestro|karten?nummer|(?:kredit|debit|giro)?karte|carte(?: bancaire| bleue)?|tarjeta|carta di credito"
     r"|cartão|number on (?:the|my) card",
     "account": r"(?:bank )?account (?:number|no|nr)|acct|a/c|sort code|routing(?: number)?|konto(?:nummer|nr)?"
-    r"|blz|sort|cuenta",
+    r"|blz|cuenta",
     "iban": r"iban",
     "id": r"passport|reisepass|driv(?:er'?s?|ing) licen[cs]e|licen[cs]e (?:number|no)|national (?:id|insurance)"
     r"|identity (?:card|number)|id (?:card|number)|personal ?ausweis|tax (?:id|number|identification)\w*"

@@ -30,7 +30,7 @@ _CARD = re.compile(
 )
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _ACCOUNT = re.compile(r"(?<!\w)\d{2}-\d{2}-\d{2}(?: \d{6,10})?(?!\w)|(?<!\w)\d[\d -]{4,20}\d(?!\w)")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2} ?\d{2}(?=[ -]?[A-Za-z0-9]{3})")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9]{3})|[A-Z]{2} \d{2}(?= [A-Z0-9]{4} ))")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
 _VERSION_BEFORE = re.compile(
     r"(?:\b(?:ver(?:sion)?|release|firmware|build|update|driver|app|ios|android|paragraph|section|chapter|clause)|§)"
@@ -151,7 +151,7 @@ def _end_of_iban(text: str, start: int) -> int | None:
 
 @cache
 def _of_length(length: int) -> re.Pattern[str]:
-    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?!\d)")
+    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?:(?![A-Za-z0-9])|(?<=\d)(?=[A-Z][^\W\dA-Z]))")
 
 
 @cache

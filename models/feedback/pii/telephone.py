@@ -33,6 +33,8 @@ _MAX_DIGITS = 15  # of ITU-T E.164, with the country code
 _DATE = re.compile(
     r"(?<!\d)\d{1,2}([./-])\d{1,2} ?\1(?:19|20)?\d\d(?!\d)|(?<!\d)(?:19|20)\d\d([./-])\d\d?\2\d\d?(?!\d)"
 )
+# Dates, years and decimals, though a word for a phone is near.
+_NO_PHONE = re.compile(rf"{_DATE.pattern}|\b(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d\b|\A\d{{1,3}}[.]\d\d?(?![.\d])")
 _NATIONAL = {
     # number of digits in national format, trunk prefix included -> regions with numbers of that length
     10: ("US", "IN", "FR", "NL", "AU", "CH", "SE", "IT"),
@@ -60,7 +62,8 @@ def _phones(text: str, start: int, end: int, about: Topic | None) -> Iterator[Fo
             if not is_amount(text, *match.span()) and _is_national(match[0]):
                 yield Found("phone", *match.span())
     for match in _ANY.finditer(text, start, end):
-        if (about == "phone" or named_a_phone_after(text, match.end())) and not _DATE.search(match[0]):
+        named = about == "phone" or named_a_phone_after(text, match.end())
+        if named and not _NO_PHONE.search(match[0]) and not is_amount(text, *match.span()):
             yield Found("phone", *match.span())
 
 
