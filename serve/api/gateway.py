@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -180,17 +180,26 @@ class _Gateway:
         value = parse_json(body)
         labels = call.version.task.labels
         if isinstance(value, dict) and "feedback" in value:
-            results = await self._feedback_service.accept(validate(FeedbackBatch, value).feedback, labels)
-        else:
-            results = [await self._feedback_service.accept_one(validate(Feedback, value), labels)]
+            return await self._feedback_batch(validate(FeedbackBatch, value).feedback, labels)
+        result = await self._feedback_service.accept_one(validate(Feedback, value), labels)
+        self._replica.metrics.feedback(result["status"])
+        return json_response(result, 202)
+
+    async def _feedback_batch(self, values: list[Any], labels: Sequence[str]) -> Response:
+        self._feedback_service.check_count(len(values))
+        results = await self._feedback_service.accept([_valid_or_error(value) for value in values], labels)
         for result in results:
             self._replica.metrics.feedback(result.get("status") or result["code"])
-        taken = sum("status" in result for result in results)
-        if isinstance(value, dict) and "feedback" not in value:
-            return json_response(results[0], 202)
-        if not taken:
-            raise InvalidRequest("feedback: none of the items was accepted", results=results)
-        return json_response({"taken": taken, "results": results}, 202)
+        refused = [result for result in results if "status" not in result]
+        if len(refused) == len(results):
+            first = refused[0]["error"]
+            raise InvalidRequest(
+                f"feedback: none of the items was accepted; the first: {first}",
+                taken=0,
+                refused=len(refused),
+                results=results,
+            )
+        return json_response({"taken": len(results) - len(refused), "refused": len(refused), "results": results}, 202)
 
     async def feedback_counts(self, request: Request) -> Response:
         return json_response(await self._feedback_service.counts())
@@ -208,3 +217,10 @@ class _Gateway:
         if not version.batcher.alive:
             raise NotReady(f"{self._replica.task.name} is not ready: its worker has died", retry_after=5)
         return json_response({"name": self._replica.task.name, "ready": True})
+
+
+def _valid_or_error(value: Any) -> Feedback | InvalidRequest:
+    try:
+        return validate(Feedback, value)
+    except InvalidRequest as error:
+        return error

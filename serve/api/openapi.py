@@ -66,7 +66,11 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             answered = paths[f"{path}/infer"]["post"]["responses"]["200"]
             answered["content"]["application/json"]["schema"] = _INFERRED
         correction = {"anyOf": [references[(model, "validation")] for model in (Feedback, FeedbackBatch)]}
-        post = _write("Correct a prediction; 202 once it is durable", correction, _correction(task), ok="202")
+        post = _write(
+            "Correct predictions; 202 once the corrections are durable", correction, _correction(task), ok="202"
+        )
+        post["responses"]["202"] = _FEEDBACK_STORED
+        post["responses"]["422"] = _FEEDBACK_REFUSED
         paths[f"{base}/feedback"] = {
             "get": {**_read("Corrections by state", ["503"]), "tags": [task.name]},
             "post": {**post, "tags": [task.name]},
@@ -80,7 +84,7 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             if name.endswith("}"):
                 read["parameters"] = [_VERSION]
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
-    schemas = {**definitions.get("$defs", {}), "Error": _ERROR}
+    schemas = {**definitions.get("$defs", {}), "Error": _ERROR, "FeedbackResult": _FEEDBACK_RESULT}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -134,6 +138,46 @@ _ERROR = {
     "type": "object",
     "required": ["error", "code"],
     "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+}
+_STATUS_OF_FEEDBACK = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"enum": ["accepted", "duplicate", "replaced"]}},
+}
+_FEEDBACK_RESULT = {
+    "description": "What became of one correction: a status, or the error that it alone would have been answered with.",
+    "oneOf": [_STATUS_OF_FEEDBACK, {"$ref": "#/components/schemas/Error"}],
+}
+_RESULTS = {
+    "type": "array",
+    "description": "one per item of `feedback`, in order",
+    "items": {"$ref": "#/components/schemas/FeedbackResult"},
+}
+_FEEDBACK_RESULTS = {
+    "type": "object",
+    "required": ["taken", "refused", "results"],
+    "properties": {
+        "taken": {"type": "integer", "description": "results with a status"},
+        "refused": {"type": "integer", "description": "results with an error"},
+        "results": _RESULTS,
+    },
+}
+_FEEDBACK_STORED = {
+    "description": "Stored: the correction, or those items of `feedback` whose result has a status; see `refused`.",
+    "content": {"application/json": {"schema": {"oneOf": [_STATUS_OF_FEEDBACK, _FEEDBACK_RESULTS]}}},
+}
+_FEEDBACK_REFUSED = {
+    "description": "The correction is invalid, or every item of `feedback` was refused; then with `results`.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "allOf": [
+                    {"$ref": "#/components/schemas/Error"},
+                    {"properties": {"results": _RESULTS}},
+                ]
+            }
+        }
+    },
 }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import getpass
 import socket
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import orjson
 import typer
 
 from models.tasks.base import get_task
 from serve.cli.client import ServerError, call
+from serve.cli.corrections import read_corrections, send
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
 from serve.config import load_config
 
@@ -23,7 +24,6 @@ commands = typer.Typer()
 
 ReasonOption = Annotated[str, typer.Option("--reason", "--why", help="Recorded in the audit log.")]
 _STORE_TIMEOUT_S = 2.0  # for a database that does not answer; then the release changes without it
-_BATCH_ITEMS = 1000  # corrections per request: the server's default limit
 
 
 @commands.command()
@@ -125,13 +125,15 @@ def feedback(
     task: TaskArgument,
     file: Annotated[
         Path | None,
-        typer.Argument(help="JSONL of corrections, or of events on ranked items; without it: counts by state."),
+        typer.Argument(help="JSONL or CSV of corrections, or of events on ranked items; without it: counts by state."),
     ] = None,
     url: UrlOption = URL,
 ) -> None:
     """Send corrections to a running server, or show its corrections by state.
 
-    A line has `id` (of a prediction) or `text`, `label`, and may have `source`, `consent`, `user`, `index`.
+    A line has `id` (of a prediction) or `text`, `label`, and may have `source`, `consent`, `user`, `index`. Lines that
+    the server refuses are listed; the others are stored, and the exit code is 1. A file can be sent again: what is
+    stored already is a duplicate.
 
     Examples:
 
@@ -139,27 +141,24 @@ def feedback(
 
         flywheel feedback intent corrections.jsonl
     """
+    counts, line = Counter[str](), 0
     try:
         if file is None:
             out.print_json(data=call(f"{url}/v2/models/{task}/feedback"))
             return
-        lines = [orjson.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
-        for start in range(0, len(lines), _BATCH_ITEMS):
-            body = orjson.dumps({"feedback": lines[start : start + _BATCH_ITEMS]})
-            results = call(f"{url}/v2/models/{task}/feedback", body)["results"]
-            for number, result in enumerate(results, start + 1):
-                if "error" in result:
-                    err.print(f"item {number}: {result['error']}", highlight=False, markup=False)
-        out.print(f"{len(lines)} sent")
-    except orjson.JSONDecodeError as error:
-        print_error(f"{file}: not JSONL: {error}")
-        raise typer.Exit(1) from None
-    except OSError as error:
-        print_error(f"{file}: cannot be read: {error.strerror}")
-        raise typer.Exit(1) from None
+        for line, result in send(url, f"/v2/models/{task}/feedback", read_corrections(file)):
+            counts[result.get("status", "refused")] += 1
+            if "error" in result:
+                err.print(f"{file}, line {line}: {result['error']}", highlight=False, markup=False)
     except ServerError as error:
-        print_error(error)
+        print_error(f"{error} (Stopped after line {line}; the whole file can be sent again.)" if line else error)
         raise typer.Exit(1) from None
+    outcomes = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    out.print(
+        f"{counts.total():,} sent: {outcomes}" if outcomes else f"{file}: there are no corrections", highlight=False
+    )
+    if counts["refused"]:
+        raise typer.Exit(1)
 
 
 @commands.command()

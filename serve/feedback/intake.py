@@ -56,9 +56,12 @@ class Feedback(Strict):
 
 
 class FeedbackBatch(Strict):
-    """`{"feedback": [...]}`; one result per item, in order."""
+    """`{"feedback": [...]}`; one result per item, in order. Valid items are stored, whatever the others are."""
 
-    feedback: list[Feedback] = Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)
+    # Any: the items are validated one by one.
+    feedback: list[Any] = Field(
+        min_length=1, max_length=MAX_ITEMS, json_schema_extra={"items": {"$ref": "#/components/schemas/Feedback"}}
+    )
 
 
 class FeedbackService:
@@ -86,21 +89,23 @@ class FeedbackService:
         self._keep_days = keep_days
         self._max_items = max_items
 
-    async def accept(self, batch: Sequence[Feedback], labels: Sequence[str]) -> list[dict[str, Any]]:
+    def check_count(self, count: int) -> None:
+        """Raises InvalidRequest when a request has more than `max_items` items."""
+        if count > self._max_items:
+            raise InvalidRequest(
+                f"feedback: {count} items in one request; at most {self._max_items} are allowed", limit=self._max_items
+            )
+
+    async def accept(self, batch: Sequence[Feedback | RequestError], labels: Sequence[str]) -> list[dict[str, Any]]:
         """Store the valid items of `batch`; one result per item, in order.
 
-        A result is `{"status": "accepted" | "duplicate" | "replaced"}` or an error body. Raises InvalidRequest when
-        there are too many items, and NotReady when the store cannot be reached; then no item was stored.
+        An item that is not a Feedback at all is given as its error. A result is `{"status": "accepted" | "duplicate" |
+        "replaced"}` or an error body. Raises NotReady when the store cannot be reached; then no item was stored.
         """
-        if len(batch) > self._max_items:
-            raise InvalidRequest(f"feedback: {len(batch)} items in one request; at most {self._max_items} are allowed")
-        errors = [self._validation_error(item, labels) for item in batch]
-        valid = [item for item, error in zip(batch, errors, strict=True) if error is None]
-        receipts = iter(await self._store([self._new_feedback(item) for item in valid]) if valid else [])
-        return [
-            error.body() if error is not None else self._result(item, next(receipts))
-            for item, error in zip(batch, errors, strict=True)
-        ]
+        checked = [self._checked(item, labels) for item in batch]
+        valid = [self._new_feedback(item) for item in checked if isinstance(item, Feedback)]
+        receipts = iter(await self._store(valid) if valid else [])
+        return [self._result(item, next(receipts)) if isinstance(item, Feedback) else item.body() for item in checked]
 
     async def accept_one(self, item: Feedback, labels: Sequence[str]) -> dict[str, Any]:
         """Store one correction and return its result. Raises NotFound, Gone or InvalidRequest when it is refused."""
@@ -146,6 +151,11 @@ class FeedbackService:
             event=item.event,
             user=self._prediction_logger.hash_user(item.user),
         )
+
+    def _checked(self, item: Feedback | RequestError, labels: Sequence[str]) -> Feedback | RequestError:
+        if isinstance(item, RequestError):
+            return item
+        return self._validation_error(item, labels) or item
 
     def _validation_error(self, item: Feedback, labels: Sequence[str]) -> RequestError | None:
         # Source and label are stored unredacted: with placeholders, distinct labels or sources would become one.

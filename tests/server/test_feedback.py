@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ import httpx
 import pytest
 
 from loadtests.faults import replicas
+from tests.helpers.command import flywheel
 from tests.helpers.contract import assert_error
 from tests.helpers.postgres import PostgresMissing, postgres_server
 from tests.helpers.server import Server, children, start_server, stop_server
@@ -93,7 +96,68 @@ def test_a_batch_takes_what_is_good_and_says_what_is_not(desk: Server) -> None:
     assert "no_such_label" in two["error"]
     assert three == {"status": "duplicate"}
     nothing = desk.post(FEEDBACK, json={"feedback": [{**GOOD, "label": "no_such_label"}]})
-    refused(nothing, 422, "invalid_request")
+    error = refused(nothing, 422, "invalid_request")
+    assert "no_such_label" in error["error"]
+    assert [result["code"] for result in error["results"]] == ["invalid_request"]
+
+
+def test_an_item_that_is_no_correction_leaves_the_others_of_its_batch(desk: Server) -> None:
+    wrong: list[Any] = [
+        {**GOOD, "label": 7},
+        {**GOOD, "surprise": 1},
+        {**GOOD, "text": None},
+        {**GOOD, "text": "x" * 5000},
+        {**GOOD, "label": "a\nb"},
+        "a text",
+        None,
+        {},
+    ]
+    wheres = ["label", "surprise", "body", "text", "label", "body", "body", "body"]
+    items = [{**GOOD, "text": "before them"}, *wrong, {**GOOD, "text": "after them"}]
+    response = desk.post(FEEDBACK, json={"feedback": items})
+    assert response.status_code == 202
+    body = response.json()
+    assert (body["taken"], body["refused"]) == (2, len(wrong))
+    assert body["results"][0] == body["results"][-1] == {"status": "accepted"}
+    assert [result["fields"][0]["field"] for result in body["results"][1:-1]] == wheres
+    assert rows(desk, "SELECT count(*) FROM feedback WHERE text IN ('before them', 'after them')") == [(2,)]
+    error = refused(desk.post(FEEDBACK, json={"feedback": wrong}), 422, "invalid_request")
+    assert error["results"] == body["results"][1:-1]
+
+
+def send_file(server: Server, file: Path) -> subprocess.CompletedProcess[str]:
+    return flywheel("feedback", "intent", str(file), "--url", server.url, home=server.home)
+
+
+def test_a_file_of_long_texts_is_sent_in_requests_that_the_server_takes(desk: Server, tmp_path: Path) -> None:
+    file = tmp_path / "long.jsonl"
+    lines = [{**GOOD, "text": f"long {number} " + "word " * 270} for number in range(1000)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = send_file(desk, file)
+    assert (done.returncode, done.stdout) == (0, "1,000 sent: 1,000 accepted\n"), done.stderr
+    assert rows(desk, "SELECT count(*) FROM feedback WHERE text LIKE 'long %'") == [(1000,)]
+
+
+def test_a_file_with_wrong_lines_is_sent_to_its_end_and_they_are_named(desk: Server, tmp_path: Path) -> None:
+    file = tmp_path / "mixed.jsonl"
+    unknown = [json.dumps({**GOOD, "text": f"mixed {number}", "label": "no_such_label"}) for number in range(1000)]
+    good = [json.dumps({**GOOD, "text": "mixed and right"}), json.dumps({**GOOD, "text": "mixed", "label": 7})]
+    file.write_bytes(b"\xef\xbb\xbf" + "\n".join([*unknown, "", *good]).encode())  # with a BOM
+    done = send_file(desk, file)
+    assert (done.returncode, done.stdout) == (1, "1,002 sent: 1,001 refused, 1 accepted\n")
+    said = done.stderr.splitlines()
+    assert said[0].startswith(f"{file}, line 1: label: intent has no label 'no_such_label'")
+    assert said[-1].startswith(f"{file}, line 1003: label: ")
+    assert len(said) == 1001
+
+
+def test_a_table_is_sent_like_lines_of_json(desk: Server, tmp_path: Path) -> None:
+    id_ = predict(desk, texts=["a table's first", "a table's second"])["id"]
+    file = tmp_path / "table.csv"
+    file.write_text(f"id,index,text,label,consent\n{id_},1,,track_order,True\n,,a table's own,track_order,no\n")
+    done = send_file(desk, file)
+    assert (done.returncode, done.stdout) == (0, "2 sent: 2 accepted\n"), done.stderr
+    assert rows(desk, f"SELECT text FROM feedback WHERE prediction_id = '{id_}'") == [("a table's second",)]
 
 
 @pytest.mark.parametrize(

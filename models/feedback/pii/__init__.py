@@ -14,9 +14,9 @@ from typing import Any
 
 from models.feedback.pii.found import KINDS, Found, Kind
 from models.feedback.pii.ids import lettered_ids, numeric_ids
-from models.feedback.pii.mail import emails, secrets, wallets
-from models.feedback.pii.normal import view
-from models.feedback.pii.numbers import accounts, addresses, cards, ibans, runs
+from models.feedback.pii.mail import emails, is_spelled, logins, secrets, wallets
+from models.feedback.pii.normal import spaced, view
+from models.feedback.pii.numbers import accounts, addresses, cards, end_of_word, ibans, runs, without_keys
 from models.feedback.pii.people import may_have_names, names
 from models.feedback.pii.telephone import phones
 
@@ -30,12 +30,11 @@ _NO_SIGNS = re.compile(r"[\t\n\r !-')-/:;=-?A-Z\\-z|-~]*\Z")
 # These pre-checks begin with a digit, which the regex engine finds fastest.
 _DIGIT = re.compile(r"\d")
 _TWO_DIGITS = re.compile(r"\d[\s().:/-]{0,3}\d")
-_IBAN_LIKE = re.compile(r"\d(?<=[A-Za-z]{2}\d)\d")
+_IBAN_LIKE = re.compile(r"\d(?:(?<=[A-Za-z]{2}\d)|(?<=[A-Za-z]{2} \d))\d")
 _LETTERED = re.compile(
     r"\d(?:\d\d[A-Za-z]|\d\d[ -][A-Za-z]\b|\d ?[A-Da-d]\b|\d[A-Za-z]\d\d|(?<=[A-Za-z]\d)\d{3}|\d{5}[-+])"
 )
 _LONG_WORD = re.compile(r"(?:0x|bc1|1|3)\w{20}")
-_BRACKET = re.compile(r"[(\[{<]")
 _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 
 
@@ -67,9 +66,11 @@ def find(text: str) -> list[Found]:
 
 def _is_harmless(text: str) -> bool:
     """A quick check that no detector can match; False means that they must be run."""
-    if _WORD.match(text):  # such as most labels
+    if _WORD.match(text) and "_at_" not in text.lower():  # such as most labels
         return True
-    return bool(_NO_SIGNS.match(text)) and "dot" not in text.lower() and not may_have_names(text)
+    if not _NO_SIGNS.match(text) or "_" in text or "&" in text:
+        return False
+    return not is_spelled(text, only_words=True) and not may_have_names(text)
 
 
 def _find(text: str) -> list[Found]:
@@ -116,13 +117,15 @@ def _is_card(number: int) -> bool:
 
 
 def _detect(text: str) -> Iterator[Found]:
-    lowered = text.lower()
-    if "@" in text or ("at" in lowered and _BRACKET.search(text)) or "dot" in lowered:
-        yield from emails(text)
+    yield from emails(text)
     if may_have_names(text):
         yield from names(text)
-    if not _DIGIT.search(text):
+    has_digit = _DIGIT.search(text)
+    if has_digit or "_" in text:
+        yield from logins(text)
+    if not has_digit:
         return
+    text = spaced(text)
     yield from secrets(text)
     if _LONG_WORD.search(text):
         yield from wallets(text)
@@ -133,9 +136,10 @@ def _detect(text: str) -> Iterator[Found]:
         yield from ibans(text)
     if _LETTERED.search(text):
         yield from lettered_ids(text)
+    text = without_keys(text)
     for start, end, about in runs(text):
         yield from cards(text, start, end, about)
-        around = max(0, start - 4), min(len(text), end + 2)  # may include a plus sign or a letter
+        around = max(0, start - 4), end_of_word(text, end)  # may include a plus sign or a letter
         yield from numeric_ids(text, *around, about)
         yield from phones(text, *around, about)
         yield from accounts(text, *around, about)

@@ -10,22 +10,33 @@ Topic = Literal["phone", "card", "account", "iban", "id", "ref"]
 REACH = 40  # characters before a number in which such words are searched
 
 _WORDS: dict[Topic, str] = {
-    "phone": r"phone|tele(?:ph|f)on\w*|téléphone|teléfono|tel|mobile|móvil|mob|cell|handy|whats ?app|signal|sms|fax"
-    r"|call|text me|ring|dial|reach|contact|my (?:new |old |work |home |other )?(?:number|no)|numéro",
-    "card": r"(?:credit |debit |bank |visa |master ?)card(?: number| no)?|card(?: number| no\b)|visa|amex|kartennummer",
-    "account": r"(?:bank )?account (?:number|no|nr)|acct|a/c|sort code|routing(?: number)?|kontonummer|cuenta",
+    "phone": r"phone|tele(?:ph|f)on\w*|téléphone|teléfono|t[eé]l|mobil\w*|móvil|mob|fon|ph|cell|handy"
+    r"|whats ?app|signal|sms|fax"
+    r"|call(?:ed|ing)?|text me|r[aiu]ng|dial|reach|contact|my (?:new |old |work |home |other )?(?:number|no)|numéro"
+    r"|cellulare|celular|komórka|telefone|telefoon|gsm|tlf|tfn|nat[eé]l|n[uú]mero?"
+    r"|ruf(?:en|t|nummer)|rufe? (?:mich|uns)|rückruf|(?:ll|ch)[aá]m\w*|r?appele[rz]"
+    r"|joignable|bel (?:me|mij|ons|op|naar)|nummer (?:ist|lautet|är|is)|number is",
+    "card": r"(?:credit |debit |bank |visa |master ?)card(?: number| no)?|card(?: number| no\b)|visa|amex|diners|jcb"
+    r"|unionpay|maestro|karten?nummer|(?:kredit|debit|giro)?karte|carte(?: bancaire| bleue)?|tarjeta|carta di credito"
+    r"|cartão|number on (?:the|my) card",
+    "account": r"(?:bank )?account (?:number|no|nr)|acct|a/c|sort code|routing(?: number)?|konto(?:nummer|nr)?"
+    r"|blz|cuenta",
     "iban": r"iban",
     "id": r"passport|reisepass|driv(?:er'?s?|ing) licen[cs]e|licen[cs]e (?:number|no)|national (?:id|insurance)"
     r"|identity (?:card|number)|id (?:card|number)|personal ?ausweis|tax (?:id|number|identification)\w*"
     r"|ssn|social (?:security|insurance)(?: number| no)?|nino|ni number|nhs(?: number)?|steuer-?(?:id|nummer)|idnr"
     r"|sécurité sociale|nir|dni|nie|nif|codice fiscale|bsn|burgerservicenummer|cpf|aadhaa?r|uidai|pan (?:card|number)"
     r"|pesel|personnummer|cpr|sin|tfn|tax file number|ahv|curp|rijksregisternummer|medicare",
-    "ref": r"orders?|ordr|purchase|parcel|package|shipment|shipping|delivery|track\w*|invoice|receipt|bill|ref|refer\w*"
-    r"|ticket|case|booking|item|article|sku|product|part|serial|model|version|transaction|confirmation|policy|claim"
-    r"|quote|isin|code|barcode|batch|build|issue|commit|waybill|consignment|bestell\w*|sendung\w*",
+    "ref": r"orders?|ordr|purchase|parcel|package|shipment|shipping|delivery|track\w*|inv(?:oice)?|receipt|bill|ref"
+    r"|refer\w*|ticket|case|booking|item|article|sku|product|part|seri[ae]l?|série|seryjn\w*|model|version|transaction|confirmation|policy|claim"
+    r"|quote|isin|code|barcode|batch|build|issue|commit|waybill|consignment|bestell\w*|sendung\w*"
+    r"|customer (?:number|no|id)|ean|gtin|upc|sscc|isbn|issn|imei|asin|dhl|dpd|gls|ups|usps|fedex|hermes|evri"
+    r"|paket\w*|päckchen|rechnung\w*|rg|auftrag\w*"
+    r"|kunden?(?:nummer|nr)|kd|vorgang\w*|artikel\w*|seriennummer|aktenzeichen|commande|facture|colis|suivi|pedido|factura"
+    r"|envío|paquete|ordine|fattura|pacco|spedizione|encomenda|fatura|zamówieni\w*|faktur\w*|paczk\w*|pakket|factuur|lotto",
 }
 _TOPIC = re.compile(r"\b(?:" + "|".join(f"(?P<{topic}>{words})" for topic, words in _WORDS.items()) + r")\b", re.I)
-_SENTENCE = re.compile(r"[!?;]\s|(?<!\bno)(?<!\bnr)(?<!\btel)(?<!\bmob)\.\s", re.I)
+_SENTENCE = re.compile(r"[!?;]\s|(?<!\b(?:no|nr|ph))(?<!\b(?:t[eé]l|tlf|tfn|mob|fon|núm|num))\.\s", re.I)
 _MONEY_BEFORE = re.compile(r"(?:[$€£¥₹]|\b(?:usd|eur|gbp|inr|chf|sek|nok|dkk|jpy|rs))\.? ?\Z", re.I)
 _AMOUNT_AFTER = re.compile(
     r" ?(?:%|[$€£¥₹]|(?:shares|euros?|dollars?|pounds|usd|eur|gbp|units|mn|million|bn|billion|people|users|views)\b)",

@@ -24,7 +24,7 @@ _DIGITS = (
     _Row(r"[12] ?\d{2} ?\d{2} ?(?:\d{2}|2[ABab]) ?\d{3} ?\d{3} ?\d{2}", "fr.nir"),
     _Row(r"\d{3}\.\d{3}\.\d{3}-\d{2}"),  # Brazil: CPF in printed format
     _Row(r"\d{9}-?\d{2}", "br.cpf"),
-    _Row(r"[2-9]\d{3}[ -]\d{4}[ -]\d{4}", "in_.aadhaar"),
+    _Row(r"(?<!\b\d{4}[ -])[2-9]\d{3}[ -]\d{4}[ -]\d{4}(?![ -]\d{4}\b)", "in_.aadhaar"),
     _Row(r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", "be.nn"),
     _Row(r"(?:\d{2})?\d{6}[-+]\d{4}", "se.personnummer"),
     _Row(r"\d{6}-\d{4}", "dk.cpr"),
@@ -46,10 +46,10 @@ _LETTERS = (
     _Row(r"\d{6}[-+A]\d{3}[\dA-Z]", "fi.hetu"),
     _Row(r"\d{7}[A-W][ABHWTX]?", "ie.pps"),
 )
-_ENDS = r"(?<![\w]){}(?![\w])"
+_ENDS = r"(?<![\w+])(?<!\d-){}(?![\w])"
 _ALONE = [(re.compile(_ENDS.format(f"(?:{row.shape})")), row.module) for row in _DIGITS]
 _LETTERED = re.compile(_ENDS.format("(?:" + "|".join(f"({row.shape})" for row in _LETTERS) + ")"), re.I)
-_NAMED = re.compile(r"(?<!\w)(?:[A-Za-z]{1,3}-?)?\d(?:[ .\-/]{0,2}\d){4,14}(?:[ -]?[A-Za-z0-9]{1,3})?(?!\w)")
+_NAMED = re.compile(r"(?<!\w)(?:[A-Za-z]{1,3}-?)?\d(?:[ .\-/]{0,2}\d){4,14}(?:-?[A-Za-z0-9]{1,3}| [A-HJ-Z])?(?!\w)")
 _NAMED_MIXED = re.compile(r"(?<!\w)(?=[A-Za-z]{0,8}\d)[A-Za-z0-9]{6,18}(?!\w)")
 
 

@@ -6,6 +6,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+# Thai to Lao, Myanmar, Khmer, kana, Han, Hangul.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _PLAIN = re.compile(r"[\t\n\r\x20-\x7e]*\Z")
 _KEEP = "\t\n\r"
 _INVISIBLE = {"Cf", "Cc"}
@@ -40,6 +43,11 @@ def _shown(char: str) -> str | None:
 
 
 _TABLE = _Table()
+
+
+def spaced(text: str) -> str:
+    """The text with a sign in place of each letter of a script without spaces: a number beside one stands alone."""
+    return text if text.isascii() else _UNSPACED.sub("\N{IDEOGRAPHIC COMMA}", text)
 
 
 def view(text: str) -> tuple[str, Sequence[int] | None]:

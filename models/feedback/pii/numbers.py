@@ -12,21 +12,31 @@ from models.feedback.pii.context import Topic, topic
 from models.feedback.pii.found import Found
 
 _RUN = re.compile(r"\d[\d\s().\-/]{4,}\d")  # one character class: linear time
+_URL = re.compile(
+    r"://(?!wa\.me|api\.whatsapp)(?!\S{0,200}[?&/_-](?:phone|tel|mobile|msisdn|card|iban)\w{0,10}[=/])\S{1,2000}", re.I
+)
+_UPS = re.compile(r"\b1Z(?: ?[0-9A-Z]){16}\b")
+_DIGITS = re.compile(r"\d")
 _SENTENCE = re.compile(r"\.\s+")
 _GROUP = re.compile(r"\d+")
 _CARD = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
+    r"4(?:\d{15}|\d{18})"  # Visa
     r"|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|2720\d{12}"  # Mastercard
     r"|3[47]\d{13}"  # American Express
     r"|3(?:0[0-59]|[689]\d)\d{11,16}"  # Diners Club
     r"|(?:352[89]|35[3-8]\d)\d{12,15}"  # JCB
     r"|6(?:011|5\d\d|4[4-9]\d|2\d\d)\d{12,15}"  # Discover, UnionPay
-    r"|(?:5[06789]|6[0-9])\d{10,17}"  # Maestro, RuPay, Elo
+    r"|(?:5[06789]|6[0-9])\d{12,17}"  # Maestro, RuPay, Elo
 )
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _ACCOUNT = re.compile(r"(?<!\w)\d{2}-\d{2}-\d{2}(?: \d{6,10})?(?!\w)|(?<!\w)\d[\d -]{4,20}\d(?!\w)")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9]{3})")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9]{3})|[A-Z]{2} \d{2}(?= [A-Z0-9]{4} ))")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
+_VERSION_BEFORE = re.compile(
+    r"(?:\b(?:ver(?:sion)?|release|firmware|build|update|driver|app|ios|android|paragraph|section|chapter|clause)|§)"
+    r"[.:#]?(?: is| of| no\.?)?\s{0,2}v?\Z",
+    re.I,
+)
 _IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:.]{6,45}(?!\w)")
 _MAC = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])")
 
@@ -42,10 +52,32 @@ def runs(text: str) -> Iterator[tuple[int, int, Topic | None]]:
                 yield start, end, about
 
 
-def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Adjacent groups of digits in `text[start:end]` with 12 to 19 digits of a known issuer that pass Luhn.
+def without_keys(text: str) -> str:
+    """The text with signs in place of the digits of UPS parcels, and of URLs that name no phone, card or account."""
+    if "1Z" in text:
+        text = _UPS.sub(_without_digits, text)
+    return _URL.sub(_without_digits, text) if "://" in text else text
 
-    After words for a card also those that fail, since a number with a typo is just as private.
+
+def _without_digits(key: re.Match[str]) -> str:
+    return _DIGITS.sub("_", key[0])
+
+
+def end_of_word(text: str, end: int) -> int:
+    """Two characters after `end`, which may be letters of the number; further if they are the beginning of a word.
+
+    A pattern that is searched up to here sees the end of the word, not of what it may search.
+    """
+    end, limit = min(len(text), end + 2), min(len(text), end + 32)
+    while end < limit and text[end - 1].isalnum() and text[end].isalnum():
+        end += 1
+    return end
+
+
+def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
+    """Adjacent groups of digits in `text[start:end]` with 14 to 19 digits of a known issuer that pass Luhn.
+
+    After words for a card also those of 13 digits and those that fail: a number with a typo is just as private.
     """
     groups = [match.span() for match in _GROUP.finditer(text, start, end)]
     for first, (begin, _) in enumerate(groups):
@@ -64,9 +96,19 @@ def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Foun
             sizes.add(len(group))
             if len(digits) > 19:
                 break
-            even = 1 not in sizes or len(sizes) == 1  # single digits only if all groups are single digits
-            if len(digits) >= 12 and even and (_is_card(digits) or (about == "card" and len(digits) >= 13)):
+            # Single digits only if all groups are. Groups of seven and more are those of orders' numbers.
+            printed = index == first or sizes in ({1}, {8}) or all(1 < size < 7 for size in sizes)
+            if len(digits) < 13 or not printed:
+                continue
+            if about == "card" or (_is_card(digits) and not _is_article(group, about)):
                 yield Found("card", begin, groups[index][1])
+
+
+def _is_article(group: str, about: Topic | None) -> bool:
+    """Whether a card of 14 digits in one group is as well a parcel's number or a GTIN-14."""
+    if len(group) != 14:
+        return False
+    return about == "ref" or (3 * sum(map(int, group[::2])) + sum(map(int, group[1::2]))) % 10 == 0
 
 
 def _is_card(digits: str) -> bool:
@@ -103,12 +145,13 @@ def _end_of_iban(text: str, start: int) -> int | None:
         return None
     compact = re.sub("[ -]", "", number[0]).upper()
     value = int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4]))
-    return number.end() if value % 97 == 1 or topic(text, start) == "iban" else None
+    named = not text[number.end() : number.end() + 1].isalpha() and topic(text, start) == "iban"
+    return number.end() if value % 97 == 1 or named else None
 
 
 @cache
 def _of_length(length: int) -> re.Pattern[str]:
-    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?![A-Za-z0-9])")
+    return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?:(?![A-Za-z0-9])|(?<=\d)(?=[A-Z][^\W\dA-Z]))")
 
 
 @cache
@@ -125,7 +168,8 @@ def addresses(text: str) -> Iterator[Found]:
     """IP addresses of both kinds, and MAC addresses as `id`."""
     if text.count(".") >= 3:
         for match in _IPV4.finditer(text):
-            if all(int(part) < 256 for part in match[0].split(".")):
+            versioned = _VERSION_BEFORE.search(text[max(0, match.start() - 16) : match.start()])
+            if not versioned and all(int(part) < 256 for part in match[0].split(".")):
                 yield Found("ip", *match.span())
     if text.count(":") >= 2:
         for match in _IPV6.finditer(text):

@@ -28,7 +28,8 @@ _CUE = re.compile(
     r"|mi nombre es|name:)"
     r"|(?P<title>mrs?|ms|miss|mx|dr|prof|herrn?|frau|madame|mme|señora?|signora?)\.?"
     r"|(?P<called>i am|i'm|im|this is|ich bin|je suis|soy|sono)"
-    r"|(?P<signed>(?:regards|sincerely|faithfully|cheers|thanks|thank you|thx|best|wishes|yours|grüße|cordialement)"
+    r"|(?P<signed>(?:regards|sincerely|faithfully|cheers|thanks|thank you|thx|best|wishes|yours"
+    r"|grü(?:ß|ss)en?|gru(?:ß|ss)|cordialement|amicalement|atentamente|saludos?|saluti|groet(?:en|jes)?|pozdrawiam|hälsningar)"
     r"(?: again| in advance)?\s{0,2}[,.!\n-]{0,3})"
     r"|(?P<met>from|to|for|by|with|and|hi|hello|hey|dear|contact|attn|payee|recipient|holder|behalf of)[:,]?"
     r")\s{1,3}(?=[^\W\d_])"
@@ -177,7 +178,7 @@ def _end_of_name(cue: re.Match[str], text: str, words: list[re.Match[str]]) -> i
         case "called":
             begins = given or (large[0] and surname and large[second] and (either or known_second))
         case "signed":
-            after = text[words[-1].end() :].strip(" .!\n")
+            after = text[words[-1].end() :].partition("\n")[0].strip(" .!,")
             begins = (
                 not after
                 and len(words) <= 3

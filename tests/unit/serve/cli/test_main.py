@@ -88,7 +88,7 @@ def test_a_bad_file_is_named_with_its_line(run: Command, content: str, sentence:
         (("promote", "nope", "1"), "There is no task 'nope'"),
         (("rollback", "intent"), "intent has no released version yet"),
         (("feedback", "intent", "nowhere.jsonl"), "nowhere.jsonl: cannot be read: No such file"),
-        (("feedback", "intent", "pyproject.toml"), "pyproject.toml: not JSONL"),
+        (("feedback", "intent", "pyproject.toml"), "jsonl file, not .toml"),
     ],
 )
 def test_a_mistake_is_a_sentence(run: Command, arguments: Sequence[str], sentence: str, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def texts(file: Path) -> list[str]:
         ("This is Tom from Acme", "This is [name] from Acme"),
         ("Please help.\nKind regards,\nAnna Kowalska", "Please help.\nKind regards,\n[name]"),
         ("thanks, peter", "thanks, [name]"),
+        ("Kind regards,\nJane Doe\nACME Inc.", "Kind regards,\n[name]\nACME Inc."),
         ("bill for mr patel and Dr. Brandt", "bill for mr [name] and Dr. [name]"),
         ("a transfer from Ingrid Solberg", "a transfer from [name]"),
         # secrets
@@ -204,8 +205,9 @@ def test_numbers_run_together_are_redacted_once(text: str) -> None:
 
 
 HARMLESS = st.sampled_from(
-    ["hello", "my", "name", "is", "mr", "john", "Hope", "may", "Kowalska", "at", "dot", "com", "DOT", "regards", "i'm"]
-)
+    ["hello", "my", "name", "is", "mr", "john", "Hope", "may", "Kowalska", "at", "dot", "com", "DOT", "regards", "i'm",
+     "gmail.com", "user name", "-at-", "arroba", "&commat;"]
+)  # fmt: skip
 SIGNS = st.sampled_from([*" \t\n\r.,'-_:;@([{<1\x00\x1c\x7f", "\u2003", "\u0131", "\u017f", "\u0660", "é", "  ", " "])
 
 
@@ -214,6 +216,13 @@ SIGNS = st.sampled_from([*" \t\n\r.,'-_:;@([{<1\x00\x1c\x7f", "\u2003", "\u0131"
 @example("my name is\tJohn")
 @example("jane at example dot com")
 @example("jane at example DOT com")
+@example("jane.doe at gmail.com")
+@example("jane.doe ät gmail.com")
+@example("jane_at_example_dot_com")
+@example("jane -at- example -dot- com")
+@example("jane arroba example punto es")
+@example("jane&commat;example.com")
+@example("my user name is jane_doe")
 @settings(max_examples=1000, deadline=None)
 def test_the_first_look_hides_nothing(text: str) -> None:
     assert find(text) == _find(text)
@@ -239,7 +248,34 @@ PIECES = [
     "eyJ",
     "\x00",
 ]
-PHRASES = ["I am ", "my name is john ", "4111 ", "DE89 ", "call 0171 ", " at a dot ", "password is ", "iban DE89 3704 "]
+PHRASES = [
+    "I am ",
+    "my name is john ",
+    "4111 ",
+    "DE89 ",
+    "call 0171 ",
+    " at a dot ",
+    "password is ",
+    "iban DE89 3704 ",
+    "jane(dot)",
+    "a.b at ",
+    "@ a",
+    "_at_a",
+    "-dot-a",
+    "://",
+    "://a:",
+    "/a1B",
+    "?token=",
+    "token 1a",
+    "user name is a1",
+    "00 ",
+    "01 02 ",
+    "+1 ",
+    "8.8.8.8 ",
+    "\u7535\u8bdd1",
+    "a=",
+    "(at)a",
+]
 KEY = "-----BEGIN PRIVATE KEY-----"
 
 
@@ -330,7 +366,7 @@ def test_planted_numbers_vanish(strategy: st.SearchStrategy[str], kinds: set[str
     @settings(max_examples=150, deadline=None)
     def vanish(case: tuple[str, str]) -> None:
         data, text = case
-        assume(strategy is not AADHAAR or not says_reference(text))
+        assume(strategy not in (AADHAAR, IPS) or not says_reference(text))
         left = redact(text)
         assert data not in left
         bare = re.sub(r"[\W_]", "", data)
