@@ -21,6 +21,7 @@ class Logged(NamedTuple):
     input: Any
     output: Any
     user: str | None
+    """whose data it is"""
 
 
 @dataclass(frozen=True, slots=True)
