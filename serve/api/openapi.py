@@ -125,7 +125,11 @@ _INFERRED = {
         "id": {"type": "string", "description": "the request's id, if it had one"},
         "parameters": {
             "type": "object",
-            "properties": {"prediction_id": {"type": "string", "description": "the `id` that feedback refers to"}},
+            "properties": {
+                "prediction_id": {"type": "string", "description": "the `id` that feedback refers to"},
+                "truncated": {"type": "boolean", "description": "true if a text was longer than the model reads"},
+                "truncated_elements": {"type": "string", "description": "the numbers of their predictions: `0,3`"},
+            },
         },
         "outputs": {"type": "array", "items": {"type": "object"}},
     },

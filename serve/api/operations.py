@@ -256,6 +256,7 @@ def authorize(request: Request, server: ServerConfig) -> None:
         if is_loopback(server.host):
             return
         raise Forbidden("this needs an operator's token; set server.operator_token and send it as a bearer token")
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(given.encode(), server.operator_token.get_secret_value().encode()):
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    token = given.strip().encode("latin-1")  # the header's bytes, which clients send in UTF-8
+    if scheme.lower() != "bearer" or not hmac.compare_digest(token, server.operator_token.get_secret_value().encode()):
         raise Forbidden("the bearer token is not the operator's")

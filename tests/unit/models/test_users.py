@@ -30,7 +30,8 @@ def test_a_person_is_one_user_by_every_entrance(name: str) -> None:
     user = unicodedata.normalize("NFC", name)
     apart = unicodedata.normalize("NFD", name)
     forms = [
-        user_name(name), user_name(apart), user_name(f" {name}\u00a0\n"), user_name(quote(name)), user_name(quote(apart)),
+        user_name(name), user_name(apart), user_name(f" {name}\u00a0\n"), user_name(quote(name)),
+        user_name(quote(apart)),
         user_of_header(as_header(name.encode())), user_of_header(as_header(apart.encode())),
         user_of_header(quote(name, safe="")), user_of_header(quote(quote(name))),
         user_of_argument(name), user_of_argument(apart), user_of_argument(quote(name)),
