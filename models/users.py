@@ -17,13 +17,15 @@ UserName = NewType("UserName", str)
 """A normalized name, not empty. Only this module makes one."""
 
 _PERCENT = re.compile("(?:%[0-9A-Fa-f]{2})+")
+# White space, zero-width spaces and the byte order mark.
+_INVISIBLE = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u2060\ufeff"
 _MAX_ROUNDS = 8  # of percent-decoding: a client encodes once, a gateway in between perhaps again
 # What JavaScript's encodeURIComponent, Python's quote and strict encoders leave as it is.
 _UNQUOTED = ("!~*'()", "/", "")
 
 
 def user_name(name: str) -> UserName | None:
-    """`name` percent-decoded, in NFC, without white space around it; None if nothing is left.
+    """`name` percent-decoded, in NFC, without invisible characters around it; None if nothing is left.
 
     Upper and lower case stay apart, and so do `+` and a space. Normalizing twice changes nothing.
     """
@@ -33,7 +35,7 @@ def user_name(name: str) -> UserName | None:
         before, name = name, _PERCENT.sub(_unquoted, name)
         if name == before:
             break
-    return UserName(unicodedata.normalize("NFC", name).strip()) or None
+    return UserName(unicodedata.normalize("NFC", name).strip(_INVISIBLE)) or None
 
 
 def require_user(name: str) -> UserName:

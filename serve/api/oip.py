@@ -97,7 +97,9 @@ def _wanted(task: type[Task], request: InferRequest) -> dict[str, bool]:
 
 def _flag(parameters: dict[str, Any] | None, name: str, default: bool, where: str) -> bool:
     """The boolean parameter. Raises InvalidRequest when it is something else: "false" would count as true."""
-    value = (parameters or {}).get(name, default)
+    value = (parameters or {}).get(name)
+    if value is None:
+        return default
     if not isinstance(value, bool):
         raise InvalidRequest(f"{where}.{name}: is {value!r:.50}; it must be true or false")
     return value

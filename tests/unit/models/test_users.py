@@ -30,8 +30,8 @@ def test_a_person_is_one_user_by_every_entrance(name: str) -> None:
     user = unicodedata.normalize("NFC", name)
     apart = unicodedata.normalize("NFD", name)
     forms = [
-        user_name(name), user_name(apart), user_name(f" {name}\u00a0\n"), user_name(quote(name)),
-        user_name(quote(apart)),
+        user_name(name), user_name(apart), user_name(f" {name}\u00a0\n"),
+        user_name(f"\ufeff {name}\u200b"), user_name(quote(name)), user_name(quote(apart)),
         user_of_header(as_header(name.encode())), user_of_header(as_header(apart.encode())),
         user_of_header(quote(name, safe="")), user_of_header(quote(quote(name))),
         user_of_argument(name), user_of_argument(apart), user_of_argument(quote(name)),
@@ -65,7 +65,7 @@ def test_an_identifier_with_percent_signs_is_the_same_by_every_entrance() -> Non
         assert user_name(name) == user_of_header(name) == user_of_argument(name) == user_name(quote(name))
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\u00a0", "%20", "\t\n"])
+@pytest.mark.parametrize("blank", ["", " ", "\u00a0", "%20", "\t\n", "\ufeff", "\u200b \u200b"])
 def test_a_blank_name_is_nobodys(blank: str) -> None:
     assert user_name(blank) is None
     assert user_of_header(as_header(blank.encode())) is None

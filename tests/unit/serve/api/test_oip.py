@@ -24,11 +24,12 @@ def test_binary_data_is_what_the_boolean_says() -> None:
     assert wanted() == {"label": False, "score": False}
     assert wanted(parameters={"binary_data_output": True}) == {"label": True, "score": True}
     assert wanted(outputs=[{**label, "parameters": {"binary_data": True}}, score]) == {"label": True, "score": False}
+    assert wanted(parameters={"binary_data_output": None}) == {"label": False, "score": False}
     off = {**label, "parameters": {"binary_data": False}}
     assert wanted(parameters={"binary_data_output": True}, outputs=[off]) == {"label": False}
 
 
-@pytest.mark.parametrize("value", ["false", "true", "", 0, 1, None, [], {}])
+@pytest.mark.parametrize("value", ["false", "true", "", 0, 1, [], {}])
 def test_binary_data_that_is_no_boolean_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"parameters\.binary_data_output: .* must be true or false"):
         wanted(parameters={"binary_data_output": value})
