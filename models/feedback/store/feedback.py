@@ -58,7 +58,7 @@ class Feedback:
         - `stale_id`: no such prediction, and its id is older than `keep_days`, so it has expired.
         - `needs_index`: the prediction has several texts and `index` is none of them, or no item `item_id`.
         - `duplicate`: already stored (the same prediction, text or item, event and source; or the same text, label,
-          source and user) and unchanged, or already leased or learned.
+          source, user and subject) and unchanged, or already leased or learned.
         - `replaced`: already stored and waiting; the row now has this label and consent.
 
         A row without consent has a label and no text. Consent can be withdrawn in every state: a run that holds the

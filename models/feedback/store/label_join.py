@@ -88,6 +88,7 @@ def key_of(item: NewFeedback, joined: Joined) -> bytes:
             item.user,
             item.item_id,
             item.event,
+            *([item.subject] if item.subject is not None else []),  # so that the erasure of either leaves the other's
         )
     return time + hashlib.sha256(ascii(parts).encode()).digest()
 

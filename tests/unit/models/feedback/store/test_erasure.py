@@ -61,6 +61,13 @@ def test_who_asked_and_whose_data_it_is_may_both_have_it_erased(store: Store) ->
     assert newest(store, "intent", 9) == []
 
 
+def test_the_same_text_of_two_people_from_one_agent_is_two_rows(store: Store) -> None:
+    same = [correction(text="hello", user="agent", subject=subject) for subject in ("ann", "bob", "ann", None)]
+    assert add(store, *same) == ["accepted", "accepted", "duplicate", "accepted"]
+    assert store.privacy.erase("ann").feedback == 1
+    assert len(newest(store, "intent", 9)) == 2
+
+
 def test_all_hashes_of_a_user_are_erased_at_once(store: Store) -> None:
     store.predictions.log([prediction(1, user="present"), prediction(2, user="former"), prediction(3, user="v")])
     erasure = store.privacy.erase("present", "former", "never stored")
