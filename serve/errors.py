@@ -20,6 +20,12 @@ class RequestError(Exception):
         return {"error": str(self), "code": self.code, **self.details}
 
 
+class NotHttp(RequestError):
+    """Raise when a request is not valid HTTP; HAProxy answers most of these itself, and names this code too."""
+
+    status, code = 400, "bad_request"
+
+
 class NotJson(RequestError):
     """Raise when the body is not valid JSON."""
 

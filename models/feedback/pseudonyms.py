@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from models.home import user_secret_file
+from models.users import UserName, former_names
 
 _MIN_SECRET_BYTES = 16  # bytes
 _HEX_DIGITS = 32  # 128 bits: no collisions
@@ -40,9 +41,19 @@ class UserHasher:
             _create(file)
         return cls(file.read_bytes().strip())
 
-    def hashed(self, user: str) -> str:
+    def hashed(self, user: UserName) -> str:
         """The pseudonym that is stored instead of the name; it cannot be reversed without the secret."""
-        name = user.encode("utf-8", "surrogatepass")
+        return self._digest(user)
+
+    def all_hashes(self, user: UserName, given: str) -> list[str]:
+        """Every pseudonym under which data of `user` may be stored, the present one first.
+
+        Servers before decision 0031 hashed other forms of the name, among them `given`, the name as it was typed.
+        """
+        return list(dict.fromkeys([self.hashed(user), self._digest(given), *map(self._digest, former_names(user))]))
+
+    def _digest(self, text: str) -> str:
+        name = text.encode("utf-8", "surrogatepass")
         return hmac.digest(self._secret, name, "sha256").hex()[:_HEX_DIGITS]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 FeedbackState = Literal["waiting", "leased", "used", "quarantined", "dropped", "no_consent", "dead"]
-FeedbackOutcome = Literal["accepted", "duplicate", "replaced", "unknown_id", "stale_id", "needs_index"]
+FeedbackOutcome = Literal["accepted", "duplicate", "replaced", "unknown_id", "stale_id", "needs_index", "erased"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class LoggedPrediction:
     at: datetime
     topic: str | None = None
     user: str | None = None
-    """a keyed hash, never the name that the client sent"""
+    """who asked: a keyed hash, never the name that the client sent"""
+    subject: str | None = None
+    """whose data it is, also hashed, where the request names another user than the one who asked"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class NewFeedback:
     item_id: str | None = None
     event: str | None = None
     user: str | None = None
+    """a keyed hash of who gave it"""
+    subject: str | None = None
+    """a keyed hash of the user whose text it is, if that is another one, and the prediction names nobody"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from export.bundle import Bundle, Kind
 from export.heads import softmax
 from models.tasks.ranker import EVENTS
 from models.tasks.thresholds import Thresholds
+from models.users import UserName
 
 Datatype = Literal["BYTES", "FP32", "INT32", "BOOL"]
 Prediction = dict[str, Any]
@@ -163,8 +164,8 @@ class Task(ABC):
         """What the prediction log stores of a request, as JSON: all that learning from a correction needs."""
         return request
 
-    def user(self, request: Any) -> str | None:
-        """The user of the request, if it names one."""
+    def user(self, request: Any) -> UserName | None:
+        """The user whose data the request has, if it names one."""
         return None
 
     def topic(self, request: Any) -> str | None:

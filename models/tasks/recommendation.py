@@ -22,6 +22,7 @@ from models.tasks.base import (
     rounded,
 )
 from models.tasks.ranker import Item, Ranker
+from models.users import UserName, user_name
 
 ItemText = Annotated[str, StringConstraints(strict=True), AfterValidator(not_blank)]
 Features = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
@@ -90,8 +91,8 @@ class Recommendation(RankerTask):
         # model_construct: the text is validated already.
         return [HistoryItem.model_construct(text=item) if isinstance(item, str) else item for item in newest]
 
-    def user(self, request: RankRequest) -> str | None:
-        return request.user.id
+    def user(self, request: RankRequest) -> UserName | None:
+        return None if request.user.id is None else user_name(request.user.id)
 
     def texts(self, request: RankRequest) -> list[str]:
         return [item.text for item in self._history(request)] + [item.text for item in request.candidates]

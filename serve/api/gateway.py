@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from models.users import UserName, user_of_header
 from serve.api import oip
 from serve.api.connection import watch_disconnect
 from serve.api.request import read_body, refused_by_proxy, requested_timeout_s, require_json
@@ -102,7 +103,7 @@ class Call:
     version: LoadedVersion
     deadline: float
     pinned: str | None
-    user: str | None
+    user: UserName | None
 
 
 class _Gateway:
@@ -131,7 +132,7 @@ class _Gateway:
             started = time.perf_counter()
             call = None
             try:
-                pinned, user = request.path_params.get("version"), request.headers.get(_USER)
+                pinned, user = request.path_params.get("version"), user_of_header(request.headers.get(_USER))
                 chosen = self._replica.choose(pinned, user)
                 deadline = time.monotonic() + requested_timeout_s(request, self._replica.max_seconds)
                 call = Call(request, chosen, deadline, pinned, user)
@@ -180,14 +181,14 @@ class _Gateway:
         value = parse_json(body)
         labels = call.version.task.labels
         if isinstance(value, dict) and "feedback" in value:
-            return await self._feedback_batch(validate(FeedbackBatch, value).feedback, labels)
-        result = await self._feedback_service.accept_one(validate(Feedback, value), labels)
+            return await self._feedback_batch(validate(FeedbackBatch, value).feedback, labels, call.user)
+        result = await self._feedback_service.accept_one(validate(Feedback, value), labels, call.user)
         self._replica.metrics.feedback(result["status"])
         return json_response(result, 202)
 
-    async def _feedback_batch(self, values: list[Any], labels: Sequence[str]) -> Response:
+    async def _feedback_batch(self, values: list[Any], labels: Sequence[str], sender: UserName | None) -> Response:
         self._feedback_service.check_count(len(values))
-        results = await self._feedback_service.accept([_valid_or_error(value) for value in values], labels)
+        results = await self._feedback_service.accept([_valid_or_error(value) for value in values], labels, sender)
         for result in results:
             self._replica.metrics.feedback(result.get("status") or result["code"])
         refused = [result for result in results if "status" not in result]

@@ -84,12 +84,25 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
 def _wanted(task: type[Task], request: InferRequest) -> dict[str, bool]:
     names = [tensor.name for tensor in task.outputs]
     outputs = request.outputs or ()
-    everything = bool((request.parameters or {}).get("binary_data_output", False))
+    everything = _flag(request.parameters, "binary_data_output", False, "parameters")
     for output in outputs:
         if output.name not in names:
             raise InvalidRequest(f"outputs: there is no tensor {output.name!r}; there are: {', '.join(names)}")
-    requested = {output.name: bool((output.parameters or {}).get("binary_data", everything)) for output in outputs}
+    requested = {
+        output.name: _flag(output.parameters, "binary_data", everything, f"outputs.{output.name}.parameters")
+        for output in outputs
+    }
     return requested or dict.fromkeys(names, everything)
+
+
+def _flag(parameters: dict[str, Any] | None, name: str, default: bool, where: str) -> bool:
+    """The boolean parameter. Raises InvalidRequest when it is something else: "false" would count as true."""
+    value = (parameters or {}).get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{where}.{name}: is {value!r:.50}; it must be true or false")
+    return value
 
 
 def _values(tensor: TensorIn, expected: Tensor, tail: memoryview) -> tuple[Sequence[Any], int]:
@@ -102,7 +115,7 @@ def _values(tensor: TensorIn, expected: Tensor, tail: memoryview) -> tuple[Seque
     count = math.prod(tensor.shape)
     size = (tensor.parameters or {}).get("binary_data_size")
     if size is not None:
-        if not isinstance(size, int) or not 0 <= size <= len(tail):
+        if type(size) is not int or not 0 <= size <= len(tail):
             raise InvalidRequest(f"{where}: binary_data_size is {size!r}; {len(tail)} bytes are left in the body")
         values, used = _from_bytes(where, tail[:size], expected), size
     else:
@@ -111,7 +124,7 @@ def _values(tensor: TensorIn, expected: Tensor, tail: memoryview) -> tuple[Seque
         values, used = _flat(tensor.data), 0
         wanted_type = str if expected.datatype == "BYTES" else (int, float)
         for i, value in enumerate(values):
-            if not isinstance(value, wanted_type):
+            if not isinstance(value, wanted_type) or (isinstance(value, bool) and expected.datatype != "BOOL"):
                 raise InvalidRequest(f"{where}: element {i} is not {expected.datatype}")
     if len(values) != count:
         raise InvalidRequest(f"{where}: the shape {tensor.shape} means {count} elements, the data has {len(values)}")
@@ -161,8 +174,12 @@ def write_infer(
     """The body of an inference response and its headers. `answer` is the body of a predict response.
 
     `request_id`, when the client sent one, is returned as `id`, as the protocol demands. Feedback refers to the
-    prediction's id, which is always in the parameters.
+    prediction's id, which is always in the parameters. If texts were cut, so are `truncated` (true) and
+    `truncated_elements`, their numbers with commas in between, since the protocol has no lists in parameters.
     """
+    parameters: dict[str, Any] = {"prediction_id": answer["id"]}
+    if cut := [str(i) for i, prediction in enumerate(answer["predictions"]) if "truncated" in prediction]:
+        parameters |= {"truncated": True, "truncated_elements": ",".join(cut)}
     columns = task.tensors_from_predictions(answer["predictions"])
     outputs, tails = [], []
     for tensor in task.outputs:
@@ -181,7 +198,7 @@ def write_infer(
             "model_name": answer["model_name"],
             "model_version": answer["model_version"],
             "id": request_id or answer["id"],
-            "parameters": {"prediction_id": answer["id"]},
+            "parameters": parameters,
             "outputs": outputs,
         }
     )

@@ -59,6 +59,7 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             common = {"tags": [task.name], "parameters": parameters}
             paths[path] = {"get": {**_read("Model metadata", ["404"]), **common}}
             paths[f"{path}/ready"] = {"get": {**_read("Is this model ready?", ["404", "503"]), **common}}
+            common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
             paths[f"{path}/infer"] = {
                 "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
@@ -73,7 +74,7 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
         post["responses"]["422"] = _FEEDBACK_REFUSED
         paths[f"{base}/feedback"] = {
             "get": {**_read("Corrections by state", ["503"]), "tags": [task.name]},
-            "post": {**post, "tags": [task.name]},
+            "post": {**post, "tags": [task.name], "parameters": [_USER]},
         }
         for name, (model, summary) in _CHANGES.items():
             example = _EXAMPLES.get(name, {"reason": "why"})
@@ -120,6 +121,12 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "erase": {"user": "customer-7", "reason": "asked by mail"},
 }
 _VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+_USER = {
+    "name": "x-user-id",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "who asks, in UTF-8 or percent-encoded: gets one version of a canary, and is stored as a keyed hash",
+}
 _INFERRED = {
     "type": "object",
     "required": ["model_name", "model_version", "id", "parameters", "outputs"],
@@ -129,7 +136,11 @@ _INFERRED = {
         "id": {"type": "string", "description": "the request's id, if it had one"},
         "parameters": {
             "type": "object",
-            "properties": {"prediction_id": {"type": "string", "description": "the `id` that feedback refers to"}},
+            "properties": {
+                "prediction_id": {"type": "string", "description": "the `id` that feedback refers to"},
+                "truncated": {"type": "boolean", "description": "true if a text was longer than the model reads"},
+                "truncated_elements": {"type": "string", "description": "the numbers of their predictions: `0,3`"},
+            },
         },
         "outputs": {"type": "array", "items": {"type": "object"}},
     },

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, Field, StringConstraints
+from pydantic import AliasChoices, Field, StringConstraints, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -32,6 +32,7 @@ from models.releases.rollout import Rollout
 from models.retraining.plan import lock_of
 from models.tasks.base import Strict
 from models.training.progress import read_progress
+from models.users import require_user
 from serve.api.request import read_body
 from serve.api.responses import json_response, plain
 from serve.api.validation import Model, parse_json, validate
@@ -74,7 +75,13 @@ class Challenge(Move):
 
 
 class ErasureRequest(Move):
-    user: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100)]
+    user: Annotated[str, StringConstraints(strict=True)] = Field(description="as clients name the user, in any form")
+
+    @field_validator("user")
+    @classmethod
+    def _user_not_blank(cls, user: str) -> str:
+        require_user(user)
+        return user
 
 
 class Operations:
@@ -135,8 +142,8 @@ class Operations:
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
         hasher = await asyncio.to_thread(UserHasher.open, self._home, secret)
-        user = hasher.hashed(change.user)
-        erased = await self._query(lambda store: store.privacy.erase(user, actor=change.actor, reason=change.reason))
+        hashes = hasher.all_hashes(require_user(change.user), change.user)
+        erased = await self._query(lambda store: store.privacy.erase(*hashes, actor=change.actor, reason=change.reason))
         return json_response(
             {"predictions": erased.predictions, "feedback": erased.feedback, "learned_by": erased.versions}
         )
@@ -249,6 +256,7 @@ def authorize(request: Request, server: ServerConfig) -> None:
         if is_loopback(server.host):
             return
         raise Forbidden("this needs an operator's token; set server.operator_token and send it as a bearer token")
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(given.encode(), server.operator_token.get_secret_value().encode()):
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    token = given.strip().encode("latin-1")  # the header's bytes, which clients send in UTF-8
+    if scheme.lower() != "bearer" or not hmac.compare_digest(token, server.operator_token.get_secret_value().encode()):
         raise Forbidden("the bearer token is not the operator's")

@@ -75,12 +75,12 @@ def refused_by_proxy(request: Request) -> tuple[int, int] | None:
 
 def require_json(request: Request, *, binary: bool = False) -> None:
     """Raises UnsupportedMediaType unless the content type is JSON, missing or, with `binary`, an octet stream."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise UnsupportedMediaType(f"content-encoding {encoding!r} is not supported; send the body as it is")
+    encoding = request.headers.get("content-encoding", "")
+    if any(coding.strip().lower() not in ("", "identity") for coding in encoding.split(",")):
+        raise UnsupportedMediaType(f"content-encoding {encoding[:100]!r} is not supported; send the body as it is")
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared in ("", "application/json") or declared.endswith("+json"):
         return
     if binary and declared == "application/octet-stream":
         return
-    raise UnsupportedMediaType(f"content-type {declared!r} is not supported; send application/json")
+    raise UnsupportedMediaType(f"content-type {declared[:100]!r} is not supported; send application/json")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from models.tasks.base import get_task
+from models.users import user_of_argument
 from serve.cli.client import ServerError, call
 from serve.cli.corrections import read_corrections, send
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
@@ -208,11 +209,13 @@ def erase(
     from models.feedback.pseudonyms import UserHasher
     from models.feedback.store import Store
 
+    if (name := user_of_argument(user)) is None:
+        raise typer.BadParameter("the name of the user is blank")
     settings = load_config(config)
     secret = settings.feedback.secret.get_secret_value() if settings.feedback.secret else None
-    hashed = UserHasher.open(settings.home, secret).hashed(user)
+    hashes = UserHasher.open(settings.home, secret).all_hashes(name, user)
     store = Store.open(settings.feedback.store_url(settings.home))
-    erased = store.privacy.erase(hashed, actor=_actor(), reason=reason)
+    erased = store.privacy.erase(*hashes, actor=_actor(), reason=reason)
     out.print(f"erased {erased.predictions} predictions and {erased.feedback} corrections", highlight=False)
     for task, versions in erased.versions.items():
         out.print(f"{task}: version {', '.join(versions)} was trained on this data; no later training will read it")

@@ -13,6 +13,7 @@ from models.feedback.pseudonyms import UserHasher
 from models.feedback.types import LoggedPrediction
 from models.releases.release import Release
 from models.tasks.base import Prediction, get_task
+from models.users import UserName
 from serve.config import Config
 from serve.engine.admission import Admission
 from serve.engine.ids import new_id
@@ -69,7 +70,7 @@ class Replica:
         """The release that is served: the one in the file, without the versions that could not be loaded."""
         return self._repository.router.release
 
-    def choose(self, pinned: str | None, user: str | None = None) -> LoadedVersion:
+    def choose(self, pinned: str | None, user: UserName | None = None) -> LoadedVersion:
         """Raises NotFound for a version that is not loaded."""
         return self._repository.router.choose(pinned, user)
 
@@ -89,13 +90,13 @@ class Replica:
         request: Any,
         deadline: float,
         disconnected: Callable[[], bool] = bool,
-        user: str | None = None,
+        user: UserName | None = None,
     ) -> dict[str, Any]:
         """The body of the predict response to a validated request. Raises a RequestError that the client can act on.
 
         - `deadline`: in time.monotonic.
         - `disconnected`: returns whether the client has closed the connection; called before its texts run.
-        - `user`: the id of the requesting user, for the prediction log.
+        - `user`: who asks, for the prediction log.
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
@@ -128,15 +129,16 @@ class Replica:
         request: Any,
         texts: Sequence[str],
         predictions: Sequence[Prediction],
-        user: str | None,
+        user: UserName | None,
     ) -> None:
         if not self._config.feedback.log.sample:
             return
         outputs = [{name: prediction[name] for name in self._logged_fields} for prediction in predictions]
         input_ = version.task.logged_input(request, texts)
-        topic = version.task.topic(request)
+        topic, named = version.task.topic(request), version.task.user(request)
+        subject = named if named != user else None
         self.prediction_logger.log(
-            LoggedPrediction(id_, self.task.name, version.version, input_, outputs, now(), topic, user)
+            LoggedPrediction(id_, self.task.name, version.version, input_, outputs, now(), topic, user, subject)
         )
 
     def _admit(self, texts: Sequence[str], version: LoadedVersion, deadline: float) -> None:

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Generic, TypeVar
 
 from models.releases.release import Release
+from models.users import UserName
 from serve.errors import NotFound
 
 Version = TypeVar("Version")
@@ -24,7 +25,7 @@ class Router(Generic[Version]):
         self._canary = self._challenger if release.mode == "canary" else None
         self.shadow = self._challenger if release.mode == "shadow" else None
 
-    def choose(self, pinned: str | None = None, user: str | None = None) -> Version:
+    def choose(self, pinned: str | None = None, user: UserName | None = None) -> Version:
         """The pinned version, else the canary for its share of the users, else the champion.
 
         A user always gets the same version of a release; a request without a user is assigned at random. Raises
@@ -41,7 +42,7 @@ class Router(Generic[Version]):
         drawn = random.random() if user is None else self._user_fraction(user)
         return self._canary if drawn < self.release.share else self._champion
 
-    def _user_fraction(self, user: str) -> float:
+    def _user_fraction(self, user: UserName) -> float:
         """A hash of the user in [0, 1), uniform, and different for each challenger, so that canary users vary."""
         name = f"{self.release.challenger}/{user}".encode("utf-8", "surrogatepass")
         return int.from_bytes(blake2b(name, digest_size=8).digest(), "big") / 2**64

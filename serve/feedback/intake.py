@@ -13,6 +13,7 @@ from models.feedback.pii import redact
 from models.feedback.store import made_at
 from models.feedback.types import NewFeedback, Receipt
 from models.tasks.base import MAX_ITEMS, Strict, Task, not_blank
+from models.users import UserName, require_user
 from serve.errors import Gone, InvalidRequest, NotFound, RequestError
 from serve.feedback.writer import FLUSH_S, PredictionLogger, now
 
@@ -39,7 +40,16 @@ class Feedback(Strict):
         "unknown", description="where the correction comes from: a support desk, an annotator, a page"
     )
     consent: Annotated[bool, Field(strict=True)] = False
-    user: _Name | None = Field(None, description="the user who made the correction; stored as a keyed hash")
+    user: Annotated[str, StringConstraints(strict=True, min_length=1)] | None = Field(
+        None, description="the user who made the correction, by default that of x-user-id; stored as a keyed hash"
+    )
+
+    @field_validator("user")
+    @classmethod
+    def _user_not_blank(cls, user: str | None) -> str | None:
+        if user is not None:
+            require_user(user)
+        return user
 
     @field_validator("text")
     @classmethod
@@ -96,22 +106,24 @@ class FeedbackService:
                 f"feedback: {count} items in one request; at most {self._max_items} are allowed", limit=self._max_items
             )
 
-    async def accept(self, batch: Sequence[Feedback | RequestError], labels: Sequence[str]) -> list[dict[str, Any]]:
-        """Store the valid items of `batch`; one result per item, in order.
+    async def accept(
+        self, batch: Sequence[Feedback | RequestError], labels: Sequence[str], sender: UserName | None = None
+    ) -> list[dict[str, Any]]:
+        """Store the valid items of `batch`; one result per item, in order. `sender` is the user of the request.
 
         An item that is not a Feedback at all is given as its error. A result is `{"status": "accepted" | "duplicate" |
         "replaced"}` or an error body. Raises NotReady when the store cannot be reached; then no item was stored.
         """
         checked = [self._checked(item, labels) for item in batch]
-        valid = [self._new_feedback(item) for item in checked if isinstance(item, Feedback)]
+        valid = [self._new_feedback(item, sender) for item in checked if isinstance(item, Feedback)]
         receipts = iter(await self._store(valid) if valid else [])
         return [self._result(item, next(receipts)) if isinstance(item, Feedback) else item.body() for item in checked]
 
-    async def accept_one(self, item: Feedback, labels: Sequence[str]) -> dict[str, Any]:
+    async def accept_one(self, item: Feedback, labels: Sequence[str], sender: UserName | None = None) -> dict[str, Any]:
         """Store one correction and return its result. Raises NotFound, Gone or InvalidRequest when it is refused."""
         if (error := self._validation_error(item, labels)) is not None:
             raise error
-        (receipt,) = await self._store([self._new_feedback(item)])
+        (receipt,) = await self._store([self._new_feedback(item, sender)])
         if (refusal := self._refusal(item, receipt)) is not None:
             raise refusal
         return {"status": receipt.outcome}
@@ -137,7 +149,8 @@ class FeedbackService:
                 receipts[i] = receipt
         return receipts
 
-    def _new_feedback(self, item: Feedback) -> NewFeedback:
+    def _new_feedback(self, item: Feedback, sender: UserName | None) -> NewFeedback:
+        named = None if item.user is None else require_user(item.user)
         return NewFeedback(
             task=self._task.name,
             source=item.source,
@@ -149,7 +162,8 @@ class FeedbackService:
             text=item.text,
             item_id=item.item_id,
             event=item.event,
-            user=self._prediction_logger.hash_user(item.user),
+            user=self._prediction_logger.hash_user(named or sender),
+            subject=self._prediction_logger.hash_user(sender) if named and named != sender else None,
         )
 
     def _checked(self, item: Feedback | RequestError, labels: Sequence[str]) -> Feedback | RequestError:
@@ -177,6 +191,8 @@ class FeedbackService:
             return NotFound(f"there is no prediction {item.id!r} of {self._task.name}; send the text with its label")
         if receipt.outcome == "stale_id":
             return Gone(f"prediction {item.id!r} is older than {self._keep_days:g} days and was deleted; send the text")
+        if receipt.outcome == "erased":
+            return Gone("the data of this user was erased a moment ago; a correction counts again in some minutes")
         if receipt.outcome == "needs_index":
             return InvalidRequest(f"{self._task.part_field}: which of the prediction's {self._task.part_name}?")
         return None

@@ -23,6 +23,7 @@ from models.feedback.pii import prepare, redact, redact_json
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.store import Store, StoreError
 from models.feedback.types import LoggedPrediction, NewFeedback, Receipt
+from models.users import UserName, user_name
 from serve.config import FeedbackConfig
 from serve.errors import NotReady, Overloaded
 from serve.metrics import Metrics
@@ -118,7 +119,7 @@ class PredictionLogger:
             self._changed.notify()
         return await pending.future
 
-    def hash_user(self, user: str | None) -> str | None:
+    def hash_user(self, user: UserName | None) -> str | None:
         return None if user is None else self._hasher.hashed(user)
 
     async def query(self, read: Callable[[Store], T]) -> T:
@@ -206,7 +207,7 @@ class PredictionLogger:
         plain = value.model_dump(mode="json")
         user = plain.get("user")
         if isinstance(user, dict) and user.get("id") is not None:
-            user["id"] = self._hasher.hashed(user["id"])
+            user["id"] = self.hash_user(user_name(user["id"]))
         return plain
 
     def _redacted_prediction(self, row: LoggedPrediction) -> LoggedPrediction:
@@ -218,8 +219,12 @@ class PredictionLogger:
             output=redact_json(row.output),
             at=row.at,
             topic=row.topic and redact(row.topic),
-            user=self.hash_user(row.user),
+            user=self._hashed(row.user),
+            subject=self._hashed(row.subject),
         )
+
+    def _hashed(self, name: str | None) -> str | None:
+        return None if name is None else self.hash_user(user_name(name))
 
 
 def _redacted_feedback(item: NewFeedback) -> NewFeedback:

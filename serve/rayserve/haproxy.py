@@ -1,7 +1,7 @@
 """A wrapper around HAProxy that adds our lines to its configuration and has the kernel kill it with its parent.
 
 Ray Serve rewrites the configuration before each start and reload, from a template that cannot be extended, and
-documents a variable for the program to start: haproxy.sh, which runs this module. It inserts the three .cfg files
+documents a variable for the program to start: haproxy.sh, which runs this module. It inserts the .cfg files
 beside it into Serve's file and has HAProxy check the result (`haproxy -c`). When an insertion point is missing or the
 check fails, HAProxy starts without them, with a warning on stderr and in the report that `flywheel status` reads.
 
@@ -26,6 +26,9 @@ _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 # Serve binds these pages to all addresses, without a login, and has no setting for it. Ray itself queries HAProxy over
 # its socket. The sections are found by name, because the ports differ between runs.
 _PAGES = ("frontend prometheus", "listen stats")
+# Sections to the file whose lines go there; backend.cfg goes into each backend that has servers.
+_AT_START = {"frontend http_frontend": "frontend.cfg", "backend default_backend": "no_application.cfg"}
+_AT_END = {"global": "process.cfg", "defaults": "defaults.cfg"}
 _BIND = re.compile(r"^(\s*bind )\S*:(\d+)", re.M)
 _DEFAULT_SERVER = re.compile(r"^\s*default-server\b.*\n", re.M)
 _SERVER = re.compile(r"^\s*server\b", re.M)
@@ -44,15 +47,14 @@ def binary() -> str:
 
 
 def with_lines(configuration: str) -> str:
-    """Serve's configuration with the lines of process.cfg, defaults.cfg and backend.cfg. Raises CannotPatchError."""
+    """Serve's configuration with the lines of all .cfg files beside this module. Raises CannotPatchError."""
     if _lines("process.cfg") in configuration:  # HAProxy was restarted with the same file
         return configuration
     sections = list(_sections(configuration))
     names = [section.partition("\n")[0].strip() for section in sections]
-    for name in ("global", "defaults"):
+    for name in (*_AT_START, *_AT_END):
         if names.count(name) != 1:
             raise CannotPatchError(f"no section '{name}'")
-    additions = {"global": _lines("process.cfg"), "defaults": _lines("defaults.cfg")}
     backend_lines = _lines("backend.cfg")
     done = []
     for name, section in zip(names, sections, strict=True):
@@ -61,7 +63,12 @@ def with_lines(configuration: str) -> str:
             if place is None:
                 raise CannotPatchError(f"no line 'default-server' in section '{name}'")
             section = section[: place.start()] + backend_lines + section[place.start() :]
-        done.append(section + additions.get(name, ""))
+        if (file := _AT_START.get(name)) is not None:
+            header, _, rest = section.partition("\n")
+            section = f"{header}\n{_lines(file)}{rest}"
+        if (file := _AT_END.get(name)) is not None:
+            section += _lines(file)
+        done.append(section)
     return "".join(done)
 
 

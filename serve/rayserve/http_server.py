@@ -15,6 +15,8 @@ from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.api.connection import EXTENSION
+from serve.api.validation import to_json
+from serve.errors import NotHttp
 from serve.rayserve import reports
 from serve.rayserve.bypass import with_bypass
 
@@ -68,6 +70,16 @@ class Connection(HttpToolsProtocol):
         # HAProxy resets idle connections, and uvicorn does not cancel the keep-alive timer of one that was reset. The
         # timer would keep the connection and all it refers to in memory for Ray Serve's keep-alive timeout of 90 s.
         self._unset_keepalive_if_required()
+
+    def send_400_response(self, msg: str) -> None:
+        """For what is not HTTP, an error in the server's own format; then the connection is closed."""
+        error = NotHttp("this is not a valid HTTP request")
+        body = to_json(error.body())
+        head = (
+            f"HTTP/1.1 {error.status} Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        )
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         self._buffered.flush()

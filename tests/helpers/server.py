@@ -51,8 +51,13 @@ def start_server(home: Path, log: Path, **environment: str) -> Server:
         if process.poll() is not None:
             raise AssertionError(f"the server ended with {process.returncode}:\n{log.read_text()}")
         try:
-            if server.get("/v2/health/ready").status_code == 200 and "ready" in log.read_text():
+            answer = server.get("/v2/health/ready")
+            if answer.status_code == 200 and "ready" in log.read_text():
                 return server
+            if answer.status_code != 200 and env.get("FLYWHEEL_RAY__TUNING") != "stock":
+                error = answer.json()  # from the first moment; in stock mode, Ray Serve's own proxy answers in text
+                assert (answer.status_code, error["code"]) == (503, "not_ready"), answer.text
+                assert int(answer.headers["retry-after"]) > 0
         except httpx.TransportError:
             pass
         time.sleep(0.5)

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -191,6 +192,37 @@ UNSUPPORTED = [
     *({"content-type": t} for t in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream")),
     {"content-type": "application/json", "content-encoding": "gzip"},
 ]
+
+
+def test_a_body_that_is_declared_not_to_be_encoded_is_answered(server: Server) -> None:
+    headers = {"content-encoding": "Identity"}
+    assert send(server, PREDICT, json=EXAMPLES["intent"], headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/models/int%65nt/predict", "/%76%32/models/%69ntent/pr%65dict?a=%20"])
+def test_a_percent_encoded_path_is_the_same_path(server: Server, path: str) -> None:
+    address = urlsplit(server.url)
+    client = HTTPConnection(address.netloc, timeout=30)  # httpx would decode the path
+    client.request("POST", path, json.dumps(EXAMPLES["intent"]), {"content-type": "application/json"})
+    assert client.getresponse().status == 200
+    client.close()
+
+
+def test_a_text_that_infer_cut_is_named(server: Server) -> None:
+    texts = ["where is my order", "where is my order " * 500]
+    parameters = send(server, INFER, json={"inputs": [tensor(shape=[2], data=texts)]}).json()["parameters"]
+    assert (parameters["truncated"], parameters["truncated_elements"]) == (True, "1")
+    assert set(send(server, INFER, json={"inputs": [tensor()]}).json()["parameters"]) == {"prediction_id"}
+
+
+@pytest.mark.needs_tweak("haproxy", "haproxy_lines")
+def test_a_method_without_a_path_is_refused(server: Server) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=5) as client:
+        client.sendall(b"OPTIONS * HTTP/1.1\r\nhost: flywheel\r\nconnection: close\r\n\r\n")
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 405 ")
+    assert b'"code": "method_not_allowed"' in received
 
 
 @pytest.mark.parametrize("headers", UNSUPPORTED, ids=repr)

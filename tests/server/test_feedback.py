@@ -10,11 +10,14 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -238,6 +241,58 @@ def test_a_user_is_erased_on_request(desk: Server) -> None:
     assert rows(desk, "SELECT count(*) FROM feedback WHERE text LIKE '%heron%'") == [(0,)]
     assert rows(desk, f"SELECT count(*) FROM predictions WHERE id = '{answer['id']}'") == [(0,)]
     assert b"heron" not in bytes_of_store(desk.home)
+
+
+def test_a_user_is_erased_by_whichever_name_and_entrance(desk: Server) -> None:
+    """Headers in UTF-8, Latin-1 or percent-encoded, JSON with composed letters or without, either user of a ranking."""
+    name = "Jürgen-Groß-17"
+    apart = unicodedata.normalize("NFD", name)
+    headers = [name.encode(), apart.encode(), name.encode("latin-1"), quote(name).encode()]
+    ids = [
+        desk.post(f"{MODEL}/predict", json={"text": "the ibis"}, headers={"x-user-id": header}).json()["id"]
+        for header in headers
+    ]
+    rankings = [(name, {}), (apart, {}), (name, {"x-user-id": "a shop"}), ("a guest", {"x-user-id": name.encode()})]
+    for user, header in rankings:
+        body = {"user": {"id": user}, "candidates": [{"id": "ibis", "text": "an ibis"}]}
+        ids.append(desk.post("/v2/models/recommendation/predict", json=body, headers=header).json()["id"])
+    corrections = [
+        ({"user": apart}, {}),
+        ({}, {"x-user-id": quote(name)}),
+        ({"user": "an agent"}, {"x-user-id": quote(name)}),
+    ]
+    for number, (user, header) in enumerate(corrections):
+        body = {**GOOD, "text": f"ibis {number}", **user}
+        assert desk.post(FEEDBACK, json=body, headers=header).status_code == 202
+    kept = ", ".join(f"'{id_}'" for id_ in ids)
+    eventually(lambda: rows(desk, f"SELECT count(*) FROM predictions WHERE id IN ({kept})") == [(8,)], 10)
+    erased = desk.post(f"{OPERATIONS}/erase", json={"user": f" {name}"}).json()
+    assert (erased["predictions"], erased["feedback"]) == (8, 3)
+    assert rows(desk, f"SELECT count(*) FROM predictions WHERE id IN ({kept})") == [(0,)]
+    assert b"ibis" not in bytes_of_store(desk.home)
+    later = refused(desk.post(FEEDBACK, json={**GOOD, "user": quote(name)}), 410, "gone")
+    assert "erased" in later["error"]
+
+
+def test_whoever_can_be_logged_can_be_erased(desk: Server) -> None:
+    name = "u" * 5_000
+    predict(desk, user=name, text="of a long name")
+    assert desk.post(FEEDBACK, json={**GOOD, "text": "of a long name", "user": name}).status_code == 202
+    assert desk.post(f"{OPERATIONS}/erase", json={"user": name}).json()["feedback"] == 1
+    for blank in ("", " ", "%20"):
+        refused(desk.post(f"{OPERATIONS}/erase", json={"user": blank}), 422, "invalid_request")
+
+
+def test_the_command_line_erases_a_name_of_any_bytes(desk: Server) -> None:
+    """A shell sends UTF-8, whatever the locale says, or Latin-1 in a terminal of that kind."""
+    program = Path(sys.executable).with_name("flywheel")
+    for user, encoding, locale in (("Zoë Müller", "utf-8", "C"), ("Jörg Müller", "latin-1", "C.UTF-8")):
+        argument = user.encode(encoding)
+        assert desk.post(FEEDBACK, json={**GOOD, "text": "of the command line", "user": user}).status_code == 202
+        environment = {**os.environ, "FLYWHEEL_HOME": str(desk.home), "LC_ALL": locale}
+        done = subprocess.run([program, "erase", argument], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "and 1 corrections" in done.stdout
 
 
 def test_a_confirmed_correction_survives_the_death_of_every_process(home: Path, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from tests.helpers.contract import assert_error
 from tests.helpers.registry import mlflow_client
-from tests.helpers.server import start_server, stop_server
+from tests.helpers.server import GOOD, start_server, stop_server
 from tests.helpers.waiting import eventually
 
 
@@ -28,10 +29,10 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         tmp_path / "log",
         FLYWHEEL_LEARNING__AUTOMATIC="false",
         FLYWHEEL_ROLLOUT__AUTOMATIC="false",
-        FLYWHEEL_SERVER__OPERATOR_TOKEN="s3cret-token",
+        FLYWHEEL_SERVER__OPERATOR_TOKEN="s3cret-tökén",
     )
     model, operations = "/v2/models/intent", "/v2/repository/models/intent"
-    operator = {"authorization": "Bearer s3cret-token"}
+    operator = {"authorization": "Bearer s3cret-tökén".encode()}
 
     def move(name: str, **body: Any) -> httpx.Response:
         return server.post(f"{operations}/{name}", json=body, headers=operator)
@@ -43,6 +44,12 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
 
         with ThreadPoolExecutor(8) as pool:  # one at a time would meet one replica alone
             return set(pool.map(version, range(count)))
+
+    def versions_of(name: str) -> set[str]:
+        """Which answer a user, in whatever form a client sends the name."""
+        forms = [name.encode(), name.encode("latin-1"), quote(name).encode()]
+        asked = [server.post(f"{model}/predict", json=GOOD, headers={"x-user-id": form}) for form in forms]
+        return {response.json()["model_version"] for response in asked}
 
     def alias(version: str) -> str | None:
         details = server.get(model).json()["version_details"]
@@ -63,6 +70,7 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
         eventually(lambda: answers() == {"1"} and 'result="agree"' in server.get("/metrics").text, 10)
         assert move("challenge", version="2", mode="canary", share=0.5).is_success
         eventually(lambda: answers() == {"1", "2"}, 10)
+        assert [len(versions_of(f"Jürgen-Groß-{number}")) for number in range(12)] == [1] * 12
         assert move("promote", reason="test").json()["champion"] == "2"
         eventually(lambda: answers() == {"2"} and alias("2") == "champion", 10)
         assert move("rollback", version="2", reason="test").json()["champion"] == "1"

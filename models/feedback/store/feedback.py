@@ -24,7 +24,11 @@ _CHANGED = ("label", "state", "text")
 
 # Built once: building a statement takes longer than SQLite takes to run it.
 _LOGGED = select(
-    predictions.c.id, predictions.c.version, predictions.c.input, predictions.c.output, predictions.c.user
+    predictions.c.id,
+    predictions.c.version,
+    predictions.c.input,
+    predictions.c.output,
+    func.coalesce(predictions.c.subject, predictions.c.user),
 ).where(predictions.c.task == bindparam("of_task"), predictions.c.id.in_(bindparam("ids", expanding=True)))
 _EXISTING = (
     select(_c.id, _c.key, _c.label, _c.state, _c.leased_until)
@@ -49,11 +53,12 @@ class Feedback:
         """Store the items in one transaction; one receipt an item, in order.
 
         - `accepted`: stored as a new row.
-        - `unknown_id`: no such prediction of this task, or its user or the sender was erased.
+        - `unknown_id`: no such prediction of this task.
+        - `erased`: the sender, or the user whose text it is, was erased after it was sent or minutes before.
         - `stale_id`: no such prediction, and its id is older than `keep_days`, so it has expired.
         - `needs_index`: the prediction has several texts and `index` is none of them, or no item `item_id`.
         - `duplicate`: already stored (the same prediction, text or item, event and source; or the same text, label,
-          source and user) and unchanged, or already leased or learned.
+          source, user and subject) and unchanged, or already leased or learned.
         - `replaced`: already stored and waiting; the row now has this label and consent.
 
         A row without consent has a label and no text. Consent can be withdrawn in every state: a run that holds the
@@ -191,12 +196,12 @@ def _may_change(stored: _Row, row: _Row, now: datetime) -> bool:
 
 
 def _without_erased(connection: Connection, rows: Sequence[_Row | FeedbackOutcome]) -> list[_Row | FeedbackOutcome]:
-    """The rows, with `unknown_id` in place of those from an erased user or about an erased user's text."""
+    """The rows, with `erased` in place of those from an erased user or about an erased user's text."""
     users = (row[name] for row in rows if not isinstance(row, str) for name in ("user", "subject"))
     if not (erased := erased_users(connection, users)):
         return list(rows)
     return [
-        "unknown_id"
+        "erased"
         if not isinstance(row, str) and any(is_erased(erased, row[name], row["at"]) for name in ("user", "subject"))
         else row
         for row in rows
@@ -213,7 +218,7 @@ def _row(item: NewFeedback, joined: Joined) -> _Row:
         "text": joined.text if item.consent else None,
         "label": None if item.label is None else clean(item.label),
         "user": item.user,
-        "subject": joined.subject,
+        "subject": joined.subject or item.subject,
         "prediction_id": item.prediction_id,
         "item_id": item.item_id,
         "event": item.event,

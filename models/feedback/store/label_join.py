@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from models.feedback.types import FeedbackOutcome, NewFeedback
 from models.text import same_text_key
 
+_OWN_ID = re.compile("[0-9a-f]{12}0[0-9a-f]{19}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -21,6 +23,7 @@ class Logged(NamedTuple):
     input: Any
     output: Any
     user: str | None
+    """whose data it is"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,12 @@ def join(item: NewFeedback, prediction: Logged | None, oldest: datetime) -> Join
 
 
 def made_at(prediction_id: str) -> datetime | None:
-    """When this id was made: as in a UUIDv7, its first 12 hexadecimal digits are milliseconds since the epoch.
+    """When this id was made: its first 12 hexadecimal digits are milliseconds since the epoch.
 
-    None for an id of another form.
+    None for an id of another form (serve/engine/ids.py), such as a UUIDv7, which also begins with its time.
     """
+    if not _OWN_ID.fullmatch(prediction_id):
+        return None
     try:
         milliseconds = int.from_bytes(_time_of(prediction_id), "big")
         return _EPOCH + timedelta(milliseconds=milliseconds)
@@ -83,6 +88,7 @@ def key_of(item: NewFeedback, joined: Joined) -> bytes:
             item.user,
             item.item_id,
             item.event,
+            *([item.subject] if item.subject is not None else []),  # so that the erasure of either leaves the other's
         )
     return time + hashlib.sha256(ascii(parts).encode()).digest()
 

@@ -39,8 +39,8 @@ class Predictions:
 
     def _insert(self, connection: Connection, rows: Sequence[LoggedPrediction]) -> None:
         self._database.block_erasure(connection)
-        erased = erased_users(connection, (row.user for row in rows))
-        kept = [row for row in rows if not is_erased(erased, row.user, row.at)]
+        erased = erased_users(connection, (user for row in rows for user in (row.user, row.subject)))
+        kept = [row for row in rows if not any(is_erased(erased, user, row.at) for user in (row.user, row.subject))]
         if kept:
             kept.sort(key=_key)  # the same order in all writers, so that they do not deadlock
             connection.execute(self._statement, [{name: getattr(row, name) for name in _COLUMNS} for row in kept])
@@ -49,7 +49,7 @@ class Predictions:
         """The newest `limit` predictions made at `since` or later, newest first."""
         c = predictions.c
         query = (
-            select(c.id, c.task, c.version, c.input, c.output, c.at, c.topic, c.user)
+            select(c.id, c.task, c.version, c.input, c.output, c.at, c.topic, c.user, c.subject)
             .where(c.task == task, c.at >= since)
             .order_by(c.at.desc())
             .limit(limit)

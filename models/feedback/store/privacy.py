@@ -1,8 +1,9 @@
-"""ErasureResult of one user's data on request."""
+"""Erasure of one user's data on request."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, tuple_
@@ -28,36 +29,43 @@ class Privacy:
         self._database = database
         self._audit = audit
 
-    def erase(self, user: str, *, actor: str = "operator", reason: str = "the user asked for it") -> ErasureResult:
-        """Delete the predictions of `user` (their logged hash), their feedback, and the feedback of others on their
-        texts; overwrite the bytes. A prediction without user is theirs if they gave feedback on it.
+    def erase(self, *users: str, actor: str = "operator", reason: str = "the user asked for it") -> ErasureResult:
+        """Delete the predictions of a user, their feedback, and the feedback of others on their texts; overwrite the
+        bytes. A prediction without user is theirs if they gave feedback on it.
+
+        `users` are all hashes of that one user (`UserHasher.all_hashes`).
 
         Their rows that are still in a buffer are rejected when they arrive. The audit log of each task records the
         counts and not the user. Idempotent; repeat it after StoreUnavailable.
         """
-        erasure = self._database.write(lambda connection: self._erase(connection, clean(user), actor, reason))
+        cleaned = [clean(user) for user in users]
+        erasure = self._database.write(lambda connection: self._erase(connection, cleaned, actor, reason))
         self._database.overwrite_deleted()
         return erasure
 
-    def _erase(self, connection: Connection, user: str, actor: str, reason: str) -> ErasureResult:
+    def _erase(self, connection: Connection, users: Sequence[str], actor: str, reason: str) -> ErasureResult:
         self._database.block_writers(connection)
         now = self._database.clock()
         connection.execute(
             self._database.insert(erased)
-            .values(user=user, at=now)
+            .values([{"user": user, "at": now} for user in users])
             .on_conflict_do_update(index_elements=["user"], set_={"at": now})
         )
         given = feedback.alias()
         claimed = select(given.c.task, given.c.prediction_id).where(
-            given.c.user == user, given.c.subject.is_(None), given.c.prediction_id.is_not(None)
+            or_(and_(given.c.user.in_(users), given.c.subject.is_(None)), given.c.subject.in_(users)),
+            given.c.prediction_id.is_not(None),
         )
+        named = or_(predictions.c.user.in_(users), predictions.c.subject.in_(users))
+        prediction_of_feedback = tuple_(feedback.c.task, feedback.c.prediction_id)
         their_feedback = or_(
-            feedback.c.user == user,
-            feedback.c.subject == user,
-            and_(feedback.c.subject.is_(None), tuple_(feedback.c.task, feedback.c.prediction_id).in_(claimed)),
+            feedback.c.user.in_(users),
+            feedback.c.subject.in_(users),
+            and_(feedback.c.subject.is_(None), prediction_of_feedback.in_(claimed)),
+            prediction_of_feedback.in_(select(predictions.c.task, predictions.c.id).where(named)),
         )
         their_predictions = or_(
-            predictions.c.user == user,
+            named,
             and_(predictions.c.user.is_(None), tuple_(predictions.c.task, predictions.c.id).in_(claimed)),
         )
         learned = (

@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """the newest revision; a database at this revision is opened without importing Alembic"""
 
 # PostgreSQL cannot index a value of more than 2,704 bytes, and clients may choose request ids.
@@ -149,12 +149,14 @@ predictions = Table(
     Column("output", Json, nullable=False),
     Column("at", Moment, nullable=False),
     Column("topic", CleanText),
-    Column("user", CleanText),
+    Column("user", CleanText),  # who asked
+    Column("subject", CleanText),  # whose data it is, if that is another user
     UniqueConstraint("task", "id"),
     Index("ix_predictions_newest", "task", "at"),
     Index("ix_predictions_at", "at"),
 )
 _where("ix_predictions_user", predictions, "user", condition='"user" IS NOT NULL')
+_where("ix_predictions_subject", predictions, "subject", condition="subject IS NOT NULL")
 
 feedback = Table(
     "feedback",

@@ -16,6 +16,7 @@ from models.feedback.pseudonyms import UserHasher
 from models.feedback.types import LoggedPrediction, NewFeedback
 from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
+from models.users import require_user
 from serve.config import FeedbackConfig
 from serve.errors import InvalidRequest
 from serve.feedback.intake import Feedback, FeedbackService
@@ -48,7 +49,7 @@ def test_a_ranking_is_kept_without_the_name_of_its_user(prediction_logger: Predi
     asyncio.run(prediction_logger.flush())
     prediction_logger.stop()
     (kept,) = prediction_logger.store.predictions.latest("recommendation", now - timedelta(seconds=1), 10)
-    assert kept.user == kept.input["user"]["id"] == UserHasher(b"a secret of this test").hashed(USER)
+    assert kept.user == kept.input["user"]["id"] == UserHasher(b"a secret of this test").hashed(require_user(USER))
     assert kept.input["user"]["history"] == ["mug"]
     stored = bytes_of_store(tmp_path)
     assert b"mug" in stored
@@ -99,15 +100,15 @@ def test_all_of_an_answer_is_kept_but_what_is_personal(prediction_logger: Predic
     now = datetime.now(UTC)
     text = "write to zoe.quimby@example.net"
     given = LoggedPrediction(
-        "3" * 32, "intent", "7", [text, "x" * 5_000], [{"label": text, "score": 0.5}], now, text, USER
+        "3" * 32, "intent", "7", [text, "x" * 5_000], [{"label": text, "score": 0.5}], now, text, USER, "Zoë"
     )
     prediction_logger.log(given)
     asyncio.run(prediction_logger.flush())
     (kept,) = prediction_logger.store.predictions.latest("intent", now, 10)
     clean = "write to [email]"
-    hashed = UserHasher(b"a secret of this test").hashed(USER)
+    hashed, subject = (UserHasher(b"a secret of this test").hashed(require_user(name)) for name in (USER, "Zoe\u0308"))
     output = [{"label": clean, "score": 0.5}]
-    assert kept == replace(given, input=[clean, "x" * 4_000], output=output, topic=clean, user=hashed)
+    assert kept == replace(given, input=[clean, "x" * 4_000], output=output, topic=clean, user=hashed, subject=subject)
     assert None not in astuple(given)
 
 

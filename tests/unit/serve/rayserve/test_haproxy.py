@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -92,12 +93,19 @@ def test_the_wrapper_changes_the_pages_and_puts_each_line_in_its_section(configu
     before = configuration.read_text()
     assert start_wrapper(configuration) == ("", EVERYTHING)
     after = configuration.read_text()
-    for ours in ("process", "defaults", "backend"):
+    places = {
+        "process": "global",
+        "defaults": "defaults",
+        "frontend": "frontend http_frontend",
+        "no_application": "backend default_backend",
+        "backend": "backend task",
+    }
+    for ours, place in places.items():
         lines = (Path(WRAPPER).with_name(f"{ours}.cfg")).read_text()
         assert after.count(lines) == 1
         before_ours = after.partition(lines)[0]
         section = re.findall(r"^(\S.*)$", before_ours, re.M)[-1]
-        assert section == {"process": "global", "defaults": "defaults", "backend": "backend task"}[ours]
+        assert section == place
         after = after.replace(lines, "")
     expected = before.replace("bind :9101", "bind 127.0.0.1:9101").replace("bind *:8404", "bind 127.0.0.1:8404")
     assert after == expected
@@ -123,7 +131,10 @@ def test_haproxy_starts_with_a_warning_where_one_of_its_pages_is_not_found(confi
 
 
 @needs_haproxy
-@pytest.mark.parametrize("place", ["global\n", "defaults\n", "    default-server check\n"])
+@pytest.mark.parametrize(
+    "place",
+    ["global\n", "defaults\n", "frontend http_frontend\n", "backend default_backend\n", "    default-server check\n"],
+)
 def test_haproxy_starts_with_serves_own_lines_and_a_warning_where_a_place_is_missing(
     configuration: Path, place: str
 ) -> None:
@@ -212,3 +223,77 @@ def test_haproxy_starts_where_its_report_cannot_be_written(configuration: Path) 
     done = subprocess.run([WRAPPER, "-db", "-f", configuration], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"-db -f {configuration}\n")
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def haproxy(configuration: Path) -> Iterator[int]:
+    """The port of an HAProxy without any server behind it."""
+    port = free_port()
+    text = configuration.read_text()
+    for old in ("0.0.0.0:8000", ":9101", "*:8404"):
+        text = text.replace(old, f"127.0.0.1:{port if old.startswith('0') else free_port()}")
+    configuration.write_text(text.replace("default_backend task", "use_backend task if { path_beg /v2/models/task/ }"
+                                          "\n    default_backend default_backend"))  # fmt: skip
+    environment = {**os.environ, "HAPROXY": binary(), "HAPROXY_PYTHON": sys.executable, "HAPROXY_DEADLINE_S": "10"}
+    with subprocess.Popen([WRAPPER, "-db", "-f", configuration], env=environment) as process:
+        try:
+            eventually(lambda: is_open(port), 10)
+            yield port
+        finally:
+            process.kill()
+
+
+def answer(port: int, request: bytes, body: bytes = b"") -> tuple[int, dict[str, str], str]:
+    """Status, headers and code of the answer, whose body must be an error of the contract. `body` is sent later."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(request)
+        if body:
+            time.sleep(0.1)
+            client.sendall(body)
+        received = b""
+        while part := client.recv(65536):
+            received += part
+    head, _, body = received.decode().partition("\r\n\r\n")
+    lines = head.split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    assert headers["content-type"] == "application/json"
+    error = json.loads(body)
+    assert set(error) == {"error", "code"}
+    return int(lines[0].split()[1]), headers, error["code"]
+
+
+CLOSE = b"host: flywheel\r\nconnection: close\r\n"
+
+
+@needs_haproxy
+def test_a_body_that_haproxy_cannot_read_is_an_error_of_the_contract(haproxy: int) -> None:
+    for body in (b"not chunks\r\n", b"-1\r\n\r\n", b"5\r\nab\r\n\r\n\r\n"):
+        request = b"POST /v2/models/task/predict HTTP/1.1\r\n" + CLOSE + b"transfer-encoding: chunked\r\n\r\n"
+        assert answer(haproxy, request, body)[::2] == (400, "bad_request")
+
+
+@needs_haproxy
+def test_many_headers_are_not_too_many(haproxy: int) -> None:
+    assert answer(haproxy, b"GET / HTTP/1.1\r\n" + CLOSE + b"x-more: 1\r\n" * 300 + b"\r\n")[0] == 503
+
+
+@needs_haproxy
+def test_before_an_application_is_deployed_each_path_is_not_ready(haproxy: int) -> None:
+    for path in (b"/", b"/v2/health/ready", b"/v2/models/intent/predict"):
+        status, headers, code = answer(haproxy, b"GET " + path + b" HTTP/1.1\r\n" + CLOSE + b"\r\n")
+        assert (status, headers["retry-after"], code) == (503, "2", "not_ready")
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [("task/predict", True), ("ta%73k/pr%65dict", True), ("%74%61%73%6B/x", True), ("task%2Fpredict", True),
+     ("task%00/predict", False), ("ta%2573k/predict", False), ("t%C3%A4sk/predict", False), ("task%20/predict", False)],
+)  # fmt: skip
+def test_a_percent_encoded_path_finds_its_task(haproxy: int, path: str, found: bool) -> None:
+    request = f"GET /v2/models/{path} HTTP/1.1\r\n".encode() + CLOSE + b"\r\n"
+    with socket.create_connection(("127.0.0.1", haproxy), timeout=5) as client:
+        client.sendall(request)
+        received = client.recv(65536)
+    assert (b"no replica could answer" in received) is found
+    assert (b"starting or ending" in received) is not found

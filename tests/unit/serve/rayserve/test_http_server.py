@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import socket
 import struct
 import threading
@@ -150,6 +151,16 @@ def test_a_connection_that_is_to_close_sends_its_answer_first(
         received += part
     assert received.startswith(b"HTTP/1.1 " + status + b"\r\n")
     assert b"\r\n\r\n" in received
+
+
+def test_what_is_not_http_is_an_error_of_the_contract(client: socket.socket) -> None:
+    client.sendall(b"GET /echo HTTP/1.1\r\nhost: test\r\nx-user-id: a\0b\r\n\r\n")
+    received = b""
+    while part := client.recv(65536):
+        received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head
+    assert json.loads(body) == {"error": "this is not a valid HTTP request", "code": "bad_request"}
 
 
 def test_a_connection_that_is_reset_is_forgotten(client: socket.socket) -> None:

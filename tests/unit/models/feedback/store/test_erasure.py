@@ -50,14 +50,41 @@ def test_a_prediction_that_names_nobody_is_of_who_gave_feedback_on_it(store: Sto
     assert len(store.predictions.latest("sentiment", NOW, 9)) == len(newest(store, "sentiment", 9)) == 1
 
 
+def test_who_asked_and_whose_data_it_is_may_both_have_it_erased(store: Store) -> None:
+    asked = [prediction(n, user="shop", subject=subject) for n, subject in enumerate(["ann", "bob", "bob"], 1)]
+    store.predictions.log([*asked, prediction(4, user="bob"), prediction(5)])
+    add(store, *(correction(n, user="desk") for n in (1, 2, 4)), correction(5, user="desk", subject="eve"))
+    assert store.privacy.erase("bob").predictions == 3
+    assert [p.id for p in store.predictions.latest("intent", NOW, 9)] == [made(5), made(1)]
+    assert sorted(sample.prediction_id or "" for sample in newest(store, "intent", 9)) == [made(1), made(5)]
+    assert (store.privacy.erase("shop").predictions, store.privacy.erase("eve").predictions) == (1, 1)
+    assert newest(store, "intent", 9) == []
+
+
+def test_the_same_text_of_two_people_from_one_agent_is_two_rows(store: Store) -> None:
+    same = [correction(text="hello", user="agent", subject=subject) for subject in ("ann", "bob", "ann", None)]
+    assert add(store, *same) == ["accepted", "accepted", "duplicate", "accepted"]
+    assert store.privacy.erase("ann").feedback == 1
+    assert len(newest(store, "intent", 9)) == 2
+
+
+def test_all_hashes_of_a_user_are_erased_at_once(store: Store) -> None:
+    store.predictions.log([prediction(1, user="present"), prediction(2, user="former"), prediction(3, user="v")])
+    erasure = store.privacy.erase("present", "former", "never stored")
+    assert erasure.predictions == 2
+    assert len(store.audit.entries("intent")) == 1
+    store.predictions.log([prediction(4, user="former")])
+    assert [p.id for p in store.predictions.latest("intent", NOW, 9)] == [made(3)]
+
+
 def test_what_was_still_in_a_buffer_is_refused(store: Store, clock: Clock) -> None:
     store.privacy.erase("u")
     store.predictions.log([prediction(1, user="u"), prediction(2, user="v"), prediction(3)])
     assert len(store.predictions.latest("intent", NOW, 9)) == 2
-    assert add(store, correction(text="mine", user="u"), correction(text="mine", user="v")) == [
-        "unknown_id",
-        "accepted",
-    ]
+    store.predictions.log([prediction(5, user="v", subject="u")])
+    assert len(store.predictions.latest("intent", NOW, 9)) == 2
+    assert add(store, correction(text="mine", user="u"), correction(text="mine", user="v")) == ["erased", "accepted"]
+    assert add(store, correction(text="theirs", user="v", subject="u")) == ["erased"]
     clock.pass_(days=1)
     store.predictions.log([prediction(4, user="u", at=clock.now)])
     assert add(store, correction(4, at=clock.now, user="u")) == ["accepted"]
@@ -74,7 +101,7 @@ def test_an_erasure_between_join_and_insert(url: str, clock: Clock) -> None:
     other.predictions.log([prediction(1, user="u")])
     slow = Store(url, clock=clock)
     slow.feedback = Slow(slow.database)
-    assert add(slow, correction(1)) == ["unknown_id"]
+    assert add(slow, correction(1)) == ["erased"]
     assert sum(other.feedback.counts("intent").values()) == 0
     slow.close()
     other.close()

@@ -16,7 +16,7 @@ from models.feedback.store import AuditEntry, Store, StoreTooNew
 from models.feedback.store.migrations import configuration
 from models.feedback.store.schema import HEAD, Moment, metadata
 from tests.helpers.command import ROOT
-from tests.helpers.store_fixtures import NOW, fill_queue
+from tests.helpers.store_fixtures import NOW, fill_queue, prediction
 
 
 def test_opening_again_changes_nothing(store: Store, url: str) -> None:
@@ -61,6 +61,23 @@ def test_a_database_of_the_first_schema_is_brought_on(url: str) -> None:
     assert [entry.action for entry in store.audit.entries("intent")] == ["rollback", "promote", "promote"]
     with store.database.read() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    store.close()
+
+
+def test_whose_data_an_older_ranking_is_becomes_a_column(url: str) -> None:
+    """Of requests that named another user than the one who asked, who could not have it erased."""
+    rows = [("shop", {"user": {"id": "ann"}}), ("ann", {"user": {"id": "ann"}}), ("ann", {"user": {"id": None}}),
+            ("ann", ["a text"]), (None, {"user": {"id": "ann"}})]  # fmt: skip
+    store = Store.open(url)
+    asked = [prediction(n, user=user, input=input_) for n, (user, input_) in enumerate(rows)]
+    store.predictions.log(asked)
+    store.database.write(lambda connection: command.downgrade(configuration(connection), "0002"))
+    store.close()
+    store = Store(url)  # the first call migrates
+    found = {row.id: row.subject for row in store.predictions.latest("intent", NOW, 9)}
+    assert [found[row.id] for row in asked] == ["ann", None, None, None, None]
+    with store.database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     store.close()
 
