@@ -10,7 +10,6 @@
     work/                           running trainings
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
-    metrics/                        of the serving processes
 
 Atomic writes and file locks are in export/files.py, since bundles need them too.
 """
@@ -79,7 +78,3 @@ def mlflow_database(home: Path) -> Path:
 
 def mlflow_artifacts(home: Path) -> Path:
     return home / "mlartifacts"
-
-
-def metrics_folder(home: Path) -> Path:
-    return home / "metrics"

@@ -109,8 +109,8 @@ class _Control:
         )
 
     async def metrics(self, request: Request) -> Response:
-        text, content_type = await asyncio.to_thread(exposition)
-        return Response(text, media_type=content_type)
+        text, content_type = await asyncio.to_thread(exposition, request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
 
     async def openapi(self, request: Request) -> Response:
         return json_response(openapi(self._tasks, server_version()))

@@ -20,7 +20,7 @@ from serve.controller.retention import PredictionRetention
 from serve.controller.retraining import RetrainingReconciler
 from serve.controller.rollout import RolloutReconciler
 from serve.controller.workers import Workers
-from serve.metrics import LoopMetrics
+from serve.metrics import LoopMetrics, keep_counts
 
 log = logging.getLogger("flywheel.controller")
 
@@ -46,6 +46,7 @@ class Loop:
 
     def step(self) -> None:
         """Run the shared retention and the reconcilers of all tasks once."""
+        self._attempt("metrics", keep_counts)
         self._attempt("expired predictions", self._retention.step)
         for task in self._steps:
             self.step_task(task)

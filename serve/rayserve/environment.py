@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serve.config import Config
-from serve.metrics import directory_of
 from serve.rayserve import haproxy, idle_wakeups
-from serve.rayserve.reports import FOLDER_VARIABLE
 
 CALLBACK = "serve.rayserve.http_server:middlewares"  # as a string, so that the command line need not import uvicorn
 STUBS = Path(__file__).parent / "stubs"
@@ -101,7 +99,6 @@ def _haproxy_flags(config: Config) -> list[Flag]:
         Flag("HAPROXY", program, "the program that the wrapper starts", "0026", lines, fixed=True),
         Flag("HAPROXY_PYTHON", sys.executable, "the wrapper's interpreter", "0026", lines, fixed=True),
         Flag("HAPROXY_DEADLINE_S", deadline, "used in defaults.cfg", "0026", lines, fixed=True),
-        Flag(FOLDER_VARIABLE, str(directory_of(config.home)), "folder of its report", "0026", lines, fixed=True),
     ]
 
 

@@ -8,20 +8,18 @@ replica's own HTTP server, so that the replica is the only Python process that h
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from serve import metrics
 from serve.config import Config
 from serve.rayserve import cluster, reports, tweaks
 from serve.rayserve.applications import failures, targets
 from serve.rayserve.environment import STUBS, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
+from serve.rayserve.run_folder import run_folder
 from serve.rayserve.start_error import StartError
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
@@ -52,10 +50,18 @@ def running(config: Config) -> Iterator[None]:
     if not joins:
         check_port(config.server.host, config.server.port)
     config = config.model_copy(update={"home": config.home.resolve()})
-    run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
+    with run_folder() as run_dir:
+        yield from _running(config, run_dir)
+
+
+def _running(config: Config, run_dir: Path) -> Iterator[None]:
+    joins = config.ray.address is not None
+    # Each process creates it, so that it is there on every machine of a cluster.
+    metrics_dir = run_dir / "metrics"
     applications = [*config.tasks, "control"]
     # On a cluster, each node's environment or Ray's defaults decide HAProxy's ports and files.
     flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir))
+    flags[reports.FOLDER_VARIABLE] = str(metrics_dir)
     previous = set_flags(flags)
     if full := config.ray.tuning == "full":
         sys.path.insert(0, str(STUBS))  # this process has read its PYTHONPATH already
@@ -67,7 +73,6 @@ def running(config: Config) -> Iterator[None]:
             cluster.join(config, flags)
         else:
             _start_ray(full)
-        metrics_dir = metrics.prepare_directory(config.home)
         reports.start(str(metrics_dir), "server")
         try:
             ray_serve.start(
@@ -86,7 +91,6 @@ def running(config: Config) -> Iterator[None]:
             if ray.is_initialized():
                 _end_serve(applications, joins)
                 ray.shutdown()
-        shutil.rmtree(run_dir, ignore_errors=True)
         restore(previous)
 
 
@@ -98,7 +102,7 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
     """
     if config.ray.tuning == "stock" or not has_haproxy():
         return []
-    folder, until = str(metrics.directory_of(config.home)), time.monotonic() + _TWEAK_TIMEOUT_S
+    folder, until = reports.folder(), time.monotonic() + _TWEAK_TIMEOUT_S
     wanted = tweaks.applied(joins=config.ray.address is not None)
     while missing := tweaks.inactive(tweaks.in_effect(wanted, reports.read(folder))):
         if time.monotonic() > until:

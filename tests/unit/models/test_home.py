@@ -47,7 +47,6 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         layout.user_secret_file(tmp_path),
         layout.mlflow_database(tmp_path),
         layout.mlflow_artifacts(tmp_path),
-        layout.metrics_folder(tmp_path),
     ]
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "bundles/intent/2",
@@ -64,7 +63,6 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         "secret",
         "mlflow.db",
         "mlartifacts",
-        "metrics",
     ]
 
 
