@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,16 +114,23 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
 
 
 def _start_ray(full: bool) -> None:
+    """Raises StartError when Ray cannot write its session's folder."""
     import ray
 
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=_OBJECT_STORE_BYTES,
-        configure_logging=True,
-    )
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=_OBJECT_STORE_BYTES,
+            configure_logging=True,
+        )
+    except OSError as error:
+        raise StartError(
+            f"Ray cannot start: {error}. It writes its logs and sockets below {tempfile.gettempdir()}/ray: "
+            "make room there, or name another folder with RAY_TMPDIR=..."
+        ) from error
     if full:
         _end_idle_processes()
 
