@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def outcomes(home: Path, *results: Exception | str, pause_s: float = 0.0) -> lis
         return result
 
     async def look() -> None:
-        watcher = ReleaseWatcher(home, "intent", apply)
+        watcher = ReleaseWatcher(home, "intent", apply, ThreadPoolExecutor(1))
         for _ in range(len(results) + 2):
             await watcher.step()
             await asyncio.sleep(pause_s)
@@ -70,7 +71,7 @@ def test_a_new_release_is_not_made_to_wait_by_one_that_failed(home: Path) -> Non
         return "left out" if release.champion == "1" else ""
 
     async def follow() -> None:
-        watcher = ReleaseWatcher(home, "intent", apply)
+        watcher = ReleaseWatcher(home, "intent", apply, ThreadPoolExecutor(1))
         await watcher.step()
         write(home, "2")
         for _ in range(3):
