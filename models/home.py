@@ -64,6 +64,14 @@ def audit_outbox_file(home: Path, task: str) -> Path:
     return home / "audit" / f"{task}.jsonl"
 
 
+def sqlite_url(database: Path) -> str:
+    """The URL of an SQLite file for SQLAlchemy and MLflow, whatever characters are in its path.
+
+    Unquoted, `?` would end the path and `%20` become a space: the database would lie in another folder.
+    """
+    return f"sqlite:///{str(database.resolve()).replace('%', '%25').replace('?', '%3F')}"
+
+
 def feedback_database(home: Path) -> Path:
     return home / "feedback.db"
 

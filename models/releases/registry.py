@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from export.bundle import Bundle, Lineage
 from export.errors import BundleError
 from export.packed import packed_folder, packed_model
-from models.home import bundle_folder, checkpoint_folder, mlflow_artifacts, mlflow_database
+from models.home import bundle_folder, checkpoint_folder, mlflow_artifacts, mlflow_database, sqlite_url
 from models.releases.release import (
     ReleaseError,
     local_versions,
@@ -44,7 +44,7 @@ class Registry:
         self._artifacts = mlflow_artifacts(home)
         home.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("MLFLOW_TRACKING_URI")
-        uri = given or f"sqlite:///{mlflow_database(home).resolve()}"
+        uri = given or sqlite_url(mlflow_database(home))
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         if given is None:
@@ -54,6 +54,10 @@ class Registry:
         self._is_local = given is None
         self._mlflow: Any = mlflow
         self._client: MlflowClient = mlflow.MlflowClient()
+        litter = Path(uri.removeprefix("sqlite:///")).parent
+        if self._is_local and litter != home.resolve():  # MLflow also makes the folder that the quoted path would name
+            with suppress(OSError):
+                litter.rmdir()
 
     def register(
         self,

@@ -8,6 +8,7 @@ replica's own HTTP server, so that the replica is the only Python process that h
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from models.feedback.pseudonyms import UserHasher
+from models.home import user_secret_file
 from serve.config import Config
 from serve.rayserve import cluster, reports, tweaks
 from serve.rayserve.applications import failures, targets
@@ -24,6 +27,7 @@ from serve.rayserve.run_folder import run_folder
 from serve.rayserve.start_error import StartError
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
+_MIN_HOME_BYTES = 1 << 20
 _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
 
@@ -41,6 +45,35 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
+def check_secret(config: Config) -> None:
+    """Create the key of user pseudonyms if it is missing. Raises StartError when the home does not take it."""
+    secret = config.feedback.secret
+    try:
+        UserHasher.open(config.home, secret.get_secret_value() if secret else None)
+    except OSError as error:
+        raise StartError(
+            f"Cannot write the key of user pseudonyms to {user_secret_file(config.home)}: {error.strerror or error}. "
+            "Make the home writable, make room there, or set feedback.secret."
+        ) from error
+    except ValueError as error:
+        raise StartError(f"feedback.secret: {error}") from error
+
+
+def home_problem(config: Config) -> str | None:
+    """A sentence when the home cannot be written now: the server starts, and does without what it would write there."""
+    try:
+        room = os.statvfs(config.home)
+    except OSError as error:
+        return f"{config.home}: {error.strerror}"
+    if not os.access(config.home, os.W_OK | os.X_OK):
+        reason = "cannot be written"
+    elif room.f_bavail * room.f_frsize < _MIN_HOME_BYTES:
+        reason = "has no room"
+    else:
+        return None
+    return f"{config.home} {reason}: predictions are answered; corrections, releases and trainings wait until it can be"
+
+
 @contextlib.contextmanager
 def running(config: Config) -> Iterator[None]:
     """Run the server: ready when the block is entered, drained and stopped when it is left.
@@ -51,6 +84,7 @@ def running(config: Config) -> Iterator[None]:
     if not joins:
         check_port(config.server.host, config.server.port)
     config = config.model_copy(update={"home": config.home.resolve()})
+    check_secret(config)
     with run_folder() as run_dir:
         yield from _running(config, run_dir)
 
