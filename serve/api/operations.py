@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -40,6 +40,8 @@ from serve.config import Config, ServerConfig
 from serve.errors import Conflict, Forbidden, NotFound, NotReady
 
 BASE = "/v2/repository/models"
+log = logging.getLogger("flywheel.operations")
+
 _RETRY_AFTER_S = 5
 _MAX_REQUESTS = 20  # retraining requests listed per task, newest first
 _AUDIT_FIELDS = ("at", "action", "version", "actor", "reason", "detail")
@@ -200,8 +202,12 @@ class Operations:
             audit_outbox.append(self._home, entry)
             audit_outbox.flush(self._home, task, self._store)
 
-        with suppress(StoreError):
+        try:
             await asyncio.to_thread(write)
+        except StoreError:
+            pass
+        except OSError as error:  # it has been done, and is not undone for want of its entry
+            log.error("%s: this %s by %s is not in the audit log: %s", task, action, change.actor, error)
 
     async def _query(self, query: Callable[[Store], T]) -> T:
         """Return `query(store)`, run in a thread. Raises NotReady when the store is unavailable."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import threading
 import time
@@ -79,6 +80,8 @@ class PredictionLogger:
         self._queued = 0
         self._changed = threading.Condition()
         self._stopping = False
+        self._writing_since = math.inf
+        """time.monotonic when the write in progress began"""
         self._outage = ""
         """why the last predictions could not be written; empty when they were"""
         # Threads of its own: queries that wait for a disk must not take those of the tokenizer.
@@ -118,6 +121,8 @@ class PredictionLogger:
         """
         if self._queued + len(items) > _MAX_QUEUED:
             raise Overloaded("too many corrections wait to be stored; try again later", retry_after=_RETRY_AFTER_S)
+        if time.monotonic() - self._writing_since > _CONFIRM_TIMEOUT_S:  # who comes now would wait in vain
+            raise self._no_answer()
         loop = asyncio.get_running_loop()
         pending = _PendingFeedback(items, loop, loop.create_future())
         with self._changed:
@@ -128,10 +133,11 @@ class PredictionLogger:
             return await asyncio.wait_for(pending.future, _CONFIRM_TIMEOUT_S)
         except TimeoutError:
             self._withdraw(pending)
-            raise NotReady(
-                f"the feedback store does not answer for {_CONFIRM_TIMEOUT_S:g} s; send this again, it counts once",
-                retry_after=_RETRY_AFTER_S,
-            ) from None
+            raise self._no_answer() from None
+
+    def _no_answer(self) -> NotReady:
+        sentence = f"the feedback store does not answer for {_CONFIRM_TIMEOUT_S:g} s; send this again, it counts once"
+        return NotReady(sentence, retry_after=_RETRY_AFTER_S)
 
     def _withdraw(self, pending: _PendingFeedback) -> None:
         """Take a request out of the queue, if the writer has not begun with it."""
@@ -170,12 +176,14 @@ class PredictionLogger:
                     self._changed.wait(left)
                 stopping = self._stopping
                 pending = self._next_pending()
+            self._writing_since = time.monotonic()
             # Predictions before corrections: a correction may refer to a prediction that is still buffered.
             if pending or stopping or time.monotonic() >= due:
                 self._write_predictions()
                 due = time.monotonic() + FLUSH_S
             if pending:
                 self._write_feedback(pending)
+            self._writing_since = math.inf
             if stopping and not self._pending:
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,3 +84,26 @@ def test_a_new_release_is_not_made_to_wait_by_one_that_failed(home: Path) -> Non
 
     asyncio.run(follow())
     assert tried == ["1", "2", "3"]
+
+
+def test_a_disk_that_does_not_answer_holds_up_no_one_else(home: Path) -> None:
+    """A pipe without a writer: its reader hangs, as on a network disk that is gone."""
+    file, applied = home / "releases" / "intent.json", []
+    release = file.read_bytes()
+    file.unlink()
+    os.mkfifo(file)
+
+    async def apply(release: Release) -> str:
+        applied.append(release.champion)
+        return ""
+
+    async def follow() -> None:
+        step = asyncio.create_task(ReleaseWatcher(home, "intent", apply, ThreadPoolExecutor(1)).step())
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert not step.done()
+        await asyncio.to_thread(file.write_bytes, release)
+        await step
+
+    asyncio.run(asyncio.wait_for(follow(), 10))
+    assert applied == ["1"]

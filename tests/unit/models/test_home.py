@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from export.files import exclusive_lock, write_atomically
 from models import home as layout
+from models.feedback.store import Store
 
 COUNT = """
 import sys
@@ -28,6 +32,14 @@ from export.files import write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as a full disk, for this process alone
 write_atomically(Path(sys.argv[1]), b"new" * 1000)
 """
+
+
+@pytest.mark.parametrize("name", ["a b", "50%25", "100%", "a%20b", "what?x=1", "a#b", 'Jürgen\'s "home"', "a;b&c@d:e"])
+def test_a_home_of_any_characters_holds_its_databases(tmp_path: Path, name: str) -> None:
+    database = layout.feedback_database(tmp_path / name)
+    Store.open(layout.sqlite_url(database)).close()
+    assert database.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
@@ -122,3 +134,16 @@ def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
         assert not entered.wait(0.1)
     assert entered.wait(5)
     thread.join()
+
+
+def test_drafts_of_killed_writers_go_with_the_next_write(tmp_path: Path) -> None:
+    file = tmp_path / "intent.json"
+    old, new, other = (
+        tmp_path / name for name in (".intent.json.0123abcd", ".intent.json.4567cdef", ".other.0123abcd")
+    )
+    for draft in (old, new, other):
+        draft.write_text("half")
+    for draft in (old, other):
+        os.utime(draft, (0, 0))
+    write_atomically(file, b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"intent.json", new.name, other.name}
