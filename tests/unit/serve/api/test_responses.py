@@ -1,4 +1,4 @@
-"""What a disk refuses is the server's state and not its fault: 503 with Retry-After, everything else unforeseen is 500."""
+"""What a disk refuses is 503 with Retry-After; everything else that is unforeseen is 500."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
@@ -157,6 +158,10 @@ def test_a_postgresql_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: 
             assert running._queued == 0
         finally:
             server.resume()
+        deadline = time.monotonic() + 10
+        while running._writing_since < time.monotonic() - 0.1:  # the write that hung
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
         outcomes = [(await running.feedback([item]))[0].outcome for item in (correction, later)]
         assert outcomes[0] in ("accepted", "duplicate", "replaced")
         assert outcomes[1] == "accepted"
