@@ -11,7 +11,6 @@ import contextlib
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from serve.rayserve.start_error import StartError
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
 _MIN_HOME_BYTES = 1 << 20
+_MIN_RAY_BYTES = 4 << 20
 _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
 
@@ -148,9 +148,16 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
 
 
 def _start_ray(full: bool) -> None:
-    """Raises StartError when Ray cannot write its session's folder."""
+    """Raises StartError when Ray cannot write its session's folder, or does not come up."""
     import ray
+    from ray._common.utils import get_default_system_temp_dir
 
+    folder = get_default_system_temp_dir()
+    advice = f"Ray writes its logs and sockets below {folder}/ray: make room there, or name another with RAY_TMPDIR=..."
+    with contextlib.suppress(OSError):  # Ray makes the folder
+        room = os.statvfs(folder)
+        if room.f_bavail * room.f_frsize < _MIN_RAY_BYTES:  # Ray itself would wait for half a minute
+            raise StartError(f"Ray cannot start: the disk of {folder} is full. {advice}")
     try:
         ray.init(
             address="local",
@@ -160,11 +167,8 @@ def _start_ray(full: bool) -> None:
             object_store_memory=_OBJECT_STORE_BYTES,
             configure_logging=True,
         )
-    except OSError as error:
-        raise StartError(
-            f"Ray cannot start: {error}. It writes its logs and sockets below {tempfile.gettempdir()}/ray: "
-            "make room there, or name another folder with RAY_TMPDIR=..."
-        ) from error
+    except (OSError, RuntimeError) as error:
+        raise StartError(f"Ray cannot start: {' '.join(str(error).split())} {advice}") from error
     if full:
         _end_idle_processes()
 
