@@ -81,7 +81,9 @@ def up(
     from serve.rayserve.environment import has_haproxy
     from serve.rayserve.server import check_port, home_problem, inactive_tweaks, running
     from serve.rayserve.tweaks import untested_versions
+    from serve.rayserve.worker_output import drop_what_cannot_be_written
 
+    drop_what_cannot_be_written()  # a server does not end because its output's disk is full, or its reader has left
     if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
         check_port(server.host, server.port)
     if untrained(settings):

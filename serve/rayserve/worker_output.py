@@ -1,7 +1,8 @@
-"""Standard output and error of Ray's workers, which may lie on a full disk: what cannot be written there is dropped.
+"""Standard output and error that may lie on a full disk or be a closed pipe: what cannot be written there is dropped.
 
-Ray directs them to files of its session and prints a line for its log monitor before an actor's first call. On a full
-disk this raises OSError, which ends the process: a replica that died could not be replaced until there is room.
+The server's process must not end for want of a line in its log. Nor must Ray's workers: Ray directs
+their output to files of its session, and prints a line for its log monitor before an actor's first call. On a full disk
+this raises OSError, which ends the process: a replica that died could not be replaced until there is room.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ class _Dropping(io.RawIOBase):
 
     def fileno(self) -> int:
         return self._file.fileno()
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
 
     def write(self, data: object) -> int:
         view = memoryview(data)  # type: ignore[arg-type]

@@ -66,12 +66,13 @@ def on_disk(trained_home: Path) -> Iterator[OnDisk]:
         shutil.copytree(trained_home / "releases", home / "releases")
         shutil.copytree(trained_home / "bundles" / "intent", home / "bundles" / "intent")
         (folder / "flywheel.yaml").write_text(CONFIG)
-        server = start_server(
-            home, folder / "log", FLYWHEEL_CONFIG=str(folder / "flywheel.yaml"), TMPDIR=str(temporary)
-        )
+        log = folder / "disk" / "log"
+        server = start_server(home, log, FLYWHEEL_CONFIG=str(folder / "flywheel.yaml"), TMPDIR=str(temporary))
         try:
             yield OnDisk(server, disk)
         finally:
+            if disk is not None:  # it drains, though it cannot say so
+                disk.fill()
             assert stop_server(server) == 0
 
 
