@@ -6,7 +6,9 @@ import errno
 import os
 from collections.abc import Iterator
 
-_ROOM = "Make room there, or use another disk with FLYWHEEL_HOME=... (temporary files: TMPDIR=...)"
+_ROOM = (
+    "Make room where the home (FLYWHEEL_HOME, ./var by default) and temporary files (TMPDIR) lie, or set another disk"
+)
 _WRITABLE = "Make it writable, or use another folder with FLYWHEEL_HOME=..."
 _ACCESS = "Give this user access to it, or use another folder with FLYWHEEL_HOME=..."
 _ADVICE = {

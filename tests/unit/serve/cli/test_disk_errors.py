@@ -35,7 +35,7 @@ def write_rows(folder: Path) -> None:
 @needs_full
 def test_no_room_whoever_says_it(tmp_path: Path) -> None:
     for act in (write, lambda: write_rows(tmp_path)):
-        assert "No space left on device. Make room there" in str(sentence_of(error_of(act)))
+        assert "No space left on device. Make room where" in str(sentence_of(error_of(act)))
 
 
 @needs_full
