@@ -35,7 +35,8 @@ def sentence_of(error: BaseException) -> str | None:
     """What is wrong with the disk and what to do, when that is what `error` or one of its causes says; else None."""
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in _ADVICE and cause.strerror:
-            place = f"{_text(cause.filename)}: " if cause.filename is not None else ""
+            name = cause.filename if cause.filename2 is None else cause.filename2  # of a copy: its target
+            place = "" if name is None else f"{_text(name)}: "
             return f"{place}{cause.strerror}. {_ADVICE[cause.errno]}."
         if (number := next((number for text, number in _TEXTS.items() if text in str(cause)), None)) is not None:
             return f"{os.strerror(number)}. {_ADVICE[number]}."

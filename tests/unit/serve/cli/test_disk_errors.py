@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,13 @@ def write_rows(folder: Path) -> None:
 def test_no_room_whoever_says_it(tmp_path: Path) -> None:
     for act in (write, lambda: write_rows(tmp_path)):
         assert "No space left on device. Make room where" in str(sentence_of(error_of(act)))
+
+
+def test_of_a_copy_the_target_is_named() -> None:
+    error = OSError(
+        errno.ENOSPC, "No space left on device", "/bundles/1", None, "/full/1"
+    )  # as shutil.copyfile raises it
+    assert str(sentence_of(error)).startswith("/full/1: No space left")
 
 
 @needs_full
