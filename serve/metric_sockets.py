@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -119,7 +120,7 @@ def _answer(listener: socket.socket, collector: Collector) -> None:
                 connection.settimeout(_TIMEOUT_S)
                 connection.sendall(orjson.dumps(snapshot(collector), default=tuple))
         except OSError:  # the reader has left, or this process has no file descriptor free just now
-            threading.Event().wait(0.1)
+            time.sleep(0.1)
 
 
 class Processes:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from serve.rayserve.start_error import StartError
 
 _MEMORY = Path("/dev/shm")
 _PREFIX, _LOCK = "flywheel-", "lock"
+_MIN_AGE_S = 60.0
 _MIN_FREE_BYTES = 4 << 20  # many times what a run writes
 
 
@@ -60,7 +62,9 @@ def _parent() -> Path:
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Delete the folder if its server was killed: nobody holds its lock."""
+    """Delete the folder if its server was killed: nobody holds its lock, and it is not one that has just been made."""
     with suppress(OSError), (folder / _LOCK).open("r+") as lock:
+        if time.time() - folder.stat().st_mtime < _MIN_AGE_S:
+            return
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
