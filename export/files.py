@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_OLD_DRAFT_S = 3600.0  # a write takes seconds
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -17,6 +21,8 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     If `durable`, the content is on disk when this returns. Creates the folder. Raises OSError, and leaves the old file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if durable:
+        _remove_old_drafts(path)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with draft.open("wb") as file:
@@ -34,6 +40,14 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _remove_old_drafts(path: Path) -> None:
+    """Delete what processes left that were killed while they wrote this file."""
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > _OLD_DRAFT_S:
+                draft.unlink()
 
 
 @contextmanager

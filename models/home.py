@@ -10,7 +10,6 @@
     work/                           running trainings
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
-    metrics/                        of the serving processes
 
 Atomic writes and file locks are in export/files.py, since bundles need them too.
 """
@@ -65,6 +64,14 @@ def audit_outbox_file(home: Path, task: str) -> Path:
     return home / "audit" / f"{task}.jsonl"
 
 
+def sqlite_url(database: Path) -> str:
+    """The URL of an SQLite file for SQLAlchemy and MLflow, whatever characters are in its path.
+
+    Unquoted, `?` would end the path and `%20` become a space: the database would lie in another folder.
+    """
+    return f"sqlite:///{str(database.resolve()).replace('%', '%25').replace('?', '%3F')}"
+
+
 def feedback_database(home: Path) -> Path:
     return home / "feedback.db"
 
@@ -79,7 +86,3 @@ def mlflow_database(home: Path) -> Path:
 
 def mlflow_artifacts(home: Path) -> Path:
     return home / "mlartifacts"
-
-
-def metrics_folder(home: Path) -> Path:
-    return home / "metrics"

@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
-from models.home import feedback_database
+from models.home import feedback_database, sqlite_url
 from models.tasks.base import MAX_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
@@ -146,7 +146,7 @@ class FeedbackConfig(_Section):
         return url
 
     def store_url(self, home: Path) -> str:
-        return self.store or f"sqlite:///{feedback_database(home).resolve()}"
+        return self.store or sqlite_url(feedback_database(home))
 
 
 class LearningConfig(_Section):

@@ -1,46 +1,43 @@
 """All Prometheus collectors of the server.
 
-Replicas are processes, so the collectors use prometheus-client's multiprocess mode: each process writes memory-mapped
-files under `home/metrics`, and the control application sums them for `GET /metrics`.
+Replicas are processes: each counts in its own memory, and the control application asks them all for `GET /metrics`
+(metric_sockets.py).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.feedback.types import FeedbackState
-from models.home import metrics_folder
+from serve import metric_sockets
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-
-DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+    from prometheus_client.core import Metric
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def directory_of(home: Path) -> Path:
-    """The directory in which the processes of the server with this home write metrics and reports of tweaks."""
-    return metrics_folder(home).resolve()
+def process_registry() -> CollectorRegistry:
+    """The registry of this process's collectors. Call it before any other module imports prometheus-client."""
+    # With one of these set, as another program may have left it, prometheus-client would count in memory-mapped files:
+    # a full disk then kills the process with SIGBUS. It reads them when it is first imported.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
+    from prometheus_client import REGISTRY
 
-
-def prepare_directory(home: Path) -> Path:
-    """Create an empty metrics directory, so that counters start at zero. Call it before the first replica starts."""
-    folder = directory_of(home)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+    return REGISTRY
 
 
 class Metrics:
-    """The collectors of one replica. Build it once per process, after the environment names the directory."""
+    """The collectors of one replica. Build it once per process."""
 
     def __init__(self, task: str):
+        process_registry()
         from prometheus_client import Counter, Gauge, Histogram
 
         self._task = task
@@ -81,19 +78,11 @@ class Metrics:
             ["task", "version", "result"],
         )
         self._loaded = Gauge(
-            "flywheel_loaded_replicas",
-            "Replicas that have the version in memory.",
-            ["task", "version"],
-            multiprocess_mode="livesum",
+            "flywheel_loaded_replicas", "Replicas that have the version in memory.", ["task", "version"]
         )
-        self._waiting = Gauge(
-            "flywheel_waiting_texts", "Texts waiting for the model now.", ["task"], multiprocess_mode="livesum"
-        ).labels(task)
+        self._waiting = Gauge("flywheel_waiting_texts", "Texts waiting for the model now.", ["task"]).labels(task)
         self._backlog = Gauge(
-            "flywheel_backlog_seconds",
-            "Queued work in seconds of model time, in the replica with the most.",
-            ["task"],
-            multiprocess_mode="livemax",
+            "flywheel_backlog_seconds", "Queued work in seconds of model time, in the replica with the most.", ["task"]
         ).labels(task)
         self._children: dict[tuple[Any, ...], Any] = {}
         self._loaded_versions: set[str] = set()
@@ -157,9 +146,9 @@ class LoopMetrics:
     """The collectors of the server's controller loop. `registry` is for tests; the default is the process's."""
 
     def __init__(self, registry: CollectorRegistry | None = None):
-        from prometheus_client import REGISTRY, Counter, Gauge
+        registry = registry or process_registry()
+        from prometheus_client import Counter, Gauge
 
-        registry = registry or REGISTRY
         self._retrains = Counter(
             "flywheel_retrainings", "Retrainings, by outcome.", ["task", "outcome"], registry=registry
         )
@@ -174,7 +163,6 @@ class LoopMetrics:
             "Corrections in the store, by state.",
             ["task", "state"],
             registry=registry,
-            multiprocess_mode="livemostrecent",
         )
 
     def retraining(self, task: str, outcome: str) -> None:
@@ -188,9 +176,32 @@ class LoopMetrics:
             self._corrections.labels(task, state).set(count)
 
 
-def collect() -> list[Any]:
+class _Server:
+    """The processes whose metrics this one collects besides its own; none until `collect_from`."""
+
+    processes: metric_sockets.Processes | None = None
+
+
+def serve_metrics(folder: Path) -> None:
+    """Let the control application collect this process's metrics, over a socket in `folder`."""
+    metric_sockets.serve(folder, process_registry())
+
+
+def collect_from(folder: Path) -> None:
+    """Collect the metrics of all processes that call `serve_metrics` with this folder, besides this process's own."""
+    _Server.processes = metric_sockets.Processes(folder)
+
+
+def collect() -> list[Metric]:
     """The metric families of all processes on this machine, without gauges of dead processes."""
-    return list(_registry().collect())
+    others = _Server.processes.snapshots() if _Server.processes is not None else []
+    return metric_sockets.merged([*others, metric_sockets.snapshot(process_registry())])
+
+
+def keep_counts() -> None:
+    """Ask all processes once: what one has counted by now stays in `collect` after its end."""
+    if _Server.processes is not None:
+        _Server.processes.snapshots()
 
 
 def loaded_replicas() -> dict[tuple[str, str], float]:
@@ -199,21 +210,12 @@ def loaded_replicas() -> dict[tuple[str, str], float]:
     return {(sample.labels["task"], sample.labels["version"]): sample.value for sample in samples}
 
 
-def exposition() -> tuple[bytes, str]:
-    """`collect` as Prometheus text, and its content type."""
-    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+def exposition(accept: str = "") -> tuple[bytes, str]:
+    """`collect` in the format of Prometheus that the Accept header asks for, and its content type."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import choose_encoder
 
-    return generate_latest(_registry()), CONTENT_TYPE_LATEST
-
-
-def _registry() -> CollectorRegistry:
-    from prometheus_client import CollectorRegistry, multiprocess
-
-    folder = os.environ[DIRECTORY_VARIABLE]
-    for file in Path(folder).glob("gauge_live*_*.db"):
-        pid = int(file.stem.rsplit("_", 1)[1])
-        if not Path(f"/proc/{pid}").exists() and Path("/proc").exists():
-            multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    return registry
+    registry.register(metric_sockets.Collected(collect()))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from export.bundle import Bundle, Lineage
 from export.errors import BundleError
 from export.packed import packed_folder, packed_model
-from models.home import bundle_folder, checkpoint_folder, mlflow_artifacts, mlflow_database
+from models.home import bundle_folder, checkpoint_folder, mlflow_artifacts, mlflow_database, sqlite_url
 from models.releases.release import (
     ReleaseError,
     local_versions,
@@ -44,7 +44,7 @@ class Registry:
         self._artifacts = mlflow_artifacts(home)
         home.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("MLFLOW_TRACKING_URI")
-        uri = given or f"sqlite:///{mlflow_database(home).resolve()}"
+        uri = given or sqlite_url(mlflow_database(home))
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         if given is None:
@@ -54,6 +54,10 @@ class Registry:
         self._is_local = given is None
         self._mlflow: Any = mlflow
         self._client: MlflowClient = mlflow.MlflowClient()
+        litter = Path(uri.removeprefix("sqlite:///")).parent
+        if self._is_local and litter != home.resolve():  # MLflow also makes the folder that the quoted path would name
+            with suppress(OSError):
+                litter.rmdir()
 
     def register(
         self,
@@ -93,18 +97,36 @@ class Registry:
             version := str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
         ) in taken:
             log.warning("%s version %s is here already, though MLflow did not know it; taking the next", task, version)
-        served = bundle_folder(self.home, task, version)
-        for folder, place in ((checkpoint, checkpoint_folder(self.home, task, version)), (bundle, served)):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(folder, place)
-        with suppress(BundleError):  # serving reports a bad bundle
-            packed_model(Bundle.open(served))  # now, to save replicas the work
         try:
-            read_release(self.home, task)
-        except ReleaseError:
-            write_release(self.home, make_release(self.home, task, version))
+            self._take_over(task, version, bundle, checkpoint)
+        except OSError:  # a version that MLflow knows and that has no files could be promoted
+            with suppress(Exception):  # MLflow's database may be on the same full disk
+                self._client.delete_model_version(task, version)
+            raise
         self.follow(task)
         return version
+
+    def _take_over(self, task: str, version: str, bundle: Path, checkpoint: Path) -> None:
+        """Move the version's files to their places, and release it if it is the first. Raises OSError; then the files
+        are where they were."""
+        served = bundle_folder(self.home, task, version)
+        moves = ((checkpoint, checkpoint_folder(self.home, task, version)), (bundle, served))
+        try:
+            for folder, place in moves:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(folder, place)
+            with suppress(BundleError):  # serving reports a bad bundle
+                packed_model(Bundle.open(served))  # now, to save replicas the work
+            try:
+                read_release(self.home, task)
+            except ReleaseError:
+                write_release(self.home, make_release(self.home, task, version))
+        except OSError:
+            for folder, place in moves:
+                with suppress(OSError):
+                    os.rename(place, folder)
+            shutil.rmtree(packed_folder(served), ignore_errors=True)
+            raise
 
     def withdraw(self, task: str, version: str) -> None:
         """Delete a version that must never serve: its checkpoint and its bundle, also in MLflow. The run stays."""

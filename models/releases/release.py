@@ -74,12 +74,14 @@ class Release(BaseModel):
 
 
 def read_release(home: Path, task: str) -> Release:
-    """The task's release. Raises ReleaseError when it has none, or the file is damaged."""
+    """The task's release. Raises ReleaseError when it has none, or the file is damaged or cannot be read."""
     path = release_file(home, task)
     try:
         return Release.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ReleaseError(f"{task} has no released version yet. Run: flywheel train {task}") from None
+    except OSError as error:
+        raise ReleaseError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         raise ReleaseError(
             f"{path} is damaged ({error.errors()[0]['msg']}). Run: flywheel promote {task} VERSION"

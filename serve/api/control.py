@@ -73,6 +73,8 @@ class _Control:
         self._states_at = -math.inf
         # One thread, so that a cluster that does not answer takes none of those that move versions.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="states")
+        # Another, so that operators' requests that wait for a disk do not hide what is wrong.
+        self._observers = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     async def live(self, request: Request) -> Response:
         return json_response({"live": True})
@@ -104,13 +106,14 @@ class _Control:
                 "version": server_version(),
                 "extensions": ["binary_tensor_data", "model_repository"],
                 "models": self._tasks,
-                "tuning": await asyncio.to_thread(self._tuning),
+                "tuning": await asyncio.get_running_loop().run_in_executor(self._observers, self._tuning),
             }
         )
 
     async def metrics(self, request: Request) -> Response:
-        text, content_type = await asyncio.to_thread(exposition)
-        return Response(text, media_type=content_type)
+        loop, accept = asyncio.get_running_loop(), request.headers.get("accept", "")
+        text, content_type = await loop.run_in_executor(self._observers, exposition, accept)
+        return Response(text, headers={"content-type": content_type})
 
     async def openapi(self, request: Request) -> Response:
         return json_response(openapi(self._tasks, server_version()))

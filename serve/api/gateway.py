@@ -6,7 +6,6 @@ A correction: `intake` checks it, `writer` stores it; only then is it confirmed.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -33,21 +32,19 @@ from serve.api.responses import (
     moved_endpoint,
     on_http_exception,
     plain,
+    unforeseen,
 )
 from serve.api.validation import parse_json, validate
 from serve.browser_guard import accepted_hosts, refuse_pages
 from serve.engine.loaded_model import LoadedVersion
 from serve.engine.replica import Replica
 from serve.errors import (
-    Internal,
     InvalidRequest,
     NotFound,
     NotReady,
     RequestError,
 )
 from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackService
-
-log = logging.getLogger("flywheel.gateway")
 
 _USER = "x-user-id"  # assigns a user to one version during a canary; stored as a keyed hash
 Endpoint = Callable[["Call", bytes], Awaitable[Response]]
@@ -140,9 +137,8 @@ class _Gateway:
                 response = await answer(call, body)
             except RequestError as error:
                 response = error_response(error)
-            except Exception:
-                log.exception("unforeseen error in %s", request.url.path)
-                response = error_response(Internal("an internal error; the server's log has the cause"))
+            except Exception as error:
+                response = unforeseen(request, error)
             version, seconds = call.version.version if call else "none", time.perf_counter() - started
             count = self._replica.metrics.request
             self._replica.after_response(count, version, endpoint, response.status_code, seconds)

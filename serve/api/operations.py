@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -41,7 +43,11 @@ from serve.config import Config, ServerConfig
 from serve.errors import Conflict, Forbidden, NotFound, NotReady
 
 BASE = "/v2/repository/models"
+log = logging.getLogger("flywheel.operations")
+
 _RETRY_AFTER_S = 5
+_TIMEOUT_S = 20.0  # for a disk or database that neither answers nor fails
+_ERASE_TIMEOUT_S = 600.0  # rewrites the whole SQLite file
 _MAX_REQUESTS = 20  # retraining requests listed per task, newest first
 _AUDIT_FIELDS = ("at", "action", "version", "actor", "reason", "detail")
 
@@ -92,6 +98,7 @@ class Operations:
         self._home = config.home
         self._store = store
         self._hosts = accepted_hosts(config.server.host, config.server.hosts)
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="operations")
 
     def routes(self) -> list[Route]:
         base = f"{BASE}/{{task}}"
@@ -133,7 +140,7 @@ class Operations:
         running, requests = await self._query(
             lambda store: (store.locks.is_held(lock_of(task)), store.retraining.latest(task, _MAX_REQUESTS))
         )
-        progress = await asyncio.to_thread(read_progress, self._home, task, running=running)
+        progress = await self._within(_TIMEOUT_S, partial(read_progress, self._home, task, running=running))
         return json_response({**progress, "requests": [asdict(entry) for entry in requests]})
 
     async def erase(self, request: Request) -> Response:
@@ -141,9 +148,11 @@ class Operations:
         change = await self.parse_change(request, ErasureRequest)
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
-        hasher = await asyncio.to_thread(UserHasher.open, self._home, secret)
+        hasher = await self._within(_TIMEOUT_S, UserHasher.open, self._home, secret)
         hashes = hasher.all_hashes(require_user(change.user), change.user)
-        erased = await self._query(lambda store: store.privacy.erase(*hashes, actor=change.actor, reason=change.reason))
+        erased = await self._query(
+            lambda store: store.privacy.erase(*hashes, actor=change.actor, reason=change.reason), _ERASE_TIMEOUT_S
+        )
         return json_response(
             {"predictions": erased.predictions, "feedback": erased.feedback, "learned_by": erased.versions}
         )
@@ -158,13 +167,13 @@ class Operations:
         """The local versions, newest first, with fields of their manifests."""
         self.authorize(request)
         task = self.task(request)
-        return json_response({"versions": await asyncio.to_thread(_versions, self._config, task)})
+        return json_response({"versions": await self._within(_TIMEOUT_S, _versions, self._config, task)})
 
     async def gate(self, request: Request) -> Response:
         """The gate's report on a version."""
         self.authorize(request)
         task, version = self.task(request), request.path_params["version"]
-        report = await asyncio.to_thread(read_gate_report, self._home, task, version)
+        report = await self._within(_TIMEOUT_S, read_gate_report, self._home, task, version)
         if report is None:
             raise NotFound(
                 f"there is no gate report of {task} version {version!r}: it is unknown, or not from a retraining"
@@ -207,13 +216,28 @@ class Operations:
             audit_outbox.append(self._home, entry)
             audit_outbox.flush(self._home, task, self._store)
 
-        with suppress(StoreError):
-            await asyncio.to_thread(write)
-
-    async def _query(self, query: Callable[[Store], T]) -> T:
-        """Return `query(store)`, run in a thread. Raises NotReady when the store is unavailable."""
         try:
-            return await asyncio.to_thread(query, self._store)
+            await self._within(_TIMEOUT_S, write)
+        except (StoreError, NotReady):
+            pass
+        except OSError as error:  # it has been done, and is not undone for want of its entry
+            log.error("%s: this %s by %s is not in the audit log: %s", task, action, change.actor, error)
+
+    async def _within(self, timeout_s: float, do: Callable[..., T], *arguments: Any) -> T:
+        """Return `do(*arguments)`, run in a thread. Raises NotReady when a disk or database does not answer in time."""
+        doing = asyncio.get_running_loop().run_in_executor(self._threads, do, *arguments)
+        try:
+            return await asyncio.wait_for(doing, timeout_s)
+        except TimeoutError:
+            sentence = (
+                f"the disk or the database has not answered for {timeout_s:g} s; what was asked may still be done"
+            )
+            raise NotReady(sentence, retry_after=_RETRY_AFTER_S) from None
+
+    async def _query(self, query: Callable[[Store], T], timeout_s: float = _TIMEOUT_S) -> T:
+        """Return `query(store)`, run in a thread. Raises NotReady when the store is unavailable or does not answer."""
+        try:
+            return await self._within(timeout_s, query, self._store)
         except StoreError as error:
             message = f"the feedback store cannot be reached: {error}"
             raise NotReady(message, retry_after=_RETRY_AFTER_S) from error
@@ -221,7 +245,7 @@ class Operations:
     async def _move(self, request: Request, change: Move, move: Callable[[Rollout], Release]) -> Response:
         rollout = Rollout(self._home, self._store, self.task(request), change.actor)
         try:
-            release = await asyncio.to_thread(move, rollout)
+            release = await self._within(_TIMEOUT_S, move, rollout)
         except ReleaseError as error:
             raise Conflict(str(error)) from None
         return json_response(release.model_dump(mode="json", exclude={"versions"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -13,12 +14,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.api.headers import FULL_MS
 from serve.api.validation import to_json
-from serve.errors import Internal, MethodNotAllowed, NotFound, Overloaded, RequestError
+from serve.errors import Internal, MethodNotAllowed, NotFound, NotReady, Overloaded, RequestError
 
 log = logging.getLogger("flywheel.gateway")
 
 MOVED_ENDPOINTS = ("promote", "challenge", "rollback", "retrain", "erase", "audit")
 """operators' endpoints that were below /v2/models/{task} before decision 0028"""
+_DISK_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.EFBIG}
+)
+_DISK_RETRY_AFTER_S = 10
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -30,11 +35,19 @@ def plain(handler: Handler) -> Handler:
             return await handler(request)
         except RequestError as error:
             return error_response(error)
-        except Exception:
-            log.exception("unforeseen error in %s", request.url.path)
-            return error_response(Internal("an internal error; the server's log has the cause"))
+        except Exception as error:
+            return unforeseen(request, error)
 
     return wrapped
+
+
+def unforeseen(request: Request, error: Exception) -> Response:
+    """The response to an error that no handler expects, which is logged: 503 when a disk refuses, otherwise 500."""
+    log.error("unforeseen error in %s", request.url.path, exc_info=error)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        sentence = f"a disk of the server does not do what this needs: {error.strerror}; try again when it does"
+        return error_response(NotReady(sentence, retry_after=_DISK_RETRY_AFTER_S))
+    return error_response(Internal("an internal error; the server's log has the cause"))
 
 
 def json_response(value: Mapping[str, Any] | list[Any], status: int = 200) -> Response:

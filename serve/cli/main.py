@@ -23,6 +23,7 @@ from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
+from serve.cli.disk_errors import sentence_of
 from serve.cli.lifecycle import commands
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
 from serve.config import ConfigError, load_config
@@ -35,11 +36,12 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 
-_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing")  # own errors of modules that are imported late
+# Own errors of modules that are imported late.
+_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew")
 
 
 def main() -> None:
-    """Entry point: prints our own errors as one sentence and exits 1; any other error is a bug, with its traceback."""
+    """Entry point: prints our own errors and a disk's as one sentence, and exits 1; others are bugs, with traceback."""
     from serve.rayserve.start_error import StartError
 
     own_errors: tuple[type[Exception], ...] = (
@@ -48,14 +50,13 @@ def main() -> None:
     )  # fmt: skip
     try:
         app()
-    except own_errors as error:
-        print_error(error)
-        sys.exit(1)
     except Exception as error:
-        if type(error).__name__ in _LAZY_ERRORS:
-            print_error(error)
-            sys.exit(1)
-        raise
+        own = isinstance(error, own_errors) or type(error).__name__ in _LAZY_ERRORS
+        sentence = str(error) if own and getattr(error, "errno", None) is None else sentence_of(error)
+        if sentence is None:
+            raise
+        print_error(sentence)
+        sys.exit(1)
 
 
 @app.command()
@@ -78,9 +79,11 @@ def up(
     settings = settings.model_copy(update={"server": server})
     from serve.cli.progress import untrained
     from serve.rayserve.environment import has_haproxy
-    from serve.rayserve.server import check_port, inactive_tweaks, running
+    from serve.rayserve.server import check_port, home_problem, inactive_tweaks, running
     from serve.rayserve.tweaks import untested_versions
+    from serve.rayserve.worker_output import drop_what_cannot_be_written
 
+    drop_what_cannot_be_written()  # a server does not end because its output's disk is full, or its reader has left
     if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
         check_port(server.host, server.port)
     if untrained(settings):
@@ -105,6 +108,8 @@ def up(
     out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
+    if (problem := home_problem(settings)) is not None:
+        err.print(f"warning: {problem}", highlight=False, markup=False)
     for sentence in inactive_tweaks(settings, stop.wait):
         err.print(f"warning: {sentence}", highlight=False, markup=False)
     while not stop.wait(0.5):

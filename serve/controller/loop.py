@@ -7,6 +7,7 @@ the release is in its file, and a retraining runs in a worker process at the low
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,11 +21,12 @@ from serve.controller.retention import PredictionRetention
 from serve.controller.retraining import RetrainingReconciler
 from serve.controller.rollout import RolloutReconciler
 from serve.controller.workers import Workers
-from serve.metrics import LoopMetrics
+from serve.metrics import LoopMetrics, keep_counts
 
 log = logging.getLogger("flywheel.controller")
 
 _STEP_EVERY_S = 2.0
+_LOG_AGAIN_S = 600.0
 Step = Callable[[], None]
 
 
@@ -35,6 +37,8 @@ class Loop:
         self._config, self._store, self._metrics, self._workers = config, store, metrics, workers
         self._retention = PredictionRetention(store, config.feedback.log.keep_days)
         self._steps = {task: self._steps_of(task) for task in config.tasks}
+        self._logged: dict[str, float] = {}
+        """the problems logged, with the time: what lasts is not logged every two seconds, perhaps onto a full disk"""
         self._thread = threading.Thread(target=self._work, name="controller", daemon=True)
 
     def start(self) -> None:
@@ -46,6 +50,7 @@ class Loop:
 
     def step(self) -> None:
         """Run the shared retention and the reconcilers of all tasks once."""
+        self._attempt("metrics", keep_counts)
         self._attempt("expired predictions", self._retention.step)
         for task in self._steps:
             self.step_task(task)
@@ -74,6 +79,9 @@ class Loop:
         try:
             step()
         except (StoreError, ReleaseError) as error:
-            log.warning("%s: the controller will retry: %s", name, error)
+            problem, now = f"{name}: the controller will retry: {error}", time.monotonic()
+            if now > self._logged.get(problem, -math.inf) + _LOG_AGAIN_S:
+                log.warning(problem)
+                self._logged[problem] = now
         except Exception:
             log.exception("%s: a step of the controller failed", name)

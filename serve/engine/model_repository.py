@@ -44,7 +44,9 @@ class ModelRepository:
         self._metrics = metrics
         # One thread: a model runs one batch at a time, and what arrives meanwhile becomes the next batch.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=_lower_priority)
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="release")  # for what may wait for the disk
         self._watcher: asyncio.Task[None] | None = None
+        self._meter: asyncio.Task[None] | None = None
         self.router, _ = self._load(read_release(config.home, task.name), {})  # the watcher logs omitted versions
 
     def start(self) -> None:
@@ -53,12 +55,15 @@ class ModelRepository:
             version.batcher.start()
         self._metrics.loaded(self.router.versions)
         self._watcher = asyncio.create_task(self._watch(), name="release-watcher")
+        self._meter = asyncio.create_task(self._measure(), name="backlog-meter")
 
     async def stop(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for task in (self._watcher, self._meter):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(version.batcher.stop() for version in self.router.versions.values()))
-        self._executor.shutdown(wait=False)
+        for executor in (self._executor, self._disk):
+            executor.shutdown(wait=False)
 
     @property
     def alive(self) -> bool:
@@ -77,7 +82,8 @@ class ModelRepository:
         Returns a sentence about versions that could not be loaded, else "". Raises when the champion could not.
         """
         old = self.router
-        new, left_out = await asyncio.to_thread(self._load, release, old.versions)
+        loop = asyncio.get_running_loop()
+        new, left_out = await loop.run_in_executor(self._disk, self._load, release, old.versions)
         if new.release == old.release:
             return left_out
         for name, version in new.versions.items():
@@ -90,12 +96,17 @@ class ModelRepository:
         return left_out
 
     async def _watch(self) -> None:
-        watcher = ReleaseWatcher(self._config.home, self._task.name, self.apply)
+        watcher = ReleaseWatcher(self._config.home, self._task.name, self.apply, self._disk)
+        while True:
+            await asyncio.sleep(_STEP_EVERY_S)
+            await watcher.step()
+
+    async def _measure(self) -> None:
+        """Apart from the watcher, which may wait for a disk."""
         while True:
             await asyncio.sleep(_STEP_EVERY_S)
             waiting = sum(version.batcher.waiting for version in self.router.versions.values())
             self._metrics.waiting(waiting, self.backlog_s)
-            await watcher.step()
 
     def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> tuple[Router[LoadedVersion], str]:
         """A router for `release`, reusing the versions in `loaded`. Blocks while it loads and warms up the others.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from pathlib import Path
 
 from models.home import release_file
@@ -19,10 +21,13 @@ Apply = Callable[[Release], Awaitable[str]]
 
 
 class ReleaseWatcher:
-    """Calls `apply` when the release file of `task` has changed, and retries every `RETRY_AFTER_S` while that fails."""
+    """Calls `apply` when the release file of `task` has changed, and retries every `RETRY_AFTER_S` while that fails.
 
-    def __init__(self, home: Path, task: str, apply: Apply):
-        self._home, self._task, self._apply = home, task, apply
+    It reads the disk in `executor`: one that does not answer must not stop the event loop.
+    """
+
+    def __init__(self, home: Path, task: str, apply: Apply, executor: Executor):
+        self._home, self._task, self._apply, self._executor = home, task, apply, executor
         # Modification times of the file. None at first, so that the release is applied once more after the start, since
         # the file may have changed meanwhile.
         self._applied: int | None = None
@@ -31,11 +36,13 @@ class ReleaseWatcher:
 
     async def step(self) -> None:
         """Check the file once. Never raises: a replica whose watcher has died would keep its release forever."""
-        changed = _modified(release_file(self._home, self._task))
+        loop = asyncio.get_running_loop()
+        changed = await loop.run_in_executor(self._executor, _modified, release_file(self._home, self._task))
         if changed == self._applied or (changed == self._failed and time.monotonic() < self._retry_at):
             return
         try:
-            problem = await self._apply(read_release(self._home, self._task))
+            release = await loop.run_in_executor(self._executor, read_release, self._home, self._task)
+            problem = await self._apply(release)
         except Exception as error:  # of the disk, memory or onnxruntime, which has a dozen types of errors
             problem = f"the release is not applied: {one_line(error)}"
         if not problem:

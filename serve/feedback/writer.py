@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -32,6 +34,7 @@ log = logging.getLogger("flywheel.prediction_logger")
 
 FLUSH_S = 0.5  # interval between writes of the buffered predictions
 _STORE_TIMEOUT_S = 2.0  # for the write lock, or a database that does not answer; then the client is told to retry
+_CONFIRM_TIMEOUT_S = 10.0  # for a disk that neither writes nor fails; then the client is told to retry
 _RETRY_AFTER_S = 5
 _MAX_QUEUED = 20_000  # corrections whose clients wait for the confirmation
 _MAX_PER_TRANSACTION = 2_000  # predictions or corrections
@@ -39,7 +42,7 @@ _MAX_CHARACTERS = 4_000  # kept of a text, more than any model reads; redaction 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _PendingFeedback:
     """The corrections of one request, and the future that its handler awaits."""
 
@@ -78,6 +81,12 @@ class PredictionLogger:
         self._queued = 0
         self._changed = threading.Condition()
         self._stopping = False
+        self._writing_since = math.inf
+        """time.monotonic when the write in progress began"""
+        self._outage = ""
+        """why the last predictions could not be written; empty when they were"""
+        # Threads of its own: queries that wait for a disk must not take those of the tokenizer.
+        self._readers = ThreadPoolExecutor(2, thread_name_prefix="feedback-reader")
         self._thread = threading.Thread(target=self._work, name="prediction-logger", daemon=True)
 
     def start(self) -> None:
@@ -89,6 +98,7 @@ class PredictionLogger:
             self._stopping = True
             self._changed.notify()
         self._thread.join(2 * _STORE_TIMEOUT_S + FLUSH_S)
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self.store.close()
 
     def log(self, prediction: LoggedPrediction) -> None:
@@ -107,27 +117,49 @@ class PredictionLogger:
     async def feedback(self, items: Sequence[NewFeedback]) -> list[Receipt]:
         """Store corrections; they are durable when this returns.
 
-        Raises NotReady when the store is unavailable, Overloaded when too many corrections are queued already.
+        Raises NotReady when the store is unavailable or does not confirm them in time, Overloaded when too many
+        corrections are queued already.
         """
         if self._queued + len(items) > _MAX_QUEUED:
             raise Overloaded("too many corrections wait to be stored; try again later", retry_after=_RETRY_AFTER_S)
+        if time.monotonic() - self._writing_since > _CONFIRM_TIMEOUT_S:  # who comes now would wait in vain
+            raise self._no_answer()
         loop = asyncio.get_running_loop()
         pending = _PendingFeedback(items, loop, loop.create_future())
         with self._changed:
             self._queued += len(items)
             self._pending.append(pending)
             self._changed.notify()
-        return await pending.future
+        try:
+            return await asyncio.wait_for(pending.future, _CONFIRM_TIMEOUT_S)
+        except TimeoutError:
+            self._withdraw(pending)
+            raise self._no_answer() from None
+
+    def _no_answer(self) -> NotReady:
+        sentence = f"the feedback store does not answer for {_CONFIRM_TIMEOUT_S:g} s; send this again, it counts once"
+        return NotReady(sentence, retry_after=_RETRY_AFTER_S)
+
+    def _withdraw(self, pending: _PendingFeedback) -> None:
+        """Take a request out of the queue, if the writer has not begun with it."""
+        with self._changed:
+            if pending in self._pending:
+                self._pending.remove(pending)
+                self._queued -= len(pending.items)
 
     def hash_user(self, user: UserName | None) -> str | None:
         return None if user is None else self._hasher.hashed(user)
 
     async def query(self, read: Callable[[Store], T]) -> T:
-        """Return `read(store)`, run in a thread. Raises NotReady when the store is unavailable."""
+        """Return `read(store)`, run in a thread. Raises NotReady when the store is unavailable or does not answer."""
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, read, self.store)
         try:
-            return await asyncio.to_thread(lambda: read(self.store))
+            return await asyncio.wait_for(reading, _CONFIRM_TIMEOUT_S)
         except StoreError as error:
             raise _unavailable(error) from error
+        except TimeoutError:
+            sentence = f"the feedback store does not answer for {_CONFIRM_TIMEOUT_S:g} s"
+            raise NotReady(sentence, retry_after=_RETRY_AFTER_S) from None
 
     async def flush(self) -> None:
         """Return once everything logged before this call was written, or its write failed."""
@@ -145,12 +177,14 @@ class PredictionLogger:
                     self._changed.wait(left)
                 stopping = self._stopping
                 pending = self._next_pending()
+            self._writing_since = time.monotonic()
             # Predictions before corrections: a correction may refer to a prediction that is still buffered.
             if pending or stopping or time.monotonic() >= due:
                 self._write_predictions()
                 due = time.monotonic() + FLUSH_S
             if pending:
                 self._write_feedback(pending)
+            self._writing_since = math.inf
             if stopping and not self._pending:
                 return
 
@@ -174,11 +208,17 @@ class PredictionLogger:
                 self.store.predictions.log([self._redacted_prediction(row) for row in rows])
             except StoreError as error:
                 self._predictions.extendleft(reversed(rows))
-                log.warning("predictions stay buffered, the store is unavailable: %s", error)
+                if str(error) != self._outage:  # once, and not twice a second, perhaps onto the full disk itself
+                    log.warning("predictions stay buffered, the store is unavailable: %s", error)
+                self._outage = str(error)
                 return
             except Exception:
                 self._metrics.unlogged("failed", len(rows))
                 log.exception("%d predictions could not be logged", len(rows))
+            else:
+                if self._outage:
+                    log.warning("predictions are logged again")
+                self._outage = ""
 
     def _write_feedback(self, pending: Sequence[_PendingFeedback]) -> None:
         try:

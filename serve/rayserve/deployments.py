@@ -11,7 +11,7 @@ from ray import serve as ray_serve
 from starlette.types import ASGIApp
 
 from serve.config import Config
-from serve.metrics import DIRECTORY_VARIABLE
+from serve.metrics import collect_from, serve_metrics
 from serve.rayserve import bypass, reports, tweaks
 from serve.rayserve.autoscaling import LoadMeter
 from serve.rayserve.environment import STUBS
@@ -25,13 +25,12 @@ class TaskDeployment:
     """A replica of one task: the gateway's ASGI application, on the replica's own HTTP server."""
 
     def __init__(self, task: str, config: Config, metrics_dir: str):
-        # Before the imports below: prometheus-client chooses its storage when it is first imported.
-        os.environ[DIRECTORY_VARIABLE] = metrics_dir
         _log_to_serve()
         from serve.api.gateway import build_gateway
         from serve.engine.replica import Replica
 
         self._replica = Replica(task, config)
+        serve_metrics(Path(metrics_dir))
         self._meter = LoadMeter()
         self._gateway = _install(build_gateway(self._replica), config, metrics_dir)
 
@@ -55,7 +54,6 @@ class ControlDeployment:
     """Health, metadata, metrics, operators' endpoints, documentation, and the server's only controller loop."""
 
     def __init__(self, config: Config, metrics_dir: str):
-        os.environ[DIRECTORY_VARIABLE] = metrics_dir
         _log_to_serve()
         from models.feedback.store import Store
         from serve.api.control import build_control
@@ -66,6 +64,7 @@ class ControlDeployment:
 
         store = Store(config.feedback.store_url(config.home), patience_s=_STORE_TIMEOUT_S)
         applications = RayApplications(config, Path(metrics_dir))
+        collect_from(Path(metrics_dir))
         self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
         self._tweaks = tweaks.applied(joins=config.ray.address is not None)
         control = build_control(config, store, applications, self._tuning_report)

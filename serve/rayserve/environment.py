@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serve.config import Config
-from serve.metrics import directory_of
-from serve.rayserve import haproxy, idle_wakeups
-from serve.rayserve.reports import FOLDER_VARIABLE
+from serve.rayserve import haproxy, worker_setup
 
 CALLBACK = "serve.rayserve.http_server:middlewares"  # as a string, so that the command line need not import uvicorn
 STUBS = Path(__file__).parent / "stubs"
@@ -101,14 +99,13 @@ def _haproxy_flags(config: Config) -> list[Flag]:
         Flag("HAPROXY", program, "the program that the wrapper starts", "0026", lines, fixed=True),
         Flag("HAPROXY_PYTHON", sys.executable, "the wrapper's interpreter", "0026", lines, fixed=True),
         Flag("HAPROXY_DEADLINE_S", deadline, "used in defaults.cfg", "0026", lines, fixed=True),
-        Flag(FOLDER_VARIABLE, str(directory_of(config.home)), "folder of its report", "0026", lines, fixed=True),
     ]
 
 
 def _serve_flags() -> list[Flag]:
     path = os.pathsep.join([str(STUBS), *original_pythonpath()])
     callback, hook = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
-    slow, loop, quiet = f"{idle_wakeups.__name__}.{idle_wakeups.slow.__name__}", "one_event_loop", "quiet_serve"
+    prepare, loop, quiet = f"{worker_setup.__name__}.{worker_setup.prepare.__name__}", "one_event_loop", "quiet_serve"
     drain = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
     return [
         Flag("PYTHONPATH", path, "no pandas in serving processes", "0014", "lean_imports", fixed=True),
@@ -118,7 +115,7 @@ def _serve_flags() -> list[Flag]:
         ),
         Flag(drain, str(DRAIN_S), "until HAProxy has removed the replica", "0001", "haproxy"),
         Flag("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5", "ten checks a second of each replica: 6 %", "0009", quiet),
-        Flag(hook, slow, "Ray wakes each process a hundred times a second", "0020", "idle_wakeups"),
+        Flag(hook, prepare, "wakes each process less often; lets it start on a full disk", "0020", "idle_wakeups"),
         Flag("RAY_event_stats", "0", "only for the dashboard, which we do not start", "0009", quiet),
         Flag("RAY_task_events_report_interval_ms", "0", "only for the dashboard, which we do not start", "0009", quiet),
         Flag("RAY_enable_metrics_collection", "0", "only for the dashboard, which we do not start", "0009", quiet),

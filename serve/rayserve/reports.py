@@ -38,6 +38,11 @@ def record(*names: str) -> None:
         _write()
 
 
+def folder() -> str:
+    """The folder that this process reports to. Call `start` first."""
+    return os.path.dirname(_file or "")
+
+
 def read(folder: str) -> Iterator[tuple[str, frozenset[str]]]:
     """(role, tweaks in effect) of each live process of this machine with a report in `folder`."""
     try:

@@ -8,23 +8,26 @@ replica's own HTTP server, so that the replica is the only Python process that h
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from serve import metrics
+from models.feedback.pseudonyms import UserHasher
+from models.home import user_secret_file
 from serve.config import Config
 from serve.rayserve import cluster, reports, tweaks
 from serve.rayserve.applications import failures, targets
 from serve.rayserve.environment import STUBS, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
+from serve.rayserve.run_folder import run_folder
 from serve.rayserve.start_error import StartError
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
+_MIN_HOME_BYTES = 1 << 20
+_MIN_RAY_BYTES = 4 << 20
 _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
 
@@ -42,6 +45,35 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
+def check_secret(config: Config) -> None:
+    """Create the key of user pseudonyms if it is missing. Raises StartError when the home does not take it."""
+    secret = config.feedback.secret
+    try:
+        UserHasher.open(config.home, secret.get_secret_value() if secret else None)
+    except OSError as error:
+        raise StartError(
+            f"Cannot write the key of user pseudonyms to {user_secret_file(config.home)}: {error.strerror or error}. "
+            "Make the home writable, make room there, or set feedback.secret."
+        ) from error
+    except ValueError as error:
+        raise StartError(f"feedback.secret: {error}") from error
+
+
+def home_problem(config: Config) -> str | None:
+    """A sentence when the home cannot be written now: the server starts, and does without what it would write there."""
+    try:
+        room = os.statvfs(config.home)
+    except OSError as error:
+        return f"{config.home}: {error.strerror}"
+    if not os.access(config.home, os.W_OK | os.X_OK):
+        reason = "cannot be written"
+    elif room.f_bavail * room.f_frsize < _MIN_HOME_BYTES:
+        reason = "has no room"
+    else:
+        return None
+    return f"{config.home} {reason}: predictions are answered; corrections, releases and trainings wait until it can be"
+
+
 @contextlib.contextmanager
 def running(config: Config) -> Iterator[None]:
     """Run the server: ready when the block is entered, drained and stopped when it is left.
@@ -52,10 +84,19 @@ def running(config: Config) -> Iterator[None]:
     if not joins:
         check_port(config.server.host, config.server.port)
     config = config.model_copy(update={"home": config.home.resolve()})
-    run_dir = Path(tempfile.mkdtemp(prefix="flywheel-"))
+    check_secret(config)
+    with run_folder() as run_dir:
+        yield from _running(config, run_dir)
+
+
+def _running(config: Config, run_dir: Path) -> Iterator[None]:
+    joins = config.ray.address is not None
+    # Each process creates it, so that it is there on every machine of a cluster.
+    metrics_dir = run_dir / "metrics"
     applications = [*config.tasks, "control"]
     # On a cluster, each node's environment or Ray's defaults decide HAProxy's ports and files.
     flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir))
+    flags[reports.FOLDER_VARIABLE] = str(metrics_dir)
     previous = set_flags(flags)
     if full := config.ray.tuning == "full":
         sys.path.insert(0, str(STUBS))  # this process has read its PYTHONPATH already
@@ -67,7 +108,6 @@ def running(config: Config) -> Iterator[None]:
             cluster.join(config, flags)
         else:
             _start_ray(full)
-        metrics_dir = metrics.prepare_directory(config.home)
         reports.start(str(metrics_dir), "server")
         try:
             ray_serve.start(
@@ -86,7 +126,6 @@ def running(config: Config) -> Iterator[None]:
             if ray.is_initialized():
                 _end_serve(applications, joins)
                 ray.shutdown()
-        shutil.rmtree(run_dir, ignore_errors=True)
         restore(previous)
 
 
@@ -98,7 +137,7 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
     """
     if config.ray.tuning == "stock" or not has_haproxy():
         return []
-    folder, until = str(metrics.directory_of(config.home)), time.monotonic() + _TWEAK_TIMEOUT_S
+    folder, until = reports.folder(), time.monotonic() + _TWEAK_TIMEOUT_S
     wanted = tweaks.applied(joins=config.ray.address is not None)
     while missing := tweaks.inactive(tweaks.in_effect(wanted, reports.read(folder))):
         if time.monotonic() > until:
@@ -109,16 +148,27 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
 
 
 def _start_ray(full: bool) -> None:
+    """Raises StartError when Ray cannot write its session's folder, or does not come up."""
     import ray
+    from ray._common.utils import get_default_system_temp_dir
 
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=_OBJECT_STORE_BYTES,
-        configure_logging=True,
-    )
+    folder = get_default_system_temp_dir()
+    advice = f"Ray writes its logs and sockets below {folder}/ray: make room there, or name another with RAY_TMPDIR=..."
+    with contextlib.suppress(OSError):  # Ray makes the folder
+        room = os.statvfs(folder)
+        if room.f_bavail * room.f_frsize < _MIN_RAY_BYTES:  # Ray itself would wait for half a minute
+            raise StartError(f"Ray cannot start: the disk of {folder} is full. {advice}")
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=_OBJECT_STORE_BYTES,
+            configure_logging=True,
+        )
+    except (OSError, RuntimeError) as error:
+        raise StartError(f"Ray cannot start: {' '.join(str(error).split())} {advice}") from error
     if full:
         _end_idle_processes()
 

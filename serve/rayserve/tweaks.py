@@ -52,6 +52,8 @@ TWEAKS = (
     Tweak("connection_extension", "uvicorn", _UVICORN, "replica", "each request costs an extra task and timer", "0026"),
     Tweak("bypass", "ray", _RAY, "replica", "each request goes through Ray Serve's wrappers", "0009"),
     Tweak("one_event_loop", "ray", _RAY, "replica", "each request switches threads", "0009"),
+    # A full disk below Ray's logs: worker_output.py.
+    Tweak("log_disk", "ray", _RAY, "replica", "no replica starts while the disk of Ray's logs is full", "0029"),
     # Ray's activity at rest: environment.py, idle_wakeups.py, server.py, stubs/.
     Tweak("quiet_serve", "ray", _RAY, "replica", "Ray uses more CPU at rest", "0009"),
     Tweak("idle_wakeups", "ray", _RAY, "replica", "Ray wakes each actor a hundred times a second", "0020"),

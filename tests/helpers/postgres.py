@@ -89,6 +89,19 @@ class PostgresServer:
             self._process.wait(_START_TIMEOUT_S)
             self._process = None
 
+    def pause(self) -> None:
+        """Answer nothing until `resume`, as on a disk that hangs; connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        pids = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True, check=False)
+        for pid in [self._process.pid, *map(int, pids.stdout.split())]:  # backends have sessions of their own
+            os.kill(pid, number)
+
     def new_database(self) -> str:
         """An empty database; its URL."""
         self._databases += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def outcomes(home: Path, *results: Exception | str, pause_s: float = 0.0) -> lis
         return result
 
     async def look() -> None:
-        watcher = ReleaseWatcher(home, "intent", apply)
+        watcher = ReleaseWatcher(home, "intent", apply, ThreadPoolExecutor(1))
         for _ in range(len(results) + 2):
             await watcher.step()
             await asyncio.sleep(pause_s)
@@ -70,7 +72,7 @@ def test_a_new_release_is_not_made_to_wait_by_one_that_failed(home: Path) -> Non
         return "left out" if release.champion == "1" else ""
 
     async def follow() -> None:
-        watcher = ReleaseWatcher(home, "intent", apply)
+        watcher = ReleaseWatcher(home, "intent", apply, ThreadPoolExecutor(1))
         await watcher.step()
         write(home, "2")
         for _ in range(3):
@@ -82,3 +84,26 @@ def test_a_new_release_is_not_made_to_wait_by_one_that_failed(home: Path) -> Non
 
     asyncio.run(follow())
     assert tried == ["1", "2", "3"]
+
+
+def test_a_disk_that_does_not_answer_holds_up_no_one_else(home: Path) -> None:
+    """A pipe without a writer: its reader hangs, as on a network disk that is gone."""
+    file, applied = home / "releases" / "intent.json", []
+    release = file.read_bytes()
+    file.unlink()
+    os.mkfifo(file)
+
+    async def apply(release: Release) -> str:
+        applied.append(release.champion)
+        return ""
+
+    async def follow() -> None:
+        step = asyncio.create_task(ReleaseWatcher(home, "intent", apply, ThreadPoolExecutor(1)).step())
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert not step.done()
+        await asyncio.to_thread(file.write_bytes, release)
+        await step
+
+    asyncio.run(asyncio.wait_for(follow(), 10))
+    assert applied == ["1"]

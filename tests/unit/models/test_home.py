@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from export.files import exclusive_lock, write_atomically
 from models import home as layout
+from models.feedback.store import Store
 
 COUNT = """
 import sys
@@ -30,6 +34,14 @@ write_atomically(Path(sys.argv[1]), b"new" * 1000)
 """
 
 
+@pytest.mark.parametrize("name", ["a b", "50%25", "100%", "a%20b", "what?x=1", "a#b", 'Jürgen\'s "home"', "a;b&c@d:e"])
+def test_a_home_of_any_characters_holds_its_databases(tmp_path: Path, name: str) -> None:
+    database = layout.feedback_database(tmp_path / name)
+    Store.open(layout.sqlite_url(database)).close()
+    assert database.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
     """A home of before must be found again: no name here may change without a migration."""
     found = [
@@ -47,7 +59,6 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         layout.user_secret_file(tmp_path),
         layout.mlflow_database(tmp_path),
         layout.mlflow_artifacts(tmp_path),
-        layout.metrics_folder(tmp_path),
     ]
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "bundles/intent/2",
@@ -64,7 +75,6 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         "secret",
         "mlflow.db",
         "mlartifacts",
-        "metrics",
     ]
 
 
@@ -124,3 +134,16 @@ def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
         assert not entered.wait(0.1)
     assert entered.wait(5)
     thread.join()
+
+
+def test_drafts_of_killed_writers_go_with_the_next_write(tmp_path: Path) -> None:
+    file = tmp_path / "intent.json"
+    old, new, other = (
+        tmp_path / name for name in (".intent.json.0123abcd", ".intent.json.4567cdef", ".other.0123abcd")
+    )
+    for draft in (old, new, other):
+        draft.write_text("half")
+    for draft in (old, other):
+        os.utime(draft, (0, 0))
+    write_atomically(file, b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"intent.json", new.name, other.name}

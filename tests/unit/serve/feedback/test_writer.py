@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
@@ -18,10 +19,12 @@ from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
 from models.users import require_user
 from serve.config import FeedbackConfig
-from serve.errors import InvalidRequest
+from serve.errors import InvalidRequest, NotReady
+from serve.feedback import writer
 from serve.feedback.intake import Feedback, FeedbackService
-from serve.feedback.writer import PredictionLogger
+from serve.feedback.writer import PredictionLogger, now
 from serve.metrics import Metrics
+from tests.helpers.postgres import PostgresMissing, PostgresServer, postgres_server
 from tests.helpers.store import bytes_of_store
 
 USER = "customer-4711"
@@ -129,3 +132,49 @@ def test_a_stop_writes_more_than_one_transaction_takes(prediction_logger: Predic
     now = answers(prediction_logger, 5_000)
     prediction_logger.stop()
     assert len(prediction_logger.store.predictions.latest("intent", now, 10_000)) == 5_000
+
+
+def test_a_postgresql_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a disk that neither writes nor fails. What was not begun is withdrawn; what was counts once."""
+    monkeypatch.setattr(writer, "_CONFIRM_TIMEOUT_S", 0.5)
+    before = set(REGISTRY._names_to_collectors.values())
+    correction = NewFeedback(task="intent", source="desk", consent=True, at=now(), label="refund", text="a text")
+    later = replace(correction, text="another")
+
+    async def run(server: PostgresServer) -> None:
+        hasher = UserHasher(b"a secret of this test")
+        running = PredictionLogger(server.new_database(), hasher, FeedbackConfig(), Metrics("intent"))
+        running.start()
+        assert [receipt.outcome for receipt in await running.feedback([replace(correction, text="before")])] == [
+            "accepted"
+        ]
+        server.pause()
+        try:
+            for item in (correction, later, later):
+                with pytest.raises(NotReady, match="send this again") as refused:
+                    await running.feedback([item])
+                assert refused.value.retry_after
+            with pytest.raises(NotReady, match="does not answer"):
+                await running.query(lambda store: store.feedback.counts("intent"))
+            assert running._queued == 0
+        finally:
+            server.resume()
+        deadline = time.monotonic() + 10
+        while running._writing_since < time.monotonic() - 0.1:  # the write that hung
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        outcomes = [(await running.feedback([item]))[0].outcome for item in (correction, later)]
+        assert outcomes[0] in ("accepted", "duplicate", "replaced")
+        assert outcomes[1] == "accepted"
+        counts = await running.query(lambda store: store.feedback.counts("intent"))
+        assert counts["waiting"] == 3
+        await asyncio.to_thread(running.stop)
+
+    try:
+        with postgres_server() as server:
+            asyncio.run(run(server))
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
+    finally:
+        for collector in set(REGISTRY._names_to_collectors.values()) - before:
+            REGISTRY.unregister(collector)

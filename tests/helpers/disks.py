@@ -1,0 +1,91 @@
+"""A disk of a test's own that can be filled, frozen and taken away: an ext4 file system in a file, or a stand-in."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+_BALLAST = "ballast"
+
+
+class Disk:
+    """A file system at `path`. Needs root, and a machine that lends loop devices: see `own_disk`."""
+
+    def __init__(self, device: str, path: Path):
+        self._device, self.path = device, path
+
+    def mount(self) -> None:
+        _run("mount", self._device, str(self.path))
+
+    def take_away(self) -> None:
+        """As a disk that is pulled out: its path is an empty folder. Open files stay open."""
+        _run("umount", "-l", str(self.path))
+
+    def freeze(self) -> None:
+        """Writes hang until `thaw`."""
+        _run("fsfreeze", "-f", str(self.path))
+
+    def thaw(self) -> None:
+        _run("fsfreeze", "-u", str(self.path))
+
+    def fill(self) -> None:
+        """Use every block."""
+        with (self.path / _BALLAST).open("wb", buffering=0) as file:
+            for size in (1 << 20, 4096):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+
+    def make_room(self) -> None:
+        (self.path / _BALLAST).unlink()
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+@contextmanager
+def own_disk(folder: Path, megabytes: int) -> Iterator[Disk | None]:
+    """A disk mounted below `folder`; None where this machine lets nobody mount one."""
+    image, path = folder / "image", folder / "disk"
+    path.mkdir(parents=True)
+    with ExitStack() as stack:
+        try:
+            with image.open("wb") as file:
+                file.truncate(megabytes << 20)
+            stack.callback(image.unlink)
+            _run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+            device = _run("losetup", "--find", "--show", str(image))
+            stack.callback(_run, "losetup", "--detach", device)
+            disk = Disk(device, path)
+            disk.mount()
+        except OSError:
+            yield None
+            return
+        try:
+            yield disk
+        finally:
+            for undo in (disk.thaw, disk.take_away):
+                with suppress(OSError):
+                    undo()
+
+
+@contextmanager
+def limited_files(pids: Callable[[], list[int]], size: int) -> Iterator[None]:
+    """No process writes beyond `size` bytes of a file, as if the disk were full: for machines without `Disk`."""
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids()}
+    for pid, (_, hard) in before.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        for pid, limits in before.items():
+            if os.path.exists(f"/proc/{pid}"):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
