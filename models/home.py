@@ -11,6 +11,7 @@
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
     metrics/                        of the serving processes
+    server.lock                     locked while a server runs on this home
 
 Atomic writes and file locks are in export/files.py, since bundles need them too.
 """
@@ -83,3 +84,7 @@ def mlflow_artifacts(home: Path) -> Path:
 
 def metrics_folder(home: Path) -> Path:
     return home / "metrics"
+
+
+def server_lock(home: Path) -> Path:
+    return home / "server.lock"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import orjson
 import typer
 
+from export.machine import user_name
 from models.tasks.base import get_task
 from serve.cli.client import ServerError, call
+from serve.cli.settings import load_config
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
-from serve.config import load_config
 
 if TYPE_CHECKING:
     from models.releases.rollout import Rollout
@@ -141,12 +141,12 @@ def feedback(
     """
     try:
         if file is None:
-            out.print_json(data=call(f"{url}/v2/models/{task}/feedback"))
+            out.print_json(data=call(url, f"/v2/models/{task}/feedback"))
             return
         lines = [orjson.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
         for start in range(0, len(lines), _BATCH_ITEMS):
             body = orjson.dumps({"feedback": lines[start : start + _BATCH_ITEMS]})
-            results = call(f"{url}/v2/models/{task}/feedback", body)["results"]
+            results = call(url, f"/v2/models/{task}/feedback", body)["results"]
             for number, result in enumerate(results, start + 1):
                 if "error" in result:
                     err.print(f"item {number}: {result['error']}", highlight=False, markup=False)
@@ -242,4 +242,4 @@ def _update_aliases(task: str, config: Path | None) -> None:
 
 
 def _actor() -> str:
-    return f"{getpass.getuser()}, flywheel on {socket.gethostname()}"
+    return f"{user_name()}, flywheel on {socket.gethostname()}"

@@ -144,6 +144,7 @@ def _run_flags(run_dir: Path) -> list[Flag]:
         Flag("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(first + 1), ports, ""),
         Flag("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()), ports, "0001"),
         Flag("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()), ports, "0001"),
+        Flag("RAY_TMPDIR", str(run_dir.parent), "the path of a socket has at most 107 bytes", "0030", fixed=True),
         Flag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(run_dir / "haproxy.cfg"), files, ""),
         Flag("RAY_SERVE_HAPROXY_SOCKET_PATH", str(run_dir / "admin.sock"), files, ""),
         Flag("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", str(run_dir), files, ""),

@@ -106,6 +106,10 @@ def main(arguments: list[str]) -> None:
     if folder := os.environ.get(reports.FOLDER_VARIABLE):
         reports.record(*took)
         reports.start(folder, "haproxy")
+    # HAProxy unblocks signals but keeps ignored ones ignored. Serve ends it with other signals; these reach it when a
+    # terminal or a supervisor signals the whole process group, and it would cut the connections of accepted requests.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     sys.stderr.flush()
     os.execv(program, [program, *arguments])
 
