@@ -48,7 +48,7 @@ def call(url: str, path: str, body: bytes | None = None) -> Any:
 
 def base_url(url: str) -> str:
     """`url` with its scheme and without a slash at its end. Raises ServerError unless it is one of a server."""
-    url = url.strip().rstrip("/")
+    url = url.strip()
     if "://" not in url:
         url = f"http://{url}"
     with suppress(ValueError):  # of a port that is none
@@ -57,7 +57,7 @@ def base_url(url: str) -> str:
             parts.query or parts.fragment or parts.port == 0 or any(c.isspace() or not c.isprintable() for c in url)
         )
         if parts.scheme in ("http", "https") and parts.hostname and not strange:
-            return parts.scheme + url[len(parts.scheme) :]
+            return (parts.scheme + url[len(parts.scheme) :]).rstrip("/")
     raise ServerError(f"{url!r} is not the address of a server; it looks like http://127.0.0.1:8000")
 
 

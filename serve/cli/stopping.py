@@ -13,6 +13,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MAX_ABORT_S = 8.0  # of a start; `docker stop` waits 10 s
@@ -56,7 +57,7 @@ class StopSignals:
             if self._training is not None:
                 _end(self._training)
             if not self.ready:
-                end = threading.Timer(_MAX_ABORT_S, os._exit, (0,))
+                end = threading.Timer(_MAX_ABORT_S, _abandon)
                 end.daemon = True
                 end.start()
 
@@ -74,6 +75,26 @@ def stop_signals_blocked() -> Iterator[None]:
 def accept_stop_signals() -> None:
     """Let the stop signals end this process again, whose parent has blocked them."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _abandon() -> None:
+    """End this process and all below it at once. Ray's workers would notice only later that they are alone."""
+    for pid in _descendants(os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    os._exit(0)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes that `pid` has started, and theirs; none on a system without /proc."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            parents[int(folder.name)] = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
 
 
 def _end(group: int) -> None:

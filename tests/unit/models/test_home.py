@@ -48,6 +48,7 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         layout.mlflow_database(tmp_path),
         layout.mlflow_artifacts(tmp_path),
         layout.metrics_folder(tmp_path),
+        layout.server_lock(tmp_path),
     ]
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "bundles/intent/2",
@@ -65,6 +66,7 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         "mlflow.db",
         "mlartifacts",
         "metrics",
+        "server.lock",
     ]
 
 
