@@ -82,6 +82,8 @@ def _abandon() -> None:
     for pid in _descendants(os.getpid()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    with suppress(OSError):
+        os.write(1, b"stopped before it was ready\n")
     os._exit(0)
 
 

@@ -13,6 +13,8 @@ from serve.rayserve.start_error import StartError
 
 # The path of a socket has at most 107 bytes, of which Ray's names for its session take 68.
 MAX_BYTES = 39
+# HAProxy allows 97, of which the names of a run's directory, Serve's of a node in it, and metrics.sock take 82.
+MAX_BYTES_OF_HAPROXY = 15
 _SAFE = re.compile(r"/[\w/.+=,-]*", re.ASCII)  # Serve writes paths into HAProxy's configuration without quotes
 
 
@@ -23,8 +25,10 @@ class Scratch(NamedTuple):
     warning: str = ""
 
 
-def choose(home: Path) -> Scratch:
-    """$RAY_TMPDIR, else $TMPDIR, else /tmp; where that cannot be used: /tmp, $XDG_RUNTIME_DIR, /dev/shm, or `home`/tmp.
+def choose(home: Path, max_bytes: int = MAX_BYTES) -> Scratch:
+    """A directory whose path has at most `max_bytes`, for Ray's sessions or, with MAX_BYTES_OF_HAPROXY, for HAProxy.
+
+    $RAY_TMPDIR, else $TMPDIR, else /tmp; where that cannot be used: /tmp, $XDG_RUNTIME_DIR, /dev/shm, or `home`/tmp.
 
     Raises StartError when none can be used.
     """
@@ -32,7 +36,7 @@ def choose(home: Path) -> Scratch:
     reasons: list[str] = []
     for path in _candidates(wanted, home):
         for folder in (path, path / f"flywheel-{os.getuid()}"):
-            if not (reason := _unusable(folder)):
+            if not (reason := _unusable(folder, max_bytes)):
                 warning = f"{reasons[0]}; sockets and logs go to {folder}/ray" if wanted and reasons else ""
                 return Scratch(folder, warning)
             reasons.append(f"{wanted + '=' if wanted and path == Path(os.environ[wanted]) else ''}{folder}: {reason}")
@@ -48,10 +52,10 @@ def _candidates(wanted: str, home: Path) -> Iterator[Path]:
     yield from (Path("/dev/shm"), home.absolute() / "tmp")
 
 
-def _unusable(folder: Path) -> str:
+def _unusable(folder: Path, max_bytes: int) -> str:
     """Why Ray cannot use `folder`, creating it if it is missing; empty if it can."""
-    if len(os.fsencode(folder)) > MAX_BYTES:
-        return f"longer than {MAX_BYTES} bytes, which leaves no room for the names of sockets"
+    if len(os.fsencode(folder)) > max_bytes:
+        return f"longer than {max_bytes} bytes, which leaves no room for the names of sockets"
     if not _SAFE.fullmatch(str(folder)):
         return "characters that HAProxy's configuration does not take"
     try:

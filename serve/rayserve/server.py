@@ -78,12 +78,14 @@ def running(config: Config, stop_requested: Callable[[float], bool] = _never) ->
         check_port(config.server.host, config.server.port)
     config = config.model_copy(update={"home": config.home.resolve()})
     applications = [*config.tasks, "control"]
-    run_dir = Path(tempfile.mkdtemp(prefix="flywheel-", dir=scratch.choose(config.home).folder))
+    sessions = scratch.choose(config.home).folder
+    short = scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder
+    run_dir = Path(tempfile.mkdtemp(prefix="fw-", dir=short))
     previous: dict[str, str | None] = {}
     ready = False
     try:
         # On a cluster, each node's environment or Ray's defaults decide HAProxy's ports and files.
-        flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir))
+        flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir, sessions))
         previous = set_flags(flags)
         if config.ray.tuning == "full":
             sys.path.insert(0, str(STUBS))  # this process has read its PYTHONPATH already

@@ -12,7 +12,7 @@ import pytest
 
 from serve.config import Config
 from serve.rayserve.environment import flags_of_serve
-from serve.rayserve.scratch import MAX_BYTES, choose
+from serve.rayserve.scratch import MAX_BYTES, MAX_BYTES_OF_HAPROXY, choose
 
 
 @pytest.fixture
@@ -55,6 +55,9 @@ def test_a_socket_fits_below_the_longest_that_is_used(short: Path) -> None:
     """Ray's longest name for a socket, with a process id of seven digits."""
     name = "/ray/session_2026-11-29_11-29-11_123456_4194304/sockets/plasma_store"
     assert MAX_BYTES + len(name) == 107
+    of_haproxy = f"/fw-{'x' * 8}/{'f' * 56}/metrics.sock"
+    assert MAX_BYTES_OF_HAPROXY + len(of_haproxy) == 97
+    assert choose(Path("/home"), MAX_BYTES_OF_HAPROXY).folder == Path("/tmp")
 
 
 def test_a_directory_whose_ray_cannot_be_written_is_not_used(
