@@ -10,6 +10,7 @@
     work/                           running trainings
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
+    server.lock                     locked while a server runs on this home
 
 Atomic writes and file locks are in export/files.py, since bundles need them too.
 """
@@ -86,3 +87,7 @@ def mlflow_database(home: Path) -> Path:
 
 def mlflow_artifacts(home: Path) -> Path:
     return home / "mlartifacts"
+
+
+def server_lock(home: Path) -> Path:
+    return home / "server.lock"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,12 @@ DEFAULT_TASKS: dict[str, dict[str, Any]] = {
     "recommendation": {"replicas": 1},
 }
 _OTHER_VARIABLES = ("config", "url")  # FLYWHEEL_ variables that are not keys of the configuration
+# What Kubernetes (enableServiceLinks) and Docker (--link) set in every container beside a service or a container whose
+# name begins with flywheel. FLYWHEEL_PORT is of these only with their value: 9000 there is a user's mistake.
+_SERVICE_LINK = re.compile(
+    r"FLYWHEEL((_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)|_ENV_\w+)"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+|/\S+/\S+")  # of ..._PORT, and Docker's ..._NAME
 
 
 class ConfigError(Exception):
@@ -309,9 +316,30 @@ def load_config(file: str | Path | None = None) -> Config:
 def _check_environment() -> None:
     """Raises ConfigError for an unknown FLYWHEEL_ variable, since pydantic-settings silently ignores misspelt ones."""
     known = {*Config.model_fields, *_OTHER_VARIABLES}
-    for name in os.environ:
-        if name.startswith("FLYWHEEL_") and name.removeprefix("FLYWHEEL_").lower().partition("__")[0] not in known:
-            raise ConfigError(f"the environment: {name}: there is no such key")
+    for name, value in os.environ.items():
+        if not name.startswith("FLYWHEEL_") or _is_service_link(name, value):
+            continue
+        key = name.removeprefix("FLYWHEEL_").lower().partition("__")[0]
+        if key not in known:
+            raise ConfigError(f"the environment: {name}: there is no such key{_suggestion(key)}")
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes or Docker has set this variable."""
+    if _SERVICE_LINK.fullmatch(name):
+        return True
+    return name.endswith(("_PORT", "_NAME")) and "__" not in name and bool(_SERVICE_ADDRESS.fullmatch(value))
+
+
+def _suggestion(key: str) -> str:
+    """`; did you mean ...?` if `key` is a key without its section, or with one underscore after it."""
+    for section, field in Config.model_fields.items():
+        if not isinstance(field.default, _Section):
+            continue
+        for name in type(field.default).model_fields:
+            if key in (name, f"{section}_{name}"):
+                return f"; did you mean FLYWHEEL_{section.upper()}__{name.upper()}?"
+    return ""
 
 
 def _sentence(error: ValidationError) -> str:

@@ -24,12 +24,12 @@ class ProgressFile:
 
     def __init__(self, home: Path, task: str):
         self._path = progress_file(home, task)
-        self._started = self._stage_started = time.time()
+        self._started = self._stage_started = time.monotonic()
         self._stage = ""
-        self._written = 0.0
+        self._written = -_WRITE_INTERVAL_S
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.time()
+        now = time.monotonic()
         if stage == self._stage and now - self._written < _WRITE_INTERVAL_S:
             return
         if stage != self._stage:
@@ -44,7 +44,7 @@ class ProgressFile:
         self._write({"state": outcome, "sentence": sentence, "version": version})
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        content = orjson.dumps({**fields, "seconds": round(time.time() - self._started, 1)})
+        content = orjson.dumps({**fields, "seconds": round(time.monotonic() - self._started, 1)})
         with suppress(OSError):  # a full disk must not end a run here
             write_atomically(self._path, content, durable=False)
 

@@ -79,7 +79,7 @@ def _post(url: str, path: str, batch: Sequence[Line]) -> list[dict[str, Any]]:
     tries = 0
     while True:
         try:
-            answer = call(url + path, body)
+            answer = call(url, path, body)
         except ServerError as error:
             tries += 1
             if "results" in error.body:

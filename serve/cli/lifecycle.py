@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from collections import Counter
 from contextlib import suppress
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from export.machine import user_name
 from models.tasks.base import get_task
 from models.users import user_of_argument
 from serve.cli.client import ServerError, call
 from serve.cli.corrections import read_corrections, send
+from serve.cli.settings import load_config
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
-from serve.config import load_config
 
 if TYPE_CHECKING:
     from models.releases.rollout import Rollout
@@ -145,7 +145,7 @@ def feedback(
     counts, line = Counter[str](), 0
     try:
         if file is None:
-            out.print_json(data=call(f"{url}/v2/models/{task}/feedback"))
+            out.print_json(data=call(url, f"/v2/models/{task}/feedback"))
             return
         for line, result in send(url, f"/v2/models/{task}/feedback", read_corrections(file)):
             counts[result.get("status", "refused")] += 1
@@ -244,4 +244,4 @@ def _update_aliases(task: str, config: Path | None) -> None:
 
 
 def _actor() -> str:
-    return f"{getpass.getuser()}, flywheel on {socket.gethostname()}"
+    return f"{user_name()}, flywheel on {socket.gethostname()}"

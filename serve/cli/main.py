@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -25,8 +21,10 @@ from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
 from serve.cli.disk_errors import sentence_of
 from serve.cli.lifecycle import commands
-from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
-from serve.config import ConfigError, load_config
+from serve.cli.settings import host_of_environment, load_config
+from serve.cli.stopping import StopSignals, accept_stop_signals
+from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, accept_any_text, err, out, print_error
+from serve.config import Config, ConfigError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,11 +40,13 @@ _LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUna
 
 def main() -> None:
     """Entry point: prints our own errors and a disk's as one sentence, and exits 1; others are bugs, with traceback."""
+    from serve.home_lock import HomeLockError
     from serve.rayserve.start_error import StartError
 
+    accept_any_text()
     own_errors: tuple[type[Exception], ...] = (
         ConfigError, DatasetError, ReleaseError, BundleError, ProviderError, UnknownTaskError, StartError,
-        FileExistsError,
+        HomeLockError, FileExistsError,
     )  # fmt: skip
     try:
         app()
@@ -62,7 +62,7 @@ def main() -> None:
 @app.command()
 def up(
     config: ConfigOption = None,
-    host: Annotated[str | None, typer.Option(help="Overrides server.host.", envvar="HOST")] = None,
+    host: Annotated[str | None, typer.Option(help="Overrides server.host; default: $HOST if it is an address.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Overrides server.port.", envvar="PORT")] = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; first train every task that has no version yet.
@@ -74,49 +74,75 @@ def up(
         flywheel up --port 9000 --config production.yaml
     """
     settings = load_config(config)
-    address = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
+    address = {k: v for k, v in {"host": host or host_of_environment(), "port": port}.items() if v is not None}
     server = type(settings.server).model_validate({**settings.server.model_dump(), **address})
     settings = settings.model_copy(update={"server": server})
+    signals = StopSignals()
     from serve.cli.progress import untrained
-    from serve.rayserve.environment import has_haproxy
-    from serve.rayserve.server import check_port, home_problem, inactive_tweaks, running
-    from serve.rayserve.tweaks import untested_versions
+    from serve.home_lock import lock_home
+    from serve.rayserve.server import check_port
     from serve.rayserve.worker_output import drop_what_cannot_be_written
 
     drop_what_cannot_be_written()  # a server does not end because its output's disk is full, or its reader has left
-    if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
-        check_port(server.host, server.port)
-    if untrained(settings):
-        _prepare_in_subprocess(config)
-    stop = threading.Event()
-    _handle_termination(lambda *_: stop.set())
+    with lock_home(settings.home, _url(settings)) as locked:
+        if not locked:
+            err.print(f"warning: {settings.home} cannot be locked: start one server at most on this home.")
+        if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
+            check_port(server.host, server.port)
+        if untrained(settings):
+            _prepare_in_subprocess(config, signals)
+        _serve(settings, signals)
+
+
+def _serve(settings: Config, signals: StopSignals) -> None:
+    """Run the server until a stop signal, then drain it."""
+    from serve.rayserve.server import Stopped, inactive_tweaks, running
+
+    _print_warnings(settings)
+    started = time.monotonic()
+    with ExitStack() as server:
+        try:
+            with out.status("starting Ray and loading the models"):
+                server.enter_context(running(settings, signals.requested.wait))
+        except Stopped:
+            out.print("stopped before it was ready")
+            return
+        signals.ready = True
+        _print_ready(settings, time.monotonic() - started)
+        for sentence in inactive_tweaks(settings, signals.requested.wait):
+            err.print(f"warning: {sentence}", highlight=False, markup=False)
+        signals.requested.wait()
+        out.print("draining: answering the accepted requests")
+
+
+def _print_warnings(settings: Config) -> None:
+    from serve.rayserve import scratch
+    from serve.rayserve.environment import has_haproxy
+    from serve.rayserve.memory import shortage
+    from serve.rayserve.server import home_problem
+    from serve.rayserve.tweaks import untested_versions
+
+    warnings = [scratch.choose(settings.home).warning, shortage(settings), home_problem(settings)]
     if settings.ray.tuning == "stock":
         out.print("tuning: stock: Ray Serve as documented, at lower throughput.", highlight=False)
     else:
         if not has_haproxy():
             out.print("Ray brings no HAProxy for this platform: its Python proxy is used, at lower throughput.")
-        for sentence in untested_versions():
-            err.print(f"warning: {sentence}", highlight=False, markup=False)
-    started = time.monotonic()
-    with out.status("starting Ray and loading the models"):
-        server_context = running(settings)
-        server_context.__enter__()
-    _handle_termination(
-        lambda *_: stop.set()
-    )  # again: Ray replaces the handler of SIGTERM and would exit without a drain
-    url = f"http://{server.host}:{server.port}"
-    out.print(f"[green]ready[/green] at {url} after {time.monotonic() - started:.0f} s   (docs: {url}/docs)")
+        warnings += untested_versions()
+    for sentence in filter(None, warnings):
+        err.print(f"warning: {sentence}", highlight=False, markup=False)
+
+
+def _url(settings: Config) -> str:
+    host = settings.server.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+
+
+def _print_ready(settings: Config, seconds: float) -> None:
+    url = _url(settings)
+    out.print(f"[green]ready[/green] at {url} after {seconds:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
-    if (problem := home_problem(settings)) is not None:
-        err.print(f"warning: {problem}", highlight=False, markup=False)
-    for sentence in inactive_tweaks(settings, stop.wait):
-        err.print(f"warning: {sentence}", highlight=False, markup=False)
-    while not stop.wait(0.5):
-        pass
-    _handle_termination(signal.SIG_IGN)
-    out.print("draining: answering the accepted requests")
-    server_context.__exit__(None, None, None)
 
 
 @app.command(hidden=True)
@@ -124,30 +150,21 @@ def prepare(config: ConfigOption = None) -> None:
     """Train every task that has no version yet, as `flywheel up` does before it serves."""
     from serve.cli.progress import prepare as train_untrained
 
+    accept_stop_signals()
     train_untrained(load_config(config), out)
 
 
-def _prepare_in_subprocess(config: Path | None) -> None:
+def _prepare_in_subprocess(config: Path | None, signals: StopSignals) -> None:
     """Run `prepare` in a subprocess: in this process, torch would occupy 300 MB for as long as it serves.
 
-    SIGINT, SIGTERM and SIGHUP are passed on to it and its workers; if it fails, this process exits with its code.
+    A stop signal ends it and its workers. If it fails without one, this process exits with its code.
     """
     # -P: the folder in which the user stands may have a `serve` or `models` of its own.
     command = [sys.executable, "-P", "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
-    with subprocess.Popen(command, process_group=0) as training:
-        _handle_termination(lambda number, _: os.killpg(training.pid, number))
-        signal.signal(signal.SIGHUP, lambda number, _: os.killpg(training.pid, number))  # a closed terminal
+    with subprocess.Popen(command, process_group=0) as training, signals.passed_to(training.pid):
         code = training.wait()
-    _handle_termination(signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if code:
+    if code and not signals.requested.is_set():
         raise typer.Exit(code if code > 0 else 128 - code)
-
-
-def _handle_termination(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    """Handle Ctrl-C and SIGTERM, the signal of supervisors and container runtimes, with `handler`."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
 
 
 @app.command()
@@ -258,14 +275,14 @@ def status(url: UrlOption = URL) -> None:
         flywheel status --url http://127.0.0.1:9000
     """
     try:
-        server = call(f"{url}/v2")
+        server = call(url, "/v2")
     except ServerError as error:
         print_error(error)
         raise typer.Exit(1) from None
     ready = True
     for name in server["models"]:
         try:
-            metadata = call(f"{url}/v2/models/{name}")
+            metadata = call(url, f"/v2/models/{name}")
         except ServerError as error:
             ready = False
             out.print(f"{name}: {error}")
@@ -308,7 +325,7 @@ def predict(
     """
     body = orjson.dumps({"texts": texts}) if texts else sys.stdin.buffer.read()
     try:
-        out.print_json(data=call(f"{url}/v2/models/{task}/predict", body))
+        out.print_json(data=call(url, f"/v2/models/{task}/predict", body))
     except ServerError as error:
         print_error(error)
         raise typer.Exit(1) from None

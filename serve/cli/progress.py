@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from export.machine import user_name
 from export.providers import CPU
 from export.session import choose_provider
 from models.feedback.store import Store
@@ -106,7 +106,7 @@ def retrain_now(config: Config, task: str, store: Store, out: Console) -> Result
                 plain.report(task, stage, done, total)
 
         plan = replace(retraining_plan(config, task), workers=1)  # train in this process; there may be no cluster
-        return retrain(plan, config.home, store, getpass.getuser(), report)
+        return retrain(plan, config.home, store, user_name(), report)
 
 
 class _PlainProgress:

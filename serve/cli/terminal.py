@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +19,26 @@ err = Console(stderr=True, soft_wrap=True)
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration; default ./flywheel.yaml.")]
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="intent, sentiment, recommendation, or your own.")]
 UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLYWHEEL_URL")]
+
+
+def accept_any_text() -> None:
+    """Make arguments in Latin-1 text, and let a terminal of any character set show all text.
+
+    Python turns bytes of an argument that are not UTF-8 into surrogates, which neither JSON nor a database takes. Names
+    of existing files stay as they are.
+    """
+    sys.argv = [argument if os.path.exists(argument) else _without_surrogates(argument) for argument in sys.argv]
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # replaced by an object of another kind
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _without_surrogates(argument: str) -> str:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("latin-1")
+    return argument
 
 
 def print_error(error: object) -> None:

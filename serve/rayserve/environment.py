@@ -53,9 +53,12 @@ def flags_of_serve(config: Config) -> dict[str, str]:
     return {flag.name: flag.effective() for flag in flags if full or not flag.tweak}
 
 
-def flags_of_this_run(run_dir: Path) -> dict[str, str]:
-    """Flags with ports and files of this server, so that several can run on one machine."""
-    return {flag.name: flag.effective() for flag in _run_flags(run_dir)}
+def flags_of_this_run(run_dir: Path, sessions: Path = Path("/tmp")) -> dict[str, str]:
+    """Flags with ports and files of this server, so that several can run on one machine.
+
+    HAProxy's files go to `run_dir`, those of Ray below `sessions`.
+    """
+    return {flag.name: flag.effective() for flag in _run_flags(run_dir, sessions)}
 
 
 def set_flags(flags: dict[str, str]) -> dict[str, str | None]:
@@ -132,7 +135,7 @@ def _serve_flags() -> list[Flag]:
     ]
 
 
-def _run_flags(run_dir: Path) -> list[Flag]:
+def _run_flags(run_dir: Path, sessions: Path = Path("/tmp")) -> list[Flag]:
     first = _free_block()
     ports, files = "separates the ports of several servers", "separates the files of several servers"
     return [
@@ -141,6 +144,7 @@ def _run_flags(run_dir: Path) -> list[Flag]:
         Flag("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(first + 1), ports, ""),
         Flag("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()), ports, "0001"),
         Flag("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()), ports, "0001"),
+        Flag("RAY_TMPDIR", str(sessions), "the path of a socket has at most 107 bytes", "0030", fixed=True),
         Flag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(run_dir / "haproxy.cfg"), files, ""),
         Flag("RAY_SERVE_HAPROXY_SOCKET_PATH", str(run_dir / "admin.sock"), files, ""),
         Flag("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", str(run_dir), files, ""),

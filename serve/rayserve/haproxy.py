@@ -10,6 +10,7 @@ Run as a program, with the standard library alone.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -113,6 +114,7 @@ def main(arguments: list[str]) -> None:
     if folder := os.environ.get(reports.FOLDER_VARIABLE):
         reports.record(*took)
         reports.start(folder, "haproxy")
+    _leave_signals_to_server()
     sys.stderr.flush()
     os.execv(program, [program, *arguments])
 
@@ -128,6 +130,17 @@ def _change(program: str, path: str, change: Callable[[str], str]) -> None:
     if checked.returncode != 0:
         raise CannotPatchError(f"its check says: {checked.stderr.strip()}")
     os.replace(changed, path)
+
+
+def _leave_signals_to_server() -> None:
+    """Keep stop signals away from this process, which becomes HAProxy: it would cut the connections of requests.
+
+    A terminal or supervisor signals the whole process group, or the whole cgroup. HAProxy clears a mask of blocked
+    signals and sets SIGINT to its default, but leaves SIGTERM ignored. Serve ends it with neither of the two.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # it leads a group already
+        os.setsid()
 
 
 def _die_with_parent() -> bool:

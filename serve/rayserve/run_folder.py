@@ -18,15 +18,15 @@ from pathlib import Path
 from serve.rayserve.start_error import StartError
 
 _MEMORY = Path("/dev/shm")
-_PREFIX, _LOCK = "flywheel-", "lock"
+_PREFIX, _LOCK = "fw-", "lock"  # short: the path of a socket has at most 107 bytes
 _MIN_AGE_S = 60.0
 _MIN_FREE_BYTES = 4 << 20  # many times what a run writes
 
 
 @contextmanager
-def run_folder() -> Iterator[Path]:
-    """A new folder, deleted at the end. Raises StartError when no place takes one."""
-    parent = _parent()
+def run_folder(fallback: Path) -> Iterator[Path]:
+    """A new folder, in memory or else in `fallback`, deleted at the end. Raises StartError when neither takes one."""
+    parent = _MEMORY if _has_room(_MEMORY) else fallback
     for folder in parent.glob(f"{_PREFIX}*") if parent == _MEMORY else ():
         _remove_if_left(folder)
     try:
@@ -45,20 +45,12 @@ def run_folder() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _parent() -> Path:
+def _has_room(folder: Path) -> bool:
     try:
-        room = os.statvfs(_MEMORY)
-        if os.access(_MEMORY, os.W_OK | os.X_OK) and room.f_bavail * room.f_frsize >= _MIN_FREE_BYTES:
-            return _MEMORY
+        room = os.statvfs(folder)
     except OSError:
-        pass
-    try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        raise StartError(
-            f"No folder for temporary files can be written ({error.strerror or error}). "
-            "Make room in /tmp, or name another folder with TMPDIR=..."
-        ) from error
+        return False
+    return os.access(folder, os.W_OK | os.X_OK) and room.f_bavail * room.f_frsize >= _MIN_FREE_BYTES
 
 
 def _remove_if_left(folder: Path) -> None:

@@ -8,18 +8,19 @@ replica's own HTTP server, so that the replica is the only Python process that h
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from models.feedback.pseudonyms import UserHasher
 from models.home import user_secret_file
 from serve.config import Config
-from serve.rayserve import cluster, reports, tweaks
+from serve.rayserve import cluster, reports, scratch, tweaks
 from serve.rayserve.applications import failures, targets
 from serve.rayserve.environment import STUBS, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
 from serve.rayserve.run_folder import run_folder
@@ -28,21 +29,43 @@ from serve.rayserve.start_error import StartError
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
 _MIN_HOME_BYTES = 1 << 20
 _MIN_RAY_BYTES = 4 << 20
+_POLL_S = 0.2
 _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises StartError when the address cannot be bound: it is in use, or not an address of this machine."""
+    """Raises StartError when the address cannot be bound: it is in use, not this machine's, or not permitted."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            raise StartError(
-                f"Cannot listen on {host}:{port}: {error.strerror}. "
-                "Stop the process that uses it, or choose another with PORT=... make serve or flywheel up --port ..."
-            ) from error
+    except (OSError, UnicodeError) as error:
+        raise StartError(f"Cannot listen on {host}:{port}: {_bind_error(error, port)}") from error
+
+
+def _bind_error(error: Exception, port: int) -> str:
+    """What `error` of a bind means, and what to do."""
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return (
+            f"{error.strerror}. "
+            "Stop the process that uses it, or choose another with PORT=... make serve or flywheel up --port ..."
+        )
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}. Choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE for port {port}."
+    return (
+        f"{getattr(error, 'strerror', None) or error}. It is not an address of this machine: "
+        "set --host, HOST, FLYWHEEL_SERVER__HOST or server.host to one, such as 127.0.0.1, or 0.0.0.0 for all."
+    )
+
+
+class Stopped(Exception):
+    """Raised by `running` when a stop was requested before the server was ready."""
+
+
+def _never(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def check_secret(config: Config) -> None:
@@ -75,58 +98,103 @@ def home_problem(config: Config) -> str | None:
 
 
 @contextlib.contextmanager
-def running(config: Config) -> Iterator[None]:
+def running(config: Config, stop_requested: Callable[[float], bool] = _never) -> Iterator[None]:
     """Run the server: ready when the block is entered, drained and stopped when it is left.
 
-    Raises StartError when it cannot start, after stopping everything that it had started.
+    `stop_requested(seconds)` waits at most so long for a request to stop, and returns whether there is one.
+    Raises StartError when it cannot start, and Stopped when that was requested, after stopping everything that it had
+    started.
     """
     joins = config.ray.address is not None
     if not joins:
         check_port(config.server.host, config.server.port)
     config = config.model_copy(update={"home": config.home.resolve()})
     check_secret(config)
-    with run_folder() as run_dir:
-        yield from _running(config, run_dir)
+    with run_folder(scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder) as run_dir:
+        yield from _running(config, run_dir, stop_requested)
 
 
-def _running(config: Config, run_dir: Path) -> Iterator[None]:
+def _running(config: Config, run_dir: Path, stop_requested: Callable[[float], bool]) -> Iterator[None]:
     joins = config.ray.address is not None
     # Each process creates it, so that it is there on every machine of a cluster.
     metrics_dir = run_dir / "metrics"
     applications = [*config.tasks, "control"]
+    sessions = scratch.choose(config.home).folder
     # On a cluster, each node's environment or Ray's defaults decide HAProxy's ports and files.
-    flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir))
+    flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir, sessions))
     flags[reports.FOLDER_VARIABLE] = str(metrics_dir)
     previous = set_flags(flags)
-    if full := config.ray.tuning == "full":
-        sys.path.insert(0, str(STUBS))  # this process has read its PYTHONPATH already
-    import ray
-    from ray import serve as ray_serve
-
+    ready = False
     try:
+        if config.ray.tuning == "full":
+            sys.path.insert(0, str(STUBS))  # this process has read its PYTHONPATH already
         if joins:
             cluster.join(config, flags)
         else:
-            _start_ray(full)
+            _start_ray(config.ray.tuning == "full", sessions)
         reports.start(str(metrics_dir), "server")
+        _deploy(config, applications, metrics_dir, stop_requested)
+        ready = True
         try:
-            ray_serve.start(
-                proxy_location="EveryNode" if joins else "HeadOnly",
-                http_options={"host": config.server.host, "port": config.server.port},
-                logging_config={"log_level": "WARNING", "enable_access_log": False},
-            )
-            ray_serve.run_many(targets(config, metrics_dir), wait_for_applications_running=True)
-        except (RuntimeError, ray.exceptions.RayError) as error:
-            raise StartError(failures(applications) or str(error)) from error
-        yield
-        with _silence_ray():
-            _drain(applications)
+            yield
+        finally:
+            with _silence_ray():
+                _drain(applications)
     finally:
         with _silence_ray():
-            if ray.is_initialized():
-                _end_serve(applications, joins)
-                ray.shutdown()
+            _shut_down(applications, joins, ready)
         restore(previous)
+
+
+def _deploy(
+    config: Config, applications: Sequence[str], metrics_dir: Path, stop_requested: Callable[[float], bool]
+) -> None:
+    """Start Serve and the applications; returns when they answer. Raises StartError and Stopped."""
+    import ray
+    from ray import serve as ray_serve
+    from ray.serve.context import _get_global_client
+
+    _stop_if(stop_requested(0))
+    try:
+        ray_serve.start(
+            proxy_location="EveryNode" if config.ray.address is not None else "HeadOnly",
+            http_options={"host": config.server.host, "port": config.server.port},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        _stop_if(stop_requested(0))
+        # Serve's own wait for the replicas cannot be ended by a request to stop.
+        ray_serve.run_many(targets(config, metrics_dir), wait_for_applications_running=False)
+        while not _all_run(applications):
+            _stop_if(stop_requested(_POLL_S))
+        _get_global_client().wait_for_proxies_serving()
+    except (RuntimeError, ray.exceptions.RayError) as error:
+        raise StartError(failures(applications) or str(error)) from error
+
+
+def _all_run(applications: Sequence[str]) -> bool:
+    """Whether the applications have the replicas that they need. Raises StartError when one has failed."""
+    from ray import serve as ray_serve
+
+    found = ray_serve.status().applications
+    states = {name: str(found[name].status.value) if name in found else "NOT_STARTED" for name in applications}
+    if "DEPLOY_FAILED" in states.values():
+        raise StartError(failures(applications))
+    return all(state == "RUNNING" for state in states.values())
+
+
+def _stop_if(requested: bool) -> None:
+    if requested:
+        raise Stopped
+
+
+def _shut_down(applications: list[str], joined: bool, ready: bool) -> None:
+    import ray
+
+    if not ray.is_initialized():
+        return
+    if ready or joined:
+        _end_serve(applications, joined)
+    ray.shutdown()
 
 
 def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
@@ -147,12 +215,10 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
     return []
 
 
-def _start_ray(full: bool) -> None:
-    """Raises StartError when Ray cannot write its session's folder, or does not come up."""
+def _start_ray(full: bool, folder: Path) -> None:
+    """Start Ray with its session in `folder`. Raises StartError when it cannot write there, or does not come up."""
     import ray
-    from ray._common.utils import get_default_system_temp_dir
 
-    folder = get_default_system_temp_dir()
     advice = f"Ray writes its logs and sockets below {folder}/ray: make room there, or name another with RAY_TMPDIR=..."
     with contextlib.suppress(OSError):  # Ray makes the folder
         room = os.statvfs(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -161,7 +160,7 @@ def test_a_signal_during_a_first_training_ends_it_and_all_its_processes(tmp_path
             eventually(lambda: len(children(process.pid, "spawn_main")) > 0, 60)  # the workers that train
             family = children(process.pid, "")
             process.terminate()
-            assert process.wait(30) == 128 + signal.SIGTERM
+            assert process.wait(30) == 0  # a stop that was asked for is no failure
         finally:
             process.kill()
     eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 10)

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ import httpx
 import pytest
 
 from models.releases.release import Release, write_release
+from tests.helpers.command import ROOT, flywheel, free_port, refused
 from tests.helpers.contract import assert_error
 from tests.helpers.server import (
     GOOD,
@@ -224,8 +228,25 @@ def test_a_body_that_is_slow_meets_the_release_of_now(own_server: Server) -> Non
         assert content["model_version"] == champion
 
 
+@pytest.mark.needs_tweak("haproxy_ends")
+def test_haproxy_ignores_what_stops_a_group(own_server: Server) -> None:
+    """It clears the mask that its parents have set, so that only ignored signals stay away from it."""
+    for haproxy in children(own_server.process.pid, "haproxy -db"):
+        status = Path(f"/proc/{haproxy}/status").read_text()
+        ignored = int(next(line for line in status.splitlines() if line.startswith("SigIgn:")).split()[1], 16)
+        assert ignored >> signal.SIGTERM - 1 & 1
+        assert os.getpgid(haproxy) != os.getpgid(own_server.process.pid)  # where Ctrl-C goes
+
+
+def test_a_second_server_on_the_same_home_is_refused(own_server: Server) -> None:
+    sentence = refused(flywheel("up", "--port", str(free_port()), home=own_server.home))
+    assert f"is in use by the server with process id {own_server.process.pid} on " in sentence
+    assert f"at {own_server.url}, since " in sentence
+    assert own_server.get("/v2/health/ready").status_code == 200
+
+
 def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
-    """By SIGTERM, as supervisors send it; Ctrl-C ends all other servers of these tests."""
+    """By SIGTERM to every process, as systemd sends it by default, and again; other tests end servers by Ctrl-C."""
     server = start_server(home, tmp_path / "log")
     try:
         family = children(server.process.pid, "")
@@ -237,12 +258,44 @@ def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(home: Path, 
                 for _ in range(4)
             ]
             time.sleep(0.5)
-            server.process.send_signal(signal.SIGTERM)
+            for pid in (server.process.pid, *children(server.process.pid, "")):
+                os.kill(pid, signal.SIGTERM)
+            os.killpg(server.process.pid, signal.SIGTERM)
             statuses = [answer.result().status_code for answer in answers]
         # On a busy machine one may arrive after the signal: it is told to come back, never cut off.
         assert 200 in statuses
         assert set(statuses) <= {200, 503}
-        assert server.process.wait(10) == 0
+        assert server.process.wait(15) == 0
         eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 5)
+        with closing(sqlite3.connect(home / "feedback.db")) as store:
+            logged = store.execute("SELECT count(*) FROM predictions").fetchone()[0]
+        assert logged == statuses.count(200)
     finally:
         stop_server(server)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 7.0])
+def test_a_stop_before_ready_ends_the_start(seconds: float, home: Path, tmp_path: Path) -> None:
+    """While Ray starts, and while Serve does."""
+    command = [Path(sys.executable).parent / "flywheel", "up", "--port", str(free_port())]
+    with (
+        (tmp_path / "log").open("w+") as log,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "FLYWHEEL_HOME": str(home)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
+        time.sleep(seconds)
+        family = children(process.pid, "")
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+        eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 5)
+        log.seek(0)
+        assert log.read().endswith("stopped before it was ready\n")

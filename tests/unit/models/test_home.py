@@ -59,6 +59,7 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         layout.user_secret_file(tmp_path),
         layout.mlflow_database(tmp_path),
         layout.mlflow_artifacts(tmp_path),
+        layout.server_lock(tmp_path),
     ]
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "bundles/intent/2",
@@ -75,6 +76,7 @@ def test_the_places_are_those_that_homes_have(tmp_path: Path) -> None:
         "secret",
         "mlflow.db",
         "mlartifacts",
+        "server.lock",
     ]
 
 

@@ -194,3 +194,53 @@ def test_up_says_the_sentence_and_no_traceback(text: str, sentence: str, tmp_pat
     assert done.stderr.startswith(f"error: {bad}: ")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SERVICE_LINKS = {
+    "FLYWHEEL_SERVICE_HOST": "10.0.0.1",
+    "FLYWHEEL_SERVICE_PORT": "8000",
+    "FLYWHEEL_SERVICE_PORT_HTTP": "8000",
+    "FLYWHEEL_PORT": "tcp://10.0.0.1:8000",
+    "FLYWHEEL_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "FLYWHEEL_PORT_8000_TCP_PROTO": "tcp",
+    "FLYWHEEL_PORT_8000_TCP_PORT": "8000",
+    "FLYWHEEL_PORT_8000_TCP_ADDR": "10.0.0.1",
+    # services called flywheel-api and flywheel-home
+    "FLYWHEEL_API_SERVICE_HOST": "10.0.0.2",
+    "FLYWHEEL_API_PORT": "tcp://[fd00::1]:8000",
+    "FLYWHEEL_HOME_PORT": "udp://10.0.0.3:53",
+    "FLYWHEEL_HOME_PORT_53_UDP_ADDR": "10.0.0.3",
+    # docker run --link web:flywheel
+    "FLYWHEEL_NAME": "/client/flywheel",
+    "FLYWHEEL_ENV_PATH": "/usr/bin",
+}
+
+
+def test_what_kubernetes_and_docker_set_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICE_LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert load_config() == Config()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "meant"),
+    [
+        ("FLYWHEEL_PORT", "9000", "FLYWHEEL_SERVER__PORT"),
+        ("FLYWHEEL_HOST", "0.0.0.0", "FLYWHEEL_SERVER__HOST"),
+        ("FLYWHEEL_SERVER_PORT", "9000", "FLYWHEEL_SERVER__PORT"),
+        ("FLYWHEEL_FEEDBACK_STORE", "postgresql://db/flywheel", "FLYWHEEL_FEEDBACK__STORE"),
+    ],
+)
+def test_a_key_without_its_section_is_told_with_it(
+    variable: str, value: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=rf"{variable}: there is no such key; did you mean {meant}\?"):
+        load_config()
+
+
+@pytest.mark.parametrize("variable", ["FLYWHEEL_HOEM", "FLYWHEEL_SERVICE", "FLYWHEEL_NAME", "FLYWHEEL_API_PORT"])
+def test_another_unknown_variable_is_told(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "9000")
+    with pytest.raises(ConfigError, match=rf"{variable}: there is no such key$"):
+        load_config()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ import sys
 from pathlib import Path
 from serve.rayserve import run_folder as module
 module._MEMORY = Path(sys.argv[1])
-with module.run_folder() as folder:
+with module.run_folder(Path("/tmp")) as folder:
     print(folder, flush=True)
     sys.stdin.read()
 """
@@ -35,8 +34,8 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_it_is_in_memory_and_gone_afterwards(memory: Path) -> None:
-    with run_folder() as folder:
+def test_it_is_in_memory_and_gone_afterwards(memory: Path, tmp_path: Path) -> None:
+    with run_folder(tmp_path) as folder:
         assert folder.parent == memory
         (folder / "file").write_text("x")
     assert list(memory.iterdir()) == []
@@ -56,9 +55,9 @@ def test_what_a_killed_server_left_goes_with_the_next_start_and_what_a_living_on
         servers[0].wait()
         for folder in found:
             os.utime(folder, (0, 0))
-        (memory / "flywheel-of-another-kind").mkdir()
-        with run_folder() as folder:
-            assert set(memory.iterdir()) == {found[1], folder, memory / "flywheel-of-another-kind"}
+        (memory / "fw-of-another-kind").mkdir()
+        with run_folder(Path("/tmp")) as folder:
+            assert set(memory.iterdir()) == {found[1], folder, memory / "fw-of-another-kind"}
     finally:
         for server in servers:
             server.kill()
@@ -66,21 +65,19 @@ def test_what_a_killed_server_left_goes_with_the_next_start_and_what_a_living_on
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_without_room_in_memory_it_is_where_temporary_files_are(
+def test_without_room_in_memory_it_is_elsewhere(
     memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if missing:
         memory.rmdir()
     else:
         monkeypatch.setattr(module, "_MIN_FREE_BYTES", 1 << 60)
-    with run_folder() as folder:
+    with run_folder(tmp_path) as folder:
         assert folder.parent == tmp_path
     assert not folder.exists()
 
 
-def test_no_place_at_all_is_a_sentence(memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_place_at_all_is_a_sentence(memory: Path, tmp_path: Path) -> None:
     memory.rmdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(StartError, match="TMPDIR="), run_folder():
+    with pytest.raises(StartError, match="TMPDIR="), run_folder(tmp_path / "none"):
         pass

@@ -1,0 +1,47 @@
+"""Whether the server fits into the memory that it may use: estimates, to warn of it at the start.
+
+Measured with three tasks on the default base as proportional set sizes: 0.8 GB for Ray, Serve, HAProxy and the control
+application, and 0.15 GB for each replica. Weights are mapped once for all replicas of a task.
+"""
+
+from __future__ import annotations
+
+from export.machine import usable_memory
+from models.home import bundle_folder
+from models.releases.release import ReleaseError, read_release
+from serve.config import Config
+
+_GB = 1e9
+_BASE, _REPLICA, _RETRAINING = 0.8 * _GB, 0.15 * _GB, 1.5 * _GB
+_FULL = 0.95  # of the memory: from there on Ray kills workers
+
+
+def shortage(config: Config) -> str:
+    """A sentence that says what does not fit, and what to set; empty if everything fits."""
+    if config.ray.address is not None:
+        return ""
+    usable = usable_memory()
+    serving = _BASE + sum(
+        task.replica_count() * _REPLICA + _weights(config, name) for name, task in config.tasks.items()
+    )
+    has = f"this process may use {usable / _GB:.1f} GB of memory (its cgroup's limit, or the machine's)"
+    if serving > _FULL * usable:
+        return (
+            f"{has}, and serving needs about {serving / _GB:.1f} GB: processes will be killed. Allow more, or set "
+            "fewer tasks, or fewer replicas of them (tasks.<task>.replicas, 0.15 GB each)."
+        )
+    if config.learning.automatic and serving + _RETRAINING > _FULL * usable:
+        return (
+            f"{has}; serving needs about {serving / _GB:.1f} GB and a retraining 1.5 GB more, which would be killed. "
+            "Allow more, or set learning.automatic: false and run flywheel retrain where there is memory."
+        )
+    return ""
+
+
+def _weights(config: Config, task: str) -> float:
+    """Bytes of the champion's bundle, which replicas map."""
+    try:
+        folder = bundle_folder(config.home, task, read_release(config.home, task).champion)
+        return float(sum(file.stat().st_size for file in folder.iterdir()))
+    except (ReleaseError, OSError):
+        return 0.0
