@@ -37,7 +37,7 @@ _NOT_A_NAME = (
     r"(?!(?:in|on|up|out|is|are|am|was|be|it|me|us|here|there|back|account|mail|e-?mail|inbox|address|page|site|login"
     r"|available|works?|used|only|and|or|but|not|also)\s)"
 )
-_LABEL_ASCII = r"[\w-]{1,63}+"
+_HOST_PART = r"[\w-]{1,63}+"
 # Possessive quantifiers (+ after a count) keep the search linear.
 _LOCAL = (
     r"(?<![\w.+-])(?P<local>[\w+-][\w.+'-]{0,63}+"
@@ -45,12 +45,12 @@ _LOCAL = (
 )
 _AFTER_LOCAL = (
     rf"(?:{_OPEN}(?:at|ät|ätt|@|{_AT_WORDS}){_CLOSE}|[(\[]a[)\]]|&#0{{0,3}}64;|&#x40;|&commat;|%40|\s{_AT_WORDS}\s)"
-    rf"{_LABEL_ASCII}(?:{_DOT}[\w-]{{2,63}}+){{1,4}}",
+    rf"{_HOST_PART}(?:{_DOT}[\w-]{{2,63}}+){{1,4}}",
     rf"\sat\s{_NOT_A_HOST}[\w-]{{2,63}}+(?:{_SPELLED_DOT}[\w-]{{2,63}}+){{0,3}}{_SPELLED_DOT}{_TOP}",
     rf"\s(?:(?:at|ät)\s|@){_MAILBOXES}",
-    rf"(?:\s@\s|@\s){_LABEL_ASCII}(?:{_DOT}{_LABEL_ASCII}){{0,3}}{_DOT}[a-z]{{2,24}}(?![\w-])",
-    rf"@{_LABEL_ASCII}(?:(?:\.{_LABEL_ASCII})*+{_OPEN}(?:{_DOT_WORDS}|\.){_CLOSE}[\w-]{{2,63}}+){{1,4}}",
-    rf"@{_LABEL_ASCII},\s?(?:com|net|org|de|fr|it|es|nl|pl)(?![\w-])",
+    rf"(?:\s@\s|@\s){_HOST_PART}(?:{_DOT}{_HOST_PART}){{0,3}}{_DOT}[a-z]{{2,24}}(?![\w-])",
+    rf"@{_HOST_PART}(?:(?:\.{_HOST_PART})*+{_OPEN}(?:{_DOT_WORDS}|\.){_CLOSE}[\w-]{{2,63}}+){{1,4}}",
+    rf"@{_HOST_PART},\s?(?:com|net|org|de|fr|it|es|nl|pl)(?![\w-])",
     rf"@{_MAILBOX_NAMES}",
 )
 _SPELLED = re.compile(rf"{_LOCAL}(?:{'|'.join(_AFTER_LOCAL)})", re.I)
