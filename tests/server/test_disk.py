@@ -1,7 +1,7 @@
 """A disk that is full, hangs, or is gone: predictions do not notice, corrections are refused until it is back.
 
-The home is on one disk and Ray's logs on another, as Ray itself hangs with the disk of its logs. Both are full at once
-where they are one.
+The home is on one disk and Ray's logs on another, as Ray itself hangs with the disk of its logs. Both are
+filled at once.
 """
 
 from __future__ import annotations
