@@ -41,6 +41,8 @@ class Registry:
         import mlflow
 
         self.home = home
+        # It logs each error of the database with its traceback, and raises it too.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._artifacts = mlflow_artifacts(home)
         home.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("MLFLOW_TRACKING_URI")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from models.disk_errors import sentence_of
 from models.feedback.store import Store, StoreError
 from models.feedback.types import Sample
 from models.releases.gate_reports import write_gate_report
@@ -98,8 +99,11 @@ def _run_to_result(plan: Plan, home: Path, store: Store, owner: str, actor: str,
         return result
     except Exception as error:
         log.exception("retraining %s failed", plan.task)
-        result = Result("failed", f"{type(error).__name__}: {error}")
-        log_store_errors(lambda: run.give_back(result.sentence[:500], failed=run.in_training))
+        disk = sentence_of(error)
+        result = Result("failed", disk or f"{type(error).__name__}: {error}")
+        # A disk's fault is not the corrections': a few runs on a full disk must not make dead letters of them.
+        failed = () if disk else run.in_training
+        log_store_errors(lambda: run.give_back(result.sentence[:500], failed=failed))
         return result
     except (KeyboardInterrupt, SystemExit):  # the next run need not wait for the leases to expire
         log_store_errors(lambda: run.give_back("its retraining was interrupted"))

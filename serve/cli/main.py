@@ -15,11 +15,11 @@ import typer
 from export.bundle import MANIFEST
 from export.errors import BundleError, ProviderError
 from models.data.dataset import DatasetError
+from models.disk_errors import sentence_of
 from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
-from serve.cli.disk_errors import sentence_of
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, accept_stop_signals

@@ -13,13 +13,13 @@ _BALLAST = "ballast"
 
 
 class Disk:
-    """A file system at `path`. Needs root, and a machine that lends loop devices: see `own_disk`."""
+    """A file system at `path`. Needs root, and a machine that lends loop devices: see `own_disk` and `own_memory`."""
 
-    def __init__(self, device: str, path: Path):
-        self._device, self.path = device, path
+    def __init__(self, path: Path, *device: str):
+        self.path, self._device = path, device
 
     def mount(self) -> None:
-        _run("mount", self._device, str(self.path))
+        _run("mount", *self._device, str(self.path))
 
     def take_away(self) -> None:
         """As a disk that is pulled out: its path is an empty folder. Open files stay open."""
@@ -64,7 +64,7 @@ def own_disk(folder: Path, megabytes: int) -> Iterator[Disk | None]:
             _run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
             device = _run("losetup", "--find", "--show", str(image))
             stack.callback(_run, "losetup", "--detach", device)
-            disk = Disk(device, path)
+            disk = Disk(path, device)
             disk.mount()
         except OSError:
             yield None
@@ -75,6 +75,22 @@ def own_disk(folder: Path, megabytes: int) -> Iterator[Disk | None]:
             for undo in (disk.thaw, disk.take_away):
                 with suppress(OSError):
                     undo()
+
+
+@contextmanager
+def own_memory(path: Path, megabytes: int) -> Iterator[Disk | None]:
+    """A tmpfs mounted at `path`; it can be filled, but not frozen. None where this machine lets nobody mount one."""
+    path.mkdir(parents=True)
+    disk = Disk(path, "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs")
+    try:
+        disk.mount()
+    except OSError:
+        yield None
+        return
+    try:
+        yield disk
+    finally:
+        disk.take_away()
 
 
 @contextmanager

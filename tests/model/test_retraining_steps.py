@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,17 @@ def test_an_error_counts_against_corrections_while_they_are_learned_and_not_befo
     run.during = fail
     assert run(max_attempts=2).outcome == run(max_attempts=2).outcome == "failed"
     assert run.states() == {"dead": 3}
+
+
+def test_a_full_disk_counts_against_no_correction(run: Run) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/full/model.onnx")
+
+    run.correct(0, 3)
+    run.during = fill
+    result = run(max_attempts=1)
+    assert (result.outcome, result.sentence[:41]) == ("failed", "/full/model.onnx: No space left on device")
+    assert run.states() == {"waiting": 3}
 
 
 def test_a_candidate_that_learned_what_was_taken_back_meanwhile_becomes_no_version(run: Run) -> None:

@@ -1,6 +1,7 @@
 """A disk that is full, hangs, or is gone: predictions do not notice, corrections are refused until it is back.
 
-One disk holds the home and Ray's logs, as on most machines.
+The home is on one disk and Ray's logs on another, as Ray itself hangs with the disk of its logs. Both are
+filled at once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.helpers.disks import Disk, limited_files, own_disk
+from tests.helpers.disks import Disk, limited_files, own_disk, own_memory
 from tests.helpers.server import GOOD, Server, children, replicas, start_server, stop_server
 from tests.helpers.waiting import eventually
 
@@ -31,26 +32,29 @@ CONFIG = "tasks:\n  intent: {replicas: 2}\nlearning: {automatic: false}\n"
 
 @dataclass
 class OnDisk:
-    """A server whose home and Ray's logs are on `disk`; without one, a full disk is imitated for its replicas alone."""
+    """A server whose home is on `disk`, and its temporary files on `logs`; without them a full disk is imitated."""
 
     server: Server
     disk: Disk | None
+    logs: Disk | None
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        if self.disk is not None:
+        if self.disk is not None and self.logs is not None:
             self.disk.fill()
+            self.logs.fill()
             try:
                 yield
             finally:
                 self.disk.make_room()
+                self.logs.make_room()
         else:
             size = (self.server.home / "feedback.db").stat().st_size
             with limited_files(lambda: children(self.server.process.pid, "ServeReplica"), size):
                 yield
 
     def needed(self) -> Disk:
-        if self.disk is None:
+        if self.disk is None or self.logs is None:
             pytest.skip("needs a disk of its own, which this machine does not let us mount")
         return self.disk
 
@@ -61,19 +65,19 @@ def on_disk(trained_home: Path) -> Iterator[OnDisk]:
         # A short path, for Ray's sockets.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fw-", ignore_cleanup_errors=True)))
         disk = stack.enter_context(own_disk(folder, 400))
-        home, temporary = folder / "disk" / "home", folder / "disk" / "t"
-        temporary.mkdir()
+        logs = stack.enter_context(own_memory(folder / "t", 100))
+        home = folder / "disk" / "home"
         shutil.copytree(trained_home / "releases", home / "releases")
         shutil.copytree(trained_home / "bundles" / "intent", home / "bundles" / "intent")
         (folder / "flywheel.yaml").write_text(CONFIG)
-        log = folder / "disk" / "log"
-        server = start_server(home, log, FLYWHEEL_CONFIG=str(folder / "flywheel.yaml"), TMPDIR=str(temporary))
+        environment = {"FLYWHEEL_CONFIG": str(folder / "flywheel.yaml"), "TMPDIR": str(folder / "t")}
+        server = start_server(home, folder / "t" / "log", **environment)
+        on_disk = OnDisk(server, disk, logs)
         try:
-            yield OnDisk(server, disk)
+            yield on_disk
         finally:
-            if disk is not None:  # it drains, though it cannot say so
-                disk.fill()
-            assert stop_server(server) == 0
+            with on_disk.full():  # it drains, though it cannot say so
+                assert stop_server(server) == 0
 
 
 @dataclass

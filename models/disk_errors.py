@@ -1,4 +1,4 @@
-"""Errors of a disk as sentences for the command line: full, read-only, failing, or a place that may not be written."""
+"""Errors of a disk as sentences for its operator: full, read-only, failing, or a place that may not be written."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.cli.disk_errors import sentence_of
+from models.disk_errors import sentence_of
 from tests.helpers.command import flywheel, refused
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

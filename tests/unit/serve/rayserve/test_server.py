@@ -1,0 +1,37 @@
+"""What a start says of its home: what it cannot do without, and what it does without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from serve.config import Config, FeedbackConfig
+from serve.rayserve.server import check_secret, home_problem
+from serve.rayserve.start_error import StartError
+
+UNWRITABLE = Path("/sys/flywheel")  # not even root makes folders there
+needs_sys = pytest.mark.skipif(not UNWRITABLE.parent.is_dir(), reason="this system has no /sys")
+
+
+def config(home: Path, secret: str | None = None) -> Config:
+    feedback = FeedbackConfig(secret=None if secret is None else SecretStr(secret))
+    return Config(feedback=feedback).model_copy(update={"home": home})
+
+
+@needs_sys
+def test_the_key_of_pseudonyms_is_written_or_configured() -> None:
+    with pytest.raises(StartError, match=r"/sys/flywheel/secret: .*set feedback.secret"):
+        check_secret(config(UNWRITABLE))
+    check_secret(config(UNWRITABLE, "a secret of sixteen bytes"))
+    with pytest.raises(StartError, match="at least 16"):
+        check_secret(config(UNWRITABLE, "short"))
+
+
+@needs_sys
+def test_a_home_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    assert home_problem(config(tmp_path)) is None
+    assert "No such file" in str(home_problem(config(UNWRITABLE)))
+    problem = str(home_problem(config(UNWRITABLE.parent)))
+    assert problem.startswith(("/sys cannot be written: predictions are answered", "/sys has no room"))
