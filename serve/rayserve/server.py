@@ -32,8 +32,8 @@ _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's 
 
 def check_port(host: str, port: int) -> None:
     """Raises StartError when the address cannot be bound: it is in use, not this machine's, or not permitted."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
