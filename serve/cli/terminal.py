@@ -45,7 +45,7 @@ def say(text: str) -> None:
     """Print to stdout; where nobody reads it any more, as after `flywheel up | head -1`, a server goes on without."""
     try:
         out.print(text)
-    except OSError:
+    except (OSError, SystemExit):  # rich turns BrokenPipeError into the latter
         with open(os.devnull, "wb") as nothing:
             for descriptor in (1, 2):
                 os.dup2(nothing.fileno(), descriptor)
