@@ -83,9 +83,8 @@ def up(
 
     with lock_home(settings.home, _url(settings)) as locked:
         if not locked:
-            err.print(
-                f"warning: the file system of {settings.home} has no locks: start one server at most on this home."
-            )
+            sentence = f"the file system of {settings.home} has no locks: start one server at most on this home"
+            err.print(f"warning: {sentence}", highlight=False, markup=False)
         if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
             check_port(server.host, server.port)
         if untrained(settings):
