@@ -134,6 +134,7 @@ def _worker(
 ) -> None:
     if setting.processes > 1:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in the server
     model = Model(bundle, setting.threads)
     ordered = sorted(texts, key=model.tokens)
     batches = [ordered[at : at + setting.batch] for at in range(0, len(ordered), setting.batch)]

@@ -249,6 +249,19 @@ class Config(BaseSettings):
     rollout: RolloutConfig = RolloutConfig()
     tasks: dict[str, TaskConfig] = {name: TaskConfig(**settings) for name, settings in DEFAULT_TASKS.items()}
 
+    @field_validator("home", mode="before")
+    @classmethod
+    def _check_home(cls, home: object) -> object:
+        """Neither systemd nor Docker replaces `~`, and an empty variable would be the current directory."""
+        if not isinstance(home, str):
+            return home
+        if not home.strip():
+            raise ValueError("must name a directory")
+        try:
+            return Path(home).expanduser()
+        except RuntimeError as error:
+            raise ValueError("begins with ~, and this user has no home directory") from error
+
     @classmethod
     def settings_customise_sources(
         cls,

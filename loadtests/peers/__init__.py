@@ -118,7 +118,7 @@ def running(peer: Peer, bundle: Path, port: int) -> Iterator[subprocess.Popen[by
     command = [str(python), str(script), "--bundle", str(bundle.resolve()), "--port", str(port)]
     # Without Ray's variables: those that Flywheel sets would change the peer, or have it join Flywheel's cluster.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"PYTHONPATH": str(FOLDER), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(FOLDER), "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
     with (
         tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder,
         tempfile.TemporaryFile() as log,

@@ -23,7 +23,7 @@ from serve.cli.client import ServerError, call
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, accept_stop_signals
-from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, accept_any_text, err, out, print_error
+from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, accept_any_text, err, out, print_error, say
 from serve.config import Config, ConfigError
 
 app = typer.Typer(
@@ -86,7 +86,8 @@ def up(
     drop_what_cannot_be_written()  # a server does not end because its output's disk is full, or its reader has left
     with lock_home(settings.home, _url(settings)) as locked:
         if not locked:
-            err.print(f"warning: {settings.home} cannot be locked: start one server at most on this home.")
+            sentence = f"{settings.home} cannot be locked: start one server at most on this home"
+            err.print(f"warning: {sentence}", highlight=False, markup=False)
         if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
             check_port(server.host, server.port)
         if untrained(settings):
@@ -105,14 +106,14 @@ def _serve(settings: Config, signals: StopSignals) -> None:
             with out.status("starting Ray and loading the models"):
                 server.enter_context(running(settings, signals.requested.wait))
         except Stopped:
-            out.print("stopped before it was ready")
+            say("stopped before it was ready")
             return
         signals.ready = True
         _print_ready(settings, time.monotonic() - started)
         for sentence in inactive_tweaks(settings, signals.requested.wait):
             err.print(f"warning: {sentence}", highlight=False, markup=False)
         signals.requested.wait()
-        out.print("draining: answering the accepted requests")
+        say("draining: answering the accepted requests")
 
 
 def _print_warnings(settings: Config) -> None:
@@ -140,9 +141,9 @@ def _url(settings: Config) -> str:
 
 def _print_ready(settings: Config, seconds: float) -> None:
     url = _url(settings)
-    out.print(f"[green]ready[/green] at {url} after {seconds:.0f} s   (docs: {url}/docs)")
+    say(f"[green]ready[/green] at {url} after {seconds:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
-        out.print(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
+        say(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
 
 
 @app.command(hidden=True)

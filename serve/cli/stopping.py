@@ -57,9 +57,13 @@ class StopSignals:
             if self._training is not None:
                 _end(self._training)
             if not self.ready:
-                end = threading.Timer(_MAX_ABORT_S, _abandon)
+                end = threading.Timer(_MAX_ABORT_S, self._abandon_start)
                 end.daemon = True
                 end.start()
+
+    def _abandon_start(self) -> None:
+        if not self.ready:  # it became ready with the signal, and drains
+            _abandon()
 
 
 @contextmanager

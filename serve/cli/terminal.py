@@ -41,6 +41,16 @@ def _without_surrogates(argument: str) -> str:
     return argument
 
 
+def say(text: str) -> None:
+    """Print to stdout; where nobody reads it any more, as after `flywheel up | head -1`, a server goes on without."""
+    try:
+        out.print(text)
+    except (OSError, SystemExit):  # rich turns BrokenPipeError into the latter
+        with open(os.devnull, "wb") as nothing:
+            for descriptor in (1, 2):
+                os.dup2(nothing.fileno(), descriptor)
+
+
 def print_error(error: object) -> None:
     """Print to stderr without markup: a message may quote brackets from a user's file."""
     err.print(Text.assemble(("error: ", "red"), str(error)))

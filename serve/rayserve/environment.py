@@ -127,6 +127,7 @@ def _serve_flags() -> list[Flag]:
         Flag("RAY_worker_niceness", "0", "Ray's default of 15 lets other processes preempt HAProxy", "", "haproxy"),
         # Documented, and set in stock mode too.
         Flag("RAY_USAGE_STATS_ENABLED", "0", "no usage statistics are sent", ""),
+        Flag("ORT_DISABLE_TELEMETRY", "1", "nothing is sent to Microsoft; export/__init__.py sets it for commands", ""),
         Flag("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0", "Ray leaves the GPUs' variables alone", ""),
         Flag("RAY_DEDUP_LOGS", "0", "nothing is logged to the driver", ""),
         Flag("OMP_NUM_THREADS", "1", "replicas share the cores; thread pools would compete for them", ""),

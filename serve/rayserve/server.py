@@ -105,6 +105,7 @@ def running(config: Config, stop_requested: Callable[[float], bool] = _never) ->
     Raises StartError when it cannot start, and Stopped when that was requested, after stopping everything that it had
     started.
     """
+    _stop_if(stop_requested(0))
     joins = config.ray.address is not None
     if not joins:
         check_port(config.server.host, config.server.port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,13 @@ def loaded_by(modules: str) -> set[str]:
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "serve" in loaded
     return loaded
+
+
+@pytest.mark.parametrize("module", ["export.session", "export.graph.optimize", "export.packed, onnxruntime"])
+def test_onnxruntime_sends_nothing_home(module: str, tmp_path: Path) -> None:
+    """When its telemetry is on, it creates a device id below the user's home directory as it is imported."""
+    for telemetry, files in (("", 0), ("0", 1)):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "CI"))}
+        environment |= {"HOME": str(tmp_path), **({"ORT_DISABLE_TELEMETRY": telemetry} if telemetry else {})}
+        subprocess.run([sys.executable, "-c", f"import {module}"], cwd=ROOT, env=environment, check=True, timeout=120)
+        assert len(list(tmp_path.rglob("deviceid"))) == files

@@ -244,3 +244,21 @@ def test_another_unknown_variable_is_told(variable: str, monkeypatch: pytest.Mon
     monkeypatch.setenv(variable, "9000")
     with pytest.raises(ConfigError, match=rf"{variable}: there is no such key$"):
         load_config()
+
+
+def test_a_tilde_is_the_users_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/srv/someone")
+    monkeypatch.setenv("FLYWHEEL_HOME", "~/flywheel")
+    assert load_config().home == Path("/srv/someone/flywheel")
+    monkeypatch.delenv("FLYWHEEL_HOME")
+    assert load_config(write("home: ~/models")).home == Path("/srv/someone/models")
+
+
+@pytest.mark.parametrize(
+    ("home", "sentence"),
+    [("", "must name a directory"), (" ", "must name a directory"), ("~nobody-here/x", "begins with ~")],
+)
+def test_a_home_that_is_none_is_told(home: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", home)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config()

@@ -99,3 +99,15 @@ def test_a_path_in_latin_1_is_that_file(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert b"line 2: the text is empty" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_server_goes_on_where_nobody_reads_its_output() -> None:
+    program = "import sys; from serve.cli.terminal import say; sys.stdin.read(); say('ready'); say('draining')"
+    read, write = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=write, stderr=subprocess.PIPE
+    ) as process:
+        os.close(write)
+        os.close(read)
+        _, errors = process.communicate(b"")
+    assert (process.returncode, errors) == (0, b"")
