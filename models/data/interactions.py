@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from export.bundle import Lineage
-from models.data.dataset import SEED, DatasetError, load_kept, read_rows
+from models.data.dataset import SEED, load_kept
+from models.data.records import DatasetError, corpus_name, read_rows
 from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
 
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
@@ -119,7 +120,7 @@ def load_interactions(file: Path | None = None) -> Interactions:
     if not explicit:
         impressions = _hold_out_newest(impressions)
     names = sorted({name for item in items.values() for name in item.numbers})
-    interactions = Interactions(path.stem, impressions, items, names, digest.hexdigest())
+    interactions = Interactions(corpus_name(path), impressions, items, names, digest.hexdigest())
     _check(path, interactions)
     return interactions
 
