@@ -90,8 +90,8 @@ def _split_errors(path: Path, rows: Labelled) -> Iterator[Finding]:
         yield Finding("no_training_rows", "error", 0, f"{path}: there are no training rows.", "")
         return
     if known.size == 1 and not (train == 0)[np.flatnonzero(held_out)].any():
-        yield Finding("one_label", "error", 1, f"{path}: all rows have the label {rows.names[known[0]]!r}; a classifier "
-                      "needs two or more.", "")  # fmt: skip
+        sentence = f"{path}: all rows have the label {rows.names[known[0]]!r}; a classifier needs two or more."
+        yield Finding("one_label", "error", 1, sentence, "")
     elif unknown := sorted(rows.names[i] for i in np.flatnonzero((held_out > 0) & (train == 0))):
         also = f", as are {len(unknown) - 1:,} more: {_listed(unknown[1:])}" if len(unknown) > 1 else ""
         sentence = f"{path}: the label {unknown[0]!r} is in the holdout but never in the training rows{also};"
@@ -134,8 +134,8 @@ def _two_labels(rows: Labelled) -> Iterator[Finding]:
         pairs = [(order[at], order[at + 1]) for at in np.sort(changes[first])[:_MAX_EXAMPLES]]
         yield Finding(
             "text_with_two_labels", "warning", len(texts),
-            f"{len(texts):,} texts stand under two labels or more (case and spaces aside).",
-            "Each is learned as both and counted as wrong for one. Keep the right one; if both are, the labels overlap.",
+            f"{len(texts):,} texts have two labels or more (case and spaces aside).",
+            "Each is learned as both, and one is wrong. Keep the right one; if both are right, the labels overlap.",
             tuple(
                 f"{_cut(rows.rows[a].text)!r} is {rows.rows[a].label!r} in line {rows.lines[a]} and "
                 f"{rows.rows[b].label!r} in line {rows.lines[b]}"
@@ -175,7 +175,7 @@ def _rare_labels(rows: Labelled) -> Iterator[Finding]:
         shown = [f"{rows.names[i]!r} has {train[i]}" for i in rare[np.argsort(train[rare], kind="stable")]]
         yield Finding(
             "rare_labels", "warning", len(rare),
-            f"{len(rare):,} of {int((train > 0).sum()):,} labels have fewer than {MIN_TEXTS_OF_A_LABEL} training texts.",
+            f"{len(rare):,} of {int((train > 0).sum()):,} labels have under {MIN_TEXTS_OF_A_LABEL} training texts.",
             "They will rarely be predicted. Give more examples, or merge them into another label.",
             tuple(shown[:_MAX_EXAMPLES]),
         )  # fmt: skip

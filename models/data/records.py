@@ -13,7 +13,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
@@ -107,13 +107,12 @@ def _ending(path: Path) -> str:
     )
 
 
-def _open(path: Path) -> IO[bytes]:
-    # io.BufferedReader of either: TextIOWrapper needs `peek` of neither, _encoding does.
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.GzipFile(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _encoding(path: Path, raw: IO[bytes]) -> str:
-    head: bytes = raw.peek(4096)[:4096]  # type: ignore[attr-defined]
+def _encoding(path: Path, raw: gzip.GzipFile | io.BufferedReader) -> str:
+    head = raw.peek(4096)[:4096]
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding

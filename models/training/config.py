@@ -15,6 +15,7 @@ class Recipe:
     base: str = DEFAULT_BASE
     method: Literal["full", "lora"] = "full"
     epochs: int = 3
+    max_steps: int = 0  # ends the training early; 0: no bound
     learning_rate: float = 3e-4
     batch: int = 32
     frozen_layers: int = 2  # and the embeddings: general language knowledge, which needs no training

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from export.bundle import Bundle
 from export.heads import softmax
 from models.curation.types import Rules
-from models.data.dataset import DatasetError, Example, load_corpus, load_dataset
+from models.data.dataset import DatasetError, Example, load_checked, load_corpus, load_dataset
+from models.data.token_checks import token_findings
 from models.feedback.types import Sample
 from models.home import bundle_folder, checkpoint_folder
 from models.tasks.base import ClassifierTask, get_task
@@ -42,7 +43,9 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> TrainingSet:
         if job.parent is None:
-            return TrainingSet.of_corpus(load_dataset(job.task, job.data))
+            corpus, report = load_checked(job.task, job.data)
+            found = token_findings([example.text for example in corpus.train], recipe.base, recipe.max_length)
+            return TrainingSet.of_corpus(corpus, report.with_findings(found))
         manifest = _parent(job, home).manifest
         corpus = load_corpus(home, job.task, manifest.data)
         return TrainingSet.of_corrections(corpus, job.parent, manifest.labels, job.samples, job.learned, recipe)

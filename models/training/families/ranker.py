@@ -54,6 +54,10 @@ class RankerData:
     def holdout_texts(self) -> list[str]:
         return self.texts
 
+    @property
+    def report(self) -> None:
+        """The rows of a ranker are checked as they are read; the first fault ends it."""
+
     def save_corpus(self, file: Path) -> None:
         if self.parent is None:  # later interactions are read from the prediction log again
             save_interactions(self.file, file)
