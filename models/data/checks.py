@@ -62,9 +62,9 @@ class Labelled:
 
 
 def check_corpus(path: Path, rows: Labelled, faults: Faults) -> CorpusReport:
-    """All findings in the rows that can be used, and in those that cannot; errors first."""
-    found = [*_faults(path, faults), *_split_errors(path, rows)]
-    if len(rows.rows):
+    """All findings, errors first. While there are rows that cannot be used, only these: the rest depends on them."""
+    found = [*_faults(path, faults)] or [*_split_errors(path, rows)]
+    if len(rows.rows) and not faults:
         checks = (
             _rewritten_labels, _labels_alike, _two_labels, _leaks, _duplicates, _rare_labels, _dominant_label,
             _small_holdout, _mojibake,

@@ -22,6 +22,7 @@ from export.bundle import Lineage
 from models.data.checks import Faults, Labelled, check_corpus
 from models.data.records import DatasetError as DatasetError
 from models.data.records import column_fault, corpus_name, stream_rows
+from models.data.records import read_rows as read_rows
 from models.data.report import CorpusReport
 from models.data.split import hold_out, text_key
 from models.home import corpus_file

@@ -101,10 +101,8 @@ def _ending(path: Path) -> str:
         return ending
     if path.is_dir():
         raise DatasetError(f"{path}: is a directory. Give one file, for instance: cat {path}/*.jsonl > all.jsonl")
-    hint = _OTHER_FORMATS.get(ending, "CSV has a header and columns, JSONL one object a line; .gz may follow.")
-    raise DatasetError(
-        f"{path}: give a .csv, .tsv or .jsonl file, not {plain.suffix or 'a file without an ending'}. {hint}"
-    )
+    hint = _OTHER_FORMATS.get(ending, ".tsv, .csv.gz and .jsonl.gz are read too.")
+    raise DatasetError(f"{path}: give a .csv or .jsonl file, not {plain.suffix or 'a file without an ending'}. {hint}")
 
 
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -179,14 +177,14 @@ def _lines(first: str, text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _delimiter(header: str, required: tuple[str, ...]) -> str:
-    """The delimiter with which the header has the most required columns; a comma when none has any."""
+    """The delimiter with which the header has the most required columns, or, if none is required, columns."""
 
     def found(delimiter: str) -> int:
         try:
             names = next(csv.reader([header], delimiter=delimiter), [])
         except csv.Error:
             return 0
-        return len({_folded(name) for name in names} & set(required))
+        return len({_folded(name) for name in names} & set(required)) if required else len(names)
 
     return max(_DELIMITERS, key=found)
 

@@ -30,7 +30,7 @@ class Confusion(NamedTuple):
     def shown_labels(self) -> list[str]:
         """All labels, sorted; of more than MAX_SHOWN_LABELS those that are confused most often."""
         if len(self.labels) <= MAX_SHOWN_LABELS:
-            return sorted({*self.labels, *self.truth})[:MAX_SHOWN_LABELS]
+            return sorted(self.labels)
         errors: Counter[str] = Counter()
         for pair, examples in self.counts().items():
             if pair[0] != pair[1]:

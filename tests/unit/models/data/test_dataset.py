@@ -86,7 +86,7 @@ FILES = {
     "only train": ("data.csv", "text,label,split\nhi,a,train\nbye,b,train\n", "too few rows to hold any out (2)"),
     "a label only held out": ("data.csv", GOOD + "ouch,hurt,holdout\n", "the label 'hurt' is in the holdout but never"),
     "another ending": ("data.xlsx", GOOD, "not .xlsx. Save the sheet as 'CSV UTF-8'"),
-    "no ending": ("data", GOOD, "give a .csv, .tsv or .jsonl file, not a file without an ending"),
+    "no ending": ("data", GOOD, "give a .csv or .jsonl file, not a file without an ending"),
 }
 
 
