@@ -76,12 +76,16 @@ class Evaluation:
 
     def of_label(self, label: str) -> NDArray[np.bool_]:
         """(examples,): whether the true label is `label`."""
-        marked: NDArray[np.bool_] = self._truth == label
+        numbers, of_examples = self._truth
+        marked: NDArray[np.bool_] = of_examples == numbers.get(label, -1)
         return marked
 
     @cached_property
-    def _truth(self) -> NDArray[np.str_]:
-        return np.array(self.truth, np.str_)
+    def _truth(self) -> tuple[dict[str, int], NDArray[np.intp]]:
+        """The number of each true label, and (examples,): that of each example. Strings are slow to compare."""
+        numbers: dict[str, int] = {}
+        found = [numbers.setdefault(label, len(numbers)) for label in self.truth]
+        return numbers, np.array(found, np.intp)
 
 
 @dataclass(frozen=True)

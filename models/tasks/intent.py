@@ -110,7 +110,7 @@ class Intent(ClassifierTask):
         """Answer templates for labels that have one, and the known questions with the highest logits of each label."""
         templates = orjson.loads((files("models.data") / "seed" / "intent_answers.json").read_bytes())
         names = session.bundle.manifest.labels
-        each = max(1, min(_QUESTIONS_A_LABEL, _MAX_KNOWN_LOGITS // len(names) ** 2))
+        each = _questions_a_label(len(names))
         known_texts, known_logits = [], []
         for index, candidates in _candidate_questions(texts, labels, names, max(each, _MAX_CANDIDATES // len(names))):
             logits = session.predict(candidates)
@@ -121,6 +121,10 @@ class Intent(ClassifierTask):
             "answers": {label: text for label, text in templates.items() if label in names},
             "known_questions": {"texts": known_texts, "logits": known_logits},
         }
+
+
+def _questions_a_label(labels: int) -> int:
+    return max(1, min(_QUESTIONS_A_LABEL, _MAX_KNOWN_LOGITS // labels**2))
 
 
 def _candidate_questions(
