@@ -23,7 +23,10 @@ MIN_TEXTS_OF_A_LABEL = 5  # fewer are rarely learned, and no statement about the
 # With fewer texts the gate cannot rule out a loss of two points, `gate.margin`, even if nothing changed: decision 0013.
 MIN_HOLDOUT = 133
 MAX_SHARE_OF_A_LABEL = 0.9
+# An output of the model for each, for each text of the holdout: more take gigabytes, and nobody names them by hand.
+MAX_LABELS = 10_000
 _MAX_EXAMPLES = 5
+_MAX_FAULTS = 20
 _MAX_SHOWN = 80
 # UTF-8 that was read as windows-1252 ("Ã¼" for ü, "â€™" for an apostrophe), and the mark of a byte that was lost.
 _MOJIBAKE = re.compile("Ã[\x80-\xbf‚ƒ„…†‡ˆ‰Š‹Œ‘’“”•–—˜™š›œžŸ]|â€[\x80-\xbf™œ\x9d“”¦¢˜]|\ufffd")
@@ -78,9 +81,15 @@ def check_corpus(path: Path, rows: Labelled, faults: Faults) -> CorpusReport:
 
 
 def _faults(path: Path, faults: Faults) -> Iterator[Finding]:
-    for sentence, lines in sorted(faults.items(), key=lambda item: item[1][0]):
+    in_order = sorted(faults.items(), key=lambda item: item[1][0])
+    if rest := in_order[_MAX_FAULTS:]:
+        count = sum(len(lines) for _, lines in rest)
+        in_order = in_order[:_MAX_FAULTS]
+    for sentence, lines in in_order:
         more = f" (and {len(lines) - 1:,} more such lines: {_listed(map(str, lines[1:]))})" if len(lines) > 1 else ""
         yield Finding("unusable_row", "error", len(lines), f"{path}, line {lines[0]}{more}: {sentence}", "")
+    if rest:
+        yield Finding("unusable_row", "error", count, f"{path}: {count:,} more lines have other faults.", "")
 
 
 def _split_errors(path: Path, rows: Labelled) -> Iterator[Finding]:
@@ -96,6 +105,9 @@ def _split_errors(path: Path, rows: Labelled) -> Iterator[Finding]:
         also = f", as are {len(unknown) - 1:,} more: {_listed(unknown[1:])}" if len(unknown) > 1 else ""
         sentence = f"{path}: the label {unknown[0]!r} is in the holdout but never in the training rows{also};"
         yield Finding("label_only_held_out", "error", len(unknown), sentence, "add examples of it or remove it.")
+    if known.size > MAX_LABELS:
+        sentence = f"{path}: there are {known.size:,} labels, and at most {MAX_LABELS:,} can be learned."
+        yield Finding("too_many_labels", "error", int(known.size), sentence, "Is 'label' the right column?")
     if not held_out.any():
         yield Finding("no_holdout", "error", 0, f"{path}: too few rows to hold any out ({int(train.sum())}); "
                       "give more examples: two texts of a label are enough to begin.", "")  # fmt: skip

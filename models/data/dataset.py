@@ -139,7 +139,7 @@ def _row_fault(row: dict[str, Any]) -> str | None:
     if fault := label_fault(label):
         return f"the label {label[:40]!r} {fault}: feedback could not name it. Rename it."
     split = row.get("split") or ""
-    return None if split in (*_SPLITS, "") else f"split is {split!r}; it must be 'train' or 'holdout'."
+    return None if split in (*_SPLITS, "") else f"split is {repr(split)[:40]}; it must be 'train' or 'holdout'."
 
 
 def fingerprint(rows: Iterable[tuple[str, ...]]) -> str:

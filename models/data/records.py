@@ -63,8 +63,9 @@ def column_fault(row: dict[str, Any], column: str, *, may_be_number: bool = Fals
     if isinstance(value, str):
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return None if may_be_number else f"{column!r} is the number {value}, not a string. Put it in quotes"
-    return f"there is no {column!r}, or it is not a string"
+        return None if may_be_number else f"{column!r} is a number, not a string. Put it in quotes"
+    has = ", ".join(str(name)[:40] for name in [*row][:5]) or "nothing"
+    return f"there is no {column!r}, or it is not a string; the row has: {has}"
 
 
 def stream_rows(path: Path, *, required: tuple[str, ...]) -> Iterator[Row]:
@@ -164,10 +165,10 @@ def _csv_rows(path: Path, text: io.TextIOWrapper, required: tuple[str, ...]) -> 
             header = _header(path, line, fields or [], required)
         elif fields is None:
             return
-        elif len(fields) > len(header):
+        elif any(field.strip() for field in fields[len(header) :]):  # Excel ends lines with empty fields
             name = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, repr(delimiter))
             raise DatasetError(f"{path}, line {line}: more fields than the header has. Quote texts with {name}.")
-        elif fields:
+        elif any(field.strip() for field in fields):  # and files with lines of them
             yield line, dict(zip(header, fields, strict=False))
 
 
@@ -215,7 +216,8 @@ def _jsonl_rows(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
         try:
             row = orjson.loads(content)
         except orjson.JSONDecodeError as error:
-            hint = " Write one object a line, not one list." if line == 1 and content.lstrip()[:1] == "[" else ""
+            is_whole_file = line == 1 and (content.lstrip()[:1] == "[" or content.strip() == "{")
+            hint = " Write each object on a line of its own, without a list around them." if is_whole_file else ""
             raise DatasetError(f"{path}, line {line}: not JSON: {error}.{hint}") from error
         if not isinstance(row, dict):
             raise DatasetError(f"{path}, line {line}: a JSON object is expected, one a line.")

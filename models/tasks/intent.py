@@ -112,7 +112,9 @@ class Intent(ClassifierTask):
         names = session.bundle.manifest.labels
         each = _questions_a_label(len(names))
         known_texts, known_logits = [], []
-        for index, candidates in _candidate_questions(texts, labels, names, max(each, _MAX_CANDIDATES // len(names))):
+        for index, candidates in _candidate_questions(
+            texts, labels, names, _MAX_CANDIDATES // len(names) if each else 0
+        ):
             logits = session.predict(candidates)
             best = (-logits[:, index]).argsort(kind="stable")[:each]
             known_texts += [candidates[i] for i in best]
@@ -124,14 +126,14 @@ class Intent(ClassifierTask):
 
 
 def _questions_a_label(labels: int) -> int:
-    return max(1, min(_QUESTIONS_A_LABEL, _MAX_KNOWN_LOGITS // labels**2))
+    return min(_QUESTIONS_A_LABEL, _MAX_KNOWN_LOGITS // labels**2)
 
 
 def _candidate_questions(
     texts: Sequence[str], labels: Sequence[str], names: Sequence[str], max_candidates: int
 ) -> Iterator[tuple[int, list[str]]]:
     """(index of a label, some of its short texts), for each label but out-of-scope that has any."""
-    of_label: dict[str, list[str]] = {name: [] for name in names if name != OUT_OF_SCOPE}
+    of_label: dict[str, list[str]] = {name: [] for name in names if name != OUT_OF_SCOPE and max_candidates}
     for text, label in zip(texts, labels, strict=True):
         if label in of_label and len(text) <= _MAX_QUESTION:
             of_label[label].append(text)

@@ -51,7 +51,7 @@ LINES = {
     ),
     "a label too long": ("data.csv", GOOD + f"hey,{'a' * 101},train\n", 5, "has 101 characters; at most 100"),
     "a label with a control character": ("data.csv", GOOD + "hey,a\x07b,train\n", 5, "has a control character"),
-    "a list in JSONL": ("data.jsonl", '[{"text": "hi",\n', 1, "Write one object a line, not one list"),
+    "a list in JSONL": ("data.jsonl", '[{"text": "hi",\n', 1, "Write each object on a line of its own"),
     "Latin-1 JSONL": ("data.jsonl", json_lines().encode() + b'{"text": "caf\xe9"}\n', 3, "not UTF-8 (byte 0xe9)"),
     "not JSON": ("data.jsonl", json_lines('{"text": "hi",'), 3, "not JSON"),
     "not an object": ("data.jsonl", json_lines(["hi", "greet"]), 3, "a JSON object is expected"),
@@ -59,7 +59,7 @@ LINES = {
         "data.jsonl",
         json_lines({"text": "hi", "label": 1}),
         3,
-        "'label' is the number 1, not a string",
+        "'label' is a number, not a string",
     ),
     "label null": ("data.jsonl", json_lines({"text": "hi", "label": None}), 3, "no 'label', or it is not a string"),
     "no label": ("data.jsonl", json_lines({"text": "hi"}), 3, "no 'label', or it is not a string"),
@@ -121,6 +121,7 @@ SPREADSHEETS = {
     "UTF-16 BE": b"\xfe\xff" + GOOD.encode("utf-16-be"),
     "another case": GOOD.replace("text,label", " Text ,LABEL").encode(),
     "quoted header": GOOD.replace("text,label,split", '"text","label","split"').encode(),
+    "empty fields and lines of them": GOOD.replace("\n", ",,\n").replace("bye", ",,,,\n ,\nbye").encode(),
     "index column": ",".join(("", GOOD.replace("\n", "\n,").removesuffix(","))).encode(),
 }
 
@@ -142,6 +143,20 @@ def test_what_is_no_gzip_file_or_ends_early_is_named(tmp_path: Path) -> None:
     for content in (GOOD.encode(), gzip.compress(as_csv(ROWS).encode())[:-20]):
         with pytest.raises(DatasetError, match=r"data\.csv\.gz: cannot be unpacked"):
             load_dataset("intent", write(tmp_path, content, "data.csv.gz"))
+
+
+def test_very_many_kinds_of_faults_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("intent", write(tmp_path, GOOD + "".join(f"hey,greet,{i}\n" for i in range(50))))
+    sentences = str(caught.value).splitlines()
+    assert len(sentences) == 21
+    assert sentences[-1].endswith("30 more lines have other faults.")
+
+
+def test_a_label_for_each_row_is_refused(tmp_path: Path) -> None:
+    rows = [(f"text {i} {n}", f"id {i}") for i in range(10_001) for n in range(2)]
+    with pytest.raises(DatasetError, match=r"at most 10,000 can be learned\. Is 'label' the right column"):
+        load_dataset("intent", write(tmp_path, as_csv(rows)))
 
 
 def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:

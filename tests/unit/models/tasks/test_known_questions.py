@@ -6,7 +6,7 @@ from models.tasks.intent import OUT_OF_SCOPE, _candidate_questions, _questions_a
 
 
 def test_the_matrix_of_known_questions_stays_small() -> None:
-    assert [_questions_a_label(labels) for labels in (2, 28, 447, 1000, 2000, 5000)] == [20, 20, 20, 4, 1, 1]
+    assert [_questions_a_label(labels) for labels in (2, 28, 447, 1000, 2000, 5000)] == [20, 20, 20, 4, 1, 0]
 
 
 def test_candidates_are_short_texts_of_each_label_but_out_of_scope() -> None:
