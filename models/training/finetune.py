@@ -187,7 +187,7 @@ def _run_trainer(
         arguments = TrainingArguments(
             output_dir=scratch,
             use_cpu=not torch.cuda.is_available(),  # without it, several workers on CPUs do not find each other
-            num_train_epochs=recipe.epochs,
+            num_train_epochs=recipe.epochs_of(len(data)),
             max_steps=recipe.max_steps or -1,
             per_device_train_batch_size=recipe.batch,
             warmup_steps=0.1,

@@ -151,7 +151,9 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Your .csv or .jsonl; default: the seed corpus.")] = None,
     base: Annotated[str | None, typer.Option(help="Encoder: a Hugging Face name or a directory.")] = None,
     method: Annotated[Literal["full", "lora"], typer.Option(help="Fine-tune all weights, or LoRA adapters.")] = "full",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training texts.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training texts; default: 3, more of a small file.")
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="End after so many batches, to try a large file first.")
     ] = None,

@@ -36,7 +36,8 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
 
     def recipe(self, job: TrainingJob, home: Path) -> Recipe:
         if job.parent is None:
-            return super().recipe(job, home)
+            recipe = super().recipe(job, home)
+            return replace(recipe, min_steps=0) if "epochs" in dict(job.recipe) else recipe  # what was asked for
         manifest = _parent(job, home).manifest
         continued = replace(CONTINUED, base=manifest.base_model, max_length=manifest.max_length)
         return replace(continued, **dict(job.recipe))

@@ -73,8 +73,10 @@ class RankerFamily(ModelFamily[RankerData]):
     kind = "ranker"
 
     def check_options(self, task: str, options: Mapping[str, Any]) -> None:
-        if "epochs" in options or options.get("method") == "lora":
-            raise ValueError(f"{task} learns a projection and its ranking weights: no --epochs, no --method lora")
+        if options.keys() & {"epochs", "max_steps"} or options.get("method") == "lora":
+            raise ValueError(
+                f"{task} learns a projection and its ranking weights: no --epochs, no --max-steps, no --method lora"
+            )
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> RankerData:
         if job.parent is None:
