@@ -14,7 +14,7 @@ from export.words import WordCache, tokenizes_by_word
 
 # Longer than any token of natural text: cutting texts to this many characters for each token of `max_length` does not
 # change the ids, and bounds the time for which an adversarial text blocks the event loop.
-_CHARACTERS_A_TOKEN = 40
+MAX_CHARACTERS_A_TOKEN = 40
 
 
 Ids = tuple[int, ...]
@@ -34,7 +34,7 @@ class TextEncoder:
         self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
-        self._max_characters = max_length * _CHARACTERS_A_TOKEN
+        self._max_characters = max_length * MAX_CHARACTERS_A_TOKEN
         self._words = WordCache(self._tokenizer, max_length) if tokenizes_by_word(self._tokenizer) else None
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:

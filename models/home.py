@@ -1,7 +1,7 @@
 """Paths below FLYWHEEL_HOME. No other module has the name of a file or folder there.
 
     bundles/<task>/<version>/       bundles; .packed and .engines beside them are derived from them (export/)
-    checkpoints/<task>/<version>/   checkpoints that the bundles were exported from
+    checkpoints/<task>/<version>/   checkpoints of the bundles; training/ in them: what MLflow is told of it
     corpora/<task>/                 training data of the versions, by fingerprint
     releases/<task>.json            which versions serve; .aliased: the release to which MLflow's aliases were last set
     retraining/<task>.json          progress of a retraining
@@ -30,6 +30,11 @@ def bundle_folder(home: Path, task: str, version: str) -> Path:
 
 def checkpoint_folder(home: Path, task: str, version: str) -> Path:
     return home / "checkpoints" / task / version
+
+
+def training_folder(checkpoint: Path) -> Path:
+    """Parameters, metrics, figures and reports of a checkpoint's training, as MLflow gets them."""
+    return checkpoint / "training"
 
 
 def corpus_file(home: Path, task: str, fingerprint: str) -> Path:

@@ -1,8 +1,14 @@
-"""Equality of texts."""
+"""Equality of texts, and the one way to write a label."""
 
 from __future__ import annotations
 
 import unicodedata
+
+MAX_LABEL = 100  # characters; feedback takes no longer one: serve/feedback/intake.py
+
+# Characters without width that copying from a page brings along; no label differs by them.
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
+_SEPARATORS = str.maketrans("", "", "_-./ ")
 
 
 def same_text_key(text: str) -> str:
@@ -11,3 +17,27 @@ def same_text_key(text: str) -> str:
     Stored feedback keys are hashes of it, so it must not change: models/feedback/store/label_join.py.
     """
     return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
+
+
+def label_name(label: str) -> str:
+    """The label in Unicode's NFC, with single spaces and without invisible characters.
+
+    `track`, `track ` and one with a no-break space are one label; `Track` is another one.
+    """
+    if not label.isascii():
+        label = unicodedata.normalize("NFC", label.translate(_INVISIBLE))
+    return " ".join(label.split())
+
+
+def label_fault(label: str) -> str | None:
+    """Why feedback could not name this label, as the end of a sentence; None when it could."""
+    if len(label) > MAX_LABEL:
+        return f"has {len(label)} characters; at most {MAX_LABEL} are allowed"
+    if any(character < " " or character == "\x7f" for character in label):
+        return "has a control character"
+    return None
+
+
+def label_likeness_key(label: str) -> str:
+    """A key that is equal for labels that differ only in case, width, spaces, hyphens, underscores, dots, slashes."""
+    return same_text_key(label).translate(_SEPARATORS) or label

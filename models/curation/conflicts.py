@@ -23,12 +23,13 @@ class _Vote(NamedTuple):
 
 def same_text(groups: list[Group], context: Context, rules: Rules) -> StepResult:
     """Settle texts that are the same up to case, punctuation and spaces; the training corpus votes too."""
-    corpus: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for example in context.training:
-        corpus[words(example.text)].add(example.label)
     clusters: dict[tuple[str, ...], list[Group]] = defaultdict(list)
     for group in groups:
         clusters[words(group.lead.text)].append(group)
+    corpus: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for example in context.training:
+        if (key := words(example.text)) in clusters:  # not the whole corpus, which may have a million texts
+            corpus[key].add(example.label)
     return _settle(((cluster, corpus.get(key, set())) for key, cluster in clusters.items()), rules)
 
 

@@ -30,6 +30,8 @@ _FILTERS = {"low_normalized_margin": "normalized_margin", "low_self_confidence":
 # Chosen on Banking77 among 1, 3, 10 and 30: a weaker penalty fits the wrong labels.
 _INVERSE_PENALTY = 3.0
 _CONFIDENCE = 0.95
+# The judging model's time and memory grow with texts times labels: with 2,000 labels it would take gigabytes and hours.
+_MAX_REPLAY = 10_000
 
 Vectors = NDArray[np.float32]
 
@@ -50,7 +52,9 @@ def label_errors(groups: list[Group], context: Context, rules: Rules) -> StepRes
     if len(groups) < rules.min_to_suspect:
         return StepResult(groups, [])
     # Of every label, since the correct label of a sample may be one that is not in the feedback.
-    replay = balanced_sample(context.training, rules.replay_a_label, rules.min_replay, context.seed)
+    known = len({example.label for example in context.training})
+    a_label = max(_FOLDS, min(rules.replay_a_label, _MAX_REPLAY // max(known, 1)))
+    replay = balanced_sample(context.training, a_label, rules.min_replay, context.seed)
     texts = [group.lead.text for group in groups]
     vectors = np.asarray(context.embed([*texts, *(example.text for example in replay)]), np.float32)
     own, corpus = dict(zip(texts, vectors, strict=False)), vectors[len(texts) :]

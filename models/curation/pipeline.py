@@ -26,6 +26,7 @@ from models.curation.rankings import without_ranking
 from models.curation.report import Report, placeholders, report_of
 from models.curation.types import Context, CurationState, CurationStep, Decision, Group, Rules
 from models.feedback.types import Sample
+from models.text import label_name
 
 __all__ = ["Context", "Curated", "Report", "Rules", "curate"]
 
@@ -73,7 +74,7 @@ def curate(samples: Sequence[Sample], context: Context, rules: Rules, steps: Seq
     """
     if len({sample.id for sample in samples}) < len(samples):
         raise ValueError("two samples have the same id")
-    clean, leaks = _without_personal_data(samples, context)
+    clean, leaks = _without_personal_data([_with_label_name(sample, context) for sample in samples], context)
     groups = [Group(sample) for sample in clean]
     decisions: dict[int, Decision] = {}
     for step in steps:
@@ -89,6 +90,12 @@ def curate(samples: Sequence[Sample], context: Context, rules: Rules, steps: Seq
 
     report = report_of(samples, kept, decisions, leaks, context)
     return Curated(kept, of("dropped"), of("quarantined"), of("deferred"), report)
+
+
+def _with_label_name(sample: Sample, context: Context) -> Sample:
+    """A label that the champion does not have is written as a training file's labels are."""
+    known = sample.label in context.labels or sample.label == label_name(sample.label)
+    return sample if known else replace(sample, label=label_name(sample.label))
 
 
 def _without_personal_data(samples: Sequence[Sample], context: Context) -> tuple[list[Sample], dict[int, Counter[str]]]:

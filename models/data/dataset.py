@@ -1,33 +1,36 @@
 """Labelled texts from the user's file or from the seed corpora; errors name the line.
 
 A file is CSV with a header or JSONL; `text` and `label` are required, `split` (`train` or `holdout`) is optional and
-computed when absent, other columns are ignored.
+computed when absent, other columns are ignored. A file is read whole and checked before anything is trained on it:
+models/data/checks.py.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections import Counter
+from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import orjson
 
 from export.bundle import Lineage
+from models.data.checks import Faults, Labelled, check_corpus
+from models.data.records import DatasetError as DatasetError
+from models.data.records import column_fault, corpus_name, stream_rows
+from models.data.records import read_rows as read_rows
+from models.data.report import CorpusReport
+from models.data.split import hold_out, text_key
 from models.home import corpus_file
 from models.tasks.base import Task, get_task
+from models.text import label_fault, label_name
 
 SEED = Path(__file__).parent / "seed"
-HOLDOUT_SHARE = 0.1
 _SPLITS = ("train", "holdout")
-
-
-class DatasetError(Exception):
-    """Raised when a training file cannot be used; the message names the file, the line and the remedy."""
 
 
 class _Fingerprinted(Protocol):
@@ -67,24 +70,76 @@ class Dataset(NamedTuple):
 
 def load_dataset(task: str, file: Path | None = None) -> Dataset:
     """Load `file`, or the task's seed corpus. Raises DatasetError on data that would train a wrong model."""
+    return load_checked(task, file)[0]
+
+
+def load_checked(task: str, file: Path | None = None) -> tuple[Dataset, CorpusReport]:
+    """As `load_dataset`, with the report of what was found in the file.
+
+    Labels are written as models.text.label_name has it. Raises DatasetError, with all findings, when one is an error.
+    """
     path = file or seed_file(get_task(task))
-    parts: dict[str, list[Example]] = {"train": [], "holdout": [], "": []}
-    for line, row in read_rows(path, required=("text", "label")):
-        text, label = row["text"], row["label"]
-        if not text.strip():
-            raise DatasetError(f"{path}, line {line}: the text is empty. Remove the line or fill it in.")
-        if not label.strip():
-            raise DatasetError(f"{path}, line {line}: the label is empty. Remove the line or fill it in.")
+    rows, faults = _read_labelled(path)
+    split = rows.splits
+    undecided = np.flatnonzero(split == 2)
+    rows.held_out = split == 1
+    rows.held_out[undecided] = hold_out(rows.keys[undecided], rows.labels[undecided], rows.labels[split == 0])
+    report = check_corpus(path, rows, faults)
+    if errors := report.of("error"):
+        others = [f"{finding.severity}: {finding.text}" for finding in report.findings if finding.severity != "error"]
+        raise DatasetError("\n".join([*(finding.text for finding in errors), *others]))
+    train, holdout = rows.examples(False), rows.examples(True)
+    return Dataset(corpus_name(path), train, holdout, fingerprint(_rows(train, holdout))), report
+
+
+def _read_labelled(path: Path) -> tuple[Labelled, Faults]:
+    """The rows that can be used, and the faults of the others."""
+    faults: Faults = defaultdict(list)
+    names: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    examples: list[Example] = []
+    keys, labels, lines, splits = array("Q"), array("i"), array("I"), bytearray()
+    for line, row in stream_rows(path, required=("text", "label")):
+        if fault := _row_fault(row):
+            faults[fault].append(line)
+            continue
+        text, written = row["text"], row["label"]
+        if (label := names.get(written)) is None:
+            label = names[written] = label_name(written)
         split = row.get("split") or ""
-        if split not in (*_SPLITS, ""):
-            raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
-        parts[split].append(Example(text, label))
-    for example in parts[""]:
-        parts["holdout" if _is_holdout(example.text) else "train"].append(example)
-    train, holdout = parts["train"], parts["holdout"]
-    dataset = Dataset(path.stem, train, holdout, fingerprint(_rows(train, holdout)))
-    _check(path, dataset)
-    return dataset
+        # One string object a label, which a million rows share.
+        number = numbers.setdefault(label, len(numbers))
+        examples.append(Example(text, label))
+        keys.append(text_key(text))
+        labels.append(number)
+        lines.append(line)
+        splits.append(_SPLITS.index(split) if split else 2)
+    found = Labelled(
+        examples,
+        list(numbers),
+        {written: label for written, label in names.items() if written != label},
+        np.frombuffer(keys, np.uint64) if keys else np.zeros(0, np.uint64),
+        np.array(labels, np.int32),
+        np.array(lines, np.uint32),
+        np.frombuffer(bytes(splits), np.uint8),
+    )
+    return found, faults
+
+
+def _row_fault(row: dict[str, Any]) -> str | None:
+    """Why the row cannot be used; None when it can."""
+    for column in ("text", "label"):
+        if fault := column_fault(row, column):
+            return f"{fault}."
+    if not row["text"].strip():
+        return "the text is empty. Remove the line or fill it in."
+    label = label_name(row["label"])
+    if not label:
+        return "the label is empty. Remove the line or fill it in."
+    if fault := label_fault(label):
+        return f"the label {label[:40]!r} {fault}: feedback could not name it. Rename it."
+    split = row.get("split") or ""
+    return None if split in (*_SPLITS, "") else f"split is {repr(split)[:40]}; it must be 'train' or 'holdout'."
 
 
 def fingerprint(rows: Iterable[tuple[str, ...]]) -> str:
@@ -101,7 +156,7 @@ def _rows(train: Iterable[Example], holdout: Iterable[Example]) -> Iterator[tupl
 
 
 def save_corpus(dataset: Dataset, file: Path) -> None:
-    """Write the corpus with its split as JSONL; load_dataset reads it to the same rows and the same fingerprint."""
+    """Write the corpus with its split as JSONL; load_corpus reads it to the same rows and the same fingerprint."""
     with file.open("wb") as out:
         for row in _rows(dataset.train, dataset.holdout):
             named = dict(zip(("text", "label", "split"), row, strict=True))
@@ -114,8 +169,21 @@ def load_corpus(home: Path, task: str, lineage: Lineage) -> Dataset:
     Raises DatasetError when it was not kept, or the file has changed.
     """
     seed = partial(load_dataset, task) if (SEED / f"{task}.csv").is_file() else None
-    corpus = load_kept(home, task, lineage, partial(load_dataset, task), seed)
+    corpus = load_kept(home, task, lineage, _read_kept, seed)
     return corpus._replace(name=lineage.name)
+
+
+def _read_kept(file: Path) -> Dataset:
+    """A corpus that `save_corpus` wrote, as it is: it was checked then, by the rules of that time."""
+    parts: dict[str, list[Example]] = {split: [] for split in _SPLITS}
+    labels: dict[str, str] = {}
+    for line, row in stream_rows(file, required=("text", "label", "split")):
+        try:
+            parts[row["split"]].append(Example(row["text"], labels.setdefault(row["label"], row["label"])))
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{file}, line {line}: is not a row of a kept corpus. Copy the file again.") from error
+    train, holdout = parts["train"], parts["holdout"]
+    return Dataset(file.stem, train, holdout, fingerprint(_rows(train, holdout)))
 
 
 def load_kept(
@@ -150,90 +218,3 @@ def seed_file(task: type[Task]) -> Path:
     if not path.is_file():
         raise DatasetError(f"There is no seed corpus for {task.name}; give one with --data FILE.")
     return path
-
-
-def read_rows(
-    path: Path, *, required: tuple[str, ...], numbers: tuple[str, ...] = ()
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row) for each row of a CSV or JSONL file. Raises DatasetError with the line number.
-
-    `required` columns must be strings; those among `numbers` may also be JSON numbers.
-    """
-    if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise DatasetError(f"{path}: give a .csv or .jsonl file, not {path.suffix or 'a file without an ending'}.")
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}.") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DatasetError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{raw[error.start]:02x}). Save the file as UTF-8, "
-            f"for instance: iconv -f windows-1252 -t utf-8 {path.name}"
-        ) from error
-    rows = _csv_rows(path, text, required) if path.suffix.lower() == ".csv" else _jsonl_rows(path, text)
-    for line, row in rows:
-        for column in required:
-            value = row.get(column)
-            if not isinstance(value, str) and not (column in numbers and isinstance(value, int | float)):
-                raise DatasetError(f"{path}, line {line}: there is no {column!r}, or it is not a string.")
-        yield line, row
-
-
-def _csv_rows(path: Path, text: str, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise DatasetError(f"{path}, line {line}: not valid CSV: {error}.") from error
-        if header is None:
-            header = fields or []
-            if missing := [column for column in required if column not in header]:
-                found = ", ".join(header) or "nothing"
-                raise DatasetError(f"{path}, line {line}: the header has no column {missing[0]!r}; it has: {found}.")
-        elif fields is None:
-            return
-        elif len(fields) > len(header):
-            raise DatasetError(f"{path}, line {line}: more fields than the header has. Quote texts with commas.")
-        elif fields:
-            yield line, dict(zip(header, fields, strict=False))
-
-
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        try:
-            row = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            raise DatasetError(f"{path}, line {line}: not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path}, line {line}: a JSON object is expected, one a line.")
-        yield line, row
-
-
-def _is_holdout(text: str) -> bool:
-    """Split by a hash of the normalized text, so that it survives reordering and exact duplicates stay on one side."""
-    # Not models.text.same_text_key: another key would change the split of files that versions were trained on.
-    normal = " ".join(text.lower().split())
-    return int.from_bytes(hashlib.sha256(normal.encode()).digest()[:4], "big") < HOLDOUT_SHARE * 2**32
-
-
-def _check(path: Path, dataset: Dataset) -> None:
-    counts = Counter(example.label for example in dataset.train)
-    if not dataset.train:
-        raise DatasetError(f"{path}: there are no training rows.")
-    if len(counts) < 2:
-        raise DatasetError(f"{path}: all rows have the label {next(iter(counts))!r}; a classifier needs two or more.")
-    if unknown := {example.label for example in dataset.holdout} - set(counts):
-        raise DatasetError(
-            f"{path}: the label {min(unknown)!r} is in the holdout but never in the training rows; "
-            "add examples of it or remove it."
-        )
-    if not dataset.holdout:
-        raise DatasetError(f"{path}: too few rows to hold any out ({len(dataset.train)}); give more examples.")

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from export.bundle import Lineage
-from models.data.dataset import SEED, DatasetError, load_kept, read_rows
+from models.data.dataset import SEED, load_kept
+from models.data.records import DatasetError, corpus_name, read_rows
 from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
 
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
@@ -94,6 +95,7 @@ def load_interactions(file: Path | None = None) -> Interactions:
     path = file or _SEED_FILE
     impressions: list[Impression] = []
     items: dict[str, CatalogueItem] = {}
+    names: dict[str, str] = {}  # one string object a name, which all its rows share
     digest = hashlib.sha256()
     explicit = False
     for line, row in _rows(file):
@@ -108,18 +110,19 @@ def load_interactions(file: Path | None = None) -> Interactions:
             raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
         explicit = explicit or bool(split)
         time = _number(path, line, "time", row["time"])
-        impressions.append(Impression(row["user_id"], row["item_id"], event in CHOSEN, time, split == "holdout"))
+        user, item = (names.setdefault(row[column], row[column]) for column in ("user_id", "item_id"))
+        impressions.append(Impression(user, item, event in CHOSEN, time, split == "holdout"))
         numbers = {
             key: _number(path, line, key, value)
             for key, value in row.items()
             if key not in (*_REQUIRED, "split") and value not in ("", None)
         }
-        items.setdefault(row["item_id"], CatalogueItem(row["text"], numbers))
+        items.setdefault(item, CatalogueItem(row["text"], numbers))
     impressions.sort(key=lambda impression: (impression.user, impression.time))
     if not explicit:
         impressions = _hold_out_newest(impressions)
-    names = sorted({name for item in items.values() for name in item.numbers})
-    interactions = Interactions(path.stem, impressions, items, names, digest.hexdigest())
+    columns = sorted({name for item in items.values() for name in item.numbers})
+    interactions = Interactions(corpus_name(path), impressions, items, columns, digest.hexdigest())
     _check(path, interactions)
     return interactions
 

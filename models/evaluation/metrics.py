@@ -1,16 +1,12 @@
-"""Metrics of classifiers and rankers on held-out examples, and the confusion matrix."""
+"""Metrics of classifiers and rankers on held-out examples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score, roc_auc_score
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 
 CONFIDENCE_BINS = 10
 
@@ -62,22 +58,3 @@ def ranker_metrics(users: Sequence[str], chosen: Sequence[int], scores: Sequence
     ]
     metrics = {"auc": round(float(roc_auc_score(chosen, scores)), 4)}
     return {**metrics, "user_auc": round(float(np.mean(within)), 4)} if within else metrics
-
-
-def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str]) -> Figure:
-    """The confusion matrix, each row (true label) normalized to 1, as a matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    matrix = confusion_matrix(truth, predicted, labels=list(labels)).astype(float)
-    matrix /= np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = max(4.0, 0.32 * len(labels) + 2)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes: Any = figure.subplots()
-    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=90)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted", ylabel="true", title="holdout")
-    for i, j in zip(*np.nonzero(matrix >= 0.005), strict=True):
-        axes.text(j, i, f"{matrix[i, j]:.0%}", ha="center", va="center", fontsize=6,
-                  color="white" if matrix[i, j] > 0.5 else "black")  # fmt: skip
-    return figure

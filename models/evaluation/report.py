@@ -13,6 +13,7 @@ import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from models.evaluation.confusion import Confusion
 from models.evaluation.evaluate import Evaluation
 from models.evaluation.gate import HOLDOUT, GateResult
 from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confidence_bins
@@ -148,16 +149,24 @@ class _Cell(NamedTuple):
 
 
 def _confusion(champion: Evaluation, candidate: Evaluation) -> dict[str, Any]:
-    """The nonzero cells of the candidate's confusion matrix, and its commonest confusions beside the champion's."""
-    labels = sorted(set(candidate.truth) | set(candidate.predicted))
+    """The nonzero cells of the candidate's confusion matrix, and its commonest confusions beside the champion's.
+
+    Of many labels, the matrix has those that are confused most often.
+    """
+    occurring = sorted(set(candidate.truth) | set(candidate.predicted))
+    confusion = Confusion(occurring, list(candidate.truth), list(candidate.predicted))
+    labels = confusion.shown_labels()
     at = {label: i for i, label in enumerate(labels)}
     total = Counter(candidate.truth)
-    counts = Counter(zip(candidate.truth, candidate.predicted, strict=True))
+    counts = confusion.counts()
     before = Counter(zip(champion.truth, champion.predicted, strict=True))
-    cells = [_Cell(at[true], at[said], n / total[true], n) for (true, said), n in counts.items()]
+    cells = [
+        _Cell(at[true], at[said], n / total[true], n) for (true, said), n in counts.items() if true in at and said in at
+    ]
     pairs = sorted((pair for pair in counts | before if pair[0] != pair[1]), key=lambda p: (-counts[p], -before[p], p))
     return {
         "labels": labels,
+        "left_out": len(occurring) - len(labels),
         "cells": cells,
         "pairs": [(true, said, before[true, said], counts[true, said]) for true, said in pairs[:_MAX_CONFUSIONS]],
     }

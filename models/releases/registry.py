@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from export.bundle import Bundle, Lineage
-from export.errors import BundleError
-from export.packed import packed_folder, packed_model
-from models.home import bundle_folder, checkpoint_folder, mlflow_artifacts, mlflow_database, sqlite_url
-from models.releases.release import (
-    ReleaseError,
-    local_versions,
-    make_release,
-    read_release,
-    write_aliased,
-    write_release,
-)
+from models.home import mlflow_artifacts, mlflow_database, sqlite_url
+from models.releases.record import TrainingRecord
+from models.releases.release import read_release, write_aliased
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 log = logging.getLogger("flywheel.registry")
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+_BUNDLE = "bundle"
+_MAX_BATCH = 1000  # metrics that MLflow takes at once
+
+
+class Reservation(NamedTuple):
+    """A version that MLflow has numbered, and the run that it is of."""
+
+    version: str
+    run_id: str
 
 
 class Registry:
@@ -38,6 +37,8 @@ class Registry:
     def __init__(self, home: Path):
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # MLflow's own 7 attempts take four minutes where a server is away, and nothing here depends on an answer.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow
 
         self.home = home
@@ -61,85 +62,52 @@ class Registry:
             with suppress(OSError):
                 litter.rmdir()
 
-    def register(
-        self,
-        task: str,
-        bundle: Path,
-        checkpoint: Path,
-        *,
-        parameters: Mapping[str, Any],
-        metrics: Mapping[str, float],
-        losses: list[tuple[int, float]],
-        figures: Mapping[str, Figure],
-        lineage: Lineage,
-        artifacts: Sequence[Path] = (),
-    ) -> str:
-        """Log the run, register its bundle as the task's next version, move bundle and checkpoint to their places.
+    def reserve(self, task: str, record: TrainingRecord, unusable: Callable[[int], bool]) -> Reservation:
+        """Begin the run of a training, and register its bundle, not yet logged, as a new version of the task.
 
-        A task's first version becomes champion; a later one only serves after a move (rollout.py).
-        `losses` are (step, loss), `artifacts` folders. The new version.
+        MLflow numbers it; numbers that are `unusable` are left out. Raises what MLflow, its database driver and the
+        network raise, which is many types.
         """
         self._set_experiment(task)
-        with self._mlflow.start_run(run_name=f"train-{task}") as run:
-            origin = {f"data.{key}": value for key, value in lineage.model_dump().items()}
-            self._mlflow.log_params({**parameters, **origin})
-            self._mlflow.log_metrics({key: value for key, value in metrics.items() if isinstance(value, int | float)})
-            for step, loss in losses:
-                self._mlflow.log_metric("loss", loss, step=step)
-            for name, figure in figures.items():
-                self._mlflow.log_figure(figure, name)
-            for folder in artifacts:
-                self._mlflow.log_artifacts(str(folder), folder.name)
-            self._mlflow.log_artifacts(str(bundle), "bundle")
-            source = self._mlflow.get_artifact_uri("bundle")
         name = self._ensure_model(task)
-        tags = {"data.fingerprint": lineage.fingerprint, "data.name": lineage.name}
-        taken = local_versions(self.home, task)
-        while (
-            version := str(self._client.create_model_version(name, source, run.info.run_id, tags=tags).version)
-        ) in taken:
-            log.warning("%s version %s is here already, though MLflow did not know it; taking the next", task, version)
-        try:
-            self._take_over(task, version, bundle, checkpoint)
-        except OSError:  # a version that MLflow knows and that has no files could be promoted
-            with suppress(Exception):  # MLflow's database may be on the same full disk
-                self._client.delete_model_version(task, version)
-            raise
-        self.follow(task)
-        return version
+        experiment = self._client.get_experiment_by_name(task).experiment_id
+        run = self._client.create_run(experiment, run_name=f"train-{task}").info
+        source = f"{run.artifact_uri.rstrip('/')}/{_BUNDLE}"
+        tags = {"data.fingerprint": record.lineage.fingerprint, "data.name": record.lineage.name}
 
-    def _take_over(self, task: str, version: str, bundle: Path, checkpoint: Path) -> None:
-        """Move the version's files to their places, and release it if it is the first. Raises OSError; then the files
-        are where they were."""
-        served = bundle_folder(self.home, task, version)
-        moves = ((checkpoint, checkpoint_folder(self.home, task, version)), (bundle, served))
-        try:
-            for folder, place in moves:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.rename(folder, place)
-            with suppress(BundleError):  # serving reports a bad bundle
-                packed_model(Bundle.open(served))  # now, to save replicas the work
-            try:
-                read_release(self.home, task)
-            except ReleaseError:
-                write_release(self.home, make_release(self.home, task, version))
-        except OSError:
-            for folder, place in moves:
-                with suppress(OSError):
-                    os.rename(place, folder)
-            shutil.rmtree(packed_folder(served), ignore_errors=True)
-            raise
+        def number() -> str:
+            return str(self._client.create_model_version(name, source, run.run_id, tags=tags).version)
+
+        skipped = []
+        while unusable(int(version := number())):
+            skipped.append(version)
+        for left_out in skipped:
+            self._client.delete_model_version(name, left_out)
+        return Reservation(version, run.run_id)
+
+    def cancel(self, task: str, reservation: Reservation) -> None:
+        """Delete a version that was reserved and not used; its run is marked failed."""
+        self._client.delete_model_version(task, reservation.version)
+        self._client.set_terminated(reservation.run_id, "FAILED")
+
+    def log(self, run_id: str, record: TrainingRecord, training: Path, bundle: Path) -> None:
+        """Log parameters, metrics, losses, the files in `training` and the bundle to a run. May be repeated."""
+        self._client.log_batch(run_id, params=_params(self._mlflow, record), metrics=_metrics(self._mlflow, record))
+        now = int(time.time() * 1000)
+        losses = [self._mlflow.entities.Metric("loss", loss, now, step) for step, loss in record.losses]
+        for at in range(0, len(losses), _MAX_BATCH):
+            self._client.log_batch(run_id, metrics=losses[at : at + _MAX_BATCH])
+        self._client.log_artifacts(run_id, str(training))
+        self._client.log_artifacts(run_id, str(bundle), _BUNDLE)
+        self._client.set_terminated(run_id)
 
     def withdraw(self, task: str, version: str) -> None:
-        """Delete a version that must never serve: its checkpoint and its bundle, also in MLflow. The run stays."""
-        bundle = bundle_folder(self.home, task, version)
-        for folder in (bundle, checkpoint_folder(self.home, task, version), packed_folder(bundle)):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Delete a version's bundle in MLflow, and the version there. The run stays."""
         run = self._client.get_run(self._client.get_model_version(task, version).run_id)
         self._client.delete_model_version(task, version)
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        get_artifact_repository(run.info.artifact_uri).delete_artifacts("bundle")
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts(_BUNDLE)
         self._client.set_tag(run.info.run_id, "verdict", "withdrawn")
 
     def log_refused(
@@ -204,3 +172,17 @@ class Registry:
         if not self._client.search_registered_models(filter_string=f"name='{task}'"):
             self._client.create_registered_model(task)
         return task
+
+
+def _params(mlflow: Any, record: TrainingRecord) -> list[Any]:
+    origin = {f"data.{key}": value for key, value in record.lineage.model_dump().items()}
+    return [mlflow.entities.Param(key, str(value)) for key, value in {**record.parameters, **origin}.items()]
+
+
+def _metrics(mlflow: Any, record: TrainingRecord) -> list[Any]:
+    now = int(time.time() * 1000)
+    return [
+        mlflow.entities.Metric(key, value, now, 0)
+        for key, value in record.metrics.items()
+        if isinstance(value, int | float)
+    ]

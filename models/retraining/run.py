@@ -191,13 +191,16 @@ class _Run:
     def _log_refused(self, candidate: TrainedCandidate, result: GateResult, reports: Sequence[Path]) -> None:
         from models.releases.registry import Registry
 
-        Registry(self.home).log_refused(
-            self.plan.task,
-            parameters={**candidate.parameters, **candidate.lineage.model_dump()},
-            metrics=candidate.metrics,
-            artifacts=reports,
-            reason=result.sentence,
-        )
+        try:
+            Registry(self.home).log_refused(
+                self.plan.task,
+                parameters={**candidate.parameters, **candidate.lineage.model_dump()},
+                metrics=candidate.metrics,
+                artifacts=reports,
+                reason=result.sentence,
+            )
+        except Exception as error:  # MLflow, its database driver and the network raise many types
+            log.warning("%s: MLflow does not know of the refused candidate: %s", self.plan.task, error)
 
     def _recheck(self, before: Release, learned: Sequence[int]) -> Release:
         """The current release. Raises Outdated when the run has lost its lock, when some of its corrections were
@@ -226,7 +229,7 @@ class _Run:
         reports: Sequence[Path],
     ) -> tuple[str, Release]:
         """Register the candidate. The new version, and the current release, which it may change. Raises Outdated."""
-        from models.releases.registry import Registry
+        from models.releases.versions import withdraw_version
         from models.training.pipeline import register_candidate
 
         version = register_candidate(candidate, self.home, reports)
@@ -235,7 +238,7 @@ class _Run:
             if gone := self.store.lineage.record(version, [*learned, *replayed]):
                 raise Outdated(f"{len(gone)} of the corrections were taken back while they were learned.")
         except Exception:
-            Registry(self.home).withdraw(self.plan.task, version)
+            withdraw_version(self.home, self.plan.task, version)
             raise
         return version, release
 

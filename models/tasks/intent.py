@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 OUT_OF_SCOPE = "out_of_scope"
 # Known questions a label: enough to cover its wordings, few enough to compare with each uncertain request.
 _QUESTIONS_A_LABEL = 20
+_MAX_QUESTION = 120  # characters
+# The matrix of known questions has a column a label: with many labels there are fewer of each, so that it stays small.
+_MAX_KNOWN_LOGITS = 4_000_000
+_MAX_CANDIDATES = 20_000  # texts that the model reads to choose them: minutes
 _OUT_OF_SCOPE_FROM = 0.5  # probability above which it exceeds that of all intents together
 _NOT_SEARCHED = -2.0  # less than any cosine
 
@@ -105,19 +110,40 @@ class Intent(ClassifierTask):
         """Answer templates for labels that have one, and the known questions with the highest logits of each label."""
         templates = orjson.loads((files("models.data") / "seed" / "intent_answers.json").read_bytes())
         names = session.bundle.manifest.labels
-        logits = session.predict(texts)
-        kept: list[int] = []
-        for index, name in enumerate(names):
-            if name != OUT_OF_SCOPE:
-                candidates = [i for i, label in enumerate(labels) if label == name and len(texts[i]) <= 120]
-                kept += sorted(candidates, key=lambda i: -float(logits[i, index]))[:_QUESTIONS_A_LABEL]
+        each = _questions_a_label(len(names))
+        known_texts, known_logits = [], []
+        for index, candidates in _candidate_questions(
+            texts, labels, names, _MAX_CANDIDATES // len(names) if each else 0
+        ):
+            logits = session.predict(candidates)
+            best = (-logits[:, index]).argsort(kind="stable")[:each]
+            known_texts += [candidates[i] for i in best]
+            known_logits += [[round(float(value), 3) for value in logits[i]] for i in best]
         return {
             "answers": {label: text for label, text in templates.items() if label in names},
-            "known_questions": {
-                "texts": [texts[i] for i in kept],
-                "logits": [[round(float(value), 3) for value in logits[i]] for i in kept],
-            },
+            "known_questions": {"texts": known_texts, "logits": known_logits},
         }
+
+
+def _questions_a_label(labels: int) -> int:
+    return min(_QUESTIONS_A_LABEL, _MAX_KNOWN_LOGITS // labels**2)
+
+
+def _candidate_questions(
+    texts: Sequence[str], labels: Sequence[str], names: Sequence[str], max_candidates: int
+) -> Iterator[tuple[int, list[str]]]:
+    """(index of a label, some of its short texts), for each label but out-of-scope that has any."""
+    of_label: dict[str, list[str]] = {name: [] for name in names if name != OUT_OF_SCOPE and max_candidates}
+    for text, label in zip(texts, labels, strict=True):
+        if label in of_label and len(text) <= _MAX_QUESTION:
+            of_label[label].append(text)
+    rng = random.Random(0)
+    for index, name in enumerate(names):
+        found = of_label.get(name, [])
+        if len(found) > max_candidates:
+            found = rng.sample(found, max_candidates)
+        if found:
+            yield index, found
 
 
 def _directions(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from export.base_model import DEFAULT_BASE
@@ -15,6 +16,8 @@ class Recipe:
     base: str = DEFAULT_BASE
     method: Literal["full", "lora"] = "full"
     epochs: int = 3
+    min_steps: int = 120  # a small corpus gets more epochs, until it has so many batches: decision 0033
+    max_steps: int = 0  # ends the training early; 0: no bound
     learning_rate: float = 3e-4
     batch: int = 32
     frozen_layers: int = 2  # and the embeddings: general language knowledge, which needs no training
@@ -31,6 +34,11 @@ class Recipe:
     seed: int = 7
     threads: int = 0  # torch threads; 0: torch's default
 
+    def epochs_of(self, examples: int) -> int:
+        """The passes over so many examples."""
+        steps = ceil(max(examples, 1) / self.batch)
+        return max(self.epochs, ceil(self.min_steps / steps))
 
-CONTINUED = Recipe(epochs=1, learning_rate=1e-4, blend=0.75)
+
+CONTINUED = Recipe(epochs=1, min_steps=0, learning_rate=1e-4, blend=0.75)
 """The recipe for continuing from one of our checkpoints on corrections and replayed texts: decision 0015."""

@@ -31,6 +31,7 @@ from export.pooling import pad_rows, pooled
 from models.training.config import Recipe
 from models.training.linear_probe import probe
 from models.training.progress import ReportStage
+from models.training.tokens import TokenizedExamples, tokenize
 from models.training.training_set import TrainingSet
 
 _LORA_RATE = 5.0  # adapters are small and start at zero; LoRA's usual rates are several times full fine-tuning's
@@ -53,8 +54,9 @@ def finetune_classifier(
     else:
         model, tokenizer = prepare(recipe, outputs=len(labels), normalize=False)
     index = {label: i for i, label in enumerate(labels)}
-    rows = tokenizer(training_set.texts, truncation=True, max_length=recipe.max_length)["input_ids"]
-    data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, examples, strict=True)]
+    rows = tokenize(tokenizer, training_set.texts, recipe.max_length)
+    truth = torch.tensor([index[example.label] for example in examples])
+    data = TokenizedExamples(rows, truth)
     shift = torch.tensor([math.log(training_set.excess.get(label, 1.0)) for label in labels])
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -65,7 +67,6 @@ def finetune_classifier(
         logits = model(inputs["input_ids"], inputs["attention_mask"]) + shift
         return nn.functional.cross_entropy(logits, inputs["labels"], label_smoothing=recipe.label_smoothing)
 
-    truth = torch.tensor([row["label"] for row in data])
     new_rows = [index[label] for label in sorted(set(labels) - set(checkpoint_labels(start)))] if start else []
 
     def fit_new_rows(smoothing: float) -> None:
@@ -172,7 +173,7 @@ class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
 def _run_trainer(
     model: TextModel,
-    data: list[dict[str, Any]],
+    data: TokenizedExamples,
     collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
     loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
     recipe: Recipe,
@@ -186,7 +187,8 @@ def _run_trainer(
         arguments = TrainingArguments(
             output_dir=scratch,
             use_cpu=not torch.cuda.is_available(),  # without it, several workers on CPUs do not find each other
-            num_train_epochs=recipe.epochs,
+            num_train_epochs=recipe.epochs_of(len(data)),
+            max_steps=recipe.max_steps or -1,
             per_device_train_batch_size=recipe.batch,
             warmup_steps=0.1,
             lr_scheduler_type="linear",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from models.tasks.ranker import Item, Ranker
 
 Phase = Literal["before", "tower", "ranker", "holdout"]
 _TOWER_SHARE = 0.75  # share of a user's training impressions, the oldest
+_MAX_CELLS = 25_000_000  # of a matrix of users and items: 100 MB, and training holds half a dozen
 _PRIOR = 10.0  # pseudo-impressions at the average popularity, for smoothing
 
 
@@ -31,8 +33,10 @@ def phases(impressions: Sequence[Impression]) -> list[Phase]:
     """
     training = sum(not (impression.holdout or impression.before) for impression in impressions)
     found: list[Phase] = []
+    trained = 0
     for impression in impressions:
-        older = sum(phase in ("tower", "ranker") for phase in found) < training * _TOWER_SHARE
+        older = trained < training * _TOWER_SHARE
+        trained += not (impression.holdout or impression.before)
         if impression.before:
             found.append("before")
         else:
@@ -43,7 +47,8 @@ def phases(impressions: Sequence[Impression]) -> list[Phase]:
 def tower_matrices(interactions: Interactions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`shown` and `chosen` for item_tower.fit_tower, both (users, items), from the impressions of the tower's phase.
 
-    Raises DatasetError when the remaining impressions are too few to fit the ranking weights.
+    Of very many users, a fixed random sample is taken. Raises DatasetError when the remaining impressions are too few
+    to fit the ranking weights.
     """
     outcomes = {
         impression.chosen
@@ -57,10 +62,12 @@ def tower_matrices(interactions: Interactions) -> tuple[NDArray[np.float32], NDA
             "chosen and unchosen items; give more rows a user."
         )
     column = {item: i for i, item in enumerate(interactions.items)}
-    users = interactions.by_user()
+    users = [*interactions.by_user().values()]
+    if len(users) > (max_users := max(1, _MAX_CELLS // len(column))):
+        users = random.Random(0).sample(users, max_users)
     shown = np.zeros((len(users), len(column)), np.float32)
     chosen = np.zeros_like(shown)
-    for row, impressions in enumerate(users.values()):
+    for row, impressions in enumerate(users):
         for impression, phase in zip(impressions, phases(impressions), strict=True):
             at = row, column[impression.item]
             if phase == "tower":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 _PENALTY = 1e-4  # L2, on the new rows: a row must not overfit ten texts
 _MAX_STEPS = 100
+_BATCH = 8192  # texts
 
 
 def probe(
@@ -24,18 +25,24 @@ def probe(
 
     The other rows stay. `shift`, (labels,), is added to the logits as in fine-tuning; `smoothing` is label smoothing.
     """
-    with torch.no_grad():
-        logits = head(features) + shift
     weight = torch.zeros(len(new_rows), features.shape[1], requires_grad=True)
     bias = torch.zeros(len(new_rows), requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_MAX_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        found = logits.index_copy(1, rows, features @ weight.T + bias + shift[rows])
-        value = nn.functional.cross_entropy(found, truth, label_smoothing=smoothing) + _PENALTY * weight.square().sum()
+        value = _PENALTY * weight.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
-        return value
+        total = value.detach()
+        for at in range(0, len(features), _BATCH):  # the logits of all texts and labels would take gigabytes
+            part, true = features[at : at + _BATCH], truth[at : at + _BATCH]
+            with torch.no_grad():
+                logits = head(part) + shift
+            found = logits.index_copy(1, rows, part @ weight.T + bias + shift[rows])
+            value = nn.functional.cross_entropy(found, true, label_smoothing=smoothing, reduction="sum") / len(features)
+            value.backward()  # type: ignore[no-untyped-call]
+            total += value.detach()
+        return total
 
     rows = torch.tensor(new_rows)
     optimizer.step(loss)  # type: ignore[no-untyped-call]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from export.bundle import Bundle
-from models.home import corpus_file, work_folder
+from export.errors import ParityError
+from models.home import corpus_file, training_folder, work_folder
+from models.releases.record import TrainingRecord
 from models.tasks.base import get_task
-from models.training.candidate import TrainedCandidate, TrainingJob, calibration_sample
+from models.training.candidate import TrainedCandidate, TrainingJob, calibration_sample, parity_sample
 from models.training.config import Recipe
 from models.training.families import family_of
 from models.training.families.base import Data, Evaluated, ModelFamily
 from models.training.progress import ReportStage
+
+log = logging.getLogger("flywheel.training")
 
 _CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", "checkpoint", "bundle"
 _RETRAINING = "retrain-"
@@ -37,16 +43,36 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
         report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
         losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
         report("exporting", 0, 0)
-        bundle, evaluated = export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE)
+        bundle, evaluated = _export_or_fp32(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE)
         return TrainedCandidate(
             task=job.task,
             bundle=bundle.path,
-            parameters={**asdict(recipe), "precision": job.precision},
+            parameters={**asdict(recipe), "precision": bundle.manifest.precision},
             metrics={**evaluated.metrics, **_parity_metrics(bundle)},
             losses=losses,
             lineage=data.lineage,
             confusion=evaluated.confusion,
+            report=data.report,
+            warnings=evaluated.warnings,
         )
+
+
+def _export_or_fp32(
+    family: ModelFamily[Data], job: TrainingJob, data: Data, recipe: Recipe, checkpoint: Path, out: Path
+) -> tuple[Bundle, Evaluated]:
+    """As `export`; a model that int8 or fp16 changes too much is exported in fp32, with a warning.
+
+    A training may have taken hours, and its model is right: it is only slower than it could be.
+    """
+    try:
+        return export(family, job, data, recipe, checkpoint, out)
+    except ParityError as error:
+        if job.precision == "fp32":
+            raise
+        warning = f"{error} It is exported in fp32 instead, which takes two to three times as long to answer on a CPU."
+        log.warning("%s: %s", job.task, warning)
+        bundle, evaluated = export(family, replace(job, precision="fp32"), data, recipe, checkpoint, out)
+        return bundle, replace(evaluated, warnings=(*evaluated.warnings, warning))
 
 
 def export(
@@ -68,7 +94,7 @@ def export(
     }
     calibration = calibration_sample(data.texts, recipe.seed)
     with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
-        parity = model.parity(data.holdout_texts)
+        parity = model.parity(parity_sample(data.holdout_texts, recipe.seed))
         evaluated = family.evaluate(job.task, data, model.session)
         return model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets), evaluated
 
@@ -85,29 +111,46 @@ def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path) -> Bundle:
 
 
 def register_candidate(candidate: TrainedCandidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
-    """Log and register the candidate in MLflow, and keep the corpus it was trained on. The new version."""
-    from models.evaluation.metrics import confusion_figure
-    from models.releases.registry import Registry
+    """Make the candidate a version, and log it with `artifacts`, folders, to MLflow. The new version.
 
-    corpus = candidate.bundle.parent / _CORPUS
+    Whatever fails once the bundle exists is only warned about: models/releases/versions.py.
+    """
+    from models.releases.versions import add_version
+
+    folder = candidate.bundle.parent
+    corpus, checkpoint = folder / _CORPUS, folder / _CHECKPOINT
     if corpus.is_file():  # before the version exists, which cannot be continued from without its corpus
         place = corpus_file(home, candidate.task, candidate.lineage.fingerprint)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(corpus, place)
-    figures = {"confusion_matrix.png": confusion_figure(*candidate.confusion)} if candidate.confusion else {}
-    version = Registry(home).register(
-        candidate.task,
-        candidate.bundle,
-        candidate.bundle.parent / _CHECKPOINT,
-        parameters=candidate.parameters,
-        metrics=candidate.metrics,
-        losses=candidate.losses,
-        figures=figures,
-        lineage=candidate.lineage,
-        artifacts=artifacts,
+    record = TrainingRecord(
+        parameters=candidate.parameters, metrics=candidate.metrics, losses=candidate.losses, lineage=candidate.lineage
     )
-    shutil.rmtree(candidate.bundle.parent, ignore_errors=True)
+    _write_training_files(candidate, record, training_folder(checkpoint), artifacts)
+    version = add_version(home, candidate.task, candidate.bundle, checkpoint, record)
+    shutil.rmtree(folder, ignore_errors=True)
     return version
+
+
+def _write_training_files(
+    candidate: TrainedCandidate, record: TrainingRecord, training: Path, artifacts: Sequence[Path]
+) -> None:
+    """Write what MLflow gets beside the bundle. What cannot be written or drawn is left out with a warning."""
+    from models.evaluation.confusion import Confusion, write_picture, write_table
+
+    training.mkdir(parents=True, exist_ok=True)
+    steps: list[Callable[[], object]] = [partial(record.write, training)]
+    steps += [partial(shutil.copytree, folder, training / folder.name) for folder in artifacts]
+    if candidate.report is not None:
+        steps.append(partial(candidate.report.write, training))
+    if candidate.confusion is not None:
+        confusion = Confusion(*candidate.confusion)
+        steps += [partial(write_table, confusion, training), partial(write_picture, confusion, training)]
+    for step in steps:
+        try:
+            step()
+        except Exception as error:  # drawing raises many types, a full disk OSError: the version is worth more
+            log.warning("%s: a file about the training is missing: %s: %s", candidate.task, type(error).__name__, error)
 
 
 def remove_interrupted_runs(home: Path, task: str) -> None:

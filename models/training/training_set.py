@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from export.bundle import Lineage
 from models.data.dataset import Dataset, Example, fingerprint, save_corpus
+from models.data.report import CorpusReport
 from models.training.replay import mix_with_replay
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class TrainingSet:
     excess: dict[str, float] = field(default_factory=dict)
     """by label: its count among the examples over its count in the data; 1 for labels that are missing here"""
 
+    report: CorpusReport | None = None
+    """what was found in the training file"""
+
     @property
     def texts(self) -> list[str]:
         return [example.text for example in self.examples]
@@ -42,9 +46,9 @@ class TrainingSet:
         save_corpus(self.corpus, file)
 
     @classmethod
-    def of_corpus(cls, corpus: Dataset) -> Self:
+    def of_corpus(cls, corpus: Dataset, report: CorpusReport | None = None) -> Self:
         """The corpus as it is, for a training from the base model."""
-        return cls(corpus, corpus.train, corpus.labels, corpus.lineage())
+        return cls(corpus, corpus.train, corpus.labels, corpus.lineage(), report=report)
 
     @classmethod
     def of_corrections(

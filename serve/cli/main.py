@@ -174,8 +174,14 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Your .csv or .jsonl; default: the seed corpus.")] = None,
     base: Annotated[str | None, typer.Option(help="Encoder: a Hugging Face name or a directory.")] = None,
     method: Annotated[Literal["full", "lora"], typer.Option(help="Fine-tune all weights, or LoRA adapters.")] = "full",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training texts.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training texts; default: 3, more of a small file.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="End after so many batches, to try a large file first.")
+    ] = None,
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
+    check: Annotated[bool, typer.Option("--check", help="Only check the data, and print what was found.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Fine-tune, export, check and register a new version of TASK.
@@ -190,6 +196,8 @@ def train(
         flywheel train sentiment --data posts.csv --epochs 4
 
         flywheel train intent --data tickets.jsonl --base ./my-encoder --method lora
+
+        flywheel train intent --data tickets.csv --check
     """
     from models.training.candidate import TrainingJob
     from models.training.families import family_of
@@ -197,15 +205,37 @@ def train(
 
     settings, family = load_config(config), family_of(task)
     options: dict[str, Any] = {"method": method}
-    options |= {key: value for key, value in {"base": base, "epochs": epochs}.items() if value is not None}
+    given = {"base": base, "epochs": epochs, "max_steps": max_steps}
+    options |= {key: value for key, value in given.items() if value is not None}
     try:
         family.check_options(task, options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     job = TrainingJob(task, data, precision, tuple(options.items()))
     # Check the file before the slow import of torch, since most mistakes are in the file.
-    family.load(job, settings.home, family.recipe(job, settings.home))
-    train_jobs([job], settings.home, out)
+    report = family.load(job, settings.home, family.recipe(job, settings.home)).report
+    for line in report.lines() if report is not None else ():
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not check:
+        train_jobs([job], settings.home, out)
+
+
+@app.command()
+def register(
+    task: TaskArgument,
+    version: Annotated[str, typer.Argument(help="The version that MLflow missed.")],
+    config: ConfigOption = None,
+) -> None:
+    """Add a version to MLflow whose registration failed, for instance because MLflow's server was away.
+
+    Example:
+
+        flywheel register intent 3
+    """
+    from models.releases.versions import register_version
+
+    register_version(load_config(config).home, task, version)
+    out.print(f"{task}: version {version} is in MLflow", highlight=False)
 
 
 @app.command()

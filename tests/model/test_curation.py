@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from models.curation.pipeline import Context, Curated, Rules, curate
 from models.curation.similarity import words
 from models.curation.types import Embed
-from models.data.dataset import Example, load_dataset, read_rows
+from models.data.dataset import Example, load_dataset
+from models.data.records import read_rows
 from models.feedback.pii import redact
 from models.feedback.types import Sample
 from tests.helpers.command import ROOT

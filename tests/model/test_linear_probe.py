@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def test_a_new_label_is_found_on_the_encoder_as_it_is_and_the_old_rows_stay() -> None:
     import torch
@@ -21,3 +23,21 @@ def test_a_new_label_is_found_on_the_encoder_as_it_is_and_the_old_rows_stay() ->
     probe(head, features, truth, [1], torch.zeros(3), 0.0)
     assert (head(features).argmax(1) == truth).float().mean() > 0.98
     assert torch.equal(head.weight[[0, 2]], before)
+
+
+def test_texts_are_read_in_parts_and_the_solution_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from models.training.linear_probe import probe
+
+    features, truth = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
+    solutions = []
+    for batch in (60, 7):
+        monkeypatch.setattr("models.training.linear_probe._BATCH", batch)
+        head = torch.nn.Linear(8, 4)
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+        probe(head, features, truth, [1, 3], torch.zeros(4), 0.1)
+        solutions.append(head.weight.detach().clone())
+    assert torch.allclose(*solutions, atol=1e-3)
+    assert solutions[0][1].abs().max() > 0.1

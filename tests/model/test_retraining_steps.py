@@ -16,9 +16,11 @@ from models.feedback.store import Store, StoreUnavailable
 from models.releases.registry import Registry
 from models.releases.release import ancestry, local_versions, make_release, read_release, write_release
 from models.releases.rollout import Rollout
+from models.releases.versions import add_version
 from models.retraining.plan import Result
 from models.training.families.base import Champion
 from tests.helpers.bare_run import Run, bundle
+from tests.helpers.command import free_port
 
 # MLflow reads its database with a loader that SQLAlchemy has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -171,20 +173,18 @@ def test_a_run_whose_corrections_another_has_learned_while_it_slept_releases_not
 
 def test_a_version_that_was_outdated_while_it_was_registered_is_gone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.correct(0, 3)
-    register = Registry.register
 
-    def slow(*args: Any, **options: Any) -> str:
-        version = register(*args, **options)
+    def slow(*args: Any) -> str:
+        version = add_version(*args)
         run.take_back(1)
         return version
 
-    monkeypatch.setattr(Registry, "register", slow)
+    monkeypatch.setattr("models.releases.versions.add_version", slow)
     assert run().outcome == "outdated"
     assert local_versions(run.home, "intent") == ["1"]
     assert list((run.home / "checkpoints").rglob("*")) == [run.home / "checkpoints" / "intent"]
     assert [file for file in (run.home / "mlartifacts").rglob("*") if file.name == MANIFEST] == []
-    # MLflow's own version 1 is of a number that was taken here.
-    assert [found.version for found in mlflow.MlflowClient().search_model_versions("name='intent'")] == [1]
+    assert mlflow.MlflowClient().search_model_versions("name='intent'") == []
     assert run.store.privacy.erase("u0").versions == {}
 
 
@@ -302,4 +302,15 @@ def test_a_version_is_released_whatever_befalls_mlflow_afterwards(run: Run, monk
 
     monkeypatch.setattr(Registry, "follow", fail_later)
     assert (run().outcome, len(calls)) == ("released", 2)
+    assert run.states() == {"used": 3}
+
+
+def test_a_refusal_and_a_release_need_no_mlflow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run.correct(0, 3)
+    run.accepted = False
+    assert run().outcome == "refused"
+    run.accepted = True
+    assert run(initial_stage="promote") == Result("released", "Accepted. It was looked at.", "2")
     assert run.states() == {"used": 3}

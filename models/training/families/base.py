@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from export.bundle import Bundle, Kind, Lineage
 from models.curation.types import Rules
+from models.data.report import CorpusReport
 from models.feedback.store import Store
 from models.feedback.types import Sample
 from models.home import bundle_folder
@@ -52,6 +53,10 @@ class TrainingData(Protocol):
     def holdout_texts(self) -> list[str]:
         """The texts on which parity with the checkpoint is measured."""
 
+    @property
+    def report(self) -> CorpusReport | None:
+        """What was found in the training file; None when it was not checked."""
+
     def save_corpus(self, file: Path) -> None:
         """Write the corpus to `file`, for trainings that continue from this version, unless it is kept already.
 
@@ -70,6 +75,8 @@ class Evaluated:
     assets: dict[str, Any] = field(default_factory=dict)
     confusion: tuple[list[str], list[str], list[str]] | None = None
     """for a classifier's confusion matrix: its labels, and the true and the predicted label of each holdout example"""
+    warnings: tuple[str, ...] = ()
+    """what the user should know of the exported model, each a sentence"""
 
 
 @dataclass(frozen=True)

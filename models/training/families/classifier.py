@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from export.bundle import Bundle
 from export.heads import softmax
 from models.curation.types import Rules
-from models.data.dataset import DatasetError, Example, load_corpus, load_dataset
+from models.data.dataset import DatasetError, Example, load_checked, load_corpus, load_dataset
+from models.data.token_checks import token_findings
 from models.feedback.types import Sample
 from models.home import bundle_folder, checkpoint_folder
 from models.tasks.base import ClassifierTask, get_task
@@ -35,14 +36,17 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
 
     def recipe(self, job: TrainingJob, home: Path) -> Recipe:
         if job.parent is None:
-            return super().recipe(job, home)
+            recipe = super().recipe(job, home)
+            return replace(recipe, min_steps=0) if "epochs" in dict(job.recipe) else recipe  # what was asked for
         manifest = _parent(job, home).manifest
         continued = replace(CONTINUED, base=manifest.base_model, max_length=manifest.max_length)
         return replace(continued, **dict(job.recipe))
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> TrainingSet:
         if job.parent is None:
-            return TrainingSet.of_corpus(load_dataset(job.task, job.data))
+            corpus, report = load_checked(job.task, job.data)
+            found = token_findings([example.text for example in corpus.train], recipe.base, recipe.max_length)
+            return TrainingSet.of_corpus(corpus, report.with_findings(found))
         manifest = _parent(job, home).manifest
         corpus = load_corpus(home, job.task, manifest.data)
         return TrainingSet.of_corrections(corpus, job.parent, manifest.labels, job.samples, job.learned, recipe)

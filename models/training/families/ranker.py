@@ -54,6 +54,10 @@ class RankerData:
     def holdout_texts(self) -> list[str]:
         return self.texts
 
+    @property
+    def report(self) -> None:
+        """The rows of a ranker are checked as they are read; the first fault ends it."""
+
     def save_corpus(self, file: Path) -> None:
         if self.parent is None:  # later interactions are read from the prediction log again
             save_interactions(self.file, file)
@@ -69,8 +73,10 @@ class RankerFamily(ModelFamily[RankerData]):
     kind = "ranker"
 
     def check_options(self, task: str, options: Mapping[str, Any]) -> None:
-        if "epochs" in options or options.get("method") == "lora":
-            raise ValueError(f"{task} learns a projection and its ranking weights: no --epochs, no --method lora")
+        if options.keys() & {"epochs", "max_steps"} or options.get("method") == "lora":
+            raise ValueError(
+                f"{task} learns a projection and its ranking weights: no --epochs, no --max-steps, no --method lora"
+            )
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> RankerData:
         if job.parent is None:

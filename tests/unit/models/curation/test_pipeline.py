@@ -260,3 +260,31 @@ def test_the_index_finds_what_comparing_all_finds() -> None:
         missed += bool(truth) and not got
     assert found > 20
     assert missed <= found * 0.02
+
+
+def test_a_new_label_is_written_as_a_training_file_s_labels_are() -> None:
+    texts = ("put a hold on it", "pause my plan", "suspend everything", "stop for a month", "keep it on ice", "not now")
+    rows = zip(texts, ["freeze", "freeze ", "free\u200bze"] * 2, strict=True)
+    curated = curate(given(*rows), context(new_labels=True), Rules(min_new_label=5))
+    assert curated.report.new_labels == {"freeze": 6}
+    assert {sample.label for sample in curated.kept} == {"freeze"}
+
+
+def test_a_label_that_the_champion_writes_differently_stays() -> None:
+    old = replace(context(), labels=frozenset({"open ", "close"}))
+    assert kept(curate(given(("do open it", "open ")), old, Rules())) == [1]
+
+
+def test_with_very_many_labels_label_errors_are_judged_on_a_bounded_replay() -> None:
+    class Read(Exception):
+        pass
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        raise Read(len(texts))
+
+    corpus = [(f"text {i} of {label}", f"l{label}") for label in range(2000) for i in range(12)]
+    labels = " ".join(f"l{i}" for i in range(2000))
+    samples = given(*((f"an unheard of thing {i} {i * i}", f"l{i}") for i in range(60)))
+    with pytest.raises(Read) as read:
+        curate(samples, context(labels, corpus, embed=embed), Rules(near_duplicate=100))
+    assert read.value.args[0] <= 10_000 + len(samples)

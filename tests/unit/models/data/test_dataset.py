@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import gzip
 import json
 import random
 from collections.abc import Iterable
@@ -13,25 +12,10 @@ import pytest
 
 from models.data.dataset import DatasetError, load_dataset
 from models.tasks.base import all_tasks
+from tests.helpers.labelled import as_csv, as_jsonl, write
 
 GOOD = "text,label,split\nhi there,greet,train\nbye,leave,train\nhello you,greet,holdout\n"
 ROWS = [(f"{word} number {i}, please", word) for word in ("open", "close") for i in range(60)]
-
-
-def write(folder: Path, content: str | bytes, name: str = "data.csv") -> Path:
-    file = folder / name
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return file
-
-
-def as_csv(rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([header, *rows])
-    return out.getvalue()
-
-
-def as_jsonl(rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> str:
-    return "".join(json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in rows)
 
 
 def json_lines(*lines: object) -> str:
@@ -44,7 +28,8 @@ LINES = {
     "no text column": ("data.csv", "words,label\nhi,a\n", 1, "no column 'text'; it has: words, label"),
     "no label column": ("data.csv", "text\nhi\n", 1, "no column 'label'; it has: text"),
     "empty file": ("data.csv", "", 1, "no column 'text'; it has: nothing"),
-    "semicolons": ("data.csv", "text;label\nhi;a\n", 1, "no column 'text'; it has: text;label"),
+    "no header": ("data.csv", "hi,greet\nbye,leave\n", 1, "The first line must name the columns: text,label"),
+    "a column twice": ("data.csv", "text,label,text\nhi,a,b\n", 1, "has the column 'text' twice"),
     "empty label": ("data.csv", GOOD + "hey,,train\n", 5, "the label is empty"),
     "blank label": ("data.csv", GOOD + "hey,  ,train\n", 5, "the label is empty"),
     "empty text": ("data.csv", GOOD + ",greet,train\n", 5, "the text is empty"),
@@ -56,12 +41,26 @@ LINES = {
     "unterminated quote": ("data.csv", GOOD + '"hey,greet,train\nho,greet,train\n', 5, "not valid CSV"),
     "text after a quote": ("data.csv", GOOD + '"hey"you,greet,train\n', 5, "not valid CSV"),
     "Latin-1": ("data.csv", (GOOD + "café,greet,train\n").encode("latin-1"), 5, "not UTF-8 (byte 0xe9)"),
-    "UTF-16": ("data.csv", GOOD.encode("utf-16"), 1, "not UTF-8"),
-    "UTF-16 without a mark": ("data.csv", GOOD.encode("utf-16-le"), 1, "no column 'text'"),
+    "UTF-16 without a mark": ("data.csv", GOOD.encode("utf-16-le"), 1, "iconv -f utf-16le -t utf-8 data.csv"),
+    "UTF-16 BE without a mark": ("data.jsonl", json_lines().encode("utf-16-be"), 1, "iconv -f utf-16be -t utf-8"),
+    "Latin-1 after a megabyte": (
+        "data.csv",
+        GOOD.encode() + b"a,b,train\n" * 99_999 + b"\xe9,b,train\n",
+        100_004,
+        "0xe9",
+    ),
+    "a label too long": ("data.csv", GOOD + f"hey,{'a' * 101},train\n", 5, "has 101 characters; at most 100"),
+    "a label with a control character": ("data.csv", GOOD + "hey,a\x07b,train\n", 5, "has a control character"),
+    "a list in JSONL": ("data.jsonl", '[{"text": "hi",\n', 1, "Write each object on a line of its own"),
     "Latin-1 JSONL": ("data.jsonl", json_lines().encode() + b'{"text": "caf\xe9"}\n', 3, "not UTF-8 (byte 0xe9)"),
     "not JSON": ("data.jsonl", json_lines('{"text": "hi",'), 3, "not JSON"),
     "not an object": ("data.jsonl", json_lines(["hi", "greet"]), 3, "a JSON object is expected"),
-    "label a number": ("data.jsonl", json_lines({"text": "hi", "label": 1}), 3, "no 'label', or it is not a string"),
+    "label a number": (
+        "data.jsonl",
+        json_lines({"text": "hi", "label": 1}),
+        3,
+        "'label' is a number, not a string",
+    ),
     "label null": ("data.jsonl", json_lines({"text": "hi", "label": None}), 3, "no 'label', or it is not a string"),
     "no label": ("data.jsonl", json_lines({"text": "hi"}), 3, "no 'label', or it is not a string"),
     "text a list": ("data.jsonl", json_lines({"text": ["hi"], "label": "a"}), 3, "no 'text', or it is not a string"),
@@ -86,7 +85,7 @@ FILES = {
     "only holdout": ("data.csv", "text,label,split\nhi,a,holdout\nbye,b,holdout\n", "no training rows"),
     "only train": ("data.csv", "text,label,split\nhi,a,train\nbye,b,train\n", "too few rows to hold any out (2)"),
     "a label only held out": ("data.csv", GOOD + "ouch,hurt,holdout\n", "the label 'hurt' is in the holdout but never"),
-    "another ending": ("data.xlsx", GOOD, "give a .csv or .jsonl file, not .xlsx"),
+    "another ending": ("data.xlsx", GOOD, "not .xlsx. Save the sheet as 'CSV UTF-8'"),
     "no ending": ("data", GOOD, "give a .csv or .jsonl file, not a file without an ending"),
 }
 
@@ -107,16 +106,67 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DatasetError, match=r"folder\.csv: cannot be read: Is a directory"):
+    with pytest.raises(DatasetError, match=r"folder\.csv: is a directory. Give one file, for instance: cat"):
         load_dataset("intent", tmp_path / "folder.csv")
 
 
-@pytest.mark.parametrize(
-    "content", [GOOD.encode("utf-8-sig"), GOOD.replace("\n", "\r\n").encode()], ids=["BOM", "CRLF"]
-)
+SPREADSHEETS = {
+    "BOM": GOOD.encode("utf-8-sig"),
+    "CRLF": GOOD.replace("\n", "\r\n").encode(),
+    "CR": GOOD.replace("\n", "\r").encode(),
+    "semicolons": GOOD.replace(",", ";").encode(),
+    "semicolons, BOM and sep=": ("sep=;\r\n" + GOOD.replace(",", ";")).encode("utf-8-sig"),
+    "tabs": GOOD.replace(",", "\t").encode(),
+    "tabs in UTF-16": GOOD.replace(",", "\t").encode("utf-16"),
+    "UTF-16 BE": b"\xfe\xff" + GOOD.encode("utf-16-be"),
+    "another case": GOOD.replace("text,label", " Text ,LABEL").encode(),
+    "quoted header": GOOD.replace("text,label,split", '"text","label","split"').encode(),
+    "empty fields and lines of them": GOOD.replace("\n", ",,\n").replace("bye", ",,,,\n ,\nbye").encode(),
+    "index column": ",".join(("", GOOD.replace("\n", "\n,").removesuffix(","))).encode(),
+}
+
+
+@pytest.mark.parametrize("content", SPREADSHEETS.values(), ids=SPREADSHEETS)
 def test_what_spreadsheets_write_is_read_the_same(content: bytes, tmp_path: Path) -> None:
     plain = load_dataset("intent", write(tmp_path, GOOD))
     assert load_dataset("intent", write(tmp_path, content)) == plain
+
+
+@pytest.mark.parametrize("name", ["data.csv.gz", "data.jsonl.gz"])
+def test_a_file_compressed_by_gzip_is_read_the_same(name: str, tmp_path: Path) -> None:
+    content = as_csv(ROWS) if "csv" in name else as_jsonl(ROWS)
+    packed = load_dataset("intent", write(tmp_path, gzip.compress(content.encode()), name))
+    assert packed == load_dataset("intent", write(tmp_path, content, name.removesuffix(".gz")))
+
+
+def test_what_is_no_gzip_file_or_ends_early_is_named(tmp_path: Path) -> None:
+    for content in (GOOD.encode(), gzip.compress(as_csv(ROWS).encode())[:-20]):
+        with pytest.raises(DatasetError, match=r"data\.csv\.gz: cannot be unpacked"):
+            load_dataset("intent", write(tmp_path, content, "data.csv.gz"))
+
+
+def test_very_many_kinds_of_faults_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("intent", write(tmp_path, GOOD + "".join(f"hey,greet,{i}\n" for i in range(50))))
+    sentences = str(caught.value).splitlines()
+    assert len(sentences) == 21
+    assert sentences[-1].endswith("30 more lines have other faults.")
+
+
+def test_a_label_for_each_row_is_refused(tmp_path: Path) -> None:
+    rows = [(f"text {i} {n}", f"id {i}") for i in range(10_001) for n in range(2)]
+    with pytest.raises(DatasetError, match=r"at most 10,000 can be learned\. Is 'label' the right column"):
+        load_dataset("intent", write(tmp_path, as_csv(rows)))
+
+
+def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
+    bad = ",greet,train\nhey,,train\n" * 9 + "hey,greet,test\n"
+    with pytest.raises(DatasetError) as caught:
+        load_dataset("intent", write(tmp_path, GOOD + bad))
+    sentences = str(caught.value).splitlines()
+    assert "line 5 (and 8 more such lines: 7, 9, 11, 13, 15, ...): the text is empty" in sentences[0]
+    assert "line 6 (and 8 more such lines: 8, 10, 12, 14, 16, ...): the label is empty" in sentences[1]
+    assert "line 23: split is 'test'" in sentences[2]
 
 
 def test_an_explicit_split_is_kept(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.data.dataset import DatasetError
-from models.data.interactions import Interactions, load_interactions
+from models.data.interactions import Impression, Interactions, load_interactions
 from models.training.fit_ranker import phases, tower_matrices
 
 HEADER = "user_id,item_id,event,time,text"
@@ -169,3 +169,18 @@ def test_a_bad_number_is_named_in_any_row_of_an_item(tmp_path: Path) -> None:
     rows = [",".join((*row, "cheap" if row[0] == "u1" else "9")) for row in shop()]
     with pytest.raises(DatasetError, match="line 12: price is 'cheap'"):
         load(tmp_path, [], *rows, header=HEADER + ",price")
+
+
+def test_the_matrices_of_very_many_users_are_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    interactions = load_interactions()
+    users, items = tower_matrices(interactions)[0].shape
+    monkeypatch.setattr("models.training.fit_ranker._MAX_CELLS", items * 10)
+    shown, chosen = tower_matrices(interactions)
+    assert shown.shape == chosen.shape == (10, items)
+    assert users > 10
+    assert shown.any()
+
+
+def test_phases_of_a_user_with_very_many_impressions_take_no_quadratic_time() -> None:
+    impressions = [Impression("u", "i", False, float(i), False) for i in range(200_000)]
+    assert phases(impressions).count("tower") == 150_000

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from models.data.dataset import DatasetError, Example, load_corpus, load_dataset, save_corpus
+from models.data.dataset import (
+    DatasetError,
+    Example,
+    _rows,
+    fingerprint,
+    load_corpus,
+    load_dataset,
+    save_corpus,
+)
 from models.home import corpus_file
 from tests.helpers.own_corpus import own_data
 
@@ -18,6 +26,16 @@ def test_a_kept_corpus_is_the_one_that_was_read(tmp_path: Path) -> None:
     save_corpus(dataset, tmp_path / "kept.jsonl")
     kept = load_dataset("intent", tmp_path / "kept.jsonl")
     assert (kept.train, kept.holdout) == (dataset.train, dataset.holdout)
+
+
+def test_a_corpus_kept_before_labels_were_normalized_is_read_as_it_is(tmp_path: Path) -> None:
+    dataset = load_dataset("intent", own_data(tmp_path))
+    train = [*dataset.train, Example("a", "astronomy "), Example("b", "A\u0308")]
+    old = dataset._replace(train=train, fingerprint=fingerprint(_rows(train, dataset.holdout)))
+    file = corpus_file(tmp_path, "intent", old.fingerprint)
+    file.parent.mkdir(parents=True)
+    save_corpus(old, file)
+    assert load_corpus(tmp_path, "intent", old.lineage()) == old
 
 
 def test_a_home_without_corpora_falls_back_to_the_seed(tmp_path: Path) -> None:

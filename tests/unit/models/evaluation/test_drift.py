@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.data.dataset import load_dataset, read_rows
+from models.data.dataset import load_dataset
+from models.data.records import read_rows
 from models.evaluation.drift import Drift, DriftLimits, drift_of_confidence, drift_of_lengths
 from tests.helpers.command import ROOT
 

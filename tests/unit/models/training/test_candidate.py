@@ -1,14 +1,17 @@
-"""A training that makes no sense is refused before it begins."""
+"""A training that makes no sense is refused before it begins, and one that is done is not lost to its precision."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from export.errors import ParityError
 from models.data.dataset import DatasetError
-from models.training.candidate import TrainingJob
-from models.training.pipeline import build_candidate
+from models.training.candidate import TrainingJob, parity_sample
+from models.training.families.base import Evaluated
+from models.training.pipeline import _export_or_fp32, build_candidate
 from tests.helpers.own_corpus import CORRECTIONS
 
 
@@ -33,3 +36,32 @@ def test_a_ranker_does_not_continue_with_labels(tmp_path: Path) -> None:
 def test_a_job_that_makes_no_sense_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="correction"):
         TrainingJob("intent", **arguments)  # type: ignore[arg-type]
+
+
+def test_what_int8_changes_too_much_is_exported_in_fp32_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def export(family: object, job: TrainingJob, *_: object) -> tuple[str, Evaluated]:
+        tried.append(job.precision)
+        if job.precision != works:
+            raise ParityError(f"{job.precision} export moves 40.0% of the labels.")
+        return "bundle", Evaluated({"accuracy": 0.5})
+
+    monkeypatch.setattr("models.training.pipeline.export", export)
+    unused: Any = None
+    works = "fp32"
+    _, evaluated = _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path())
+    assert tried == ["int8", "fp32"]
+    assert evaluated.metrics == {"accuracy": 0.5}
+    (warning,) = evaluated.warnings
+    assert warning.startswith("int8 export moves 40.0% of the labels. It is exported in fp32 instead")
+    works = "none"
+    with pytest.raises(ParityError, match="fp32 export moves"):
+        _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path())
+
+
+def test_parity_of_a_large_holdout_is_measured_on_a_sample_of_it() -> None:
+    texts = [str(i) for i in range(100_000)]
+    sample = parity_sample(texts, 7)
+    assert len(sample) == len(set(sample)) == 2000
+    assert parity_sample(texts[:500], 7) == texts[:500]

@@ -124,3 +124,18 @@ def test_dead_letters_are_listed_and_put_back(run: Command, tmp_path: Path, opti
     [entry] = store.audit.entries("intent")
     assert (entry.action, entry.reason, entry.detail) == ("requeue", "a wrong bound", {"corrections": 1})
     store.close()
+
+
+def test_a_training_file_is_checked_without_training(run: Command, tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text(
+        "text;label\n" + "".join(f"text number {i} of [b];a{' ' * (i % 2)}\nother {i};b\n" for i in range(50))
+    )
+    done = run("train", "intent", "--data", str(file), "--check", home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("own: ")
+    assert first.endswith("in the holdout, 2 labels")
+    assert [line.split(":")[0] for line in rest] == ["warning", "warning"]
+    assert "'a ' is read as 'a'" in done.stdout
+    assert not (tmp_path / "home").exists()
