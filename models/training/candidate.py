@@ -60,6 +60,8 @@ class TrainedCandidate:
     losses: list[tuple[int, float]]
     lineage: Lineage
     confusion: tuple[list[str], list[str], list[str]] | None
+    notes: tuple[str, ...] = ()
+    """what a user should know about this version, in sentences"""
 
 
 def calibration_sample(texts: Sequence[str], seed: int) -> list[str]:

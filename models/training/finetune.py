@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from export.checkpoint import TextModel, checkpoint_labels, load_base, load_checkpoint, save_checkpoint
+from export.checkpoint import TextModel, checkpoint_labels, load_base, load_checkpoint, save_checkpoint, text_encoder
 from export.errors import CheckpointError
 from export.pooling import pad_rows, pooled
 from models.training.config import Recipe
@@ -53,7 +53,7 @@ def finetune_classifier(
     else:
         model, tokenizer = prepare(recipe, outputs=len(labels), normalize=False)
     index = {label: i for i, label in enumerate(labels)}
-    rows = tokenizer(training_set.texts, truncation=True, max_length=recipe.max_length)["input_ids"]
+    rows = [list(row.ids) for row in text_encoder(tokenizer, recipe.max_length).encode(training_set.texts)]
     data = [{"input_ids": ids, "label": index[e.label]} for ids, e in zip(rows, examples, strict=True)]
     shift = torch.tensor([math.log(training_set.excess.get(label, 1.0)) for label in labels])
 

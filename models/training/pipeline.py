@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Manifest
+from export.symbols import Unknown
 from models.home import corpus_file, work_folder
 from models.tasks.base import get_task
 from models.training.candidate import TrainedCandidate, TrainingJob, calibration_sample
@@ -21,6 +22,7 @@ from models.training.progress import ReportStage
 
 _CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", "checkpoint", "bundle"
 _RETRAINING = "retrain-"
+_MAX_UNKNOWN = 0.02  # a share of unknown tokens that says: this base was made for other texts
 _LOGGED_PARITY = ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference")
 
 
@@ -35,9 +37,10 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
         data = family.load(job, home, recipe)
         data.save_corpus(folder / _CORPUS)  # now, since the user's file may change during the training
         report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
+        recipe, notes = recipe_for_base(job, recipe)
         losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
         report("exporting", 0, 0)
-        bundle, evaluated = export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE)
+        bundle, evaluated = export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE, notes)
         return TrainedCandidate(
             task=job.task,
             bundle=bundle.path,
@@ -46,11 +49,31 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
             losses=losses,
             lineage=data.lineage,
             confusion=evaluated.confusion,
+            notes=bundle.manifest.notes,
         )
 
 
+def recipe_for_base(job: TrainingJob, recipe: Recipe) -> tuple[Recipe, Sequence[str]]:
+    """The recipe for what its base can do, and what the user should know of the difference. Raises CheckpointError.
+
+    A job with a parent continues from a checkpoint that was exported before.
+    """
+    from export.to_onnx import check_base
+
+    if job.parent is not None:
+        return recipe, ()
+    checked = check_base(recipe.base, recipe.max_length)
+    return replace(recipe, max_length=checked.max_length), checked.notes
+
+
 def export(
-    family: ModelFamily[Data], job: TrainingJob, data: Data, recipe: Recipe, checkpoint: Path, out: Path
+    family: ModelFamily[Data],
+    job: TrainingJob,
+    data: Data,
+    recipe: Recipe,
+    checkpoint: Path,
+    out: Path,
+    notes: Sequence[str] = (),
 ) -> tuple[Bundle, Evaluated]:
     """Export a checkpoint to a bundle at `out`, check its parity with the checkpoint, evaluate it on the holdout.
 
@@ -65,22 +88,41 @@ def export(
         "max_length": recipe.max_length,
         "base_model": recipe.base,
         "data": data.lineage,
+        "notes": notes,
     }
     calibration = calibration_sample(data.texts, recipe.seed)
     with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
         parity = model.parity(data.holdout_texts)
         evaluated = family.evaluate(job.task, data, model.session)
-        return model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets), evaluated
+        told = _unknown_note(model.session.encoder.unknown(calibration))
+        return (
+            model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets, notes=told),
+            evaluated,
+        )
 
 
-def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path) -> Bundle:
+def _unknown_note(unknown: Unknown) -> list[str]:
+    if unknown.share < _MAX_UNKNOWN:
+        return []
+    most = ", ".join(map(repr, unknown.most_common))
+    return [
+        f"{unknown.share:.1%} of the tokens of the training texts are unknown to the base's tokenizer, most often "
+        f"{most}: the model cannot tell them apart. Give a base that knows them, such as one for their language."
+    ]
+
+
+def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path, trained: Manifest | None) -> Bundle:
     """Export an existing checkpoint with the job's precision, and evaluate it on the job's data.
+
+    `trained` is the manifest of the version's bundle, which says the base and the length of texts; None if it is lost.
 
     Raises CheckpointError, DatasetError or ParityError, each with a message for the user.
     """
     family = family_of(job.task)
     data = family.load_for_export(job, checkpoint)
     recipe = Recipe(max_length=get_task(job.task).max_length)
+    if trained is not None:
+        recipe = replace(recipe, base=trained.base_model, max_length=trained.max_length)
     return export(family, job, data, recipe, checkpoint, out)[0]
 
 

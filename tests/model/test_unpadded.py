@@ -12,13 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from transformers import DistilBertConfig, DistilBertModel
 
 from export.checkpoint import TextModel
 from export.graph.fused import with_fused_operators
 from export.graph.optimize import quantize_static_int8
-from export.graph.unpadded import Unpadded, can_be_unpadded
-from export.to_onnx import trace
+from export.graph.trace import trace
+from export.graph.unpadded import Unpadded
 from export.tokenizer import pad
 from tests.helpers.small_model import small_classifier
 
@@ -42,10 +41,10 @@ class Traced:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     """A small untrained classifier, with padding and without."""
     folder = tmp_path_factory.mktemp("traced")
-    model, tokenizer = small_classifier(LONGEST)
+    model, _ = small_classifier(LONGEST)
     fused = with_fused_operators(model, tanh_gelu=False)
-    trace(fused, tokenizer, folder / "padded.onnx")
-    trace(Unpadded(fused), tokenizer, folder / "unpadded.onnx")
+    trace(fused, folder / "padded.onnx")
+    trace(Unpadded(fused), folder / "unpadded.onnx")
     return Traced(model, folder / "padded.onnx", folder / "unpadded.onnx")
 
 
@@ -126,8 +125,3 @@ def test_int8_has_each_bias_in_its_product_and_no_reshape_of_a_reshape(traced: T
     assert not [node for node in graph.node if node.op_type == "Add" and 1 in map(dimensions.get, node.input)]
     reshapes = [node for node in graph.node if node.op_type == "Reshape"]
     assert not [n for n in reshapes if n.input[0] in made_by and made_by[n.input[0]].op_type == "Reshape"]
-
-
-def test_an_encoder_that_finds_its_positions_itself_keeps_its_padding() -> None:
-    config = DistilBertConfig(vocab_size=100, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    assert not can_be_unpadded(TextModel(DistilBertModel(config), 2))
