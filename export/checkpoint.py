@@ -6,7 +6,6 @@ tokenizer's files) plus `head.safetensors`, so that the encoder opens in any too
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -34,9 +33,8 @@ from export.pooling import mean_pooled
 from export.symbols import spelled_symbols
 from export.tokenizer import TextEncoder
 
-log = logging.getLogger("flywheel.export")
-
 _HEAD_FILE = "head.safetensors"
+_MAX_PARAMETERS = 500_000_000  # 2 GB in fp32, protobuf's limit, less what the nodes and a head take
 
 
 class TextModel(nn.Module):
@@ -83,14 +81,17 @@ def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     # Not the dtype of the file, which may be half precision: training and parity are in fp32. A pooler has weights that
     # many checkpoints lack, and is not used.
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    options["ignore_mismatched_sizes"] = True  # to tell them in our words
     if "add_pooling_layer" in signature(encoder_class.__init__).parameters:
         options["add_pooling_layer"] = False
     encoder, loaded = _load(name, lambda: encoder_class.from_pretrained(where, **options))
-    if missing := sorted(key for key in loaded["missing_keys"] if "pooler" not in key):
+    other = [key for key, *_ in loaded["mismatched_keys"]]
+    if missing := sorted(key for key in {*loaded["missing_keys"], *other} if "pooler" not in key):
         raise CheckpointError(
-            f"The base model {name!r} has no weights for {missing[0]} ({len(missing)} of its encoder's are missing), "
+            f"The base model {name!r} has no weights for {missing[0]} ({len(missing)} are missing or of another size), "
             f"which would be random. Save it again from {encoder_class.__name__}, or give another base."
         )
+    check_size(name, encoder)
     tokenizer = _load(name, lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False))
     _check_tokenizer(name, encoder, tokenizer)
     return encoder, tokenizer
@@ -127,6 +128,17 @@ def _encoder_class(name: str, config: Any) -> type[PreTrainedModel]:
     return encoder_class
 
 
+def check_size(name: str, encoder: nn.Module) -> None:
+    """Raises CheckpointError for an encoder whose graph is larger than an ONNX file can be, while it is exported."""
+    size = sum(parameter.numel() for parameter in encoder.parameters())
+    if size > _MAX_PARAMETERS:
+        raise CheckpointError(
+            f"The base model {name!r} has {size / 1e6:.0f} million parameters. A model of more than "
+            f"{_MAX_PARAMETERS / 1e6:.0f} million is over 2 GB in fp32, which ONNX cannot hold in a file. "
+            "Give a smaller base."
+        )
+
+
 def _check_tokenizer(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises CheckpointError when serving cannot do what `tokenizer` does, or it is of another model."""
     if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -140,8 +152,11 @@ def _check_tokenizer(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedT
             f"The tokenizer of the base model {name!r} has {known} tokens and its encoder {rows}: they do not belong "
             "together. If tokens were added, save the encoder again after resize_token_embeddings."
         )
-    if not set(tokenizer("hello world", add_special_tokens=False)["input_ids"]) - {tokenizer.unk_token_id}:
-        log.warning("The tokenizer of the base model %r does not know the words 'hello world'.", name)
+    if not {*tokenizer.get_vocab().values()} - {*tokenizer.all_special_ids}:  # transformers' own, in place of none
+        raise CheckpointError(
+            f"The base model {name!r} has no tokenizer: its directory lacks tokenizer.json or the vocabulary. "
+            "Give a directory to which the tokenizer was saved as well."
+        )
 
 
 def text_encoder(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TextEncoder:

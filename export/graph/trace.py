@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from onnxscript import ir
 from torch import nn
 
 from export.bundle import Attention
@@ -139,7 +140,8 @@ def _reason(error: BaseException) -> str:
 def trace(model: nn.Module, out: Path) -> None:
     """Write the fp32 graph of `model`, with dynamic batch and length, to `out`."""
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for noisy in ("torch.onnx", "onnxscript"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals on every call
         program = torch.onnx.export(
@@ -152,4 +154,4 @@ def trace(model: nn.Module, out: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    program.save(str(out))
+    ir.save(program.model, str(out))  # in one file, also a large one

@@ -6,16 +6,20 @@ weights are larger than a real initialization's, so that texts differ in the out
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tests.helpers.own_corpus import OWN
+from export.bundle import Bundle, Precision
+from tests.helpers.own_corpus import OWN, own_data
 
 TEXTS = [text for text, _ in OWN]
 LONG_TEXT = " ".join(TEXTS)
-"""longer than any `max_length` here"""
+"""longer than `MAX_LENGTH`"""
+MAX_LENGTH = 128
 _SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
@@ -40,10 +44,11 @@ def make_base(family: Family, folder: Path, **changes: Any) -> Path:
     from torch import manual_seed
 
     tokenizer = family.tokenizer(family.vocabulary)
-    fields = {**_SIZE, "max_position_embeddings": 140, "initializer_range": 0.15, **family.options, **changes}
-    config = getattr(transformers, family.config)(
-        vocab_size=max(family.vocabulary, len(tokenizer)), pad_token_id=tokenizer.pad_token_id, **fields
-    )
+    fields = {
+        "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 140,
+        "initializer_range": 0.15, **_SIZE, **family.options, **changes,
+    }  # fmt: skip
+    config = getattr(transformers, family.config)(**fields)
     manual_seed(0)
     transformers.AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -53,16 +58,10 @@ def make_base(family: Family, folder: Path, **changes: Any) -> Path:
 def word_piece(of: str, size: int, **options: Any) -> Any:
     """BERT's kind: whole words, then pieces that begin with ##."""
     import transformers
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-    cls = getattr(transformers, of)
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     specials = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"] if of == "MPNetTokenizer" else _BRACKETS
-    tokenizer.train_from_iterator(
-        TEXTS, trainers.WordPieceTrainer(vocab_size=size, special_tokens=specials, show_progress=False)
-    )
-    return cls(vocab=_filled(tokenizer.get_vocab(), size), **options)
+    pieces = [*specials, *_CHARACTERS, *(f"##{c}" for c in _CHARACTERS if c.isalnum()), *_WORDS]
+    return getattr(transformers, of)(vocab=_filled({piece: i for i, piece in enumerate(pieces)}, size), **options)
 
 
 def byte_pairs(of: str, size: int, *, prefix_space: bool = False) -> Any:
@@ -99,36 +98,21 @@ def byte_pairs(of: str, size: int, *, prefix_space: bool = False) -> Any:
 
 def unigram(of: str, size: int) -> Any:
     """SentencePiece's kind: pieces with probabilities, a space is part of a piece."""
-    import json
-
     import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     specials = {
         "AlbertTokenizer": ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
         "DebertaV2Tokenizer": ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
-        "CamembertTokenizer": ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"],
-    }.get(of, ["<s>", "<pad>", "</s>", "<unk>"])
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    unknown = next(token for token in specials if token.lower() in ("<unk>", "[unk]"))
-    tokenizer.train_from_iterator(
-        TEXTS,
-        trainers.UnigramTrainer(
-            vocab_size=min(size, 300), special_tokens=specials, unk_token=unknown, show_progress=False
-        ),
-    )
-    pieces = [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
-    pieces += [(f"▁filler{i}", -30.0) for i in range(size - len(pieces) - 1)]
-    if of != "AlbertTokenizer" and of != "DebertaV2Tokenizer":
-        pieces.append(("<mask>", 0.0))
+        "CamembertTokenizer": ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>", "<mask>"],
+    }.get(of, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    pieces = [(special, 0.0) for special in specials]
+    pieces += [(piece, -9.0) for piece in ("▁", *_CHARACTERS)] + [(f"▁{word}", -5.0) for word in _WORDS]
+    pieces += [(f"▁filler{i}", -30.0) for i in range(size - len(pieces))]
     return getattr(transformers, of)(vocab=pieces)
 
 
 def characters(size: int) -> Any:
     """One token a character, as encoders for Chinese or for DNA have it."""
-    import string
-
     import transformers
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
@@ -144,6 +128,8 @@ def characters(size: int) -> Any:
     )
 
 
+_CHARACTERS = sorted({*string.ascii_lowercase, *string.digits, *"?!.,'"})
+_WORDS = sorted({word for text in TEXTS for word in re.findall("[a-z]{2,}", text.lower())})
 _BRACKETS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -255,3 +241,32 @@ FAMILIES = {
         ),
     )
 }
+
+LABELS = ["astronomy", "gardening"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A tiny base, fine-tuned and exported."""
+
+    bundle: Bundle
+    checkpoint: Path
+
+
+def finetuned(family: Family, folder: Path, *, method: Literal["full", "lora"], precision: Precision) -> Version:
+    """Fine-tune a tiny base of `family` on own_corpus.py and export it, as `flywheel train` does."""
+    from models.data.dataset import load_dataset
+    from models.training.candidate import TrainingJob
+    from models.training.config import Recipe
+    from models.training.families import family_of
+    from models.training.finetune import finetune_classifier
+    from models.training.pipeline import export
+    from models.training.training_set import TrainingSet
+
+    base = make_base(family, folder / "base")
+    recipe = Recipe(str(base), method=method, epochs=1, max_length=MAX_LENGTH)
+    data = TrainingSet.of_corpus(load_dataset("intent", own_data(folder)))
+    finetune_classifier(data, recipe, folder / "checkpoint", lambda *_: None)
+    job = TrainingJob("intent", precision=precision)
+    bundle, _ = export(family_of("intent"), job, data, recipe, folder / "checkpoint", folder / "bundle")
+    return Version(bundle, folder / "checkpoint")
