@@ -55,7 +55,7 @@ def trace_fastest(model: TextModel, out: Path, *, max_length: int, unpadded: boo
     With `unpadded`, one without padding is tried first. Raises CheckpointError when no graph is right.
     """
     rows = _rows(model, max_length)
-    plain = with_plain_attention(model, tanh_gelu=tanh_gelu)
+    plain = with_plain_attention(model, tanh_gelu=tanh_gelu).eval()
     with torch.no_grad():
         expected = plain(*pad_rows(rows)).numpy()
     reasons: list[str] = []

@@ -241,8 +241,9 @@ FAMILIES = {
         ),
     )
 }
-
-LABELS = ["astronomy", "gardening"]
+Method = Literal["full", "lora"]
+MakeVersion = Callable[..., "Version"]
+"""from what `finetuned` takes, without the folder, to a version, which tests only read"""
 
 
 @dataclass(frozen=True)
@@ -253,8 +254,8 @@ class Version:
     checkpoint: Path
 
 
-def finetuned(family: Family, folder: Path, *, method: Literal["full", "lora"], precision: Precision) -> Version:
-    """Fine-tune a tiny base of `family` on own_corpus.py and export it, as `flywheel train` does."""
+def finetuned(name: str, folder: Path, *, method: Method = "full", precision: Precision = "int8") -> Version:
+    """Fine-tune a tiny base of the family `name` on own_corpus.py and export it, as `flywheel train` does."""
     from models.data.dataset import load_dataset
     from models.training.candidate import TrainingJob
     from models.training.config import Recipe
@@ -263,7 +264,7 @@ def finetuned(family: Family, folder: Path, *, method: Literal["full", "lora"], 
     from models.training.pipeline import export
     from models.training.training_set import TrainingSet
 
-    base = make_base(family, folder / "base")
+    base = make_base(FAMILIES[name], folder / "base")
     recipe = Recipe(str(base), method=method, epochs=1, max_length=MAX_LENGTH)
     data = TrainingSet.of_corpus(load_dataset("intent", own_data(folder)))
     finetune_classifier(data, recipe, folder / "checkpoint", lambda *_: None)

@@ -7,19 +7,22 @@ families, methods and precisions runs in `make test-slow`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from export.bundle import Precision
+from export.bundle import Bundle, Precision
 from export.session import OnnxSession
-from tests.helpers.bases import FAMILIES, LONG_TEXT, MAX_LENGTH, TEXTS, finetuned
+from models.training.candidate import TrainingJob
+from models.training.pipeline import build_candidate, export_checkpoint
+from tests.helpers.bases import FAMILIES, LONG_TEXT, MAX_LENGTH, TEXTS, MakeVersion, Method, make_base
+from tests.helpers.own_corpus import own_data
 
 ORDINARY = {
     ("bert", "full"), ("distilbert", "lora"), ("roberta", "full"), ("albert", "full"), ("electra", "lora"),
-    ("mpnet", "full"), ("deberta-v3", "lora"), ("modernbert", "full"),
+    ("deberta-v3", "lora"), ("modernbert", "full"),
 }  # fmt: skip
 CASES = [
     pytest.param(
@@ -36,10 +39,10 @@ ODD_TEXTS = [
 
 @pytest.mark.parametrize(("name", "method", "precision"), CASES)
 def test_a_base_is_finetuned_exported_and_answers_as_in_pytorch(
-    name: str, method: Literal["full", "lora"], precision: Precision, tmp_path: Path
+    name: str, method: Method, precision: Precision, tiny_version: MakeVersion
 ) -> None:
     family = FAMILIES[name]
-    version = finetuned(family, tmp_path, method=method, precision=precision)  # checks parity and batch invariance
+    version = tiny_version(name, method=method, precision=precision)  # checks parity and batch invariance
     manifest = version.bundle.manifest
     attention = family.attention if precision == "int8" else family.attention.replace("unpadded", "fused")
     assert (manifest.attention, manifest.skips_padding) == (attention, attention == "unpadded")
@@ -73,3 +76,22 @@ def assert_tokenizes_as_transformers(session: OnnxSession, checkpoint: Path) -> 
     texts = [*TEXTS, *ODD_TEXTS, *TEXTS]  # again: the words are cached
     expected = tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
     assert [list(row.ids) for row in session.encoder.encode(texts)] == expected
+
+
+def test_a_training_says_what_its_base_cannot_do_and_an_export_keeps_to_it(tmp_path: Path) -> None:
+    base = make_base(FAMILIES["mpnet"], tmp_path / "base", max_position_embeddings=42)
+    file = own_data(tmp_path)
+    with file.open("a", encoding="utf-8") as out:
+        out.writelines(f"ᠮᠣᠩᠭᠣᠯ ﷽ {i},gardening\n" for i in range(20))
+    job = TrainingJob("intent", file, recipe=(("base", str(base)), ("epochs", 1)))
+    candidate = build_candidate(job, tmp_path / "home", lambda *_: None)
+    manifest = Bundle.open(candidate.bundle).manifest
+    assert (manifest.max_length, manifest.base_model) == (40, str(base))
+    assert candidate.notes == manifest.notes
+    length, graph, unknown = candidate.notes
+    assert "at most 40 tokens" in length
+    assert "since its attention is code of its own" in graph
+    assert "of the tokens of the training texts are unknown" in unknown
+    checkpoint = candidate.bundle.parent / "checkpoint"
+    again = export_checkpoint(TrainingJob("intent", file, "fp32"), checkpoint, tmp_path / "again", manifest).manifest
+    assert (again.max_length, again.base_model, again.precision) == (40, str(base), "fp32")
