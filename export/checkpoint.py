@@ -173,7 +173,7 @@ def max_tokens(encoder: PreTrainedModel, wanted: int) -> int:
 
     @torch.no_grad()
     def takes(length: int) -> bool:
-        ids = torch.full((1, length), encoder.get_input_embeddings().num_embeddings - 1)
+        ids = torch.full((1, length), int(encoder.config.pad_token_id == 0))  # a token that is not padding
         try:
             encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
         except (IndexError, RuntimeError):
