@@ -3,7 +3,7 @@
     model.onnx       the graph: `input_ids`, `attention_mask` of shape (batch, length) to one float output
     tokenizer.json   the tokenizer, as the `tokenizers` library writes it
     manifest.json    metadata, and the sha256 of every other file
-    assets/*.json    further data of the task (answer templates, ranking weights)
+    assets/*.json    further data of the task (answer templates, ranking weights), the spelling of symbols
 
 A Bundle is immutable. It is verified whenever it is opened, so that an incomplete or damaged directory raises an error
 instead of giving wrong answers.
@@ -31,11 +31,14 @@ from pydantic import (
 
 from export.errors import BundleError
 
-FORMAT = 2  # 1 had no skips_padding
+FORMAT = 3  # 1 had no skips_padding, 2 no attention, notes and symbols
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
+SYMBOLS = "symbols"
+"""the asset with the symbols that the tokenizer does not know, and their spelling (export/symbols.py)"""
 
 Precision = Literal["fp32", "int8", "fp16"]
 Kind = Literal["classifier", "ranker"]
+Attention = Literal["unpadded", "fused", "plain"]
 
 
 class Record(BaseModel):
@@ -102,6 +105,8 @@ class Manifest(BaseModel):
     output: str = "output"
     precision: Precision
     skips_padding: bool = Field(False, description="the graph computes only attention for padding")
+    attention: Attention | None = Field(None, description="how the graph computes attention; None before format 3")
+    notes: tuple[str, ...] = Field((), description="what a user should know about this version, in sentences")
     base_model: str
     data: Lineage
     metrics: dict[str, Any] = {}

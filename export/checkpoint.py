@@ -6,19 +6,35 @@ tokenizer's files) plus `head.safetensors`, so that the encoder opens in any too
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import orjson
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from export.base_model import resolve_base
 from export.errors import CheckpointError
 from export.pooling import mean_pooled
+from export.symbols import spelled_symbols
+from export.tokenizer import TextEncoder
 
 _HEAD_FILE = "head.safetensors"
+_MAX_PARAMETERS = 500_000_000  # 2 GB in fp32, protobuf's limit, less what the nodes and a head take
 
 
 class TextModel(nn.Module):
@@ -49,15 +65,131 @@ class TextModel(nn.Module):
 
 
 def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The encoder and its tokenizer. Raises CheckpointError when it is neither on disk nor on the hub."""
+    """The encoder, in fp32, and its tokenizer. Raises CheckpointError when they are not there or are no encoder.
+
+    Never runs code of the checkpoint's own. Weights of heads, as of a BertForSequenceClassification, are left out.
+    """
     where = resolve_base(name)
-    try:
-        return AutoModel.from_pretrained(where, add_pooling_layer=False), AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, TypeError) as error:
+    fields = _load(name, lambda: PreTrainedConfig.get_config_dict(where))[0]
+    if "AutoModel" in (fields.get("auto_map") or {}):
         raise CheckpointError(
-            f"Cannot load the base model {name!r}: {str(error).splitlines()[0]} "
+            f"The base model {name!r} needs Python code of its own (auto_map in its config.json), which Flywheel does "
+            "not run. Give a base of a family that transformers contains, such as BERT, DeBERTa or ModernBERT."
+        )
+    config = _load(name, lambda: AutoConfig.from_pretrained(where, trust_remote_code=False))
+    encoder_class = _encoder_class(name, config)
+    # Not the dtype of the file, which may be half precision: training and parity are in fp32. A pooler has weights that
+    # many checkpoints lack, and is not used.
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    options["ignore_mismatched_sizes"] = True  # to tell them in our words
+    if "add_pooling_layer" in signature(encoder_class.__init__).parameters:
+        options["add_pooling_layer"] = False
+    encoder, loaded = _load(name, lambda: encoder_class.from_pretrained(where, **options))
+    other = [key for key, *_ in loaded["mismatched_keys"]]
+    if missing := sorted(key for key in {*loaded["missing_keys"], *other} if "pooler" not in key):
+        raise CheckpointError(
+            f"The base model {name!r} has no weights for {missing[0]} ({len(missing)} are missing or of another size), "
+            f"which would be random. Save it again from {encoder_class.__name__}, or give another base."
+        )
+    check_size(name, encoder)
+    tokenizer = _load(name, lambda: AutoTokenizer.from_pretrained(where, trust_remote_code=False))
+    _check_tokenizer(name, encoder, tokenizer)
+    return encoder, tokenizer
+
+
+def _load(name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # transformers, safetensors and tokenizers raise a dozen types for a damaged directory
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"Cannot load the base model {name!r}: {lines[0]} "
             "Give a directory with a Hugging Face encoder, or a name the hub knows (needs a network)."
         ) from error
+
+
+def _encoder_class(name: str, config: Any) -> type[PreTrainedModel]:
+    """The class of the encoder. Raises CheckpointError for what is no encoder of texts."""
+    kind = config.model_type
+    generates = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False) or generates:
+        raise CheckpointError(
+            f"The base model {name!r} ({kind}) generates text: it is or has a decoder. "
+            "Give an encoder, such as BERT, RoBERTa, DeBERTa or ModernBERT."
+        )
+    found = MODEL_MAPPING.get(type(config), None)
+    encoder_class: type[PreTrainedModel] | None = found[0] if isinstance(found, tuple) else found
+    inputs = signature(encoder_class.forward).parameters if encoder_class else {}
+    if encoder_class is None or not {"input_ids", "attention_mask"} <= set(inputs):
+        raise CheckpointError(
+            f"The base model {name!r} ({kind}) takes no token ids with an attention mask: it is no encoder of texts, "
+            "or its answers would depend on padding. Give an encoder, such as BERT, RoBERTa, DeBERTa or ModernBERT."
+        )
+    return encoder_class
+
+
+def check_size(name: str, encoder: nn.Module) -> None:
+    """Raises CheckpointError for an encoder whose graph is larger than an ONNX file can be, while it is exported."""
+    size = sum(parameter.numel() for parameter in encoder.parameters())
+    if size > _MAX_PARAMETERS:
+        raise CheckpointError(
+            f"The base model {name!r} has {size / 1e6:.0f} million parameters. A model of more than "
+            f"{_MAX_PARAMETERS / 1e6:.0f} million is over 2 GB in fp32, which ONNX cannot hold in a file. "
+            "Give a smaller base."
+        )
+
+
+def _check_tokenizer(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises CheckpointError when serving cannot do what `tokenizer` does, or it is of another model."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise CheckpointError(
+            f"The tokenizer of the base model {name!r} ({type(tokenizer).__name__}) cannot be written as a "
+            "tokenizer.json, from which the server reads it. Give a base whose tokenizer is a fast one."
+        )
+    known, rows = len(tokenizer), encoder.get_input_embeddings().num_embeddings
+    if known > rows:
+        raise CheckpointError(
+            f"The tokenizer of the base model {name!r} has {known} tokens and its encoder {rows}: they do not belong "
+            "together. If tokens were added, save the encoder again after resize_token_embeddings."
+        )
+    if not {*tokenizer.get_vocab().values()} - {*tokenizer.all_special_ids}:  # transformers' own, in place of none
+        raise CheckpointError(
+            f"The base model {name!r} has no tokenizer: its directory lacks tokenizer.json or the vocabulary. "
+            "Give a directory to which the tokenizer was saved as well."
+        )
+
+
+def text_encoder(tokenizer: PreTrainedTokenizerBase, max_length: int) -> TextEncoder:
+    """The encoder that a server has for `tokenizer`: a model is trained on the token ids that it will get."""
+    own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # a TextEncoder changes its tokenizer
+    return TextEncoder(own, max_length, spelled_symbols(own))
+
+
+def max_tokens(encoder: PreTrainedModel, wanted: int) -> int:
+    """The number of tokens, at most `wanted`, that the encoder takes in one text: it may have fewer positions.
+
+    Tried, since families count positions differently: RoBERTa's begin at the padding token's id, DeBERTa has none.
+    """
+
+    @torch.no_grad()
+    def takes(length: int) -> bool:
+        ids = torch.full((1, length), int(encoder.config.pad_token_id == 0))  # a token that is not padding
+        try:
+            encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+        except (IndexError, RuntimeError):
+            return False
+        return True
+
+    training = encoder.training
+    encoder.eval()
+    low, high = 0, wanted + 1  # of which `low` is taken, and `high` is not
+    if takes(wanted):
+        low = wanted
+    while high - low > 1 and low < wanted:
+        middle = (low + high) // 2
+        low, high = (middle, high) if takes(middle) else (low, middle)
+    encoder.train(training)
+    return low
 
 
 def save_checkpoint(folder: Path, model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.bundle import Bundle
+from export.bundle import SYMBOLS, Bundle
 from export.errors import BundleError, ProviderError
 from export.gpu import BoundRun, provider_list
 from export.heads import head_of
@@ -59,7 +59,7 @@ class OnnxSession:
         shared: bool = False,
     ):
         self.bundle = bundle
-        self.encoder = TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length)
+        self.encoder = TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length, bundle.asset(SYMBOLS))
         gpu = gpu or GpuOptions()
         self._session = _create_session(bundle, providers, threads, gpu, shared)
         self.provider: str = self._session.get_providers()[0]

@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from transformers import PreTrainedTokenizerBase
-
-from export.bundle import Bundle, Parity, Precision, write_bundle
-from export.checkpoint import TextModel, load_checkpoint
-from export.graph.fused import with_fused_operators
+from export.base_model import DEFAULT_BASE
+from export.bundle import SYMBOLS, Bundle, Parity, Precision, write_bundle
+from export.checkpoint import TextModel, load_base, load_checkpoint, max_tokens, text_encoder
+from export.errors import CheckpointError
 from export.graph.optimize import quantize_static_int8, to_fp16
-from export.graph.unpadded import Unpadded, can_be_unpadded
+from export.graph.trace import trace_fastest
 from export.heads import head_of
 from export.parity import measure_parity
 from export.session import OnnxSession
-from export.tokenizer import TextEncoder
+
+_MIN_TOKENS = 8
+
+
+class CheckedBase(NamedTuple):
+    """What a base model can do."""
+
+    max_length: int
+    """tokens of a text: fewer than asked for when the base has fewer positions"""
+    notes: tuple[str, ...]
+
+
+def check_base(name: str, max_length: int) -> CheckedBase:
+    """Check that a model fine-tuned from the base `name` can be exported, before the work of training it.
+
+    Raises CheckpointError.
+    """
+    encoder, _ = load_base(name)
+    found = max_tokens(encoder, max_length)
+    if found < _MIN_TOKENS:
+        raise CheckpointError(f"The base model {name!r} does not compute a text of {_MIN_TOKENS} tokens.")
+    if name != DEFAULT_BASE:
+        with tempfile.TemporaryDirectory() as tmp:
+            trace_fastest(
+                TextModel(encoder, 2), Path(tmp) / "graph.onnx", max_length=found, unpadded=True, tanh_gelu=True
+            )
+    if found == max_length:
+        return CheckedBase(found, ())
+    return CheckedBase(
+        found,
+        (f"The base reads at most {found} tokens of a text, where {max_length} are usual: longer texts are cut.",),
+    )
 
 
 @dataclass(frozen=True)
@@ -36,15 +63,26 @@ class Exported:
     _model: Path
     _tokenizer: Path
     _fields: Mapping[str, Any]
+    _assets: Mapping[str, Any]
 
     def parity(self, texts: Sequence[str]) -> Parity:
         """Compare its outputs with the checkpoint's on `texts`, the holdout. Raises ParityError when they differ."""
         return measure_parity(self._checkpoint, self.session, texts)
 
-    def write(self, path: Path, *, parity: Parity, metrics: Mapping[str, float], assets: Mapping[str, Any]) -> Bundle:
-        """Write the bundle, with parity and metrics in its manifest. Raises FileExistsError when `path` exists."""
-        fields = {**self._fields, "parity": parity, "metrics": metrics}
-        return write_bundle(path, model=self._model, tokenizer=self._tokenizer, fields=fields, assets=assets)
+    def write(
+        self,
+        path: Path,
+        *,
+        parity: Parity,
+        metrics: Mapping[str, float],
+        assets: Mapping[str, Any],
+        notes: Sequence[str] = (),
+    ) -> Bundle:
+        """Write the bundle, with parity, metrics and notes in its manifest. Raises FileExistsError if `path` exists."""
+        noted = [*self._fields["notes"], *notes]
+        fields = {**self._fields, "parity": parity, "metrics": metrics, "notes": noted}
+        own = {**self._assets, **assets}
+        return write_bundle(path, model=self._model, tokenizer=self._tokenizer, fields=fields, assets=own)
 
 
 @contextmanager
@@ -60,12 +98,12 @@ def exported(
     with tempfile.TemporaryDirectory() as tmp:
         tokenizer_json = Path(tmp) / "tokenizer.json"
         tokenizer.backend_tokenizer.save(str(tokenizer_json))
-        encoder = TextEncoder(tokenizer_json, fields["max_length"])
+        encoder = text_encoder(tokenizer, fields["max_length"])
+        assets = {SYMBOLS: encoder.symbols} if encoder.symbols else {}
         fp32, final = Path(tmp) / "fp32.onnx", Path(tmp) / "final.onnx"
-        fused = with_fused_operators(model, tanh_gelu=precision == "int8")
+        for_cpu = precision == "int8"
         # Not for GPUs: padding is cheap there, and a CUDA graph cannot have shapes that depend on the mask's values.
-        skips_padding = precision == "int8" and can_be_unpadded(model)
-        trace(Unpadded(fused) if skips_padding else fused, tokenizer, fp32)
+        graph = trace_fastest(model, fp32, max_length=encoder.max_length, unpadded=for_cpu, tanh_gelu=for_cpu)
         if precision == "int8":
             quantize_static_int8(fp32, final, [row.ids for row in encoder.encode(calibration)])
         elif precision == "fp16":
@@ -73,26 +111,10 @@ def exported(
         else:
             final = fp32
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        draft = {**fields, "precision": precision, "skips_padding": skips_padding, "created": created}
-        unmeasured = write_bundle(Path(tmp) / "bundle", model=final, tokenizer=tokenizer_json, fields=draft, assets={})
-        yield Exported(OnnxSession(unmeasured, providers="cpu"), model, final, tokenizer_json, draft)
-
-
-def trace(model: TextModel | Unpadded, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Write the fp32 graph of `model`, with dynamic batch and length, to `out`."""
-    sample = tokenizer(["a sample to trace", "with two rows"], padding=True, return_tensors="pt")
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals on every call
-        program = torch.onnx.export(
-            model.eval(),
-            (sample["input_ids"], sample["attention_mask"]),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["output"],
-            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-            dynamo=True,
-            verbose=False,
+        draft = {**fields, "precision": precision, "created": created}
+        draft |= {"attention": graph.attention, "skips_padding": graph.attention == "unpadded"}
+        draft["notes"] = [*fields.get("notes", ()), *([graph.note] if graph.note else [])]
+        unmeasured = write_bundle(
+            Path(tmp) / "bundle", model=final, tokenizer=tokenizer_json, fields=draft, assets=assets
         )
-    assert program is not None
-    program.save(str(out))
+        yield Exported(OnnxSession(unmeasured, providers="cpu"), model, final, tokenizer_json, draft, assets)

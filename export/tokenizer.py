@@ -1,8 +1,8 @@
-"""Tokenization, the same for calibration, parity and serving."""
+"""Tokenization, the same for training, calibration, parity and serving."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from export.symbols import Speller, Unknown, unknown_tokens
 from export.words import WordCache, tokenizes_by_word
 
 # Longer than any token of natural text: cutting texts to this many characters for each token of `max_length` does not
@@ -28,28 +29,39 @@ class Encoded(NamedTuple):
 
 
 class TextEncoder:
-    """Wraps `tokenizers.Tokenizer` with truncation at `max_length` tokens and no padding."""
+    """Wraps `tokenizers.Tokenizer` with truncation at `max_length` tokens and no padding.
 
-    def __init__(self, tokenizer_json: Path, max_length: int):
-        self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    `symbols` are spelled out before (export/symbols.py).
+    """
+
+    def __init__(self, tokenizer: Tokenizer | Path, max_length: int, symbols: Mapping[str, str] | None = None):
+        self._tokenizer = Tokenizer.from_file(str(tokenizer)) if isinstance(tokenizer, Path) else tokenizer
+        self.symbols = symbols or {}
+        self._speller = Speller(self.symbols)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
+        self.max_length = max_length
         self._max_characters = max_length * MAX_CHARACTERS_A_TOKEN
         self._words = WordCache(self._tokenizer, max_length) if tokenizes_by_word(self._tokenizer) else None
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One `Encoded` a text, in order. Call it once a request, since the Rust tokenizer is faster on batches."""
-        cut = [text[: self._max_characters] for text in texts]
+        spelled = [self._speller.spell(text[: self._max_characters]) for text in texts]
+        cut = [text[: self._max_characters] for text in spelled]
         by_word = [None if self._words is None else self._words.encode(text) for text in cut]
         rest = [text for text, found in zip(cut, by_word, strict=True) if found is None]
         whole = iter(self._tokenizer.encode_batch_fast(rest) if rest else ())
         encoded = []
-        for text, kept, found in zip(texts, cut, by_word, strict=True):
+        for text, full, found in zip(texts, spelled, by_word, strict=True):
             if found is None:
                 encoding = next(whole)
                 found = tuple(encoding.ids), bool(encoding.overflowing)
-            encoded.append(Encoded(found[0], found[1] or len(kept) < len(text)))
+            encoded.append(Encoded(found[0], found[1] or max(len(text), len(full)) > self._max_characters))
         return encoded
+
+    def unknown(self, texts: Sequence[str]) -> Unknown:
+        """The tokens of `texts` that the tokenizer does not know."""
+        return unknown_tokens(self._tokenizer, [self._speller.spell(text) for text in texts])
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.helpers.bases import MakeVersion, Version, finetuned
 from tests.helpers.command import ROOT
 
 
@@ -68,6 +71,17 @@ def home(trained_home: Path, tmp_path: Path) -> Path:
     for folder in ("releases", "bundles"):
         shutil.copytree(trained_home / folder, copy / folder)
     return copy
+
+
+@pytest.fixture(scope="session")
+def tiny_version(tmp_path_factory: pytest.TempPathFactory) -> MakeVersion:
+    """A fine-tuned tiny base of a family, made once."""
+
+    @functools.cache
+    def make(name: str, **options: Any) -> Version:
+        return finetuned(name, tmp_path_factory.mktemp(name), **options)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,8 @@ def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Seque
     model = without_reshapes_in_a_row(onnx.load(str(source)))
     del model.graph.value_info[:]  # the exporter's inferred shapes clash with the quantizer's own inference
     weights = {tensor.name for tensor in model.graph.initializer}
-    products = [n for n in model.graph.node if n.op_type in _QUANTIZED and n.input[1] in weights]
+    read = _depending_on_text(model.graph)
+    products = [n for n in model.graph.node if n.op_type in _QUANTIZED and n.input[1] in weights and n.input[0] in read]
     kept_fp32 = [n.name for n in model.graph.node if n.op_type in _QUANTIZED and n not in products]
     ranges, outlier_products = split_outliers(model, calibration)
     rounded = _copy_inputs_of_products(model.graph, products)
@@ -66,6 +67,15 @@ def quantize_static_int8(source: Path, target: Path, calibration: Sequence[Seque
         },
     )
     onnx.save(with_bias_in_products(onnx.load(str(target))), str(target))
+
+
+def _depending_on_text(graph: onnx.GraphProto) -> set[str]:
+    """The tensors computed from the graph's inputs. onnxruntime computes all others once, when it loads the model."""
+    found = {value.name for value in graph.input}
+    for node in graph.node:
+        if not found.isdisjoint(node.input):
+            found.update(node.output)
+    return found
 
 
 def _copy_inputs_of_products(graph: onnx.GraphProto, products: Sequence[onnx.NodeProto]) -> dict[str, str]:

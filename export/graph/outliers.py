@@ -35,37 +35,60 @@ def split_outliers(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> tup
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     after_gelu = {name for node in graph.node if node.op_type == "Gelu" for name in node.output}
+    gated = [node for node in graph.node if node.op_type == "Mul" and not after_gelu.isdisjoint(node.input)]
+    after_gelu |= {name for node in gated for name in node.output}  # GELU(a) * b, as in ModernBERT
     products = [
         node
         for node in graph.node
         if node.op_type == "MatMul" and node.input[0] in after_gelu and node.input[1] in weights
     ]
-    lows, highs = _channel_ranges(model, [node.input[0] for node in products], rows)
-    ranges: dict[str, list[Range]] = {}
+    if not products:
+        return {}, []
+    lows, highs = _channel_ranges(model, sorted({node.input[0] for node in products}), rows)
+    # By weight, since layers may share one (ALBERT's do), and its rows of outliers are set to zero for all of them.
+    by_weight: dict[str, list[onnx.NodeProto]] = {}
     for node in products:
-        x, low, high = node.input[0], lows[node.input[0]], highs[node.input[0]]
-        by_size = np.argsort(-np.maximum(np.abs(low), np.abs(high)))
+        by_weight.setdefault(node.input[1], []).append(node)
+    ranges: dict[str, list[Range]] = {}
+    for name, sharing in by_weight.items():
+        largest = [np.maximum(np.abs(lows[node.input[0]]), np.abs(highs[node.input[0]])) for node in sharing]
+        by_size = np.argsort(-np.max(largest, axis=0))
         outliers, others = np.sort(by_size[:CHANNELS]), by_size[CHANNELS:]
-        zero = np.float32(0.0)
-        ranges[x] = [{"rmin": min(low[others].min(), zero), "rmax": max(high[others].max(), zero)}]
-        _split(graph, node, weights[node.input[1]], outliers)
+        for node in sharing:
+            ranges[node.input[0]] = _range(lows[node.input[0]][others], highs[node.input[0]][others])
+        _split(graph, sharing, weights[name], outliers)
     return ranges, [f"{node.name}_outliers" for node in products]
 
 
-def _split(graph: onnx.GraphProto, node: onnx.NodeProto, weight: onnx.TensorProto, outliers: NDArray[np.int64]) -> None:
-    """Add the product of the outlier channels to the output, after the bias, which is fused later (simplify.py)."""
+def _range(low: NDArray[np.float32], high: NDArray[np.float32]) -> list[Range]:
+    zero = np.float32(0.0)
+    return [{"rmin": min([*low, zero]), "rmax": max([*high, zero])}]
+
+
+def _split(
+    graph: onnx.GraphProto, sharing: Sequence[onnx.NodeProto], weight: onnx.TensorProto, outliers: NDArray[np.int64]
+) -> None:
+    """Add the products of the outlier channels to the outputs of `sharing`, whose `weight` loses these rows."""
     matrix = numpy_helper.to_array(weight).copy()
-    name = node.name
-    last = next((other for other in graph.node if other.op_type == "Add" and node.output[0] in other.input), node)
-    output = last.output[0]
-    graph.initializer.append(numpy_helper.from_array(outliers, f"{name}_channels"))
-    graph.initializer.append(numpy_helper.from_array(matrix[outliers], f"{name}_outlier_weight"))
+    channels, kept = f"{sharing[0].name}_channels", f"{sharing[0].name}_outlier_weight"
+    graph.initializer.append(numpy_helper.from_array(outliers, channels))
+    graph.initializer.append(numpy_helper.from_array(matrix[outliers], kept))
     matrix[outliers] = 0.0
     weight.CopyFrom(numpy_helper.from_array(matrix, weight.name))
+    for node in sharing:
+        _add_outliers(graph, node, channels, kept)
+
+
+def _add_outliers(graph: onnx.GraphProto, node: onnx.NodeProto, channels: str, kept: str) -> None:
+    """Add the product of the outlier channels after the bias, which is fused later (simplify.py), if there is one."""
+    name = node.name
+    readers = [other for other in graph.node if node.output[0] in other.input]
+    last = readers[0] if len(readers) == 1 and readers[0].op_type == "Add" else node
+    output = last.output[0]
     last.output[0] = f"{output}_int8"
     added = [
-        helper.make_node("Gather", [node.input[0], f"{name}_channels"], [f"{name}_picked"], f"{name}_gather", axis=-1),
-        helper.make_node("MatMul", [f"{name}_picked", f"{name}_outlier_weight"], [f"{name}_fp32"], f"{name}_outliers"),
+        helper.make_node("Gather", [node.input[0], channels], [f"{name}_picked"], f"{name}_gather", axis=-1),
+        helper.make_node("MatMul", [f"{name}_picked", kept], [f"{name}_fp32"], f"{name}_outliers"),
         helper.make_node("Add", [last.output[0], f"{name}_fp32"], [output], f"{name}_add"),
     ]
     at = next(i for i, other in enumerate(graph.node) if other.name == last.name) + 1

@@ -9,6 +9,7 @@ docs/decisions/0019-no-padding.md and docs/decisions/0023-attention-over-the-row
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import NamedTuple, cast
 
 import torch
@@ -17,9 +18,10 @@ from torch.nn.functional import embedding
 
 from export.checkpoint import TextModel
 
-# Encoders whose positions start at 0 and are an argument, and whose attention has three products of the same states:
-# `query`, `key` and `value`.
-_SUPPORTED = ("bert",)
+REPLACED = "onnxruntime"
+"""the name in transformers of the attention of export/graph/fused.py"""
+# The names that families give to the products of their attention.
+_PRODUCTS = (("query", "key", "value"), ("q_lin", "k_lin", "v_lin"))
 # Added to the attention scores of padding, whose key is that of its text's last token (Layout.in_row): its weight is
 # e^-50 of that token's, which is lost in a float32 sum. A much lower score would give denormal numbers, which some
 # processors multiply in microcode, at an eighth of a run (docs/decisions/0019-no-padding.md).
@@ -103,29 +105,61 @@ class Unpadded(nn.Module):
         self.model = model
         self._heads: int = model.encoder.config.num_attention_heads
         for module in model.encoder.modules():
-            if isinstance(getattr(module, "query", None), nn.Linear):
-                _join_products(module)
+            if (names := _products(module)) is not None:
+                _join_products(module, names)
+        table = next((m for n, m in model.encoder.named_modules() if n.endswith("position_embeddings")), None)
+        self._no_position: int | None = getattr(table, "padding_idx", None)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """As TextModel.forward."""
         layout = Layout.of(attention_mask, self._heads)
-        positions = torch.arange(input_ids.shape[1]).expand(input_ids.shape)
         hidden = self.model.encoder(
-            input_ids=layout.as_row(input_ids), position_ids=layout.as_row(positions), layout=layout
+            input_ids=layout.as_row(input_ids), position_ids=layout.as_row(self._positions(input_ids)), layout=layout
         ).last_hidden_state
         return self.model.output(layout.as_texts(hidden), attention_mask)
 
+    def _positions(self, input_ids: Tensor) -> Tensor:
+        """The position of each token, (batch, length): from 0 or, in RoBERTa's relatives, after the padding token's."""
+        if self._no_position is None:
+            return torch.arange(input_ids.shape[1]).expand(input_ids.shape)
+        counted = input_ids.ne(self._no_position).to(torch.int64)  # a text may contain the padding token
+        return counted.cumsum(1) * counted + self._no_position
 
-def _join_products(attention: nn.Module) -> None:
-    """Make `query` compute keys and values too, as further heads; the outputs of `key` and `value` are unused."""
-    products = [cast(nn.Linear, attention.get_submodule(name)) for name in ("query", "key", "value")]
-    joined = nn.Linear(products[0].in_features, sum(product.out_features for product in products))
+
+def _products(module: nn.Module) -> tuple[str, str, str] | None:
+    """The names of the products of a self-attention, if `module` is one that `Unpadded` can join."""
+    for names in _PRODUCTS:
+        found = [getattr(module, name, None) for name in names]
+        if all(isinstance(product, nn.Linear) for product in found):
+            sizes = {(product.in_features, product.out_features, product.bias is None) for product in found}  # type: ignore[union-attr]
+            return names if len(sizes) == 1 else None
+    return None
+
+
+def _join_products(attention: nn.Module, names: tuple[str, str, str]) -> None:
+    """Make the first product compute keys and values too, as further heads; the other two outputs are unused."""
+    products = [cast(nn.Linear, attention.get_submodule(name)) for name in names]
+    bias = products[0].bias is not None
+    joined = nn.Linear(products[0].in_features, sum(product.out_features for product in products), bias=bias)
     with torch.no_grad():
         joined.weight.copy_(torch.cat([product.weight for product in products]))
-        joined.bias.copy_(torch.cat([product.bias for product in products]))
-    attention.query, attention.key, attention.value = joined, nn.Identity(), nn.Identity()
+        if bias:
+            joined.bias.copy_(torch.cat([product.bias for product in products]))
+    for name, module in zip(names, (joined, nn.Identity(), nn.Identity()), strict=True):
+        setattr(attention, name, module)
 
 
-def can_be_unpadded(model: TextModel) -> bool:
-    """Whether `Unpadded` supports the encoder of `model`."""
-    return model.encoder.config.model_type in _SUPPORTED
+def why_padded(model: TextModel) -> str | None:
+    """Why `Unpadded` cannot take `model`, from export/graph/fused.py; None if it may.
+
+    What this does not see, comparing the traced graph with the model does (export/graph/trace.py).
+    """
+    encoder = model.encoder
+    inputs = signature(encoder.forward).parameters
+    if "position_ids" not in inputs:
+        return "its encoder does not take the positions of tokens"
+    if encoder.config._attn_implementation != REPLACED:
+        return "its attention is code of its own"
+    if not any(_products(module) for module in encoder.modules()):
+        return "its attention has not three products of the same states, for queries, keys and values"
+    return None

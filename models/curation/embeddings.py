@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.base_model import DEFAULT_BASE
-from export.checkpoint import load_base
+from export.checkpoint import load_base, text_encoder
 from export.pooling import pooled
 from models.curation.types import Embed
 
@@ -21,9 +21,10 @@ def base_encoder(base: str = DEFAULT_BASE, max_length: int = 64) -> Embed:
     not.
     """
     encoder, tokenizer = load_base(base)
+    tokens = text_encoder(tokenizer, max_length)
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        rows = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"] if texts else []
+        rows = [row.ids for row in tokens.encode(texts)]
         vectors: NDArray[np.float32] = nn.functional.normalize(pooled(encoder, rows), dim=-1).numpy()
         return vectors
 

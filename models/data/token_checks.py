@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from export.base_model import resolve_base
+from export.symbols import Speller, spelled_symbols
 from export.tokenizer import MAX_CHARACTERS_A_TOKEN
 from models.data.report import Finding
 
@@ -82,8 +83,10 @@ def _counted(texts: Sequence[str], file: Path, max_length: int) -> Iterator[_Cou
     tokenizer.no_padding()
     unknown = {tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>")} - {None}
     special = tokenizer.num_special_tokens_to_add(False)
+    speller = Speller(spelled_symbols(tokenizer))
     for at in range(0, len(texts), _BATCH):
-        part = [text[: max_length * MAX_CHARACTERS_A_TOKEN] for text in texts[at : at + _BATCH]]
+        cut = (text[: max_length * MAX_CHARACTERS_A_TOKEN] for text in texts[at : at + _BATCH])
+        part = [speller.spell(text) for text in cut]
         words = [_WORD.findall(text) for text in part]
         whole = tokenizer.encode_batch_fast(part, add_special_tokens=False)
         of_words = tokenizer.encode_batch_fast([" ".join(found) for found in words], add_special_tokens=False)

@@ -65,8 +65,8 @@ class TrainedCandidate:
     """models.evaluation.confusion.Confusion has the parts"""
     report: CorpusReport | None = None
     """what was found in the training file"""
-    warnings: tuple[str, ...] = ()
-    """what the user should know of it, each a sentence"""
+    notes: tuple[str, ...] = ()
+    """what a user should know about this version, in sentences"""
 
 
 def calibration_sample(texts: Sequence[str], seed: int) -> list[str]:

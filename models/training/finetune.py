@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,17 +150,23 @@ def _trainable(encoder: nn.Module, recipe: Recipe) -> Any:
     """The encoder with the recipe's layers frozen or, for LoRA, with adapters on all linear layers."""
     if recipe.method == "lora":
         lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear")
-        return get_peft_model(encoder, lora)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute that transformers renamed
+            return get_peft_model(encoder, lora)
     _freeze(encoder, recipe.frozen_layers)
     return encoder
 
 
 def _freeze(encoder: nn.Module, layers: int) -> None:
-    """Freeze the embeddings and the first `layers` transformer layers; with 0, freeze nothing."""
+    """Freeze the embeddings and the first `layers` transformer layers, at most a third; with 0, freeze nothing.
+
+    Layers that share their weights, as ALBERT's, are one layer here, which is trained.
+    """
     if layers == 0:
         return
-    stack = next(module for module in encoder.modules() if isinstance(module, nn.ModuleList))
-    for part in (*(m for n, m in encoder.named_children() if n == "embeddings"), *stack[:layers]):
+    stack = next((module for module in encoder.modules() if isinstance(module, nn.ModuleList)), nn.ModuleList())
+    frozen = stack[: min(layers, len(stack) // 3)]
+    for part in (*(m for n, m in encoder.named_children() if n == "embeddings"), *frozen):
         part.requires_grad_(False)
 
 

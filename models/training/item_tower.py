@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.checkpoint import text_encoder
 from export.pooling import pooled
 from models.training.config import Recipe
 from models.training.finetune import prepare, save
@@ -43,7 +44,7 @@ def fit_tower(
     choices and the item's popularity. Raises CheckpointError for an unknown base.
     """
     model, tokenizer = prepare(recipe, outputs=DIMENSIONS, normalize=True)
-    rows = tokenizer(list(texts), truncation=True, max_length=recipe.max_length)["input_ids"]
+    rows = [row.ids for row in text_encoder(tokenizer, recipe.max_length).encode(texts)]
     features = pooled(model.encoder, rows, lambda done, total: report("training", done, total + _STEPS))
     _start_from_principal_axes(model.head, features)
     losses = []

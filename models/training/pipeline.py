@@ -12,8 +12,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Manifest
 from export.errors import ParityError
+from export.symbols import Unknown
 from models.home import corpus_file, training_folder, work_folder
 from models.releases.record import TrainingRecord
 from models.tasks.base import get_task
@@ -27,6 +28,7 @@ log = logging.getLogger("flywheel.training")
 
 _CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", "checkpoint", "bundle"
 _RETRAINING = "retrain-"
+_MAX_UNKNOWN = 0.02  # a share of unknown tokens that says: this base was made for other texts
 _LOGGED_PARITY = ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference")
 
 
@@ -41,9 +43,10 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
         data = family.load(job, home, recipe)
         data.save_corpus(folder / _CORPUS)  # now, since the user's file may change during the training
         report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
+        recipe, notes = recipe_for_base(job, recipe)
         losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
         report("exporting", 0, 0)
-        bundle, evaluated = _export_or_fp32(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE)
+        bundle, evaluated = _export_or_fp32(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE, notes)
         return TrainedCandidate(
             task=job.task,
             bundle=bundle.path,
@@ -53,30 +56,54 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
             lineage=data.lineage,
             confusion=evaluated.confusion,
             report=data.report,
-            warnings=evaluated.warnings,
+            notes=bundle.manifest.notes,
         )
 
 
 def _export_or_fp32(
-    family: ModelFamily[Data], job: TrainingJob, data: Data, recipe: Recipe, checkpoint: Path, out: Path
+    family: ModelFamily[Data],
+    job: TrainingJob,
+    data: Data,
+    recipe: Recipe,
+    checkpoint: Path,
+    out: Path,
+    notes: Sequence[str],
 ) -> tuple[Bundle, Evaluated]:
-    """As `export`; a model that int8 or fp16 changes too much is exported in fp32, with a warning.
+    """As `export`; a model that int8 or fp16 changes too much is exported in fp32, with a note.
 
     A training may have taken hours, and its model is right: it is only slower than it could be.
     """
     try:
-        return export(family, job, data, recipe, checkpoint, out)
+        return export(family, job, data, recipe, checkpoint, out, notes)
     except ParityError as error:
         if job.precision == "fp32":
             raise
-        warning = f"{error} It is exported in fp32 instead, which takes two to three times as long to answer on a CPU."
-        log.warning("%s: %s", job.task, warning)
-        bundle, evaluated = export(family, replace(job, precision="fp32"), data, recipe, checkpoint, out)
-        return bundle, replace(evaluated, warnings=(*evaluated.warnings, warning))
+        note = f"{error} It is exported in fp32 instead, which takes two to three times as long to answer on a CPU."
+        log.warning("%s: %s", job.task, note)
+        return export(family, replace(job, precision="fp32"), data, recipe, checkpoint, out, (*notes, note))
+
+
+def recipe_for_base(job: TrainingJob, recipe: Recipe) -> tuple[Recipe, Sequence[str]]:
+    """The recipe for what its base can do, and what the user should know of the difference. Raises CheckpointError.
+
+    A job with a parent continues from a checkpoint that was exported before.
+    """
+    from export.to_onnx import check_base
+
+    if job.parent is not None:
+        return recipe, ()
+    checked = check_base(recipe.base, recipe.max_length)
+    return replace(recipe, max_length=checked.max_length), checked.notes
 
 
 def export(
-    family: ModelFamily[Data], job: TrainingJob, data: Data, recipe: Recipe, checkpoint: Path, out: Path
+    family: ModelFamily[Data],
+    job: TrainingJob,
+    data: Data,
+    recipe: Recipe,
+    checkpoint: Path,
+    out: Path,
+    notes: Sequence[str] = (),
 ) -> tuple[Bundle, Evaluated]:
     """Export a checkpoint to a bundle at `out`, check its parity with the checkpoint, evaluate it on the holdout.
 
@@ -91,22 +118,41 @@ def export(
         "max_length": recipe.max_length,
         "base_model": recipe.base,
         "data": data.lineage,
+        "notes": notes,
     }
     calibration = calibration_sample(data.texts, recipe.seed)
     with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
         parity = model.parity(parity_sample(data.holdout_texts, recipe.seed))
         evaluated = family.evaluate(job.task, data, model.session)
-        return model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets), evaluated
+        told = _unknown_note(model.session.encoder.unknown(calibration))
+        return (
+            model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets, notes=told),
+            evaluated,
+        )
 
 
-def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path) -> Bundle:
+def _unknown_note(unknown: Unknown) -> list[str]:
+    if unknown.share < _MAX_UNKNOWN:
+        return []
+    most = ", ".join(map(repr, unknown.most_common))
+    return [
+        f"{unknown.share:.1%} of the tokens of the training texts are unknown to the base's tokenizer, most often "
+        f"{most}: the model cannot tell them apart. Give a base that knows them, such as one for their language."
+    ]
+
+
+def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path, trained: Manifest | None) -> Bundle:
     """Export an existing checkpoint with the job's precision, and evaluate it on the job's data.
+
+    `trained` is the manifest of the version's bundle, which says the base and the length of texts; None if it is lost.
 
     Raises CheckpointError, DatasetError or ParityError, each with a message for the user.
     """
     family = family_of(job.task)
     data = family.load_for_export(job, checkpoint)
     recipe = Recipe(max_length=get_task(job.task).max_length)
+    if trained is not None:
+        recipe = replace(recipe, base=trained.base_model, max_length=trained.max_length)
     return export(family, job, data, recipe, checkpoint, out)[0]
 
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from export.checkpoint import text_encoder
+
 _BATCH = 1000  # texts; the tokenizer's own result takes kilobytes a text
 
 Ids = NDArray[np.int32]
@@ -52,13 +54,10 @@ class TokenizedExamples(torch.utils.data.Dataset[dict[str, Any]]):
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenRows:
     """The ids of all texts, special tokens included, each cut to `max_length`."""
+    encoder = text_encoder(tokenizer, max_length)
     ids, ends = array("i"), np.empty(len(texts), np.int64)
     for at in range(0, len(texts), _BATCH):
-        batch = tokenizer(
-            list(texts[at : at + _BATCH]), truncation=True, max_length=max_length,
-            return_attention_mask=False, return_token_type_ids=False,
-        )["input_ids"]  # fmt: skip
-        for i, row in enumerate(batch, start=at):
-            ids.extend(row)
+        for i, row in enumerate(encoder.encode(texts[at : at + _BATCH]), start=at):
+            ids.extend(row.ids)
             ends[i] = len(ids)
     return TokenRows(np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32), ends)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 
-from export.bundle import MANIFEST
+from export.bundle import MANIFEST, read_manifest
 from export.errors import BundleError, ProviderError
 from models.data.dataset import DatasetError
 from models.disk_errors import sentence_of
@@ -258,9 +258,11 @@ def export(
 
     settings = load_config(config)
     get_task(task)
-    checkpoint = checkpoint_folder(settings.home, task, version)
-    manifest = export_checkpoint(TrainingJob(task, data, precision), checkpoint, bundle).manifest
-    out.print_json(data={"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()})
+    checkpoint, served = checkpoint_folder(settings.home, task, version), bundle_folder(settings.home, task, version)
+    trained = read_manifest(served) if (served / MANIFEST).is_file() else None
+    manifest = export_checkpoint(TrainingJob(task, data, precision), checkpoint, bundle, trained).manifest
+    shown = {"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()}
+    out.print_json(data={**shown, "notes": manifest.notes})
 
 
 @app.command()

@@ -81,8 +81,8 @@ def train_jobs(jobs: Sequence[TrainingJob], home: Path, out: Console) -> None:
             progress.update(bars[candidate.task], description=f"{candidate.task}: version {version}")
             figures = ", ".join(f"{name} {value:g}" for name, value in candidate.metrics.items())
             out.print(f"{candidate.task} version {version}: {figures}", highlight=False)
-            for warning in candidate.warnings:
-                out.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+            for note in candidate.notes:
+                out.print(f"  note: {note}", highlight=False, markup=False, soft_wrap=True)
             champion = read_release(home, candidate.task).champion
             if champion != version:
                 out.print(f"  version {champion} keeps serving; to serve this one: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,13 +13,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from transformers import DistilBertConfig, DistilBertModel
+from transformers import BertConfig, BertModel
 
 from export.checkpoint import TextModel
 from export.graph.fused import with_fused_operators
 from export.graph.optimize import quantize_static_int8
-from export.graph.unpadded import Unpadded, can_be_unpadded
-from export.to_onnx import trace
+from export.graph.trace import trace, trace_fastest
+from export.graph.unpadded import Unpadded
 from export.tokenizer import pad
 from tests.helpers.small_model import small_classifier
 
@@ -42,10 +43,10 @@ class Traced:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     """A small untrained classifier, with padding and without."""
     folder = tmp_path_factory.mktemp("traced")
-    model, tokenizer = small_classifier(LONGEST)
+    model, _ = small_classifier(LONGEST)
     fused = with_fused_operators(model, tanh_gelu=False)
-    trace(fused, tokenizer, folder / "padded.onnx")
-    trace(Unpadded(fused), tokenizer, folder / "unpadded.onnx")
+    trace(fused, folder / "padded.onnx")
+    trace(Unpadded(fused), folder / "unpadded.onnx")
     return Traced(model, folder / "padded.onnx", folder / "unpadded.onnx")
 
 
@@ -128,6 +129,27 @@ def test_int8_has_each_bias_in_its_product_and_no_reshape_of_a_reshape(traced: T
     assert not [n for n in reshapes if n.input[0] in made_by and made_by[n.input[0]].op_type == "Reshape"]
 
 
-def test_an_encoder_that_finds_its_positions_itself_keeps_its_padding() -> None:
-    config = DistilBertConfig(vocab_size=100, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    assert not can_be_unpadded(TextModel(DistilBertModel(config), 2))
+class CountsItself(BertModel):  # type: ignore[misc]
+    """An encoder that takes positions, and does not use them: nothing but its outputs tells."""
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: Any = None, position_ids: Any = None, **rest: Any
+    ) -> Any:
+        return super().forward(input_ids, attention_mask, **rest)
+
+
+def test_a_graph_whose_outputs_differ_is_not_taken(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64,
+        initializer_range=0.15,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = TextModel(CountsItself(config, add_pooling_layer=False), 3).eval()
+    found = trace_fastest(model, tmp_path / "graph.onnx", max_length=LONGEST, unpadded=True, tanh_gelu=True)
+    assert found.attention == "fused"
+    assert found.note is not None
+    assert "since its outputs would differ from PyTorch's by" in found.note
+    ids, mask = pad([[5] * 3, [7] * LONGEST])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+    np.testing.assert_allclose(run(tmp_path / "graph.onnx", ids, mask), expected, rtol=0, atol=2e-3)

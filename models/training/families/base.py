@@ -75,8 +75,6 @@ class Evaluated:
     assets: dict[str, Any] = field(default_factory=dict)
     confusion: tuple[list[str], list[str], list[str]] | None = None
     """for a classifier's confusion matrix: its labels, and the true and the predicted label of each holdout example"""
-    warnings: tuple[str, ...] = ()
-    """what the user should know of the exported model, each a sentence"""
 
 
 @dataclass(frozen=True)

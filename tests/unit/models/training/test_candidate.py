@@ -39,10 +39,10 @@ def test_a_job_that_makes_no_sense_is_refused(arguments: dict[str, object]) -> N
 
 
 def test_what_int8_changes_too_much_is_exported_in_fp32_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
+    tried: list[tuple[str, tuple[str, ...]]] = []
 
-    def export(family: object, job: TrainingJob, *_: object) -> tuple[str, Evaluated]:
-        tried.append(job.precision)
+    def export(family: object, job: TrainingJob, *arguments: Any) -> tuple[str, Evaluated]:
+        tried.append((job.precision, arguments[-1]))
         if job.precision != works:
             raise ParityError(f"{job.precision} export moves 40.0% of the labels.")
         return "bundle", Evaluated({"accuracy": 0.5})
@@ -50,14 +50,14 @@ def test_what_int8_changes_too_much_is_exported_in_fp32_and_told(monkeypatch: py
     monkeypatch.setattr("models.training.pipeline.export", export)
     unused: Any = None
     works = "fp32"
-    _, evaluated = _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path())
-    assert tried == ["int8", "fp32"]
+    _, evaluated = _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path(), ("of the base",))
     assert evaluated.metrics == {"accuracy": 0.5}
-    (warning,) = evaluated.warnings
-    assert warning.startswith("int8 export moves 40.0% of the labels. It is exported in fp32 instead")
+    (int8, told), (fp32, (_, note)) = tried
+    assert (int8, told, fp32) == ("int8", ("of the base",), "fp32")
+    assert note.startswith("int8 export moves 40.0% of the labels. It is exported in fp32 instead")
     works = "none"
     with pytest.raises(ParityError, match="fp32 export moves"):
-        _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path())
+        _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path(), ())
 
 
 def test_parity_of_a_large_holdout_is_measured_on_a_sample_of_it() -> None:
