@@ -46,17 +46,18 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One `Encoded` a text, in order. Call it once a request, since the Rust tokenizer is faster on batches."""
-        spelled = [self._speller.spell(text[: self._max_characters]) for text in texts]
-        cut = [text[: self._max_characters] for text in spelled]
+        if not all(map(str.isascii, texts)):  # a symbol to spell is not ASCII
+            texts = [self._speller.spell(text[: self._max_characters + 1]) for text in texts]
+        cut = [text[: self._max_characters] for text in texts]
         by_word = [None if self._words is None else self._words.encode(text) for text in cut]
         rest = [text for text, found in zip(cut, by_word, strict=True) if found is None]
         whole = iter(self._tokenizer.encode_batch_fast(rest) if rest else ())
         encoded = []
-        for text, full, found in zip(texts, spelled, by_word, strict=True):
+        for text, kept, found in zip(texts, cut, by_word, strict=True):
             if found is None:
                 encoding = next(whole)
                 found = tuple(encoding.ids), bool(encoding.overflowing)
-            encoded.append(Encoded(found[0], found[1] or max(len(text), len(full)) > self._max_characters))
+            encoded.append(Encoded(found[0], found[1] or len(kept) < len(text)))
         return encoded
 
     def unknown(self, texts: Sequence[str]) -> Unknown:

@@ -38,11 +38,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """A small untrained classifier, exported as trained ones are: fp32 and fp16."""
     from export.graph.fused import with_fused_operators
     from export.graph.optimize import to_fp16
-    from export.to_onnx import trace
+    from export.graph.trace import trace
 
     folder = tmp_path_factory.mktemp("bundles")
     model, tokenizer = small_classifier(LONGEST)
-    trace(with_fused_operators(model, tanh_gelu=False), tokenizer, folder / "fp32.onnx")
+    trace(with_fused_operators(model, tanh_gelu=False), folder / "fp32.onnx")
     to_fp16(folder / "fp32.onnx", folder / "fp16.onnx")
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     fields = {"task": "intent", "kind": "classifier", "labels": ("a", "b", "c", "d", "e"), "max_length": LONGEST}
