@@ -22,7 +22,7 @@ from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
-from serve.cli.stopping import StopSignals, accept_stop_signals
+from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, accept_any_text, err, out, print_error, say
 from serve.config import Config, ConfigError
 
@@ -34,8 +34,10 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 
+_RAY_CHECK_S = 2.0
 # Own errors of modules that are imported late.
-_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew")
+_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")
+_ADVICE = {"StoreUnavailable": " It is `feedback.store` of the configuration, by default feedback.db in the home."}
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
         sentence = str(error) if own and getattr(error, "errno", None) is None else sentence_of(error)
         if sentence is None:
             raise
-        print_error(sentence)
+        print_error(sentence + _ADVICE.get(type(error).__name__, ""))
         sys.exit(1)
 
 
@@ -97,7 +99,7 @@ def up(
 
 def _serve(settings: Config, signals: StopSignals) -> None:
     """Run the server until a stop signal, then drain it."""
-    from serve.rayserve.server import Stopped, inactive_tweaks, running
+    from serve.rayserve.server import Stopped, inactive_tweaks, ray_has_ended, running
 
     _print_warnings(settings)
     started = time.monotonic()
@@ -112,7 +114,9 @@ def _serve(settings: Config, signals: StopSignals) -> None:
         _print_ready(settings, time.monotonic() - started)
         for sentence in inactive_tweaks(settings, signals.requested.wait):
             err.print(f"warning: {sentence}", highlight=False, markup=False)
-        signals.requested.wait()
+        while not signals.requested.wait(_RAY_CHECK_S):
+            if ray_has_ended():  # nothing is left to drain, and a supervisor starts this process again
+                abandon(b"error: Ray has ended; its logs are in TMPDIR/ray/session_latest/logs. Start again.\n", 1)
         say("draining: answering the accepted requests")
 
 

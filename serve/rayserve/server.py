@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from models.feedback.pseudonyms import UserHasher
+from models.feedback.pseudonyms import SecretError, UserHasher
 from models.home import user_secret_file
 from serve.config import Config
 from serve.rayserve import cluster, reports, scratch, tweaks
@@ -30,18 +30,28 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
 _MIN_HOME_BYTES = 1 << 20
 _MIN_RAY_BYTES = 4 << 20
 _POLL_S = 0.2
+_PORT_WAIT_S = 3.0  # for the processes of a server that was killed, as HAProxy, which end by themselves
 _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
 
 def check_port(host: str, port: int) -> None:
     """Raises StartError when the address cannot be bound: it is in use, not this machine's, or not permitted."""
+    until = time.monotonic() + _PORT_WAIT_S
+    while (error := _try_port(host, port)) is not None:
+        if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > until:
+            raise StartError(f"Cannot listen on {host}:{port}: {_bind_error(error, port)}") from error
+        time.sleep(_POLL_S)
+
+
+def _try_port(host: str, port: int) -> OSError | UnicodeError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except (OSError, UnicodeError) as error:
-        raise StartError(f"Cannot listen on {host}:{port}: {_bind_error(error, port)}") from error
+        return error
+    return None
 
 
 def _bind_error(error: Exception, port: int) -> str:
@@ -78,8 +88,8 @@ def check_secret(config: Config) -> None:
             f"Cannot write the key of user pseudonyms to {user_secret_file(config.home)}: {error.strerror or error}. "
             "Make the home writable, make room there, or set feedback.secret."
         ) from error
-    except ValueError as error:
-        raise StartError(f"feedback.secret: {error}") from error
+    except SecretError as error:
+        raise StartError(str(error)) from error
 
 
 def home_problem(config: Config) -> str | None:
@@ -216,6 +226,19 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
     return []
 
 
+def ray_has_ended() -> bool:
+    """Whether a process of Ray that this one has started, and without which nothing is served, is no longer there.
+
+    Ray starts neither its raylet nor its GCS again, and this process would wait beside them for ever. False on a
+    cluster that was joined: others started its processes.
+    """
+    from ray._private import ray_constants, worker
+
+    needed = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
+    node = worker.global_worker.node
+    return node is not None and any(name in needed for name, _ in node.dead_processes())
+
+
 def _start_ray(full: bool, folder: Path) -> None:
     """Start Ray with its session in `folder`. Raises StartError when it cannot write there, or does not come up."""
     import ray
@@ -277,9 +300,11 @@ def _drain(applications: list[str]) -> None:
 
 @contextlib.contextmanager
 def _silence_ray() -> Iterator[None]:
-    """Silence Ray, which logs every actor that it stops, during a shutdown."""
+    """Silence Ray during a shutdown: it logs every actor that it stops, and a thread of it prints that Serve's
+    controller, which ends itself, has failed."""
     import logging
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    yield
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        yield
