@@ -34,7 +34,6 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 
-_RAY_CHECK_S = 2.0
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")
 _ADVICE = {"StoreUnavailable": " It is `feedback.store` of the configuration, by default feedback.db in the home."}
@@ -99,14 +98,14 @@ def up(
 
 def _serve(settings: Config, signals: StopSignals) -> None:
     """Run the server until a stop signal, then drain it."""
-    from serve.rayserve.server import Stopped, inactive_tweaks, ray_has_ended, running
+    from serve.rayserve.server import Stopped, inactive_tweaks, running
 
     _print_warnings(settings)
     started = time.monotonic()
     with ExitStack() as server:
         try:
             with out.status("starting Ray and loading the models"):
-                server.enter_context(running(settings, signals.requested.wait))
+                server.enter_context(running(settings, signals.requested.wait, _ray_ended))
         except Stopped:
             say("stopped before it was ready")
             return
@@ -114,15 +113,18 @@ def _serve(settings: Config, signals: StopSignals) -> None:
         _print_ready(settings, time.monotonic() - started)
         for sentence in inactive_tweaks(settings, signals.requested.wait):
             err.print(f"warning: {sentence}", highlight=False, markup=False)
-        while not signals.requested.wait(_RAY_CHECK_S):
-            if ray_has_ended():  # nothing is left to drain, and a supervisor starts this process again
-                abandon(b"error: Ray has ended; its logs are in TMPDIR/ray/session_latest/logs. Start again.\n", 1)
+        signals.requested.wait()
         say("draining: answering the accepted requests")
+
+
+def _ray_ended() -> None:
+    """Nothing serves any more, and nothing is left to drain: end, so that a supervisor starts the server again."""
+    abandon(b"error: Ray has ended; its logs are in TMPDIR/ray/session_latest/logs. Start the server again.\n", 1)
 
 
 def _print_warnings(settings: Config) -> None:
     from serve.rayserve import scratch
-    from serve.rayserve.environment import has_haproxy
+    from serve.rayserve.environment import few_connections, has_haproxy
     from serve.rayserve.memory import shortage
     from serve.rayserve.server import home_problem
     from serve.rayserve.tweaks import untested_versions
@@ -133,7 +135,7 @@ def _print_warnings(settings: Config) -> None:
     else:
         if not has_haproxy():
             out.print("Ray brings no HAProxy for this platform: its Python proxy is used, at lower throughput.")
-        warnings += untested_versions()
+        warnings += [few_connections(), *untested_versions()]
     for sentence in filter(None, warnings):
         err.print(f"warning: {sentence}", highlight=False, markup=False)
 

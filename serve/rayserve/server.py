@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
 _MIN_HOME_BYTES = 1 << 20
 _MIN_RAY_BYTES = 4 << 20
 _POLL_S = 0.2
+_RAY_CHECK_S = 2.0
 _PORT_WAIT_S = 3.0  # for the processes of a server that was killed, as HAProxy, which end by themselves
 _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
@@ -108,10 +110,13 @@ def home_problem(config: Config) -> str | None:
 
 
 @contextlib.contextmanager
-def running(config: Config, stop_requested: Callable[[float], bool] = _never) -> Iterator[None]:
+def running(
+    config: Config, stop_requested: Callable[[float], bool] = _never, ray_ended: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Run the server: ready when the block is entered, drained and stopped when it is left.
 
-    `stop_requested(seconds)` waits at most so long for a request to stop, and returns whether there is one.
+    `stop_requested(seconds)` waits at most so long for a request to stop, and returns whether there is one. `ray_ended`
+    is called in a thread when Ray, started here, ends by itself while the server serves or drains.
     Raises StartError when it cannot start, and Stopped when that was requested, after stopping everything that it had
     started.
     """
@@ -122,10 +127,12 @@ def running(config: Config, stop_requested: Callable[[float], bool] = _never) ->
     config = config.model_copy(update={"home": config.home.resolve()})
     check_secret(config)
     with run_folder(scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder) as run_dir:
-        yield from _running(config, run_dir, stop_requested)
+        yield from _running(config, run_dir, stop_requested, ray_ended)
 
 
-def _running(config: Config, run_dir: Path, stop_requested: Callable[[float], bool]) -> Iterator[None]:
+def _running(
+    config: Config, run_dir: Path, stop_requested: Callable[[float], bool], ray_ended: Callable[[], None]
+) -> Iterator[None]:
     joins = config.ray.address is not None
     # Each process creates it, so that it is there on every machine of a cluster.
     metrics_dir = run_dir / "metrics"
@@ -146,11 +153,12 @@ def _running(config: Config, run_dir: Path, stop_requested: Callable[[float], bo
         reports.start(str(metrics_dir), "server")
         _deploy(config, applications, metrics_dir, stop_requested)
         ready = True
-        try:
-            yield
-        finally:
-            with _silence_ray():
-                _drain(applications)
+        with contextlib.nullcontext() if joins else _watching_ray(ray_ended):
+            try:
+                yield
+            finally:
+                with _silence_ray():
+                    _drain(applications)
     finally:
         with _silence_ray():
             _shut_down(applications, joins, ready)
@@ -179,7 +187,14 @@ def _deploy(
             _stop_if(stop_requested(_POLL_S))
         _get_global_client().wait_for_proxies_serving()
     except (RuntimeError, ray.exceptions.RayError) as error:
-        raise StartError(failures(applications) or str(error)) from error
+        raise StartError(failures(applications) or _serve_error(error)) from error
+
+
+def _serve_error(error: Exception) -> str:
+    """What Ray Serve says last: before it come the lines of a traceback, or of HAProxy."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    logs = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/session_latest/logs")
+    return f"Ray Serve does not start: {said[-1]} Its logs are in {logs}."
 
 
 def _all_run(applications: Sequence[str]) -> bool:
@@ -226,17 +241,31 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
     return []
 
 
-def ray_has_ended() -> bool:
-    """Whether a process of Ray that this one has started, and without which nothing is served, is no longer there.
+@contextlib.contextmanager
+def _watching_ray(ended: Callable[[], None]) -> Iterator[None]:
+    """In this block, call `ended` in a thread when a process of Ray without which nothing is served has ended.
 
-    Ray starts neither its raylet nor its GCS again, and this process would wait beside them for ever. False on a
-    cluster that was joined: others started its processes.
+    Ray starts neither its raylet nor its GCS again. Without this, the server would wait beside them for ever, and a
+    drain for a minute or more.
     """
     from ray._private import ray_constants, worker
 
     needed = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
-    node = worker.global_worker.node
-    return node is not None and any(name in needed for name, _ in node.dead_processes())
+    node, left = worker.global_worker.node, threading.Event()
+
+    def watch() -> None:
+        while not left.wait(_RAY_CHECK_S):
+            if any(name in needed for name, _ in node.dead_processes()) and not left.is_set():
+                ended()
+                return
+
+    thread = threading.Thread(target=watch, name="ray", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
 
 
 def _start_ray(full: bool, folder: Path) -> None:
