@@ -177,7 +177,7 @@ def _deploy(
     try:
         ray_serve.start(
             proxy_location="EveryNode" if config.ray.address is not None else "HeadOnly",
-            http_options={"host": config.server.host, "port": config.server.port},
+            http_options={"host": host_for_serve(config), "port": config.server.port},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
         _stop_if(stop_requested(0))
@@ -195,6 +195,12 @@ def _serve_error(error: Exception) -> str:
     said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     logs = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/session_latest/logs")
     return f"Ray Serve does not start: {said[-1]} Its logs are in {logs}."
+
+
+def host_for_serve(config: Config) -> str:
+    """The address to listen at. Serve writes `*` into HAProxy's file for `::`, which is IPv4 alone; `::0` is both."""
+    ours = config.ray.address is None and config.ray.tuning == "full" and has_haproxy()
+    return "::0" if ours and config.server.host == "::" else config.server.host
 
 
 def _all_run(applications: Sequence[str]) -> bool:

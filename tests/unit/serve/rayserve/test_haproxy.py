@@ -332,7 +332,40 @@ def test_haproxy_starts_where_few_files_may_be_open(files: int, clients: str, tm
             process.kill()
 
 
-def listens(port: int) -> bool:
+# The addresses that Serve writes into HAProxy's file for those of the configuration.
+ADDRESSES = """
+import sys
+from ray import serve
+from ray.serve._private.haproxy import HAProxyConfig
+from ray.serve.config import HTTPOptions
+from serve.config import Config, ServerConfig
+from serve.rayserve.server import host_for_serve
+for host in sys.argv[1:]:
+    address = host_for_serve(Config(server=ServerConfig(host=host)))
+    print(HAProxyConfig(http_options=HTTPOptions(host=address)).frontend_host)
+"""
+
+
+@needs_haproxy
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_haproxy_listens_at_the_addresses_of_the_host(tmp_path: Path) -> None:
+    hosts = {"::": {4, 6}, "0.0.0.0": {4}, "::1": {6}, "127.0.0.1": {4}}
+    done = subprocess.run(
+        [sys.executable, "-c", ADDRESSES, *hosts], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    for (host, families), written in zip(hosts.items(), done.stdout.split(), strict=True):
+        port, path = free_port(), tmp_path / "haproxy.cfg"
+        answer = "http-request return status 204"
+        path.write_text(f"{GLOBAL}{DEFAULTS}listen task\n    bind {written}:{port}\n    {answer}\n")
+        with subprocess.Popen([binary(), "-db", "-f", path], stderr=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda port=port: listens(port) or listens(port, "[::1]"), 5)  # type: ignore[misc]
+                assert {4: listens(port), 6: listens(port, "[::1]")} == {n: n in families for n in (4, 6)}, host
+            finally:
+                process.kill()
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/").status_code == 204
+        return httpx.get(f"http://{host}:{port}/").status_code == 204
     return False
