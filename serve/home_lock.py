@@ -20,7 +20,8 @@ import orjson
 
 from models.home import server_lock
 
-_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # a network file system without locks
+# A network file system without locks; EBADF: NFS, with a file that could be opened for reading only.
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
@@ -59,14 +60,17 @@ def lock_home(home: Path, url: str) -> Iterator[bool]:
 
 
 def _open(path: Path) -> IO[bytes] | None:
-    """The lock's file, read-only where it cannot be written; None if it cannot be created in a home that is there."""
+    """The lock's file, read-only where it cannot be written; None if it cannot be created in a home that is there.
+
+    Unbuffered: what a full disk refused to take would otherwise be written again, and fail, when the file is closed.
+    """
     try:
-        return path.open("a+b")
+        return path.open("a+b", buffering=0)
     except OSError as error:
         if error.errno not in _NOT_WRITABLE or not path.parent.is_dir():
             raise
     with suppress(OSError):
-        return path.open("rb")
+        return path.open("rb", buffering=0)
     return None
 
 
@@ -97,7 +101,7 @@ def _write_holder(file: IO[bytes], url: str) -> None:
     """Write who holds the lock. A full disk does not prevent a start: then the error of a second server says less."""
     holder = {
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": socket.gethostname().encode(errors="replace").decode(),
         "url": url,
         "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     }

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from models.home import user_secret_file
 from models.users import UserName, former_names
 
 _MIN_SECRET_BYTES = 16  # bytes
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _HEX_DIGITS = 32  # 128 bits: no collisions
+
+
+class SecretError(ValueError):
+    """Raised when the key of user pseudonyms cannot be used; the text says which, and what to do."""
 
 
 class UserHasher:
@@ -20,10 +27,10 @@ class UserHasher:
     secret is the same."""
 
     def __init__(self, secret: bytes) -> None:
-        """Raises ValueError for a secret under 16 bytes, which could be guessed from a few known users."""
+        """Raises SecretError for a secret under 16 bytes, which could be guessed from a few known users."""
         if len(secret) < _MIN_SECRET_BYTES:
-            raise ValueError(
-                f"the secret for user hashes has {len(secret)} bytes, it needs at least {_MIN_SECRET_BYTES}"
+            raise SecretError(
+                f"the key of user pseudonyms has {len(secret)} bytes, it needs at least {_MIN_SECRET_BYTES}"
             )
         self._secret = secret
 
@@ -31,15 +38,21 @@ class UserHasher:
     def open(cls, home: Path, secret: str | None = None) -> UserHasher:
         """With the configured secret, or the one in `home/secret`, which the first call creates.
 
-        Processes that call this at the same time get the same secret. Raises ValueError when the secret is too short,
+        Processes that call this at the same time get the same secret. Raises SecretError when the secret is too short,
         OSError when the directory cannot be written.
         """
-        if secret:
-            return cls(secret.encode())
         file = user_secret_file(home)
-        if not file.exists():
+        if not secret and not file.exists():
             _create(file)
-        return cls(file.read_bytes().strip())
+        try:
+            return cls(secret.encode() if secret else file.read_bytes().strip())
+        except SecretError as error:
+            if secret:
+                raise SecretError(f"feedback.secret: {error}") from None
+            raise SecretError(
+                f"{file}: {error}. Restore it from a backup. Without one delete it, and a new one is made: "
+                "what users have sent until now is then no longer found by their names, as an erasure needs it."
+            ) from None
 
     def hashed(self, user: UserName) -> str:
         """The pseudonym that is stored instead of the name; it cannot be reversed without the secret."""
@@ -67,8 +80,18 @@ def _create(file: Path) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         # A link fails if the file exists; a rename would replace a secret that another process may have used already.
-        os.link(name, file)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            _link(name, file)
     finally:
         os.unlink(name)
+
+
+def _link(name: str, file: Path) -> None:
+    """Give the file at `name` the second name `file`; a copy, where the file system has no hard links (SMB, FUSE)."""
+    try:
+        os.link(name, file)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+            copy.write(Path(name).read_bytes())

@@ -22,7 +22,7 @@ from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
-from serve.cli.stopping import StopSignals, accept_stop_signals
+from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, accept_any_text, err, out, print_error, say
 from serve.config import Config, ConfigError
 
@@ -35,7 +35,8 @@ app = typer.Typer(
 app.add_typer(commands)
 
 # Own errors of modules that are imported late.
-_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew")
+_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")
+_ADVICE = {"StoreUnavailable": " It is `feedback.store` of the configuration, by default feedback.db in the home."}
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
         sentence = str(error) if own and getattr(error, "errno", None) is None else sentence_of(error)
         if sentence is None:
             raise
-        print_error(sentence)
+        print_error(sentence + _ADVICE.get(type(error).__name__, ""))
         sys.exit(1)
 
 
@@ -104,7 +105,7 @@ def _serve(settings: Config, signals: StopSignals) -> None:
     with ExitStack() as server:
         try:
             with out.status("starting Ray and loading the models"):
-                server.enter_context(running(settings, signals.requested.wait))
+                server.enter_context(running(settings, signals.requested.wait, _ray_ended))
         except Stopped:
             say("stopped before it was ready")
             return
@@ -116,9 +117,14 @@ def _serve(settings: Config, signals: StopSignals) -> None:
         say("draining: answering the accepted requests")
 
 
+def _ray_ended() -> None:
+    """Nothing serves any more, and nothing is left to drain: end, so that a supervisor starts the server again."""
+    abandon(b"error: Ray has ended; its logs are in TMPDIR/ray/session_latest/logs. Start the server again.\n", 1)
+
+
 def _print_warnings(settings: Config) -> None:
     from serve.rayserve import scratch
-    from serve.rayserve.environment import has_haproxy
+    from serve.rayserve.environment import few_connections, has_haproxy
     from serve.rayserve.memory import shortage
     from serve.rayserve.server import home_problem
     from serve.rayserve.tweaks import untested_versions
@@ -129,7 +135,7 @@ def _print_warnings(settings: Config) -> None:
     else:
         if not has_haproxy():
             out.print("Ray brings no HAProxy for this platform: its Python proxy is used, at lower throughput.")
-        warnings += untested_versions()
+        warnings += [few_connections(), *untested_versions()]
     for sentence in filter(None, warnings):
         err.print(f"warning: {sentence}", highlight=False, markup=False)
 

@@ -63,7 +63,7 @@ class StopSignals:
 
     def _abandon_start(self) -> None:
         if not self.ready:  # it became ready with the signal, and drains
-            _abandon()
+            abandon(b"stopped before it was ready\n", 0)
 
 
 @contextmanager
@@ -81,14 +81,14 @@ def accept_stop_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _abandon() -> None:
-    """End this process and all below it at once. Ray's workers would notice only later that they are alone."""
+def abandon(message: bytes, code: int) -> None:
+    """End this process with `code`, and all below it, at once. Ray's workers would notice later that they are alone."""
     for pid in _descendants(os.getpid()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with suppress(OSError):
-        os.write(1, b"stopped before it was ready\n")
-    os._exit(0)
+        os.write(2 if code else 1, message)
+    os._exit(code)
 
 
 def _descendants(pid: int) -> list[int]:

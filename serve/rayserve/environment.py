@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import socket
 import sys
 from importlib.util import find_spec
@@ -19,6 +20,27 @@ DRAIN_S = 0.5  # a draining replica stays reachable this long, until HAProxy has
 # Replicas listen on ports of these blocks, one block per server, below the range of ephemeral ports.
 _FIRST_PORT, _LAST_PORT, _BLOCK = 12_000, 32_000, 500
 _guards: list[socket.socket] = []
+# HAProxy ends unless it may open two files for each of its connections, half of one for its pipe, and some of its own.
+_MAX_CONNECTIONS, _FILES_A_CONNECTION, _OTHER_FILES = 4096, 2.5, 120
+
+
+def max_connections() -> int:
+    """How many clients HAProxy may hold at a time: Ray Serve's default, or what the limit of open files leaves."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return max(1, min(_MAX_CONNECTIONS, int((files - _OTHER_FILES) / _FILES_A_CONNECTION)))
+
+
+def few_connections() -> str:
+    """A sentence when the limit of open files lets HAProxy hold fewer clients than Ray Serve's default; else empty."""
+    if not has_haproxy() or (clients := max_connections()) == _MAX_CONNECTIONS:
+        return ""
+    files = math.ceil(_MAX_CONNECTIONS * _FILES_A_CONNECTION) + _OTHER_FILES
+    return (
+        f"the limit of open files lets {clients:,} connections be open at a time, others wait: "
+        f"for {_MAX_CONNECTIONS:,} raise it to {files:,} (ulimit -Hn, LimitNOFILE=, docker --ulimit nofile=)"
+    )
 
 
 def original_pythonpath() -> list[str]:
@@ -145,6 +167,7 @@ def _run_flags(run_dir: Path, sessions: Path = Path("/tmp")) -> list[Flag]:
         Flag("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", str(first + 1), ports, ""),
         Flag("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()), ports, "0001"),
         Flag("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()), ports, "0001"),
+        Flag("RAY_SERVE_HAPROXY_MAXCONN", str(max_connections()), "HAProxy ends if it may open too few files", "0030"),
         Flag("RAY_TMPDIR", str(sessions), "the path of a socket has at most 107 bytes", "0030", fixed=True),
         Flag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(run_dir / "haproxy.cfg"), files, ""),
         Flag("RAY_SERVE_HAPROXY_SOCKET_PATH", str(run_dir / "admin.sock"), files, ""),

@@ -12,12 +12,13 @@ import errno
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from models.feedback.pseudonyms import UserHasher
+from models.feedback.pseudonyms import SecretError, UserHasher
 from models.home import user_secret_file
 from serve.config import Config
 from serve.rayserve import cluster, reports, scratch, tweaks
@@ -30,18 +31,29 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
 _MIN_HOME_BYTES = 1 << 20
 _MIN_RAY_BYTES = 4 << 20
 _POLL_S = 0.2
+_RAY_CHECK_S = 2.0
+_PORT_WAIT_S = 3.0  # for the processes of a server that was killed, as HAProxy, which end by themselves
 _TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
 
 
 def check_port(host: str, port: int) -> None:
     """Raises StartError when the address cannot be bound: it is in use, not this machine's, or not permitted."""
+    until = time.monotonic() + _PORT_WAIT_S
+    while (error := _try_port(host, port)) is not None:
+        if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > until:
+            raise StartError(f"Cannot listen on {host}:{port}: {_bind_error(error, port)}") from error
+        time.sleep(_POLL_S)
+
+
+def _try_port(host: str, port: int) -> OSError | UnicodeError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except (OSError, UnicodeError) as error:
-        raise StartError(f"Cannot listen on {host}:{port}: {_bind_error(error, port)}") from error
+        return error
+    return None
 
 
 def _bind_error(error: Exception, port: int) -> str:
@@ -78,8 +90,8 @@ def check_secret(config: Config) -> None:
             f"Cannot write the key of user pseudonyms to {user_secret_file(config.home)}: {error.strerror or error}. "
             "Make the home writable, make room there, or set feedback.secret."
         ) from error
-    except ValueError as error:
-        raise StartError(f"feedback.secret: {error}") from error
+    except SecretError as error:
+        raise StartError(str(error)) from error
 
 
 def home_problem(config: Config) -> str | None:
@@ -98,10 +110,13 @@ def home_problem(config: Config) -> str | None:
 
 
 @contextlib.contextmanager
-def running(config: Config, stop_requested: Callable[[float], bool] = _never) -> Iterator[None]:
+def running(
+    config: Config, stop_requested: Callable[[float], bool] = _never, ray_ended: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Run the server: ready when the block is entered, drained and stopped when it is left.
 
-    `stop_requested(seconds)` waits at most so long for a request to stop, and returns whether there is one.
+    `stop_requested(seconds)` waits at most so long for a request to stop, and returns whether there is one. `ray_ended`
+    is called in a thread when Ray, started here, ends by itself while the server serves or drains.
     Raises StartError when it cannot start, and Stopped when that was requested, after stopping everything that it had
     started.
     """
@@ -112,10 +127,12 @@ def running(config: Config, stop_requested: Callable[[float], bool] = _never) ->
     config = config.model_copy(update={"home": config.home.resolve()})
     check_secret(config)
     with run_folder(scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder) as run_dir:
-        yield from _running(config, run_dir, stop_requested)
+        yield from _running(config, run_dir, stop_requested, ray_ended)
 
 
-def _running(config: Config, run_dir: Path, stop_requested: Callable[[float], bool]) -> Iterator[None]:
+def _running(
+    config: Config, run_dir: Path, stop_requested: Callable[[float], bool], ray_ended: Callable[[], None]
+) -> Iterator[None]:
     joins = config.ray.address is not None
     # Each process creates it, so that it is there on every machine of a cluster.
     metrics_dir = run_dir / "metrics"
@@ -136,11 +153,12 @@ def _running(config: Config, run_dir: Path, stop_requested: Callable[[float], bo
         reports.start(str(metrics_dir), "server")
         _deploy(config, applications, metrics_dir, stop_requested)
         ready = True
-        try:
-            yield
-        finally:
-            with _silence_ray():
-                _drain(applications)
+        with contextlib.nullcontext() if joins else _watching_ray(ray_ended):
+            try:
+                yield
+            finally:
+                with _silence_ray():
+                    _drain(applications)
     finally:
         with _silence_ray():
             _shut_down(applications, joins, ready)
@@ -159,7 +177,7 @@ def _deploy(
     try:
         ray_serve.start(
             proxy_location="EveryNode" if config.ray.address is not None else "HeadOnly",
-            http_options={"host": config.server.host, "port": config.server.port},
+            http_options={"host": host_for_serve(config), "port": config.server.port},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
         _stop_if(stop_requested(0))
@@ -169,7 +187,20 @@ def _deploy(
             _stop_if(stop_requested(_POLL_S))
         _get_global_client().wait_for_proxies_serving()
     except (RuntimeError, ray.exceptions.RayError) as error:
-        raise StartError(failures(applications) or str(error)) from error
+        raise StartError(failures(applications) or _serve_error(error)) from error
+
+
+def _serve_error(error: Exception) -> str:
+    """What Ray Serve says last: before it come the lines of a traceback, or of HAProxy."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    logs = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray/session_latest/logs")
+    return f"Ray Serve does not start: {said[-1]} Its logs are in {logs}."
+
+
+def host_for_serve(config: Config) -> str:
+    """The address to listen at. Serve writes `*` into HAProxy's file for `::`, which is IPv4 alone; `::0` is both."""
+    ours = config.ray.address is None and config.ray.tuning == "full" and has_haproxy()
+    return "::0" if ours and config.server.host == "::" else config.server.host
 
 
 def _all_run(applications: Sequence[str]) -> bool:
@@ -214,6 +245,33 @@ def inactive_tweaks(config: Config, wait: Callable[[float], bool]) -> list[str]:
         if wait(0.5):
             return []
     return []
+
+
+@contextlib.contextmanager
+def _watching_ray(ended: Callable[[], None]) -> Iterator[None]:
+    """In this block, call `ended` in a thread when a process of Ray without which nothing is served has ended.
+
+    Ray starts neither its raylet nor its GCS again. Without this, the server would wait beside them for ever, and a
+    drain for a minute or more.
+    """
+    from ray._private import ray_constants, worker
+
+    needed = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
+    node, left = worker.global_worker.node, threading.Event()
+
+    def watch() -> None:
+        while not left.wait(_RAY_CHECK_S):
+            if any(name in needed for name, _ in node.dead_processes()) and not left.is_set():
+                ended()
+                return
+
+    thread = threading.Thread(target=watch, name="ray", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
 
 
 def _start_ray(full: bool, folder: Path) -> None:
@@ -277,9 +335,11 @@ def _drain(applications: list[str]) -> None:
 
 @contextlib.contextmanager
 def _silence_ray() -> Iterator[None]:
-    """Silence Ray, which logs every actor that it stops, during a shutdown."""
+    """Silence Ray during a shutdown: it logs every actor that it stops, and a thread of it prints that Serve's
+    controller, which ends itself, has failed."""
     import logging
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    yield
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        yield

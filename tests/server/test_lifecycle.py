@@ -283,6 +283,20 @@ def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(home: Path, 
         with closing(sqlite3.connect(home / "feedback.db")) as store:
             logged = store.execute("SELECT count(*) FROM predictions").fetchone()[0]
         assert logged == statuses.count(200)
+        assert "raylet" not in (tmp_path / "log").read_text()  # Ray prints there that its own end has failed
+    finally:
+        stop_server(server)
+
+
+def test_a_server_whose_ray_has_ended_ends_as_well(home: Path, tmp_path: Path) -> None:
+    """For a supervisor to start it again: Ray's raylet ends with its agents, and nothing starts it again."""
+    server = start_server(home, tmp_path / "log")
+    try:
+        family = children(server.process.pid, "")
+        os.kill(children(server.process.pid, "RuntimeEnvAgent")[0], signal.SIGKILL)
+        assert server.process.wait(20) == 1
+        assert "error: Ray has ended" in (tmp_path / "log").read_text()
+        eventually(lambda: not [pid for pid in family if Path(f"/proc/{pid}").exists()], 10)
     finally:
         stop_server(server)
 

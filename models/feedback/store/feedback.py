@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, bindparam, case, func, select, update
 from models.feedback.store.database import Database, chunks
 from models.feedback.store.erasure import erased_users, is_erased
 from models.feedback.store.label_join import Joined, Logged, join, key_of
-from models.feedback.store.queries import has_expired, is_waiting, samples_where, to_sample
+from models.feedback.store.queries import MAX_LEASE, has_expired, is_waiting, samples_where, to_sample
 from models.feedback.store.schema import clean, feedback, prediction_id, predictions, trained
 from models.feedback.types import FeedbackOutcome, FeedbackState, NewFeedback, Receipt, Sample
 
@@ -189,7 +189,8 @@ class Feedback:
 def _may_change(stored: _Row, row: _Row, now: datetime) -> bool:
     """Whether `row` differs from a stored row that no run holds, or withdraws consent."""
     until = stored.get("leased_until")
-    state = "waiting" if until is not None and until < now else stored["state"]  # its run was killed
+    held = until is not None and now <= until <= now + MAX_LEASE
+    state = stored["state"] if held or until is None else "waiting"  # its run was killed
     if (row["label"], row["state"]) == (stored["label"], state):
         return False
     return state in _OPEN or row["state"] == "no_consent"

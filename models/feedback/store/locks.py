@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, not_, or_, select
 
 from models.feedback.store.database import Database
+from models.feedback.store.queries import is_over
 from models.feedback.store.schema import locks
 
 
@@ -24,7 +25,7 @@ class Locks:
             self._database.insert(locks)
             .values(name=name, **values)
             .on_conflict_do_update(
-                index_elements=["name"], set_=values, where=or_(locks.c.until < now, locks.c.owner == owner)
+                index_elements=["name"], set_=values, where=or_(is_over(locks.c.until, now), locks.c.owner == owner)
             )
             .returning(locks.c.name)
         )
@@ -32,7 +33,7 @@ class Locks:
 
     def is_held(self, name: str) -> bool:
         """Whether someone holds the lock, and it has not expired."""
-        query = select(locks.c.name).where(locks.c.name == name, locks.c.until >= self._database.clock())
+        query = select(locks.c.name).where(locks.c.name == name, not_(is_over(locks.c.until, self._database.clock())))
         with self._database.read() as connection:
             return connection.execute(query).first() is not None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, or_, select
@@ -11,6 +11,7 @@ from models.feedback.store.schema import feedback, predictions
 from models.feedback.types import Sample
 
 _c = feedback.c
+MAX_LEASE = timedelta(days=1)  # many times what anybody leases or locks anything for
 # Only items need their request; a text was copied into the row by the join.
 _with_request = feedback.outerjoin(
     predictions,
@@ -18,9 +19,14 @@ _with_request = feedback.outerjoin(
 )
 
 
+def is_over(until: ColumnElement[datetime], now: datetime) -> ColumnElement[bool]:
+    """Whether a lease or lock until then is over: it has expired, or the clock was ahead when it was taken."""
+    return or_(until < now, until > now + MAX_LEASE)
+
+
 def has_expired(now: datetime) -> ColumnElement[bool]:
     """Leased rows of a run that was killed: nothing returns them to the queue, so queries treat them as waiting."""
-    return and_(_c.state == "leased", _c.leased_until < now)
+    return and_(_c.state == "leased", is_over(_c.leased_until, now))
 
 
 def is_waiting(now: datetime) -> ColumnElement[bool]:

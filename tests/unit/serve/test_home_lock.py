@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from models.home import server_lock
-from serve.home_lock import HomeLockError, lock_home
+from serve.home_lock import HomeLockError, _try_lock, lock_home
 from tests.helpers.command import ROOT
 from tests.helpers.disks import read_only
 
@@ -98,3 +98,16 @@ def test_a_read_only_home_is_served_and_locked_if_the_file_is_there(tmp_path: Pa
             pytest.skip("this machine lets nobody mount")
         with lock_home(tmp_path, URL) as locked:
             assert locked == there
+
+
+def test_the_lock_of_a_full_home_ends_without_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path), "full"]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_a_file_that_may_only_be_looked_at_is_not_locked(tmp_path: Path) -> None:
+    """EBADF, as NFS answers when a file was opened for reading only."""
+    server_lock(tmp_path).write_text("")
+    with open(os.open(server_lock(tmp_path), os.O_PATH), "rb", buffering=0) as file:
+        assert not _try_lock(file, tmp_path)

@@ -20,7 +20,7 @@ import pytest
 from serve.api.headers import FULL_MS, REFUSED
 from serve.rayserve.environment import has_haproxy
 from serve.rayserve.haproxy import WRAPPER, binary
-from tests.helpers.command import free_port
+from tests.helpers.command import ROOT, free_port
 from tests.helpers.waiting import eventually
 
 needs_haproxy = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
@@ -297,3 +297,75 @@ def test_a_percent_encoded_path_finds_its_task(haproxy: int, path: str, found: b
         received = client.recv(65536)
     assert (b"no replica could answer" in received) is found
     assert (b"starting or ending" in received) is not found
+
+
+FEW_FILES = """
+import os, resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+from serve.rayserve.environment import few_connections, max_connections
+from serve.rayserve.haproxy import binary
+path = Path(sys.argv[2])
+path.write_text(path.read_text().replace("maxconn 4096", f"maxconn {max_connections()}"))
+print(few_connections(), flush=True)
+os.execv(binary(), ["haproxy", "-db", "-f", str(path)])
+"""
+
+
+@needs_haproxy
+@pytest.mark.parametrize(("files", "clients"), [(256, "54"), (1024, "361"), (4096, "1,590"), (10360, "")])
+def test_haproxy_starts_where_few_files_may_be_open(files: int, clients: str, tmp_path: Path) -> None:
+    """Linux's own limit is 4,096, where no init or container sets another. HAProxy needs 10,267 for Serve's default."""
+    port, path = free_port(), tmp_path / "haproxy.cfg"
+    splice = "    option splice-request\n    option splice-response\n"  # as in Ray's template; it costs files
+    servers = "".join(f"    server replica{i} 127.0.0.1:9 check\n" for i in range(64))
+    entrance = f"listen task\n    bind 127.0.0.1:{port}\n    http-request return status 204\n{servers}"
+    path.write_text(GLOBAL + DEFAULTS + splice + entrance)
+    command = [sys.executable, "-c", FEW_FILES, str(files), str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            warning = process.stdout.readline()
+            assert warning.startswith(f"the limit of open files lets {clients} connections" if clients else "\n")
+            eventually(lambda: listens(port), 5)
+        finally:
+            process.kill()
+
+
+# The addresses that Serve writes into HAProxy's file for those of the configuration.
+ADDRESSES = """
+import sys
+from ray import serve
+from ray.serve._private.haproxy import HAProxyConfig
+from ray.serve.config import HTTPOptions
+from serve.config import Config, ServerConfig
+from serve.rayserve.server import host_for_serve
+for host in sys.argv[1:]:
+    address = host_for_serve(Config(server=ServerConfig(host=host)))
+    print(HAProxyConfig(http_options=HTTPOptions(host=address)).frontend_host)
+"""
+
+
+@needs_haproxy
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_haproxy_listens_at_the_addresses_of_the_host(tmp_path: Path) -> None:
+    hosts = {"::": {4, 6}, "0.0.0.0": {4}, "::1": {6}, "127.0.0.1": {4}}
+    done = subprocess.run(
+        [sys.executable, "-c", ADDRESSES, *hosts], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    for (host, families), written in zip(hosts.items(), done.stdout.split(), strict=True):
+        port, path = free_port(), tmp_path / "haproxy.cfg"
+        answer = "http-request return status 204"
+        path.write_text(f"{GLOBAL}{DEFAULTS}listen task\n    bind {written}:{port}\n    {answer}\n")
+        with subprocess.Popen([binary(), "-db", "-f", path], stderr=subprocess.DEVNULL) as process:
+            try:
+                eventually(lambda port=port: listens(port) or listens(port, "[::1]"), 5)  # type: ignore[misc]
+                assert {4: listens(port), 6: listens(port, "[::1]")} == {n: n in families for n in (4, 6)}, host
+            finally:
+                process.kill()
+
+
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(f"http://{host}:{port}/").status_code == 204
+    return False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from serve.config import Config, FeedbackConfig
-from serve.rayserve.server import check_secret, home_problem
+from serve.rayserve.server import check_port, check_secret, home_problem
 from serve.rayserve.start_error import StartError
 
 UNWRITABLE = Path("/sys/flywheel")  # not even root makes folders there
@@ -18,6 +20,15 @@ needs_sys = pytest.mark.skipif(not UNWRITABLE.parent.is_dir(), reason="this syst
 def config(home: Path, secret: str | None = None) -> Config:
     feedback = FeedbackConfig(secret=None if secret is None else SecretStr(secret))
     return Config(feedback=feedback).model_copy(update={"home": home})
+
+
+def test_a_port_that_a_killed_server_is_about_to_leave_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        end = threading.Timer(0.5, other.close)
+        end.start()
+        check_port("127.0.0.1", port)
+    end.join()
 
 
 @needs_sys

@@ -53,6 +53,20 @@ def test_what_a_killed_run_held_is_counted_as_waiting(store: Store, clock: Clock
     assert sum(store.feedback.counts("sentiment").values()) == 0
 
 
+def test_a_clock_that_was_ahead_holds_nothing_for_ever(store: Store, clock: Clock) -> None:
+    """A machine that starts with a wrong time, and is set right while a run that was killed holds the corrections."""
+    fill_queue(store, 3)
+    clock.pass_(days=400)
+    assert len(store.queue.lease("intent", "killed", 2, 60)) == 2
+    assert store.locks.acquire("retrain intent", "killed", 60)
+    assert store.locks.is_held("retrain intent")
+    clock.pass_(days=-400)
+    assert (store.feedback.counts("intent")["waiting"], store.feedback.counts("intent")["leased"]) == (3, 0)
+    assert not store.locks.is_held("retrain intent")
+    assert store.locks.acquire("retrain intent", "b", 60)
+    assert len(store.queue.lease("intent", "b", 9, 60)) == 3
+
+
 def test_what_failed_too_often_is_a_dead_letter(store: Store) -> None:
     fill_queue(store, 3)
     [first] = store.queue.lease("intent", "a", 1, 60)
