@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from export.base_model import resolve_base
 from export.errors import CheckpointError
@@ -70,6 +71,8 @@ def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Never runs code of the checkpoint's own. Weights of heads, as of a BertForSequenceClassification, are left out.
     """
     where = resolve_base(name)
+    transformers_logging.disable_progress_bar()  # it shows a bar for every file it reads
+    transformers_logging.set_verbosity_error()  # and reports weights that are left out, which are no fault
     fields = _load(name, lambda: PreTrainedConfig.get_config_dict(where))[0]
     if "AutoModel" in (fields.get("auto_map") or {}):
         raise CheckpointError(

@@ -182,6 +182,9 @@ def train(
     ] = None,
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
     check: Annotated[bool, typer.Option("--check", help="Only check the data, and print what was found.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Work folder of a training that failed after its last step: go on from there.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Fine-tune, export, check and register a new version of TASK.
@@ -201,9 +204,18 @@ def train(
     """
     from models.training.candidate import TrainingJob
     from models.training.families import family_of
+    from models.training.unfinished import read_trained
     from serve.cli.progress import train_jobs
 
     settings, family = load_config(config), family_of(task)
+    if resume is not None:
+        if any(option is not None for option in (data, base, epochs, max_steps)) or check:
+            raise typer.BadParameter("--resume goes on with the data and options of that training; give no others.")
+        read_trained(resume, task)
+        train_jobs([TrainingJob(task, resume=resume)], settings.home, out)
+        return
+    if base is not None and Path(base).is_dir():
+        base = str(Path(base).resolve())  # a ranker is retrained from it, wherever the server was started
     options: dict[str, Any] = {"method": method}
     given = {"base": base, "epochs": epochs, "max_steps": max_steps}
     options |= {key: value for key, value in given.items() if value is not None}

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Lineage
 from export.heads import softmax
 from models.curation.types import Rules
 from models.data.dataset import DatasetError, Example, load_checked, load_corpus, load_dataset
@@ -50,6 +50,9 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         manifest = _parent(job, home).manifest
         corpus = load_corpus(home, job.task, manifest.data)
         return TrainingSet.of_corrections(corpus, job.parent, manifest.labels, job.samples, job.learned, recipe)
+
+    def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> TrainingSet:
+        return TrainingSet.of_corpus(load_corpus(home, job.task, lineage))
 
     def load_for_export(self, job: TrainingJob, checkpoint: Path) -> TrainingSet:
         from export.checkpoint import checkpoint_labels

@@ -85,6 +85,9 @@ class RankerFamily(ModelFamily[RankerData]):
             raise DatasetError(f"{job.task} is a ranker: it continues with interactions, not with labels.")
         return RankerData(job.interactions, job.parent)
 
+    def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> RankerData:
+        return RankerData(load_kept_interactions(home, job.task, lineage))
+
     def load_for_export(self, job: TrainingJob, checkpoint: Path) -> RankerData:
         return RankerData(load_interactions(job.data), file=job.data)
 
