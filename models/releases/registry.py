@@ -85,6 +85,11 @@ class Registry:
             self._client.delete_model_version(name, left_out)
         return Reservation(version, run.run_id)
 
+    def newest(self, task: str) -> int:
+        """The highest number of the task's versions, 0 without one."""
+        found = self._client.search_model_versions(f"name='{task}'", order_by=["version_number DESC"], max_results=1)
+        return max((int(version.version) for version in found), default=0)
+
     def cancel(self, task: str, reservation: Reservation) -> None:
         """Delete a version that was reserved and not used; its run is marked failed."""
         self._client.delete_model_version(task, reservation.version)
