@@ -106,9 +106,24 @@ def _load(name: str, load: Callable[[], Any]) -> Any:
     except Exception as error:  # transformers, safetensors and tokenizers raise a dozen types for a damaged directory
         lines = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"Cannot load the base model {name!r}: {lines[0]} "
-            "Give a directory with a Hugging Face encoder, or a name the hub knows (needs a network)."
+            f"Cannot load the base model {name!r}: {lines[0].rstrip('. ')}. {_remedy(Path(name))}"
         ) from error
+
+
+def _remedy(folder: Path) -> str:
+    """What to do about a base model that does not load."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        return (
+            "This is an adapter: merge it into its model with merge_and_unload() and save that. Give the new directory."
+        )
+    weights = folder / "model.safetensors"
+    if (
+        weights.is_file()
+        and weights.stat().st_size < 1000
+        and weights.read_bytes().startswith(b"version https://git-lfs")
+    ):
+        return "Its weights are a pointer of Git LFS: run git lfs pull there, or give another directory."
+    return "Give a directory with a Hugging Face encoder, or a name the hub knows (needs a network)."
 
 
 def _encoder_class(name: str, config: Any) -> type[PreTrainedModel]:
