@@ -173,15 +173,16 @@ def _unknown_note(unknown: Unknown) -> list[str]:
     ]
 
 
-def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path, trained: Manifest | None) -> Bundle:
+def export_checkpoint(job: TrainingJob, home: Path, checkpoint: Path, out: Path, trained: Manifest | None) -> Bundle:
     """Export an existing checkpoint with the job's precision, and evaluate it on the job's data.
 
-    `trained` is the manifest of the version's bundle, which says the base and the length of texts; None if it is lost.
+    `trained` is the manifest of the version's bundle, which says the base, the length of texts and, for a job without
+    data, which of the corpora in `home` it is; None if it is lost.
 
     Raises CheckpointError, DatasetError or ParityError, each with a message for the user.
     """
     family = family_of(job.task)
-    data = family.load_for_export(job, checkpoint)
+    data = family.load_for_export(job, home, checkpoint, trained.data if trained else None)
     recipe = Recipe(max_length=get_task(job.task).max_length)
     if trained is not None:
         recipe = replace(recipe, base=trained.base_model, max_length=trained.max_length)

@@ -256,7 +256,9 @@ def export(
     version: Annotated[str, typer.Argument(help="The version whose checkpoint to export.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle directory to write; it must not exist.")],
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
-    data: Annotated[Path | None, typer.Option(help="The version's training data; default: the seed corpus.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The version's training data; default: what the home keeps.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Export a version's checkpoint again, in another precision, and check its parity with PyTorch.
@@ -272,7 +274,8 @@ def export(
     get_task(task)
     checkpoint, served = checkpoint_folder(settings.home, task, version), bundle_folder(settings.home, task, version)
     trained = read_manifest(served) if (served / MANIFEST).is_file() else None
-    manifest = export_checkpoint(TrainingJob(task, data, precision), checkpoint, bundle, trained).manifest
+    job = TrainingJob(task, data, precision)
+    manifest = export_checkpoint(job, settings.home, checkpoint, bundle, trained).manifest
     shown = {"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()}
     out.print_json(data={**shown, "notes": manifest.notes})
 

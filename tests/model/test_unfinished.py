@@ -11,7 +11,7 @@ from export.errors import CheckpointError
 from models.data.dataset import load_dataset
 from models.releases.release import read_release
 from models.training.candidate import TrainingJob
-from models.training.pipeline import build_candidate, register_candidate
+from models.training.pipeline import build_candidate, export_checkpoint, register_candidate
 from models.training.unfinished import unfinished_trainings
 from tests.helpers.bases import FAMILIES, make_base
 from tests.helpers.own_corpus import own_data
@@ -47,5 +47,8 @@ def test_a_training_whose_export_fails_is_resumed_from_its_checkpoint(
     assert (checkpoint / "model.safetensors").read_bytes() == weights
     assert (checkpoint / "training" / "corpus.md").is_file()
     assert not any((home / "work").iterdir())
+    job = TrainingJob("intent", precision="fp16")
+    again = export_checkpoint(job, home, checkpoint, tmp_path / "again", manifest).manifest
+    assert (again.data, again.precision) == (corpus.lineage(), "fp16"), "without the file, on the corpus of the home"
     with pytest.raises(CheckpointError, match="no complete training to resume"):
         build_candidate(TrainingJob("intent", resume=folder), home, lambda *_: None)

@@ -93,7 +93,9 @@ class RankerFamily(ModelFamily[RankerData]):
     def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> RankerData:
         return RankerData(load_kept_interactions(home, job.task, lineage))
 
-    def load_for_export(self, job: TrainingJob, checkpoint: Path) -> RankerData:
+    def load_for_export(self, job: TrainingJob, home: Path, checkpoint: Path, kept: Lineage | None) -> RankerData:
+        if job.data is None and kept is not None:
+            return self.load_kept(job, home, kept)
         return RankerData(load_interactions(job.data), file=job.data)
 
     def train(
