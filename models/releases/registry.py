@@ -46,7 +46,7 @@ class Registry:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._artifacts = mlflow_artifacts(home)
         home.mkdir(parents=True, exist_ok=True)
-        given = os.environ.get("MLFLOW_TRACKING_URI")
+        given = os.environ.get("MLFLOW_TRACKING_URI") or None  # a Compose file sets it, empty, where nobody gave one
         uri = given or sqlite_url(mlflow_database(home))
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)

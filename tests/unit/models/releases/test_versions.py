@@ -177,6 +177,17 @@ def test_a_disk_that_does_not_take_the_files(home: Path) -> None:
     assert bundle_folder(home, "intent", add(home)).is_dir()
 
 
+def test_an_empty_address_of_mlflow_is_none(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    add(home)
+    assert not any(elsewhere.iterdir()), "the artifacts are in the home"
+    assert (home / "mlartifacts" / "intent").is_dir()
+
+
 def test_a_home_of_any_characters_holds_its_database(database: Path, tmp_path: Path) -> None:
     home = tmp_path / "what?home 100%25"
     home.mkdir()
