@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from export.base_model import resolve_base
 from export.errors import CheckpointError
@@ -70,6 +71,8 @@ def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Never runs code of the checkpoint's own. Weights of heads, as of a BertForSequenceClassification, are left out.
     """
     where = resolve_base(name)
+    transformers_logging.disable_progress_bar()  # it shows a bar for every file it reads
+    transformers_logging.set_verbosity_error()  # and reports weights that are left out, which are no fault
     fields = _load(name, lambda: PreTrainedConfig.get_config_dict(where))[0]
     if "AutoModel" in (fields.get("auto_map") or {}):
         raise CheckpointError(
@@ -103,9 +106,24 @@ def _load(name: str, load: Callable[[], Any]) -> Any:
     except Exception as error:  # transformers, safetensors and tokenizers raise a dozen types for a damaged directory
         lines = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"Cannot load the base model {name!r}: {lines[0]} "
-            "Give a directory with a Hugging Face encoder, or a name the hub knows (needs a network)."
+            f"Cannot load the base model {name!r}: {lines[0].rstrip('. ')}. {_remedy(Path(name))}"
         ) from error
+
+
+def _remedy(folder: Path) -> str:
+    """What to do about a base model that does not load."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        return (
+            "This is an adapter: merge it into its model with merge_and_unload() and save that. Give the new directory."
+        )
+    weights = folder / "model.safetensors"
+    if (
+        weights.is_file()
+        and weights.stat().st_size < 1000
+        and weights.read_bytes().startswith(b"version https://git-lfs")
+    ):
+        return "Its weights are a pointer of Git LFS: run git lfs pull there, or give another directory."
+    return "Give a directory with a Hugging Face encoder, or a name the hub knows (needs a network)."
 
 
 def _encoder_class(name: str, config: Any) -> type[PreTrainedModel]:

@@ -7,7 +7,7 @@
     retraining/<task>.json          progress of a retraining
     gates/<task>/<version>.json     the gate's measurements of a version
     audit/<task>.jsonl              entries of the audit log that wait for the store
-    work/                           running trainings
+    work/                           running trainings, and those that can be resumed
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
     server.lock                     locked while a server runs on this home

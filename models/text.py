@@ -7,7 +7,8 @@ import unicodedata
 MAX_LABEL = 100  # characters; feedback takes no longer one: serve/feedback/intake.py
 
 # Characters without width that copying from a page brings along; no label differs by them.
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
+_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_INVISIBLE = dict.fromkeys(map(ord, f"\u00ad\u200b\u2060\ufeff{_DIRECTIONS}"))
 _SEPARATORS = str.maketrans("", "", "_-./ ")
 
 

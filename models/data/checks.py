@@ -66,7 +66,7 @@ class Labelled:
 
 def check_corpus(path: Path, rows: Labelled, faults: Faults) -> CorpusReport:
     """All findings, errors first. While there are rows that cannot be used, only these: the rest depends on them."""
-    found = [*_faults(path, faults)] or [*_split_errors(path, rows)]
+    found = [*row_faults(path, faults)] or [*_split_errors(path, rows)]
     if len(rows.rows) and not faults:
         checks = (
             _rewritten_labels, _labels_alike, _two_labels, _leaks, _duplicates, _rare_labels, _dominant_label,
@@ -80,7 +80,8 @@ def check_corpus(path: Path, rows: Labelled, faults: Faults) -> CorpusReport:
     return CorpusReport(corpus_name(path), len(rows.rows) - held_out, held_out, labels, tuple(found))
 
 
-def _faults(path: Path, faults: Faults) -> Iterator[Finding]:
+def row_faults(path: Path, faults: Faults) -> Iterator[Finding]:
+    """An error for each kind of row that cannot be used."""
     in_order = sorted(faults.items(), key=lambda item: item[1][0])
     if rest := in_order[_MAX_FAULTS:]:
         count = sum(len(lines) for _, lines in rest)

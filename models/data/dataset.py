@@ -26,7 +26,7 @@ from models.data.records import read_rows as read_rows
 from models.data.report import CorpusReport
 from models.data.split import hold_out, text_key
 from models.home import corpus_file
-from models.tasks.base import Task, get_task
+from models.tasks.base import Task, get_task, not_blank
 from models.text import label_fault, label_name
 
 SEED = Path(__file__).parent / "seed"
@@ -131,8 +131,10 @@ def _row_fault(row: dict[str, Any]) -> str | None:
     for column in ("text", "label"):
         if fault := column_fault(row, column):
             return f"{fault}."
-    if not row["text"].strip():
-        return "the text is empty. Remove the line or fill it in."
+    try:
+        not_blank(row["text"])
+    except ValueError as error:
+        return f"{error}. Remove the line or fill it in."
     label = label_name(row["label"])
     if not label:
         return "the label is empty. Remove the line or fill it in."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,12 +18,15 @@ from typing import Any, NamedTuple
 import orjson
 
 from export.bundle import Lineage
+from models.data.checks import Faults, row_faults
 from models.data.dataset import SEED, load_kept
-from models.data.records import DatasetError, corpus_name, read_rows
+from models.data.records import DatasetError, column_fault, corpus_name, read_rows, stream_rows
+from models.data.report import CorpusReport, Finding
 from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
 
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
 _HOLDOUT_SHARE = 0.2
+_MAX_EXAMPLES = 5
 _SEED_FILE = SEED / "behaviour.csv"
 
 
@@ -90,41 +94,76 @@ def histories(impressions: Sequence[Impression]) -> list[list[str]]:
 def load_interactions(file: Path | None = None) -> Interactions:
     """Load `file`, or the seed shop. Without a `split` column each user's newest fifth is held out.
 
-    Raises DatasetError, with the line number, on data that would train a wrong model.
+    Raises DatasetError, with the line numbers, on data that would train a wrong model.
     """
+    return load_checked_interactions(file)[0]
+
+
+def load_checked_interactions(file: Path | None = None) -> tuple[Interactions, CorpusReport]:
+    """As `load_interactions`, with the report of what was found in the file. Raises DatasetError with all errors."""
     path = file or _SEED_FILE
     impressions: list[Impression] = []
     items: dict[str, CatalogueItem] = {}
     names: dict[str, str] = {}  # one string object a name, which all its rows share
+    faults: Faults = defaultdict(list)
+    several: dict[str, str] = {}  # items with several texts, each with the line of a second one
     digest = hashlib.sha256()
     explicit = False
     for line, row in _rows(file):
+        try:
+            impression, numbers = _read_row(row, names)
+        except ValueError as fault:
+            faults[str(fault)].append(line)
+            continue
         digest.update(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
-        event, split = row["event"], row.get("split") or ""
-        if event not in EVENTS:
-            allowed = ", ".join(sorted(EVENTS))
-            raise DatasetError(f"{path}, line {line}: the event is {event!r}; it must be one of: {allowed}.")
-        if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
-            raise DatasetError(f"{path}, line {line}: user_id, item_id and text must not be empty.")
-        if split not in ("train", "holdout", ""):
-            raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
-        explicit = explicit or bool(split)
-        time = _number(path, line, "time", row["time"])
-        user, item = (names.setdefault(row[column], row[column]) for column in ("user_id", "item_id"))
-        impressions.append(Impression(user, item, event in CHOSEN, time, split == "holdout"))
-        numbers = {
-            key: _number(path, line, key, value)
-            for key, value in row.items()
-            if key not in (*_REQUIRED, "split") and value not in ("", None)
-        }
-        items.setdefault(item, CatalogueItem(row["text"], numbers))
+        explicit = explicit or bool(row.get("split"))
+        impressions.append(impression)
+        item = items.setdefault(impression.item, CatalogueItem(row["text"], numbers))
+        if item.text != row["text"]:
+            several.setdefault(impression.item, f"{impression.item!r} in line {line}")
+    if errors := [finding.text for finding in row_faults(path, faults)]:
+        raise DatasetError("\n".join(errors))
     impressions.sort(key=lambda impression: (impression.user, impression.time))
     if not explicit:
         impressions = _hold_out_newest(impressions)
     columns = sorted({name for item in items.values() for name in item.numbers})
     interactions = Interactions(corpus_name(path), impressions, items, columns, digest.hexdigest())
     _check(path, interactions)
-    return interactions
+    return interactions, _report(interactions, several)
+
+
+def _read_row(row: dict[str, Any], names: dict[str, str]) -> tuple[Impression, dict[str, float]]:
+    """The impression, and the numbers of its item. Raises ValueError with what is wrong, as a sentence."""
+    for column in _REQUIRED:
+        if fault := column_fault(row, column, may_be_number=column == "time"):
+            raise ValueError(f"{fault}.")
+    event, split = row["event"], row.get("split") or ""
+    if event not in EVENTS:
+        raise ValueError(f"the event is {event!r}; it must be one of: {', '.join(sorted(EVENTS))}.")
+    if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
+        raise ValueError("user_id, item_id and text must not be empty.")
+    if split not in ("train", "holdout", ""):
+        raise ValueError(f"split is {split!r}; it must be 'train' or 'holdout'.")
+    time = _number("time", row["time"])
+    user, item = (names.setdefault(row[column], row[column]) for column in ("user_id", "item_id"))
+    numbers = {
+        key: _number(key, value)
+        for key, value in row.items()
+        if key not in (*_REQUIRED, "split") and value not in ("", None)
+    }
+    return Impression(user, item, event in CHOSEN, time, split == "holdout"), numbers
+
+
+def _report(interactions: Interactions, several: Mapping[str, str]) -> CorpusReport:
+    held_out = sum(impression.holdout for impression in interactions.impressions)
+    found = Finding(
+        "item_with_several_texts", "warning", len(several),
+        f"{len(several):,} of {len(interactions.items):,} items have more than one text.",
+        "The first text of an item is used. Write the same text in all its rows.",
+        tuple(several.values())[:_MAX_EXAMPLES],
+    )  # fmt: skip
+    counts = len(interactions.impressions) - held_out, held_out, len(interactions.items)
+    return CorpusReport(interactions.name, *counts, (found,) if several else (), "items")
 
 
 def save_interactions(file: Path | None, kept: Path) -> None:
@@ -144,7 +183,7 @@ def load_kept_interactions(home: Path, task: str, lineage: Lineage) -> Interacti
 
 
 def _rows(file: Path | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _seed_rows(_SEED_FILE) if file is None else read_rows(file, required=_REQUIRED, numbers=("time",))
+    return _seed_rows(_SEED_FILE) if file is None else stream_rows(file, required=_REQUIRED)
 
 
 def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -156,13 +195,16 @@ def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, {**row, **catalogue[row["item_id"]]}
 
 
-def _number(path: Path, line: int, column: str, value: Any) -> float:
+def _number(column: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise DatasetError(f"{path}, line {line}: {column} is {value!r}, which is not a number.")
+        hint = (
+            "Give seconds since 1970, for instance." if column == "time" else "Write numbers, or leave the column out."
+        )
+        raise ValueError(f"{column} is {repr(value)[:40]}, which is not a number. {hint}")
     return number
 
 

@@ -44,15 +44,15 @@ class DatasetError(Exception):
     """Raised when a training file cannot be used; the message names the file, the line and the remedy."""
 
 
-def read_rows(path: Path, *, required: tuple[str, ...], numbers: tuple[str, ...] = ()) -> Iterator[Row]:
+def read_rows(path: Path, *, required: tuple[str, ...]) -> Iterator[Row]:
     """(line number, row) for each row of a CSV or JSONL file, also of one compressed by gzip.
 
     Raises DatasetError, with the line number, at the first row that lacks a `required` column. Its value must be a
-    string; those among `numbers` may also be JSON numbers.
+    string.
     """
     for line, row in stream_rows(path, required=required):
         for column in required:
-            if fault := column_fault(row, column, may_be_number=column in numbers):
+            if fault := column_fault(row, column):
                 raise DatasetError(f"{path}, line {line}: {fault}.")
         yield line, row
 

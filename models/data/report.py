@@ -42,7 +42,10 @@ class CorpusReport:
     train_rows: int
     holdout_rows: int
     labels: int
+    """of a classifier's file; of a ranker's, its items"""
     findings: tuple[Finding, ...] = ()
+    kind: Literal["labels", "items"] = "labels"
+    """what `labels` counts"""
 
     def of(self, severity: Severity) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == severity]
@@ -55,7 +58,7 @@ class CorpusReport:
         """Counts of rows and labels in one line."""
         return (
             f"{self.name}: {self.train_rows:,} training rows, {self.holdout_rows:,} in the holdout, "
-            f"{self.labels:,} labels"
+            f"{self.labels:,} {self.kind}"
         )
 
     def lines(self) -> list[str]:

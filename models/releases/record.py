@@ -47,6 +47,11 @@ class Logged(BaseModel):
         write_atomically(checkpoint / _LOGGED, self.model_dump_json().encode())
 
 
+def forget_logged(checkpoint: Path) -> None:
+    """For a checkpoint that becomes a new version: an earlier attempt may have reserved another one for it."""
+    (checkpoint / _LOGGED).unlink(missing_ok=True)
+
+
 def read_logged(checkpoint: Path) -> Logged | None:
     """How far MLflow has been told of a checkpoint's version; None when not at all."""
     try:

@@ -46,7 +46,7 @@ class Registry:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._artifacts = mlflow_artifacts(home)
         home.mkdir(parents=True, exist_ok=True)
-        given = os.environ.get("MLFLOW_TRACKING_URI")
+        given = os.environ.get("MLFLOW_TRACKING_URI") or None  # a Compose file sets it, empty, where nobody gave one
         uri = given or sqlite_url(mlflow_database(home))
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
@@ -84,6 +84,11 @@ class Registry:
         for left_out in skipped:
             self._client.delete_model_version(name, left_out)
         return Reservation(version, run.run_id)
+
+    def newest(self, task: str) -> int:
+        """The highest number of the task's versions, 0 without one."""
+        found = self._client.search_model_versions(f"name='{task}'", order_by=["version_number DESC"], max_results=1)
+        return max((int(version.version) for version in found), default=0)
 
     def cancel(self, task: str, reservation: Reservation) -> None:
         """Delete a version that was reserved and not used; its run is marked failed."""

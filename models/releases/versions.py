@@ -17,7 +17,7 @@ from export.bundle import Bundle
 from export.errors import BundleError
 from export.packed import packed_folder, packed_model
 from models.home import bundle_folder, checkpoint_folder, gate_report_file, training_folder
-from models.releases.record import Logged, TrainingRecord, read_logged, read_record
+from models.releases.record import Logged, TrainingRecord, forget_logged, read_logged, read_record
 from models.releases.release import ReleaseError, local_versions, make_release, read_release, write_release
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def add_version(home: Path, task: str, bundle: Path, checkpoint: Path, record: T
     except BaseException as error:  # somebody lost patience with MLflow: keep the work, then end
         interrupt = error
     try:
+        forget_logged(checkpoint)
+        if reservation is not None:  # now, for a process that ends before it has logged the version
+            Logged(run_id=reservation.run_id).write(checkpoint)
         version = _take_over(home, task, bundle, checkpoint, reservation.version if reservation else None)
     except OSError:  # a version that MLflow knows and that has no files could be promoted
         if registry is not None and reservation is not None:
@@ -128,20 +131,23 @@ def _register(home: Path, task: str, version: str, record: TrainingRecord, regis
     if logged is not None:
         run_id = logged.run_id
     else:
+        outside = ReleaseError(
+            f"MLflow has another {task} version {version} already: this one stays outside the registry, and serves all "
+            "the same."
+        )
+        if registry.newest(task) >= int(version):
+            raise outside
         reservation = registry.reserve(task, record, lambda number: number < int(version))
-        if reservation.version != version:
+        if reservation.version != version:  # another was deleted, or has just been added
             registry.cancel(task, reservation)
-            raise ReleaseError(
-                f"MLflow has another {task} version {version} already: this one stays outside the registry, and serves "
-                "all the same."
-            )
+            raise outside
         run_id = reservation.run_id
     _log(home, task, version, record, registry, run_id)
 
 
 def _log(home: Path, task: str, version: str, record: TrainingRecord, registry: Registry, run_id: str) -> None:
     checkpoint = checkpoint_folder(home, task, version)
-    Logged(run_id=run_id).write(checkpoint)
+    Logged(run_id=run_id).write(checkpoint)  # what fails below is repeated in this run
     registry.log(run_id, record, training_folder(checkpoint), bundle_folder(home, task, version))
     Logged(run_id=run_id, complete=True).write(checkpoint)
 

@@ -42,6 +42,8 @@ class TrainingJob:
     """for a ranker with a parent: the parent's interactions and those recorded since"""
     workers: int = 1
     """Ray Train workers; with 1, the training runs in this process"""
+    resume: Path | None = None
+    """the work folder of an unfinished training to go on from: models/training/unfinished.py"""
 
     def __post_init__(self) -> None:
         new = self.samples or self.interactions

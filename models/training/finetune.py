@@ -24,7 +24,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
 from export.checkpoint import TextModel, checkpoint_labels, load_base, load_checkpoint, save_checkpoint
 from export.errors import CheckpointError
@@ -142,8 +141,6 @@ def _set_up(recipe: Recipe) -> None:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)
-    transformers_logging.disable_progress_bar()  # it shows a bar for every file it reads, among ours
-    transformers_logging.set_verbosity_error()
 
 
 def _trainable(encoder: nn.Module, recipe: Recipe) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from export.bundle import Bundle, Manifest
+from export.bundle import Bundle, Lineage, Manifest
 from export.errors import ParityError
 from export.symbols import Unknown
 from models.home import corpus_file, training_folder, work_folder
@@ -23,10 +23,11 @@ from models.training.config import Recipe
 from models.training.families import family_of
 from models.training.families.base import Data, Evaluated, ModelFamily
 from models.training.progress import ReportStage
+from models.training.unfinished import CHECKPOINT, Trained, advice, is_trained, read_trained
 
 log = logging.getLogger("flywheel.training")
 
-_CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", "checkpoint", "bundle"
+_CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", CHECKPOINT, "bundle"
 _RETRAINING = "retrain-"
 _MAX_UNKNOWN = 0.02  # a share of unknown tokens that says: this base was made for other texts
 _LOGGED_PARITY = ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference")
@@ -38,6 +39,8 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
     Raises DatasetError, BundleError, CheckpointError or ParityError, each with a message for the user.
     """
     family = family_of(job.task)
+    if job.resume is not None:
+        return _resumed(family, job, job.resume, home, report)
     with _work_folder(job, home) as folder:
         recipe = family.recipe(job, home)
         data = family.load(job, home, recipe)
@@ -45,19 +48,48 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
         report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
         recipe, notes = recipe_for_base(job, recipe)
         losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
-        report("exporting", 0, 0)
-        bundle, evaluated = _export_or_fp32(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE, notes)
-        return TrainedCandidate(
-            task=job.task,
-            bundle=bundle.path,
-            parameters={**asdict(recipe), "precision": bundle.manifest.precision},
-            metrics={**evaluated.metrics, **_parity_metrics(bundle)},
-            losses=losses,
-            lineage=data.lineage,
-            confusion=evaluated.confusion,
-            report=data.report,
-            notes=bundle.manifest.notes,
-        )
+        trained = Trained(
+            task=job.task, precision=job.precision, recipe=asdict(recipe), losses=losses, lineage=data.lineage,
+            notes=tuple(notes),
+        )  # fmt: skip
+        if job.parent is None:
+            trained.write(folder)
+            if data.report is not None:
+                data.report.write(training_folder(folder / _CHECKPOINT))
+        return _candidate(family, trained, data, folder, report)
+
+
+def _resumed(
+    family: ModelFamily[Data], job: TrainingJob, folder: Path, home: Path, report: ReportStage
+) -> TrainedCandidate:
+    """The candidate of a training that ended after its checkpoint was complete."""
+    trained = read_trained(folder, job.task)
+    _keep_corpus(folder, home, job.task, trained.lineage)
+    shutil.rmtree(folder / _BUNDLE, ignore_errors=True)
+    with _told_if_trained(folder, job.task):
+        return _candidate(family, trained, family.load_kept(job, home, trained.lineage), folder, report)
+
+
+def _candidate(
+    family: ModelFamily[Data], trained: Trained, data: Data, folder: Path, report: ReportStage
+) -> TrainedCandidate:
+    """Export and evaluate the checkpoint in the work folder `folder`."""
+    report("exporting", 0, 0)
+    job, recipe = TrainingJob(trained.task, precision=trained.precision), Recipe(**trained.recipe)
+    bundle, evaluated = _export_or_fp32(
+        family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE, trained.notes
+    )
+    return TrainedCandidate(
+        task=job.task,
+        bundle=bundle.path,
+        parameters={**asdict(recipe), "precision": bundle.manifest.precision},
+        metrics={**evaluated.metrics, **_parity_metrics(bundle)},
+        losses=trained.losses,
+        lineage=data.lineage,
+        confusion=evaluated.confusion,
+        report=data.report,
+        notes=bundle.manifest.notes,
+    )
 
 
 def _export_or_fp32(
@@ -141,15 +173,16 @@ def _unknown_note(unknown: Unknown) -> list[str]:
     ]
 
 
-def export_checkpoint(job: TrainingJob, checkpoint: Path, out: Path, trained: Manifest | None) -> Bundle:
+def export_checkpoint(job: TrainingJob, home: Path, checkpoint: Path, out: Path, trained: Manifest | None) -> Bundle:
     """Export an existing checkpoint with the job's precision, and evaluate it on the job's data.
 
-    `trained` is the manifest of the version's bundle, which says the base and the length of texts; None if it is lost.
+    `trained` is the manifest of the version's bundle, which says the base, the length of texts and, for a job without
+    data, which of the corpora in `home` it is; None if it is lost.
 
     Raises CheckpointError, DatasetError or ParityError, each with a message for the user.
     """
     family = family_of(job.task)
-    data = family.load_for_export(job, checkpoint)
+    data = family.load_for_export(job, home, checkpoint, trained.data if trained else None)
     recipe = Recipe(max_length=get_task(job.task).max_length)
     if trained is not None:
         recipe = replace(recipe, base=trained.base_model, max_length=trained.max_length)
@@ -164,18 +197,25 @@ def register_candidate(candidate: TrainedCandidate, home: Path, artifacts: Seque
     from models.releases.versions import add_version
 
     folder = candidate.bundle.parent
-    corpus, checkpoint = folder / _CORPUS, folder / _CHECKPOINT
-    if corpus.is_file():  # before the version exists, which cannot be continued from without its corpus
-        place = corpus_file(home, candidate.task, candidate.lineage.fingerprint)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(corpus, place)
+    checkpoint = folder / _CHECKPOINT
     record = TrainingRecord(
         parameters=candidate.parameters, metrics=candidate.metrics, losses=candidate.losses, lineage=candidate.lineage
     )
-    _write_training_files(candidate, record, training_folder(checkpoint), artifacts)
-    version = add_version(home, candidate.task, candidate.bundle, checkpoint, record)
+    with _told_if_trained(folder, candidate.task):
+        # Before the version exists, which cannot be continued from without its corpus.
+        _keep_corpus(folder, home, candidate.task, candidate.lineage)
+        _write_training_files(candidate, record, training_folder(checkpoint), artifacts)
+        version = add_version(home, candidate.task, candidate.bundle, checkpoint, record)
     shutil.rmtree(folder, ignore_errors=True)
     return version
+
+
+def _keep_corpus(folder: Path, home: Path, task: str, lineage: Lineage) -> None:
+    """Move the corpus of a training to its place, unless it is there."""
+    if (corpus := folder / _CORPUS).is_file():
+        place = corpus_file(home, task, lineage.fingerprint)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(corpus, place)
 
 
 def _write_training_files(
@@ -212,14 +252,27 @@ def remove_interrupted_runs(home: Path, task: str) -> None:
 
 @contextmanager
 def _work_folder(job: TrainingJob, home: Path) -> Iterator[Path]:
-    """A new work folder for the job. It holds the candidate, and is deleted only when the block raises."""
+    """A new work folder for the job. It holds the candidate; when the block raises, only a trained one is kept."""
     work = work_folder(home)
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=work, prefix=f"{_RETRAINING if job.parent else ''}{job.task}-"))
     try:
-        yield folder
+        with _told_if_trained(folder, job.task):
+            yield folder
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not is_trained(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _told_if_trained(folder: Path, task: str) -> Iterator[None]:
+    """When the block raises, and the training in `folder` can be resumed, say how."""
+    try:
+        yield
+    except BaseException:
+        if is_trained(folder):
+            log.error("%s: %s", task, advice(folder, task))
         raise
 
 

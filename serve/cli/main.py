@@ -188,6 +188,9 @@ def train(
     ] = None,
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
     check: Annotated[bool, typer.Option("--check", help="Only check the data, and print what was found.")] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Work folder of a training that failed after its last step: go on from there.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Fine-tune, export, check and register a new version of TASK.
@@ -207,9 +210,18 @@ def train(
     """
     from models.training.candidate import TrainingJob
     from models.training.families import family_of
+    from models.training.unfinished import read_trained
     from serve.cli.progress import train_jobs
 
     settings, family = load_config(config), family_of(task)
+    if resume is not None:
+        if any(option is not None for option in (data, base, epochs, max_steps)) or check:
+            raise typer.BadParameter("--resume goes on with the data and options of that training; give no others.")
+        read_trained(resume, task)
+        train_jobs([TrainingJob(task, resume=resume)], settings.home, out)
+        return
+    if base is not None and Path(base).is_dir():
+        base = str(Path(base).resolve())  # a ranker is retrained from it, wherever the server was started
     options: dict[str, Any] = {"method": method}
     given = {"base": base, "epochs": epochs, "max_steps": max_steps}
     options |= {key: value for key, value in given.items() if value is not None}
@@ -250,7 +262,9 @@ def export(
     version: Annotated[str, typer.Argument(help="The version whose checkpoint to export.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle directory to write; it must not exist.")],
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
-    data: Annotated[Path | None, typer.Option(help="The version's training data; default: the seed corpus.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The version's training data; default: what the home keeps.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Export a version's checkpoint again, in another precision, and check its parity with PyTorch.
@@ -266,7 +280,8 @@ def export(
     get_task(task)
     checkpoint, served = checkpoint_folder(settings.home, task, version), bundle_folder(settings.home, task, version)
     trained = read_manifest(served) if (served / MANIFEST).is_file() else None
-    manifest = export_checkpoint(TrainingJob(task, data, precision), checkpoint, bundle, trained).manifest
+    job = TrainingJob(task, data, precision)
+    manifest = export_checkpoint(job, settings.home, checkpoint, bundle, trained).manifest
     shown = {"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()}
     out.print_json(data={**shown, "notes": manifest.notes})
 

@@ -20,6 +20,7 @@ from models.retraining.plan import Result
 from models.training.candidate import TrainingJob
 from models.training.parallel import build_in_parallel
 from models.training.pipeline import register_candidate
+from models.training.unfinished import advice, unfinished_trainings
 from serve.config import Config
 
 
@@ -55,6 +56,11 @@ def train_jobs(jobs: Sequence[TrainingJob], home: Path, out: Console) -> None:
         import torch  # noqa: F401
     except ImportError:
         raise TrainExtraMissing("Training needs the train extra: pip install 'flywheel-serve[cpu,train]'") from None
+    for job in jobs:
+        for folder in unfinished_trainings(home, job.task):
+            if job.resume is None or folder.resolve() != job.resume.resolve():
+                out.print(f"{job.task}: an earlier training, if it runs no more, did not become a version. "
+                          f"{advice(folder, job.task)}", highlight=False, markup=False, soft_wrap=True)  # fmt: skip
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),

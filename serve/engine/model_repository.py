@@ -27,6 +27,7 @@ from serve.metrics import Metrics
 log = logging.getLogger("flywheel.replica")
 
 _STEP_EVERY_S = 1.0
+_MAX_OUTPUT_CACHE = 32 * 2**20  # bytes of a version in each replica; 10,000 outputs of 2,000 labels would take 80 MB
 _RETIRE_AFTER_S = 1.0  # requests that chose a version a moment ago may not have queued their texts yet
 
 
@@ -149,12 +150,17 @@ class ModelRepository:
             self._metrics,
             name,
             observe_wait=self._admission.observe_wait,
-            cache_size=cache_size,
+            cache_size=cached_outputs(cache_size, len(bundle.manifest.labels)),
             inline=not session.on_gpu,
             seconds_per_token=seconds_per_token,
             padding_cost=session.padding_cost,
         )
         return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
+
+
+def cached_outputs(texts: int, labels: int) -> int:
+    """The number of outputs to cache of the `texts` that are configured: an output has 4 bytes a label."""
+    return min(texts, _MAX_OUTPUT_CACHE // (4 * max(labels, 1)))
 
 
 def _lower_priority() -> None:

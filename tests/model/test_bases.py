@@ -93,5 +93,8 @@ def test_a_training_says_what_its_base_cannot_do_and_an_export_keeps_to_it(tmp_p
     assert "since its attention is code of its own" in graph
     assert "of the tokens of the training texts are unknown" in unknown
     checkpoint = candidate.bundle.parent / "checkpoint"
-    again = export_checkpoint(TrainingJob("intent", file, "fp32"), checkpoint, tmp_path / "again", manifest).manifest
+    home = tmp_path / "home"
+    again = export_checkpoint(
+        TrainingJob("intent", file, "fp32"), home, checkpoint, tmp_path / "again", manifest
+    ).manifest
     assert (again.max_length, again.base_model, again.precision) == (40, str(base), "fp32")

@@ -114,8 +114,15 @@ class ModelFamily(ABC, Generic[Data]):
         """The data that `job` trains on. Raises DatasetError on data that would train a wrong model. Loads no torch."""
 
     @abstractmethod
-    def load_for_export(self, job: TrainingJob, checkpoint: Path) -> Data:
-        """The corpus on which a re-exported checkpoint is evaluated. Raises DatasetError, CheckpointError."""
+    def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> Data:
+        """The data with this lineage, as the home keeps it, for a training without a parent. Raises DatasetError."""
+
+    @abstractmethod
+    def load_for_export(self, job: TrainingJob, home: Path, checkpoint: Path, kept: Lineage | None) -> Data:
+        """The corpus on which a re-exported checkpoint is evaluated: the job's file, or the one kept with that lineage.
+
+        Raises DatasetError, CheckpointError.
+        """
 
     @abstractmethod
     def train(self, job: TrainingJob, home: Path, data: Data, recipe: Recipe, out: Path, report: ReportStage) -> Losses:

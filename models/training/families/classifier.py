@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.bundle import Bundle
+from export.bundle import Bundle, Lineage
 from export.heads import softmax
 from models.curation.types import Rules
 from models.data.dataset import DatasetError, Example, load_checked, load_corpus, load_dataset
@@ -51,10 +51,15 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         corpus = load_corpus(home, job.task, manifest.data)
         return TrainingSet.of_corrections(corpus, job.parent, manifest.labels, job.samples, job.learned, recipe)
 
-    def load_for_export(self, job: TrainingJob, checkpoint: Path) -> TrainingSet:
+    def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> TrainingSet:
+        return TrainingSet.of_corpus(load_corpus(home, job.task, lineage))
+
+    def load_for_export(self, job: TrainingJob, home: Path, checkpoint: Path, kept: Lineage | None) -> TrainingSet:
         from export.checkpoint import checkpoint_labels
 
-        corpus, labels = load_dataset(job.task, job.data), checkpoint_labels(checkpoint)
+        labels = checkpoint_labels(checkpoint)
+        lineage = kept if job.data is None else None
+        corpus = load_corpus(home, job.task, lineage) if lineage else load_dataset(job.task, job.data)
         if unknown := set(corpus.labels) - set(labels):
             raise DatasetError(
                 f"{checkpoint} does not know the label {min(unknown)!r} of {corpus.name}; "

@@ -14,7 +14,14 @@ from export.bundle import Lineage
 from models.curation.types import Rules
 from models.data.dataset import DatasetError
 from models.data.implicit_feedback import with_rankings
-from models.data.interactions import Interactions, load_interactions, load_kept_interactions, save_interactions
+from models.data.interactions import (
+    Interactions,
+    load_checked_interactions,
+    load_interactions,
+    load_kept_interactions,
+    save_interactions,
+)
+from models.data.report import CorpusReport
 from models.feedback.types import Sample
 from models.tasks.ranker import EVENTS
 from models.tasks.thresholds import Thresholds
@@ -37,6 +44,7 @@ class RankerData:
     parent: str | None = None
     file: Path | None = None
     """the file it was read from, for a version without a parent; None for the seed shop"""
+    report: CorpusReport | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -53,10 +61,6 @@ class RankerData:
     @property
     def holdout_texts(self) -> list[str]:
         return self.texts
-
-    @property
-    def report(self) -> None:
-        """The rows of a ranker are checked as they are read; the first fault ends it."""
 
     def save_corpus(self, file: Path) -> None:
         if self.parent is None:  # later interactions are read from the prediction log again
@@ -80,12 +84,18 @@ class RankerFamily(ModelFamily[RankerData]):
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> RankerData:
         if job.parent is None:
-            return RankerData(load_interactions(job.data), file=job.data)
+            interactions, found = load_checked_interactions(job.data)
+            return RankerData(interactions, file=job.data, report=found)
         if job.interactions is None:
             raise DatasetError(f"{job.task} is a ranker: it continues with interactions, not with labels.")
         return RankerData(job.interactions, job.parent)
 
-    def load_for_export(self, job: TrainingJob, checkpoint: Path) -> RankerData:
+    def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> RankerData:
+        return RankerData(load_kept_interactions(home, job.task, lineage))
+
+    def load_for_export(self, job: TrainingJob, home: Path, checkpoint: Path, kept: Lineage | None) -> RankerData:
+        if job.data is None and kept is not None:
+            return self.load_kept(job, home, kept)
         return RankerData(load_interactions(job.data), file=job.data)
 
     def train(

@@ -200,6 +200,21 @@ def truncated(folder: Path) -> Path:
     return folder
 
 
+def adapter(folder: Path) -> Path:
+    """What peft's `save_pretrained` writes."""
+    (make_base(BERT, folder) / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    return folder
+
+
+def large_file_pointer(folder: Path) -> Path:
+    """A repository that was cloned without Git LFS."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n"
+    (make_base(BERT, folder) / "model.safetensors").write_text(pointer)
+    return folder
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "GPT-2": (gpt2, "is or has a decoder"),
     "Llama": (llama, "is or has a decoder"),
@@ -218,6 +233,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no weights": (without("model.safetensors"), "model.safetensors"),
     "no tokenizer": (without("tokenizer.json"), "has no tokenizer: "),
     "truncated weights": (truncated, "Cannot load"),
+    "an adapter": (adapter, "merge_and_unload"),
+    "a pointer of Git LFS": (large_file_pointer, "git lfs pull"),
 }  # fmt: skip
 
 

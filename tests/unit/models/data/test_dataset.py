@@ -34,6 +34,7 @@ LINES = {
     "blank label": ("data.csv", GOOD + "hey,  ,train\n", 5, "the label is empty"),
     "empty text": ("data.csv", GOOD + ",greet,train\n", 5, "the text is empty"),
     "blank text": ("data.csv", GOOD + '" \t ",greet,train\n', 5, "the text is empty"),
+    "invisible text": ("data.csv", GOOD + "\u200b\ufeff,greet,train\n", 5, "the text is empty"),
     "after a text of two lines": ("data.csv", GOOD + '"one\ntwo",greet,train\n,greet,\n', 7, "the text is empty"),
     "bad split": ("data.csv", GOOD + "hey,greet,test\n", 5, "split is 'test'; it must be 'train' or 'holdout'"),
     "too few fields": ("data.csv", GOOD + "hey\n", 5, "no 'label', or it is not a string"),

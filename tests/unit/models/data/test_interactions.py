@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.data.dataset import DatasetError
-from models.data.interactions import Impression, Interactions, load_interactions
+from models.data.interactions import Impression, Interactions, load_checked_interactions, load_interactions
 from models.training.fit_ranker import phases, tower_matrices
 
 HEADER = "user_id,item_id,event,time,text"
@@ -167,8 +167,28 @@ def test_an_unknown_split_is_named(tmp_path: Path) -> None:
 
 def test_a_bad_number_is_named_in_any_row_of_an_item(tmp_path: Path) -> None:
     rows = [",".join((*row, "cheap" if row[0] == "u1" else "9")) for row in shop()]
-    with pytest.raises(DatasetError, match="line 12: price is 'cheap'"):
+    with pytest.raises(DatasetError, match=r"line 12 \(and 9 more such lines: 13, .*\): price is 'cheap'"):
         load(tmp_path, [], *rows, header=HEADER + ",price")
+
+
+def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
+    bad = ("u1,i1,hover,3,Tent", "u1,i2,view,2024-05-01,Mug", ",i3,view,5,Lamp", "u2,i1,hover,4,Tent")
+    with pytest.raises(DatasetError) as caught:
+        load(tmp_path, shop(), *bad)
+    first, second, third = str(caught.value).split("\n")
+    assert "line 22 (and 1 more such lines: 25): the event is 'hover'" in first
+    assert "line 23: time is '2024-05-01', which is not a number. Give seconds since 1970" in second
+    assert "line 24: user_id, item_id and text must not be empty" in third
+
+
+def test_the_report_counts_rows_and_items_and_tells_an_item_with_several_texts(tmp_path: Path) -> None:
+    assert load_checked_interactions(write(tmp_path, shop()))[1].lines() == [
+        "behaviour: 16 training rows, 4 in the holdout, 10 items"
+    ]
+    interactions, report = load_checked_interactions(write(tmp_path, shop(), "u1,i3,view,30,Another name"))
+    assert interactions.items["i3"].text == "Item 3"
+    assert [finding.kind for finding in report.findings] == ["item_with_several_texts"]
+    assert "1 of 10 items have more than one text. For instance: 'i3' in line 22." in report.lines()[1]
 
 
 def test_the_matrices_of_very_many_users_are_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

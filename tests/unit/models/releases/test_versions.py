@@ -110,6 +110,21 @@ def test_a_run_that_was_cut_off_is_completed_and_not_doubled(home: Path, caplog:
     assert (run.info.run_id, run.info.status) == (logged.run_id, "FINISHED")
 
 
+def test_a_process_that_ends_before_it_logged_the_version_leaves_it_to_be_completed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("models.releases.versions._log", ends)
+        with pytest.raises(SystemExit):
+            add(home)
+    assert in_mlflow(home)["1"].info.status == "RUNNING"
+    register_version(home, "intent", "1")
+    assert {number: run.info.status for number, run in in_mlflow(home).items()} == {"1": "FINISHED"}
+
+
 def test_who_interrupts_the_registering_keeps_the_version(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -142,6 +157,9 @@ def test_a_version_whose_number_mlflow_gave_to_another_stays_outside(
     with pytest.raises(ReleaseError, match="another intent version 1 already"):
         register_version(home, "intent", "1")
     assert {v.source for v in client.search_model_versions("name='intent'")} == {"elsewhere"}
+    assert [add(home), add(home)] == ["2", "3"], "asking for it again and again uses up no numbers"
+    experiment = client.get_experiment_by_name("intent")
+    assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
 def test_a_disk_that_does_not_take_the_files(home: Path) -> None:
@@ -157,6 +175,17 @@ def test_a_disk_that_does_not_take_the_files(home: Path) -> None:
 
     bundles.unlink()
     assert bundle_folder(home, "intent", add(home)).is_dir()
+
+
+def test_an_empty_address_of_mlflow_is_none(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    add(home)
+    assert not any(elsewhere.iterdir()), "the artifacts are in the home"
+    assert (home / "mlartifacts" / "intent").is_dir()
 
 
 def test_a_home_of_any_characters_holds_its_database(database: Path, tmp_path: Path) -> None:
