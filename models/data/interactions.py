@@ -20,6 +20,7 @@ from export.bundle import Lineage
 from models.data.dataset import SEED, load_kept
 from models.data.records import DatasetError, corpus_name, read_rows
 from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
+from models.users import user_name
 
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
 _HOLDOUT_SHARE = 0.2
@@ -104,13 +105,14 @@ def load_interactions(file: Path | None = None) -> Interactions:
         if event not in EVENTS:
             allowed = ", ".join(sorted(EVENTS))
             raise DatasetError(f"{path}, line {line}: the event is {event!r}; it must be one of: {allowed}.")
-        if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
+        user, item = user_name(row["user_id"]), row["item_id"]
+        if not row["text"].strip() or user is None or not item:
             raise DatasetError(f"{path}, line {line}: user_id, item_id and text must not be empty.")
         if split not in ("train", "holdout", ""):
             raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
         explicit = explicit or bool(split)
         time = _number(path, line, "time", row["time"])
-        user, item = (names.setdefault(row[column], row[column]) for column in ("user_id", "item_id"))
+        user, item = names.setdefault(user, user), names.setdefault(item, item)
         impressions.append(Impression(user, item, event in CHOSEN, time, split == "holdout"))
         numbers = {
             key: _number(path, line, key, value)

@@ -34,7 +34,8 @@ class Feedback(Strict):
     )
     text: Annotated[str, StringConstraints(strict=True, max_length=_MAX_CHARACTERS)] | None = None
     label: _Name | None = None
-    item_id: _Name | None = None
+    # As long, and of any characters, as the id of a candidate may be; beyond this, the log has not kept it whole.
+    item_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=_MAX_CHARACTERS)] | None = None
     event: _Name | None = Field(None, description="what the user did with the item: view, click, like or buy")
     source: _Name = Field(
         "unknown", description="where the correction comes from: a support desk, an annotator, a page"
