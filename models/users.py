@@ -89,7 +89,7 @@ def _unquoted(match: re.Match[str]) -> str:
 
 
 def decode_text(raw: bytes) -> str:
-    """The text of a header or an argument, which is in UTF-8, or else in Windows-1252, the superset of Latin-1 that clients mean by Latin-1."""
+    """The text of a header or an argument: UTF-8, or else Windows-1252, which clients mean by Latin-1."""
     for encoding in ("utf-8", "cp1252"):
         try:
             return raw.decode(encoding)

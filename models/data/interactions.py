@@ -105,15 +105,15 @@ def load_interactions(file: Path | None = None) -> Interactions:
         if event not in EVENTS:
             allowed = ", ".join(sorted(EVENTS))
             raise DatasetError(f"{path}, line {line}: the event is {event!r}; it must be one of: {allowed}.")
-        user, item = user_name(row["user_id"]), row["item_id"]
-        if not row["text"].strip() or user is None or not item:
+        user = user_name(row["user_id"])
+        if not row["text"].strip() or user is None or not row["item_id"]:
             raise DatasetError(f"{path}, line {line}: user_id, item_id and text must not be empty.")
         if split not in ("train", "holdout", ""):
             raise DatasetError(f"{path}, line {line}: split is {split!r}; it must be 'train' or 'holdout'.")
         explicit = explicit or bool(split)
         time = _number(path, line, "time", row["time"])
-        user, item = names.setdefault(user, user), names.setdefault(item, item)
-        impressions.append(Impression(user, item, event in CHOSEN, time, split == "holdout"))
+        item = names.setdefault(row["item_id"], row["item_id"])
+        impressions.append(Impression(names.setdefault(user, user), item, event in CHOSEN, time, split == "holdout"))
         numbers = {
             key: _number(path, line, key, value)
             for key, value in row.items()

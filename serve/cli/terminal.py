@@ -24,7 +24,7 @@ UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLY
 
 
 def accept_any_text() -> None:
-    """Make arguments text that Python could not decode, such as those in Latin-1, and let a terminal of any character set show all text.
+    """Make text of arguments that Python could not decode, and let a terminal of any character set show all text.
 
     Python turns bytes of an argument that are not UTF-8 into surrogates, which neither JSON nor a database takes. Names
     of existing files stay as they are.

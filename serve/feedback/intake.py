@@ -99,6 +99,8 @@ class FeedbackService:
         self._new_labels = new_labels
         self._keep_days = keep_days
         self._max_items = max_items
+        # Only a classifier can be corrected without a prediction.
+        self._text_instead = "; send the text with its label" if task.kind == "classifier" else ""
 
     def check_count(self, count: int) -> None:
         """Raises InvalidRequest when a request has more than `max_items` items."""
@@ -189,9 +191,10 @@ class FeedbackService:
 
     def _refusal(self, item: Feedback, receipt: Receipt) -> RequestError | None:
         if receipt.outcome == "unknown_id":
-            return NotFound(f"there is no prediction {item.id!r} of {self._task.name}; send the text with its label")
+            return NotFound(f"there is no prediction {item.id!r} of {self._task.name}{self._text_instead}")
         if receipt.outcome == "stale_id":
-            return Gone(f"prediction {item.id!r} is older than {self._keep_days:g} days and was deleted; send the text")
+            deleted = f"prediction {item.id!r} is older than {self._keep_days:g} days and was deleted"
+            return Gone(deleted + self._text_instead)
         if receipt.outcome == "erased":
             return Gone("the data of this user was erased a moment ago; a correction counts again in some minutes")
         if receipt.outcome == "needs_index":
