@@ -253,10 +253,8 @@ class PredictionLogger:
     def _redacted_prediction(self, row: LoggedPrediction) -> LoggedPrediction:
         plain = self._as_json(row.input)
         input_, output = redact_json(plain, _MAX_CHARACTERS), redact_json(row.output)
-        if isinstance(plain, dict):  # a ranking
-            self._keep_items_apart(plain.get("candidates"), input_.get("candidates"))
-            self._keep_items_apart((plain.get("user") or {}).get("history"), (input_.get("user") or {}).get("history"))
-            self._keep_items_apart(row.output, output)
+        for items, kept in zip(_items(plain, row.output), _items(input_, output), strict=True):
+            self._keep_items_apart(items, kept)
         return LoggedPrediction(  # dataclasses.replace takes twice as long
             id=row.id,
             task=row.task,
@@ -269,10 +267,10 @@ class PredictionLogger:
             subject=self._hashed(row.subject),
         )
 
-    def _keep_items_apart(self, items: Sequence[Any] | None, redacted: Sequence[Any] | None) -> None:
+    def _keep_items_apart(self, items: list[Any], redacted: list[Any]) -> None:
         """Set the ids of `redacted` items; `items` are those as they came."""
-        for item, kept in zip(items or (), redacted or (), strict=True):
-            if isinstance(item, dict) and item.get("id") is not None:
+        for item, kept in zip(items, redacted, strict=True):
+            if isinstance(item, dict) and isinstance(item.get("id"), str):
                 kept["id"] = self._item_id(item["id"], kept["id"])
 
     def _item_id(self, id_: str, redacted: str) -> str:
@@ -293,6 +291,15 @@ class PredictionLogger:
 
     def _hashed(self, name: str | None) -> str | None:
         return None if name is None else self.hash_user(user_name(name))
+
+
+def _items(input_: Any, output: Any) -> list[list[Any]]:
+    """The lists of items in a ranking's request and answer; none of other tasks."""
+    if not isinstance(input_, dict):
+        return []
+    user = input_.get("user")
+    history = user.get("history") if isinstance(user, dict) else None
+    return [items for items in (input_.get("candidates"), history, output) if isinstance(items, list)]
 
 
 def _unavailable(error: StoreError) -> NotReady:
