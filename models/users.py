@@ -1,8 +1,8 @@
 """Names of users: one sequence of characters for a person, however the name arrives.
 
-Clients name a user in the header `x-user-id`, in JSON (`user`, `user.id`) and on the command line. Each entrance turns
-what it got into a `UserName` with a function of this module, so that one person has one hash (feedback/pseudonyms.py)
-and one version of a canary. See docs/decisions/0031-user-names.md.
+Clients name a user in the header `x-user-id`, in JSON (`user`, `user.id`), on the command line and in files. Each
+entrance turns what it got into a `UserName` with a function of this module, so that one person has one hash
+(feedback/pseudonyms.py) and one version of a canary. See docs/decisions/0031-user-names.md.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def user_of_header(value: str | None) -> UserName | None:
     """The user in a header, whose bytes an ASGI server gives as Latin-1, whatever they are. None without one."""
     if value is None:
         return None
-    return user_name(value if value.isascii() else _decoded(value.encode("latin-1")))
+    return user_name(value if value.isascii() else decode_text(value.encode("latin-1")))
 
 
 def user_of_argument(value: str) -> UserName | None:
@@ -61,7 +61,7 @@ def user_of_argument(value: str) -> UserName | None:
         return user_name(value)
     except UnicodeDecodeError:
         undecodable = any("\udc80" <= character <= "\udcff" for character in value)
-        return user_name(_decoded(raw) if undecodable else value)
+        return user_name(decode_text(raw) if undecodable else value)
 
 
 def former_names(name: UserName) -> set[str]:
@@ -85,11 +85,11 @@ def former_names(name: UserName) -> set[str]:
 
 
 def _unquoted(match: re.Match[str]) -> str:
-    return _decoded(bytes.fromhex(match[0].replace("%", "")))
+    return decode_text(bytes.fromhex(match[0].replace("%", "")))
 
 
-def _decoded(raw: bytes) -> str:
-    """The text, which is in UTF-8, or else in Windows-1252, the superset of Latin-1 that clients mean by Latin-1."""
+def decode_text(raw: bytes) -> str:
+    """The text of a header or an argument: UTF-8, or else Windows-1252, which clients mean by Latin-1."""
     for encoding in ("utf-8", "cp1252"):
         try:
             return raw.decode(encoding)

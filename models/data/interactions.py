@@ -23,6 +23,7 @@ from models.data.dataset import SEED, load_kept
 from models.data.records import DatasetError, column_fault, corpus_name, read_rows, stream_rows
 from models.data.report import CorpusReport, Finding
 from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
+from models.users import user_name
 
 _REQUIRED = ("user_id", "item_id", "event", "time", "text")
 _HOLDOUT_SHARE = 0.2
@@ -140,18 +141,19 @@ def _read_row(row: dict[str, Any], names: dict[str, str]) -> tuple[Impression, d
     event, split = row["event"], row.get("split") or ""
     if event not in EVENTS:
         raise ValueError(f"the event is {event!r}; it must be one of: {', '.join(sorted(EVENTS))}.")
-    if not row["text"].strip() or not row["user_id"] or not row["item_id"]:
+    user = user_name(row["user_id"])
+    if not row["text"].strip() or user is None or not row["item_id"]:
         raise ValueError("user_id, item_id and text must not be empty.")
     if split not in ("train", "holdout", ""):
         raise ValueError(f"split is {split!r}; it must be 'train' or 'holdout'.")
     time = _number("time", row["time"])
-    user, item = (names.setdefault(row[column], row[column]) for column in ("user_id", "item_id"))
+    item = names.setdefault(row["item_id"], row["item_id"])
     numbers = {
         key: _number(key, value)
         for key, value in row.items()
         if key not in (*_REQUIRED, "split") and value not in ("", None)
     }
-    return Impression(user, item, event in CHOSEN, time, split == "holdout"), numbers
+    return Impression(names.setdefault(user, user), item, event in CHOSEN, time, split == "holdout"), numbers
 
 
 def _report(interactions: Interactions, several: Mapping[str, str]) -> CorpusReport:

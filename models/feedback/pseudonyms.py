@@ -56,16 +56,17 @@ class UserHasher:
 
     def hashed(self, user: UserName) -> str:
         """The pseudonym that is stored instead of the name; it cannot be reversed without the secret."""
-        return self._digest(user)
+        return self.digest(user)
 
     def all_hashes(self, user: UserName, given: str) -> list[str]:
         """Every pseudonym under which data of `user` may be stored, the present one first.
 
         Servers before decision 0031 hashed other forms of the name, among them `given`, the name as it was typed.
         """
-        return list(dict.fromkeys([self.hashed(user), self._digest(given), *map(self._digest, former_names(user))]))
+        return list(dict.fromkeys([self.hashed(user), self.digest(given), *map(self.digest, former_names(user))]))
 
-    def _digest(self, text: str) -> str:
+    def digest(self, text: str) -> str:
+        """The keyed hash of any text."""
         name = text.encode("utf-8", "surrogatepass")
         return hmac.digest(self._secret, name, "sha256").hex()[:_HEX_DIGITS]
 

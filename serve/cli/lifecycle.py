@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 ReasonOption = Annotated[str, typer.Option("--reason", "--why", help="Recorded in the audit log.")]
+_MAX_REFUSED_SHOWN = 100  # refused lines of a file, in a terminal
 _STORE_TIMEOUT_S = 2.0  # for a database that does not answer; then the release changes without it
 
 
@@ -149,7 +150,7 @@ def feedback(
             return
         for line, result in send(url, f"/v2/models/{task}/feedback", read_corrections(file)):
             counts[result.get("status", "refused")] += 1
-            if "error" in result:
+            if "error" in result and (counts["refused"] <= _MAX_REFUSED_SHOWN or not err.is_terminal):
                 err.print(f"{file}, line {line}: {result['error']}", highlight=False, markup=False)
     except ServerError as error:
         print_error(f"{error} (Stopped after line {line}; the whole file can be sent again.)" if line else error)
@@ -159,6 +160,8 @@ def feedback(
         f"{counts.total():,} sent: {outcomes}" if outcomes else f"{file}: there are no corrections", highlight=False
     )
     if counts["refused"]:
+        if err.is_terminal and (more := counts["refused"] - _MAX_REFUSED_SHOWN) > 0:
+            err.print(f"{more:,} more lines were refused; to have them all, add: 2> refused.txt", highlight=False)
         raise typer.Exit(1)
 
 

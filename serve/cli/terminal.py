@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from models.users import decode_text
+
 URL = "http://127.0.0.1:8000"
 out = Console()
 err = Console(stderr=True, soft_wrap=True)
@@ -22,7 +24,7 @@ UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLY
 
 
 def accept_any_text() -> None:
-    """Make arguments in Latin-1 text, and let a terminal of any character set show all text.
+    """Make text of arguments that Python could not decode, and let a terminal of any character set show all text.
 
     Python turns bytes of an argument that are not UTF-8 into surrogates, which neither JSON nor a database takes. Names
     of existing files stay as they are.
@@ -37,7 +39,7 @@ def _without_surrogates(argument: str) -> str:
     try:
         argument.encode()
     except UnicodeEncodeError:
-        return os.fsencode(argument).decode("latin-1")
+        return decode_text(os.fsencode(argument))
     return argument
 
 

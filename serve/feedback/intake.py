@@ -34,7 +34,8 @@ class Feedback(Strict):
     )
     text: Annotated[str, StringConstraints(strict=True, max_length=_MAX_CHARACTERS)] | None = None
     label: _Name | None = None
-    item_id: _Name | None = None
+    # As long, and of any characters, as the id of a candidate may be; beyond this, the log has not kept it whole.
+    item_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=_MAX_CHARACTERS)] | None = None
     event: _Name | None = Field(None, description="what the user did with the item: view, click, like or buy")
     source: _Name = Field(
         "unknown", description="where the correction comes from: a support desk, an annotator, a page"
@@ -98,6 +99,8 @@ class FeedbackService:
         self._new_labels = new_labels
         self._keep_days = keep_days
         self._max_items = max_items
+        # Only a classifier can be corrected without a prediction.
+        self._text_instead = "; send the text with its label" if task.kind == "classifier" else ""
 
     def check_count(self, count: int) -> None:
         """Raises InvalidRequest when a request has more than `max_items` items."""
@@ -188,9 +191,10 @@ class FeedbackService:
 
     def _refusal(self, item: Feedback, receipt: Receipt) -> RequestError | None:
         if receipt.outcome == "unknown_id":
-            return NotFound(f"there is no prediction {item.id!r} of {self._task.name}; send the text with its label")
+            return NotFound(f"there is no prediction {item.id!r} of {self._task.name}{self._text_instead}")
         if receipt.outcome == "stale_id":
-            return Gone(f"prediction {item.id!r} is older than {self._keep_days:g} days and was deleted; send the text")
+            deleted = f"prediction {item.id!r} is older than {self._keep_days:g} days and was deleted"
+            return Gone(deleted + self._text_instead)
         if receipt.outcome == "erased":
             return Gone("the data of this user was erased a moment ago; a correction counts again in some minutes")
         if receipt.outcome == "needs_index":

@@ -222,7 +222,7 @@ class PredictionLogger:
 
     def _write_feedback(self, pending: Sequence[_PendingFeedback]) -> None:
         try:
-            items = [_redacted_feedback(item) for request in pending for item in request.items]
+            items = [self._redacted_feedback(item) for request in pending for item in request.items]
             receipts = self.store.feedback.add(items, keep_days=self._settings.log.keep_days)
         except StoreError as error:
             for request in pending:
@@ -251,28 +251,55 @@ class PredictionLogger:
         return plain
 
     def _redacted_prediction(self, row: LoggedPrediction) -> LoggedPrediction:
+        plain = self._as_json(row.input)
+        input_, output = redact_json(plain, _MAX_CHARACTERS), redact_json(row.output)
+        for items, kept in zip(_items(plain, row.output), _items(input_, output), strict=True):
+            self._keep_items_apart(items, kept)
         return LoggedPrediction(  # dataclasses.replace takes twice as long
             id=row.id,
             task=row.task,
             version=row.version,
-            input=redact_json(self._as_json(row.input), _MAX_CHARACTERS),
-            output=redact_json(row.output),
+            input=input_,
+            output=output,
             at=row.at,
             topic=row.topic and redact(row.topic),
             user=self._hashed(row.user),
             subject=self._hashed(row.subject),
         )
 
+    def _keep_items_apart(self, items: list[Any], redacted: list[Any]) -> None:
+        """Set the ids of `redacted` items; `items` are those as they came."""
+        for item, kept in zip(items, redacted, strict=True):
+            if isinstance(item, dict) and isinstance(item.get("id"), str):
+                kept["id"] = self._item_id(item["id"], kept["id"])
+
+    def _item_id(self, id_: str, redacted: str) -> str:
+        """The id under which an item is kept: two items never have one id, as two phone numbers would.
+
+        Digits alone are kept, since they are the number of an article: a ranker knows its items by their ids, and two
+        in three numbers of ten digits could be a phone's. Other personal data is replaced, with a keyed hash behind it.
+        """
+        id_ = id_[:_MAX_CHARACTERS]
+        if redacted == id_ or id_.isdecimal():
+            return id_
+        return f"{redacted} {self._hasher.digest(id_)}"
+
+    def _redacted_feedback(self, item: NewFeedback) -> NewFeedback:
+        """`item` with its text redacted, and its item id as in the logged ranking, or the two would not match."""
+        item_id = item.item_id and self._item_id(item.item_id, redact(item.item_id))
+        return replace(item, text=item.text and redact(item.text), item_id=item_id)
+
     def _hashed(self, name: str | None) -> str | None:
         return None if name is None else self.hash_user(user_name(name))
 
 
-def _redacted_feedback(item: NewFeedback) -> NewFeedback:
-    """`item` with its text redacted, and its item id as in the logged ranking, or the two would not match.
-
-    An item id can look like a card number, for example.
-    """
-    return replace(item, text=item.text and redact(item.text), item_id=item.item_id and redact(item.item_id))
+def _items(input_: Any, output: Any) -> list[list[Any]]:
+    """The lists of items in a ranking's request and answer; none of other tasks."""
+    if not isinstance(input_, dict):
+        return []
+    user = input_.get("user")
+    history = user.get("history") if isinstance(user, dict) else None
+    return [items for items in (input_.get("candidates"), history, output) if isinstance(items, list)]
 
 
 def _unavailable(error: StoreError) -> NotReady:

@@ -51,6 +51,7 @@ _AFTER_LOCAL = (
     rf"(?:\s@\s|@\s){_HOST_PART}(?:{_DOT}{_HOST_PART}){{0,3}}{_DOT}[a-z]{{2,24}}(?![\w-])",
     rf"@{_HOST_PART}(?:(?:\.{_HOST_PART})*+{_OPEN}(?:{_DOT_WORDS}|\.){_CLOSE}[\w-]{{2,63}}+){{1,4}}",
     rf"@{_HOST_PART},\s?(?:com|net|org|de|fr|it|es|nl|pl)(?![\w-])",
+    rf"\s?@\s?{_HOST_PART}\s?\.\s?(?:com|net|org)(?![\w-])",  # not `it`, a word after a full stop
     rf"@{_MAILBOX_NAMES}",
 )
 _SPELLED = re.compile(rf"{_LOCAL}(?:{'|'.join(_AFTER_LOCAL)})", re.I)
@@ -72,7 +73,7 @@ _SPELLED_HINTS = (*_SPELLED_WORDS, "@", "(", "[", "{", "<", "at_", "&", "%40", "
 _NO_LOCAL = re.compile(_NOT_A_NAME, re.I)
 _SPELLED_SIGNS = re.compile(
     rf"[(\[{{<]\s?(?:at|ät|ätt|a|@|\.|{_DOT_WORDS}|{_AT_WORDS})\s?[)\]}}>]|\s(?:at|ät|{_AT_WORDS})\s"
-    rf"|@\s|\s@[a-z]|@[\w-]+,|@{_MAILBOX_NAMES}|[-_*]at[-_*]|&#|&commat;|%40",
+    rf"|@\s|\s@[a-z]|@[\w-]+(?:,|\s\.|\.\s)|@{_MAILBOX_NAMES}|[-_*]at[-_*]|&#|&commat;|%40",
     re.I,
 )
 

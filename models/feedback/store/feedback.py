@@ -30,6 +30,9 @@ _LOGGED = select(
     predictions.c.output,
     func.coalesce(predictions.c.subject, predictions.c.user),
 ).where(predictions.c.task == bindparam("of_task"), predictions.c.id.in_(bindparam("ids", expanding=True)))
+_STILL_LOGGED = select(predictions.c.id).where(
+    predictions.c.task == bindparam("of_task"), predictions.c.id.in_(bindparam("ids", expanding=True))
+)
 _EXISTING = (
     select(_c.id, _c.key, _c.label, _c.state, _c.leased_until)
     .where(_c.key.in_(bindparam("keys", expanding=True)))
@@ -70,7 +73,7 @@ class Feedback:
             raise ValueError("feedback needs a prediction's id or a text")
         if not items:
             return []
-        # Joined before the write lock is acquired: `_store` rejects what is erased in between.
+        # Joined before the write lock is acquired: `_store` rejects what is erased or deleted in between.
         joined = self._join(items, keep_days)
         rows = [
             _row(item, found) if isinstance(found, Joined) else found for item, found in zip(items, joined, strict=True)
@@ -138,7 +141,7 @@ class Feedback:
     def _store(self, connection: Connection, rows: Sequence[_Row | FeedbackOutcome]) -> list[Receipt]:
         """Insert new rows and change stored ones; one receipt a row."""
         self._database.block_erasure(connection)
-        rows = _without_erased(connection, rows)
+        rows = _without_unlogged(connection, _without_erased(connection, rows))
         first: dict[bytes, _Row] = {}
         for row in rows:
             if not isinstance(row, str):
@@ -205,6 +208,30 @@ def _without_erased(connection: Connection, rows: Sequence[_Row | FeedbackOutcom
         "erased"
         if not isinstance(row, str) and any(is_erased(erased, row[name], row["at"]) for name in ("user", "subject"))
         else row
+        for row in rows
+    ]
+
+
+def _without_unlogged(connection: Connection, rows: Sequence[_Row | FeedbackOutcome]) -> list[_Row | FeedbackOutcome]:
+    """The rows, with `unknown_id` in place of those whose prediction has been deleted since they were joined with it.
+
+    An erasure deletes predictions of users that the rows do not name: of who asked on behalf of another, and of who
+    gave feedback on a prediction without a user.
+    """
+    wanted: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if not isinstance(row, str) and row["prediction_id"] is not None:
+            wanted[row["task"]].add(prediction_id(row["prediction_id"]))
+    logged: set[tuple[str, str]] = set()
+    for task, ids in wanted.items():
+        for some in chunks(sorted(ids)):
+            logged |= {(task, id_) for id_ in connection.scalars(_STILL_LOGGED, {"of_task": task, "ids": some})}
+    return [
+        row
+        if isinstance(row, str)
+        or row["prediction_id"] is None
+        or (row["task"], prediction_id(row["prediction_id"])) in logged
+        else "unknown_id"
         for row in rows
     ]
 

@@ -99,5 +99,5 @@ def test_the_hashes_of_older_servers_are_among_all_hashes(name: str) -> None:
         hashes = hasher.all_hashes(require_user(typed), typed)
         assert hashes[0] == hasher.hashed(require_user(name))
         assert len(set(hashes)) == len(hashes) < 30
-        assert {hasher._digest(form) for form in [*stored, typed]} <= set(hashes)
+        assert {hasher.digest(form) for form in [*stored, typed]} <= set(hashes)
     assert require_user(name) in former_names(require_user(name))

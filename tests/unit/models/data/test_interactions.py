@@ -43,6 +43,7 @@ LINES = {
     "time infinite": ("u1,i1,view,inf,Tent", "time is 'inf', which is not a number"),
     "time not a number": ("u1,i1,view,nan,Tent", "time is 'nan', which is not a number"),
     "empty user": (",i1,view,3,Tent", "user_id, item_id and text must not be empty"),
+    "blank user": (" ,i1,view,3,Tent", "user_id, item_id and text must not be empty"),
     "empty item": ("u1,,view,3,Tent", "user_id, item_id and text must not be empty"),
     "blank text": ("u1,i1,view,3,  ", "user_id, item_id and text must not be empty"),
     "too many fields": ("u1,i1,view,3,Tent, big", "more fields than the header has"),
@@ -94,6 +95,12 @@ def test_the_newest_fifth_of_each_user_is_held_out(tmp_path: Path) -> None:
         assert [impression.holdout for impression in impressions] == [False] * 8 + [True] * 2
     lineage = interactions.lineage()
     assert (lineage.train_rows, lineage.holdout_rows, lineage.items) == (24, 6, 10)
+
+
+def test_a_user_is_one_however_the_file_spells_them(tmp_path: Path) -> None:
+    spelled = ("Jürgen", "Ju\u0308rgen", " J%C3%BCrgen ")
+    rows = [(spelled[int(row[3]) % 3], *row[1:]) for row in shop(users=1)]
+    assert [len(seen) for seen in load(tmp_path, rows).by_user().values()] == [10]
 
 
 def test_an_explicit_split_is_kept(tmp_path: Path) -> None:

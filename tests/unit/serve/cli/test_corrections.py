@@ -187,3 +187,22 @@ def test_a_server_that_goes_leaves_a_sentence_with_the_line(
     assert "500: gone" in said
     assert "(Stopped after line 1000; the whole file can be sent again.)" in said
     assert len(proxy.taken) == 1000
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_some_of_very_many_refused_lines_and_a_file_has_all(
+    proxy: Proxy, terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "hi", "label": "gret"}\n' * 250)
+    result = {"error": "label: no such label", "code": "invalid_request"}
+    proxy.status, proxy.page = 422, orjson.dumps({"error": "none", "results": [result] * 250})
+    monkeypatch.setattr(sys, "argv", ["flywheel", "feedback", "intent", str(file), "--url", proxy.url])
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    said = capsys.readouterr()
+    assert said.err.count("no such label") == (100 if terminal else 250)
+    assert ("150 more lines were refused; to have them all, add: 2> refused.txt" in said.err) == terminal
+    assert "250 sent: 250 refused" in said.out

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from models.users import user_of_header
 from serve.cli.settings import host_of_environment, load_config
 from tests.helpers.command import ROOT, flywheel, refused
 
@@ -90,6 +91,20 @@ def test_arguments_in_latin_1_are_text_under_every_locale(environment: dict[str,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"erased 0 predictions")
+
+
+@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_an_argument_names_the_user_that_a_header_of_these_bytes_names(environment: dict[str, str]) -> None:
+    program = (
+        "import sys; from serve.cli.terminal import accept_any_text; from models.users import user_of_argument;"
+        "accept_any_text(); print(*map(ascii, map(user_of_argument, sys.argv[1:])), sep='|')"
+    )
+    given = [b"J\xc3\xbcrgen", b"J\xfcrgen", b"Zo\xeb d\x92Arc", b"J%FCrgen"]
+    done = subprocess.run(
+        [os.fsencode(sys.executable), b"-c", program.encode(), *given],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip().split("|") == [ascii(user_of_header(raw.decode("latin-1"))) for raw in given]
 
 
 def test_a_path_in_latin_1_is_that_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.feedback.pseudonyms import UserHasher
-from models.feedback.types import LoggedPrediction, NewFeedback
+from models.feedback.types import LoggedPrediction, NewFeedback, Receipt
 from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
 from models.users import require_user
@@ -59,20 +59,52 @@ def test_a_ranking_is_kept_without_the_name_of_its_user(prediction_logger: Predi
     assert USER.encode() not in stored
 
 
-def test_an_item_whose_number_looks_like_a_card_is_found_in_its_ranking(prediction_logger: PredictionLogger) -> None:
-    article = "5901234123457"  # an EAN that passes the check of card numbers
-    request = Recommendation.Request.model_validate({"candidates": [{"id": article, "text": "a mug"}]})
+@pytest.mark.parametrize(
+    ("articles", "kept"),
+    [
+        (["5901234123457", "4155550123", "2025550123"], [None, None, None]),  # they look like cards and phone numbers
+        (["ann@example.org", "bob@example.org", "b" * 150], ["[email]", "[email]", None]),
+    ],
+)
+def test_an_item_is_found_in_its_ranking_whatever_its_id_looks_like(
+    prediction_logger: PredictionLogger, articles: list[str], kept: list[str | None]
+) -> None:
+    candidates = [{"id": article, "text": f"item {i}"} for i, article in enumerate(articles)]
+    asked = {"candidates": candidates, "user": {"history": [candidates[0], "a text"]}}
     now = datetime.now(UTC)
-    prediction_logger.log(LoggedPrediction("2" * 32, "recommendation", "1", request, [{"id": article}], now))
-
-    async def click() -> str:
-        feedback = NewFeedback(
-            "recommendation", "shop", True, now, prediction_id="2" * 32, item_id=article, event="buy"
+    prediction_logger.log(
+        LoggedPrediction(
+            "2" * 32, "recommendation", "1", Recommendation.Request.model_validate(asked),
+            [{"id": article, "score": 0.5} for article in reversed(articles)], now,
         )
-        await prediction_logger.flush()
-        return (await prediction_logger.feedback([feedback]))[0].outcome
+    )  # fmt: skip
 
-    assert asyncio.run(click()) == "accepted"
+    async def click() -> list[Receipt]:
+        await prediction_logger.flush()
+        clicks = [
+            NewFeedback("recommendation", "shop", True, now, prediction_id="2" * 32, item_id=article, event="buy")
+            for article in articles
+        ]
+        return await prediction_logger.feedback(clicks)
+
+    assert [receipt.outcome for receipt in asyncio.run(click())] == ["accepted"] * 3
+    store = prediction_logger.store
+    samples = sorted(store.queue.lease("recommendation", "me", 9, 9), key=lambda sample: sample.text)
+    assert [sample.text for sample in samples] == ["item 0", "item 1", "item 2"]
+    found = [sample.extra["item_id"] for sample in samples]
+    (logged,) = store.predictions.latest("recommendation", now, 1)
+    assert [row["id"] for row in logged.input["candidates"]] == found
+    assert [row["id"] for row in reversed(logged.output)] == found
+    assert logged.input["user"]["history"][0]["id"] == found[0]
+    assert [id_.partition(" ")[0] for id_ in found] == [
+        article if form is None else form for article, form in zip(articles, kept, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("id_", ["https://shop.example/" + "p" * 150, "a\tb", " ", "\x00"])
+def test_what_may_be_ranked_may_be_clicked(id_: str) -> None:
+    Recommendation.Request.model_validate({"candidates": [{"id": id_, "text": "a mug"}]})
+    Feedback.model_validate({"id": "2" * 32, "item_id": id_, "event": "click"})
 
 
 @pytest.mark.parametrize("field", ["source", "label"])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -228,13 +228,22 @@ def test_haproxy_starts_where_its_report_cannot_be_written(configuration: Path) 
 @pytest.fixture
 def haproxy(configuration: Path) -> Iterator[int]:
     """The port of an HAProxy without any server behind it."""
+    with running(configuration) as port:
+        yield port
+
+
+@contextmanager
+def running(configuration: Path, deadline_s: int = 10) -> Iterator[int]:
+    """Yields the port of an HAProxy with this configuration, on free ports."""
     port = free_port()
     text = configuration.read_text()
     for old in ("0.0.0.0:8000", ":9101", "*:8404"):
         text = text.replace(old, f"127.0.0.1:{port if old.startswith('0') else free_port()}")
     configuration.write_text(text.replace("default_backend task", "use_backend task if { path_beg /v2/models/task/ }"
                                           "\n    default_backend default_backend"))  # fmt: skip
-    environment = {**os.environ, "HAPROXY": binary(), "HAPROXY_PYTHON": sys.executable, "HAPROXY_DEADLINE_S": "10"}
+    environment = {
+        **os.environ, "HAPROXY": binary(), "HAPROXY_PYTHON": sys.executable, "HAPROXY_DEADLINE_S": str(deadline_s),
+    }  # fmt: skip
     with subprocess.Popen([WRAPPER, "-db", "-f", configuration], env=environment) as process:
         try:
             eventually(lambda: is_open(port), 10)
@@ -282,6 +291,17 @@ def test_before_an_application_is_deployed_each_path_is_not_ready(haproxy: int) 
     for path in (b"/", b"/v2/health/ready", b"/v2/models/intent/predict"):
         status, headers, code = answer(haproxy, b"GET " + path + b" HTTP/1.1\r\n" + CLOSE + b"\r\n")
         assert (status, headers["retry-after"], code) == (503, "2", "not_ready")
+
+
+@needs_haproxy
+def test_a_replica_that_is_frozen_is_not_waited_for(configuration: Path) -> None:
+    """The kernel accepts its connections, and nobody answers."""
+    request = b"POST /v2/models/task/predict HTTP/1.1\r\n" + CLOSE + b"content-length: 2\r\n\r\n{}"
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        text = configuration.read_text().replace("timeout server 5s\n    ", "")  # nor does Serve set one
+        configuration.write_text(text.replace("127.0.0.1:9000", f"127.0.0.1:{frozen.getsockname()[1]}"))
+        with running(configuration, deadline_s=1) as port:
+            assert answer(port, request)[::2] == (504, "deadline_exceeded")
 
 
 @needs_haproxy

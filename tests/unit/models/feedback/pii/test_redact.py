@@ -94,6 +94,8 @@ def texts(file: Path) -> list[str]:
         ("٤١١١ ١١١١ ١١١١ ١١١١", "[card]"),
         ("+44\u00a07700\u2011900123", "[phone]"),
         ("john\u200b@example\uff0ecom", "[email]"),
+        ("to jane@example. org or jane.doe@example .com", "to [email] or [email]"),  # as keyboards correct it
+        ("jane @ example . org", "[email]"),
         ("4111\x001111\x001111\x001111", "[card]"),
     ],
 )
@@ -117,6 +119,7 @@ def test_personal_data_goes(text: str, redacted: str) -> None:
         "thanks again. Best regards to the whole team",
         "Philip Morris and Dr Martens rose, Goldman Sachs and Morgan Stanley fell",
         "I bought it at amazon dot something, meet @ 5, 2@3.50, @handle",
+        "what about you @ work. It is late, ask @support. Nobody answers",
         "ISIN US0378331005, SKU AB-1234-XY, model N95-8GB",
         "{{Order Number}} [ORDER_ID] [email] [phone] [card]",
         "",

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from models.feedback.store import Store
 from models.feedback.store.feedback import Feedback
-from models.feedback.types import NewFeedback
+from models.feedback.types import LoggedPrediction, NewFeedback
 from tests.helpers.store_fixtures import NOW, Clock, add, correction, made, newest, prediction
 
 
@@ -90,7 +91,17 @@ def test_what_was_still_in_a_buffer_is_refused(store: Store, clock: Clock) -> No
     assert add(store, correction(4, at=clock.now, user="u")) == ["accepted"]
 
 
-def test_an_erasure_between_join_and_insert(url: str, clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("logged", "given", "outcome"),
+    [
+        pytest.param(prediction(1, user="u"), correction(1), "erased", id="of the text's user"),
+        pytest.param(prediction(1, user="u", subject="v"), correction(1), "unknown_id", id="of who asked for another"),
+        pytest.param(prediction(1), correction(1, user="w"), "unknown_id", id="of who claimed it"),
+    ],
+)
+def test_an_erasure_between_join_and_insert(
+    logged: LoggedPrediction, given: NewFeedback, outcome: str, url: str, clock: Clock
+) -> None:
     class Slow(Feedback):
         def _join(self, items: Sequence[NewFeedback], keep_days: float):  # type: ignore[no-untyped-def]
             joined = super()._join(items, keep_days)
@@ -98,11 +109,12 @@ def test_an_erasure_between_join_and_insert(url: str, clock: Clock) -> None:
             return joined
 
     other = Store.open(url, clock=clock)
-    other.predictions.log([prediction(1, user="u")])
+    other.predictions.log([logged, prediction(2)])
+    add(other, correction(1, user="u", source="themselves"))
     slow = Store(url, clock=clock)
     slow.feedback = Slow(slow.database)
-    assert add(slow, correction(1)) == ["erased"]
-    assert sum(other.feedback.counts("intent").values()) == 0
+    assert add(slow, given, correction(2)) == [outcome, "accepted"]
+    assert [sample.prediction_id for sample in newest(other, "intent", 9)] == [made(2)]
     slow.close()
     other.close()
 
