@@ -107,6 +107,7 @@ def load_checked_interactions(file: Path | None = None) -> tuple[Interactions, C
     items: dict[str, CatalogueItem] = {}
     names: dict[str, str] = {}  # one string object a name, which all its rows share
     faults: Faults = defaultdict(list)
+    kinds: dict[str, str] = {}  # of faults, each with the sentence of the first
     several: dict[str, str] = {}  # items with several texts, each with the line of a second one
     digest = hashlib.sha256()
     explicit = False
@@ -114,7 +115,8 @@ def load_checked_interactions(file: Path | None = None) -> tuple[Interactions, C
         try:
             impression, numbers = _read_row(row, names)
         except ValueError as fault:
-            faults[str(fault)].append(line)
+            sentence, kind = fault.args[0], fault.args[-1]
+            faults[kinds.setdefault(kind, sentence)].append(line)
             continue
         digest.update(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
         explicit = explicit or bool(row.get("split"))
@@ -134,7 +136,10 @@ def load_checked_interactions(file: Path | None = None) -> tuple[Interactions, C
 
 
 def _read_row(row: dict[str, Any], names: dict[str, str]) -> tuple[Impression, dict[str, float]]:
-    """The impression, and the numbers of its item. Raises ValueError with what is wrong, as a sentence."""
+    """The impression, and the numbers of its item.
+
+    Raises ValueError with what is wrong, as a sentence, and the kind of fault where the sentence has the row's value.
+    """
     for column in _REQUIRED:
         if fault := column_fault(row, column, may_be_number=column == "time"):
             raise ValueError(f"{fault}.")
@@ -204,9 +209,11 @@ def _number(column: str, value: Any) -> float:
         number = math.nan
     if not math.isfinite(number):
         hint = (
-            "Give seconds since 1970, for instance." if column == "time" else "Write numbers, or leave the column out."
+            "Give seconds since 1970, for instance."
+            if column == "time"
+            else "Write numbers such as 9.5, or leave the column out."
         )
-        raise ValueError(f"{column} is {repr(value)[:40]}, which is not a number. {hint}")
+        raise ValueError(f"{column} is {repr(value)[:40]}, which is not a number. {hint}", column)
     return number
 
 

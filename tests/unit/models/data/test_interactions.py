@@ -179,12 +179,18 @@ def test_a_bad_number_is_named_in_any_row_of_an_item(tmp_path: Path) -> None:
 
 
 def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
-    bad = ("u1,i1,hover,3,Tent", "u1,i2,view,2024-05-01,Mug", ",i3,view,5,Lamp", "u2,i1,hover,4,Tent")
+    bad = (
+        "u1,i1,hover,3,Tent", "u1,i2,view,2024-05-01,Mug", ",i3,view,5,Lamp", "u2,i1,hover,4,Tent",
+        "u1,i2,view,2024-05-02,Mug",
+    )  # fmt: skip
     with pytest.raises(DatasetError) as caught:
         load(tmp_path, shop(), *bad)
     first, second, third = str(caught.value).split("\n")
     assert "line 22 (and 1 more such lines: 25): the event is 'hover'" in first
-    assert "line 23: time is '2024-05-01', which is not a number. Give seconds since 1970" in second
+    assert (
+        "line 23 (and 1 more such lines: 26): time is '2024-05-01', which is not a number. Give seconds since 1970"
+        in second
+    )
     assert "line 24: user_id, item_id and text must not be empty" in third
 
 
