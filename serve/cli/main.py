@@ -129,8 +129,8 @@ def _print_warnings(settings: Config) -> None:
     from serve.rayserve.server import home_problem
     from serve.rayserve.tweaks import untested_versions
 
-    warnings = [scratch.choose(settings.home).warning, shortage(settings), few_threads(settings)]
-    warnings.append(home_problem(settings))
+    small = [shortage(settings), few_threads(settings)]
+    warnings = [scratch.choose(settings.home).warning, *small, home_problem(settings)]
     if settings.ray.tuning == "stock":
         out.print("tuning: stock: Ray Serve as documented, at lower throughput.", highlight=False)
     else:
