@@ -34,6 +34,11 @@ def usable_memory() -> int:
     return min([machine, *_numbers("memory.max", "memory"), *_numbers("memory.limit_in_bytes", "memory")])
 
 
+def usable_threads() -> float:
+    """The most threads that this process and those beside it in its cgroups may have; infinite without a limit."""
+    return min([math.inf, *_numbers("pids.max", "pids")])
+
+
 def _quota() -> float:
     """Cores that the cgroups grant at most; infinite without a quota."""
     quotas = [math.inf]

@@ -125,11 +125,12 @@ def _ray_ended() -> None:
 def _print_warnings(settings: Config) -> None:
     from serve.rayserve import scratch
     from serve.rayserve.environment import few_connections, has_haproxy
-    from serve.rayserve.memory import shortage
+    from serve.rayserve.memory import few_threads, shortage
     from serve.rayserve.server import home_problem
     from serve.rayserve.tweaks import untested_versions
 
-    warnings = [scratch.choose(settings.home).warning, shortage(settings), home_problem(settings)]
+    small = [shortage(settings), few_threads(settings)]
+    warnings = [scratch.choose(settings.home).warning, *small, home_problem(settings)]
     if settings.ray.tuning == "stock":
         out.print("tuning: stock: Ray Serve as documented, at lower throughput.", highlight=False)
     else:

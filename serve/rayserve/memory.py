@@ -1,18 +1,20 @@
-"""Whether the server fits into the memory that it may use: estimates, to warn of it at the start.
+"""Whether the server fits into the memory and the threads that it may use: estimates, to warn of it at the start.
 
 Measured with three tasks on the default base as proportional set sizes: 0.8 GB for Ray, Serve, HAProxy and the control
-application, and 0.15 GB for each replica. Weights are mapped once for all replicas of a task.
+application, and 0.15 GB for each replica. Weights are mapped once for all replicas of a task. Threads are counted on
+two cores; Ray has a few more on larger machines.
 """
 
 from __future__ import annotations
 
-from export.machine import usable_memory
+from export.machine import usable_memory, usable_threads
 from models.home import bundle_folder
 from models.releases.release import ReleaseError, read_release
 from serve.config import Config
 
 _GB = 1e9
 _BASE, _REPLICA, _RETRAINING = 0.8 * _GB, 0.15 * _GB, 1.5 * _GB
+_THREADS, _REPLICA_THREADS = 300, 30
 _FULL = 0.95  # of the memory: from there on Ray kills workers
 
 
@@ -36,6 +38,17 @@ def shortage(config: Config) -> str:
             "Allow more, or set learning.automatic: false and run flywheel retrain where there is memory."
         )
     return ""
+
+
+def few_threads(config: Config) -> str:
+    """A sentence when the cgroup allows too few threads for Ray, which then hangs without one; else empty."""
+    needed = _THREADS + _REPLICA_THREADS * sum(task.replica_count() for task in config.tasks.values())
+    if config.ray.address is not None or usable_threads() >= needed:
+        return ""
+    return (
+        f"this process may have {usable_threads():.0f} threads (pids.max of its cgroup), and a server needs about "
+        f"{needed}: it may hang. Allow more (docker --pids-limit, TasksMax=, podPidsLimit)."
+    )
 
 
 def _weights(config: Config, task: str) -> float:

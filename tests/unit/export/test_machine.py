@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from export import machine
-from export.machine import usable_cores, usable_memory
+from export.machine import usable_cores, usable_memory, usable_threads
 from tests.helpers.command import ROOT
 
 GB = 1 << 30
@@ -53,6 +54,17 @@ def test_the_limits_of_cgroups_are_read(
     monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "cgroup")
     assert usable_cores() == min(cores or own_cores, own_cores)
     assert usable_memory() == (memory or own_memory)
+
+
+@pytest.mark.parametrize(("text", "threads"), [("100\n", 100), ("max\n", math.inf)])
+def test_the_limit_of_threads_is_read(
+    text: str, threads: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "membership").write_text("0::/\n")
+    tree(tmp_path / "cgroup", {"pids.max": text})
+    monkeypatch.setattr(machine, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "cgroup")
+    assert usable_threads() == threads
 
 
 @pytest.fixture

@@ -34,3 +34,10 @@ def test_a_shortage_is_told(
     found = memory.shortage(config)
     assert sentence in found
     assert bool(found) == bool(sentence)
+
+
+@pytest.mark.parametrize(("threads", "told"), [(100, True), (400, True), (1024, False), (float("inf"), False)])
+def test_too_few_threads_are_told(threads: float, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "usable_threads", lambda: threads)
+    found = memory.few_threads(Config(tasks=TASKS))
+    assert found.startswith(f"this process may have {threads:.0f} threads") if told else not found
