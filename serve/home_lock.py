@@ -1,4 +1,4 @@
-"""One server for each home: two would delete each other's metrics and move one release (docs/decisions/0030-hosts.md).
+"""One server for each home: the controllers of two would move the same releases (docs/decisions/0030-hosts.md).
 
 The lock is the kernel's, on an open file, so it ends with its process however that ends. What the file says about its
 holder is for a person to read. Commands such as `flywheel promote` and `flywheel train` need no such lock.
@@ -108,4 +108,3 @@ def _write_holder(file: IO[bytes], url: str) -> None:
     with suppress(OSError):  # UnsupportedOperation, of a file opened for reading, is one
         file.truncate(0)
         file.write(orjson.dumps(holder))
-        file.flush()

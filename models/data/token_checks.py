@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from export.base_model import resolve_base
-from export.symbols import Speller, spelled_symbols
+from export.symbols import Speller, spelled_symbols, unknown_id
 from export.tokenizer import MAX_CHARACTERS_A_TOKEN
 from models.data.report import Finding
 
@@ -81,7 +81,7 @@ def _counted(texts: Sequence[str], file: Path, max_length: int) -> Iterator[_Cou
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    unknown = {tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>")} - {None}
+    unknown = unknown_id(tokenizer)
     special = tokenizer.num_special_tokens_to_add(False)
     speller = Speller(spelled_symbols(tokenizer))
     for at in range(0, len(texts), _BATCH):
@@ -92,7 +92,7 @@ def _counted(texts: Sequence[str], file: Path, max_length: int) -> Iterator[_Cou
         of_words = tokenizer.encode_batch_fast([" ".join(found) for found in words], add_special_tokens=False)
         for text, found, encoded, spelled in zip(texts[at : at + _BATCH], words, whole, of_words, strict=True):
             is_cut = len(encoded.ids) + special > max_length or len(text) > max_length * MAX_CHARACTERS_A_TOKEN
-            yield _Counts(len(found), len(spelled.ids), sum(id_ in unknown for id_ in encoded.ids), is_cut)
+            yield _Counts(len(found), len(spelled.ids), sum(id_ == unknown for id_ in encoded.ids), is_cut)
 
 
 def _shown(texts: Sequence[str], which: Sequence[int]) -> tuple[str, ...]:

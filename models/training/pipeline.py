@@ -76,9 +76,7 @@ def _candidate(
     """Export and evaluate the checkpoint in the work folder `folder`."""
     report("exporting", 0, 0)
     job, recipe = TrainingJob(trained.task, precision=trained.precision), Recipe(**trained.recipe)
-    bundle, evaluated = _export_or_fp32(
-        family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE, trained.notes
-    )
+    bundle, evaluated = _export_or_fp32(family, job, data, recipe, folder, trained.notes)
     return TrainedCandidate(
         task=job.task,
         bundle=bundle.path,
@@ -93,26 +91,24 @@ def _candidate(
 
 
 def _export_or_fp32(
-    family: ModelFamily[Data],
-    job: TrainingJob,
-    data: Data,
-    recipe: Recipe,
-    checkpoint: Path,
-    out: Path,
-    notes: Sequence[str],
+    family: ModelFamily[Data], job: TrainingJob, data: Data, recipe: Recipe, folder: Path, notes: Sequence[str]
 ) -> tuple[Bundle, Evaluated]:
-    """As `export`; a model that int8 or fp16 changes too much is exported in fp32, with a note.
+    """As `export`, in the work folder `folder`; a model that int8 or fp16 changes too much is exported in fp32.
 
-    A training may have taken hours, and its model is right: it is only slower than it could be.
+    A training may have taken hours, and its model is right: it is only slower than it could be. A note says so.
     """
+
+    def tried(job: TrainingJob, *more: str) -> tuple[Bundle, Evaluated]:
+        return export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE, (*notes, *more))
+
     try:
-        return export(family, job, data, recipe, checkpoint, out, notes)
+        return tried(job)
     except ParityError as error:
         if job.precision == "fp32":
             raise
         note = f"{error} It is exported in fp32 instead, which takes two to three times as long to answer on a CPU."
         log.warning("%s: %s", job.task, note)
-        return export(family, replace(job, precision="fp32"), data, recipe, checkpoint, out, (*notes, note))
+        return tried(replace(job, precision="fp32"), note)
 
 
 def recipe_for_base(job: TrainingJob, recipe: Recipe) -> tuple[Recipe, Sequence[str]]:

@@ -1,8 +1,8 @@
 """Whether the server fits into the memory and the threads that it may use: estimates, to warn of it at the start.
 
-Measured with three tasks on the default base as proportional set sizes: 0.8 GB for Ray, Serve, HAProxy and the control
-application, and 0.15 GB for each replica. Weights are mapped once for all replicas of a task. Threads are counted on
-two cores; Ray has a few more on larger machines.
+Measured once, with three tasks on the default base, as proportional set sizes: 0.8 GB for Ray, Serve, HAProxy and the
+control application, and 0.15 GB for each replica. Weights are mapped once for all replicas of a task. Threads are
+counted on two cores; Ray has a few more on larger machines.
 """
 
 from __future__ import annotations

@@ -64,24 +64,22 @@ def own_disk(folder: Path, megabytes: int) -> Iterator[Disk | None]:
             _run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
             device = _run("losetup", "--find", "--show", str(image))
             stack.callback(_run, "losetup", "--detach", device)
-            disk = Disk(path, device)
-            disk.mount()
         except OSError:
             yield None
             return
-        try:
-            yield disk
-        finally:
-            for undo in (disk.thaw, disk.take_away):
-                with suppress(OSError):
-                    undo()
+        yield stack.enter_context(_mounted(Disk(path, device)))
 
 
 @contextmanager
 def own_memory(path: Path, megabytes: int) -> Iterator[Disk | None]:
     """A tmpfs mounted at `path`; it can be filled, but not frozen. None where this machine lets nobody mount one."""
     path.mkdir(parents=True)
-    disk = Disk(path, "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs")
+    with _mounted(Disk(path, "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs")) as disk:
+        yield disk
+
+
+@contextmanager
+def _mounted(disk: Disk) -> Iterator[Disk | None]:
     try:
         disk.mount()
     except OSError:
@@ -90,7 +88,13 @@ def own_memory(path: Path, megabytes: int) -> Iterator[Disk | None]:
     try:
         yield disk
     finally:
-        disk.take_away()
+        _tried(disk.thaw)  # a frozen disk cannot be taken away
+        _tried(disk.take_away)
+
+
+def _tried(undo: Callable[[], None]) -> None:
+    with suppress(OSError):  # it is thawed, or taken away, already
+        undo()
 
 
 @contextmanager

@@ -50,14 +50,14 @@ def test_what_int8_changes_too_much_is_exported_in_fp32_and_told(monkeypatch: py
     monkeypatch.setattr("models.training.pipeline.export", export)
     unused: Any = None
     works = "fp32"
-    _, evaluated = _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path(), ("of the base",))
+    _, evaluated = _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), ("of the base",))
     assert evaluated.metrics == {"accuracy": 0.5}
     (int8, told), (fp32, (_, note)) = tried
     assert (int8, told, fp32) == ("int8", ("of the base",), "fp32")
     assert note.startswith("int8 export moves 40.0% of the labels. It is exported in fp32 instead")
     works = "none"
     with pytest.raises(ParityError, match="fp32 export moves"):
-        _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), Path(), ())
+        _export_or_fp32(unused, TrainingJob("intent"), unused, unused, Path(), ())
 
 
 def test_parity_of_a_large_holdout_is_measured_on_a_sample_of_it() -> None:
