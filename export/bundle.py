@@ -1,6 +1,7 @@
 """The Bundle: everything a server needs to answer with one version of one model, in one directory.
 
     model.onnx       the graph: `input_ids`, `attention_mask` of shape (batch, length) to one float output
+    linear/*.npy     for classifiers: the linear reader (export/linear.py)
     tokenizer.json   the tokenizer, as the `tokenizers` library writes it
     manifest.json    metadata, and the sha256 of every other file
     assets/*.json    further data of the task (answer templates, ranking weights), the spelling of symbols
@@ -19,7 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -31,8 +34,10 @@ from pydantic import (
 
 from export.errors import BundleError
 
-FORMAT = 3  # 1 had no skips_padding, 2 no attention, notes and symbols
+FORMAT = 4  # 1 had no skips_padding, 2 no attention, notes and symbols, 3 no linear reader
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
+LINEAR = "linear"
+"""the folder of the linear reader's arrays"""
 SYMBOLS = "symbols"
 """the asset with the symbols that the tokenizer does not know, and their spelling (export/symbols.py)"""
 
@@ -91,6 +96,43 @@ class Parity(Record):
     min_cosine: float | None = None
 
 
+class Blend(Record):
+    """Factors of both readers' logits. The softmax of their sum is the answer's calibrated probabilities."""
+
+    encoder: float
+    linear: float
+    linear_alone: float
+    """factor of the linear reader's logits where it answers alone"""
+
+
+class EarlyAnswers(Record):
+    """When the linear reader answers alone: its probability and the share of known n-grams are high enough.
+
+    `share`, `agreement` with the blend and `accuracy` were measured on texts that no reader was trained on.
+    """
+
+    above: float
+    min_known: float
+    label_above: dict[str, float] = {}
+    """by label: thresholds above `above`; 1 or more for a label that is never answered early"""
+    share: float | None = None
+    agreement: float | None = None
+    accuracy: float | None = None
+
+
+class LinearRecord(Record):
+    """How the linear reader was trained, and how its answers are used."""
+
+    max_ngram: Literal[1, 2]
+    sublinear: bool
+    regularization: float
+    tokenizer: str | None = None
+    """sha256 of the bundle's tokenizer, whose token ids it reads"""
+    blend: Blend
+    early: EarlyAnswers | None = None
+    """None when early answers do not pay"""
+
+
 class Manifest(BaseModel):
     """The metadata of a bundle. `output`: (n, labels) logits of a classifier, (n, dimensions) vectors of a ranker."""
 
@@ -106,6 +148,7 @@ class Manifest(BaseModel):
     precision: Precision
     skips_padding: bool = Field(False, description="the graph computes only attention for padding")
     attention: Attention | None = Field(None, description="how the graph computes attention; None before format 3")
+    linear: LinearRecord | None = Field(None, description="the linear reader, if the bundle has one")
     notes: tuple[str, ...] = Field((), description="what a user should know about this version, in sentences")
     base_model: str
     data: Lineage
@@ -127,7 +170,7 @@ class Bundle:
         """Verify and open. Raises BundleError, whose message names the file and the remedy."""
         path = Path(path)
         manifest = read_manifest(path)
-        for required in (MODEL, TOKENIZER):
+        for required in (TOKENIZER,) if manifest.linear else (MODEL, TOKENIZER):
             if required not in manifest.files:
                 raise BundleError(f"The bundle {path} is incomplete: its manifest lists no {required}.")
         for name, digest in manifest.files.items():
@@ -142,6 +185,11 @@ class Bundle:
                     "Copy it again, or export the model again."
                 )
         return cls(path, manifest)
+
+    @property
+    def has_encoder(self) -> bool:
+        """False for a bundle that has the linear reader alone."""
+        return MODEL in self.manifest.files
 
     @property
     def model_path(self) -> Path:
@@ -160,11 +208,18 @@ class Bundle:
 
 
 def write_bundle(
-    path: Path, *, model: Path, tokenizer: Path, fields: Mapping[str, Any], assets: Mapping[str, Any]
+    path: Path,
+    *,
+    model: Path | None,
+    tokenizer: Path,
+    fields: Mapping[str, Any],
+    assets: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]] | None = None,
 ) -> Bundle:
     """Write a bundle atomically: `path` either does not exist or is complete.
 
-    `fields` are the Manifest's, except `format` and `files`. Raises FileExistsError when `path` exists.
+    `fields` are the Manifest's, except `format` and `files`; `arrays` are the linear reader's, by name. `model` is
+    None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; a bundle is never changed in place.")
@@ -172,7 +227,11 @@ def write_bundle(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bundle-") as tmp:
         staging = Path(tmp) / "bundle"
         (staging / "assets").mkdir(parents=True)
-        shutil.copyfile(model, staging / MODEL)
+        if model is not None:
+            shutil.copyfile(model, staging / MODEL)
+        for name, array in (arrays or {}).items():
+            (staging / LINEAR).mkdir(exist_ok=True)
+            np.save(staging / LINEAR / f"{name}.npy", array)
         shutil.copyfile(tokenizer, staging / TOKENIZER)
         for name, value in assets.items():
             (staging / "assets" / f"{name}.json").write_bytes(orjson.dumps(value))

@@ -1,7 +1,8 @@
 """The trained model in PyTorch: a Hugging Face encoder, mean pooling and a linear head.
 
 A checkpoint is a directory in Hugging Face's layout (`config.json` with `id2label`, `model.safetensors`, the
-tokenizer's files) plus `head.safetensors`, so that the encoder opens in any tool for Hugging Face models.
+tokenizer's files) plus `head.safetensors`, so that the encoder opens in any tool for Hugging Face models. A classifier
+may have a linear reader in `linear/` (export/linear.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import orjson
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -29,12 +31,15 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from export.base_model import resolve_base
+from export.bundle import LINEAR, LinearRecord
 from export.errors import CheckpointError
+from export.linear import LinearReader
 from export.pooling import mean_pooled
 from export.symbols import spelled_symbols
 from export.tokenizer import TextEncoder
 
 _HEAD_FILE = "head.safetensors"
+_RECORD = "reader.json"  # beside the linear reader's arrays
 _MAX_PARAMETERS = 500_000_000  # 2 GB in fp32, protobuf's limit, less what the nodes and a head take
 
 
@@ -246,3 +251,20 @@ def load_checkpoint(folder: Path, *, normalize: bool) -> tuple[TextModel, PreTra
     model.head.load_state_dict(head)
     with torch.no_grad():
         return model.eval(), tokenizer
+
+
+def save_linear(folder: Path, reader: LinearReader, record: LinearRecord) -> None:
+    """Write the linear reader of a classifier's checkpoint to its folder."""
+    reader.save(folder / LINEAR)
+    (folder / LINEAR / _RECORD).write_text(record.model_dump_json(), encoding="utf-8")
+
+
+def linear_record(folder: Path) -> LinearRecord | None:
+    """How the checkpoint's linear reader was trained; None when it has none. Raises CheckpointError."""
+    file = folder / LINEAR / _RECORD
+    if not file.is_file():
+        return None
+    try:
+        return LinearRecord.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise CheckpointError(f"{file} is damaged: {error.errors()[0]['msg']}. Train the version again.") from error

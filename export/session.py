@@ -41,6 +41,11 @@ def choose_provider(requested: Providers) -> str:
     return provider
 
 
+def text_encoder(bundle: Bundle) -> TextEncoder:
+    """The tokenizer of the bundle."""
+    return TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length, bundle.asset(SYMBOLS))
+
+
 class OnnxSession:
     """One model in memory. `run` blocks and is thread-safe; the batcher decides where it runs.
 
@@ -59,7 +64,7 @@ class OnnxSession:
         shared: bool = False,
     ):
         self.bundle = bundle
-        self.encoder = TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length, bundle.asset(SYMBOLS))
+        self.encoder = text_encoder(bundle)
         gpu = gpu or GpuOptions()
         self._session = _create_session(bundle, providers, threads, gpu, shared)
         self.provider: str = self._session.get_providers()[0]

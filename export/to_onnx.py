@@ -10,15 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from export.base_model import DEFAULT_BASE
-from export.bundle import SYMBOLS, Bundle, Parity, Precision, write_bundle
-from export.checkpoint import TextModel, load_base, load_checkpoint, max_tokens, text_encoder
+from export.bundle import LINEAR, SYMBOLS, Bundle, Parity, Precision, sha256_of, write_bundle
+from export.checkpoint import TextModel, linear_record, load_base, load_checkpoint, max_tokens, text_encoder
 from export.errors import CheckpointError
 from export.graph.optimize import quantize_static_int8, to_fp16
 from export.graph.trace import trace_fastest
 from export.heads import head_of
+from export.linear import LinearReader
+from export.model import Model
 from export.parity import measure_parity
-from export.session import OnnxSession
 
 _MIN_TOKENS = 8
 
@@ -57,17 +60,22 @@ def check_base(name: str, max_length: int) -> CheckedBase:
 class Exported:
     """An exported model that is not yet a bundle: check parity, evaluate, then `write`."""
 
-    session: OnnxSession
-    """the model as it will serve, on the CPU"""
+    model: Model
+    """as it will serve, on the CPU"""
     _checkpoint: TextModel
-    _model: Path
+    _graph: Path
     _tokenizer: Path
     _fields: Mapping[str, Any]
     _assets: Mapping[str, Any]
+    _arrays: Mapping[str, NDArray[Any]] | None
 
     def parity(self, texts: Sequence[str]) -> Parity:
-        """Compare its outputs with the checkpoint's on `texts`, the holdout. Raises ParityError when they differ."""
-        return measure_parity(self._checkpoint, self.session, texts)
+        """Compare the encoder's outputs with the checkpoint's on `texts`, the holdout.
+
+        Raises ParityError when they differ.
+        """
+        assert self.model.session is not None
+        return measure_parity(self._checkpoint, self.model.session, texts)
 
     def write(
         self,
@@ -82,7 +90,9 @@ class Exported:
         noted = [*self._fields["notes"], *notes]
         fields = {**self._fields, "parity": parity, "metrics": metrics, "notes": noted}
         own = {**self._assets, **assets}
-        return write_bundle(path, model=self._model, tokenizer=self._tokenizer, fields=fields, assets=own)
+        return write_bundle(
+            path, model=self._graph, tokenizer=self._tokenizer, fields=fields, assets=own, arrays=self._arrays
+        )
 
 
 @contextmanager
@@ -91,7 +101,8 @@ def exported(
 ) -> Iterator[Exported]:
     """Export `checkpoint` to a temporary folder, which is deleted at the end of the block.
 
-    `fields` are the manifest's task, kind, labels, max_length, base_model and data. `calibration` are training texts,
+    `fields` are the manifest's task, kind, labels, max_length, base_model and data. A linear reader of the checkpoint
+    comes along. `calibration` are training texts,
     from which int8 gets the range of every activation. Raises CheckpointError when `checkpoint` is not a checkpoint.
     """
     model, tokenizer = load_checkpoint(checkpoint, normalize=head_of(fields["kind"]).normalize)
@@ -114,7 +125,12 @@ def exported(
         draft = {**fields, "precision": precision, "created": created}
         draft |= {"attention": graph.attention, "skips_padding": graph.attention == "unpadded"}
         draft["notes"] = [*fields.get("notes", ()), *([graph.note] if graph.note else [])]
+        arrays = None
+        if (record := linear_record(checkpoint)) is not None:
+            arrays = LinearReader.load(checkpoint / LINEAR, record, len(fields["labels"])).arrays
+            draft["linear"] = record.model_copy(update={"tokenizer": sha256_of(tokenizer_json)})
         unmeasured = write_bundle(
-            Path(tmp) / "bundle", model=final, tokenizer=tokenizer_json, fields=draft, assets=assets
+            Path(tmp) / "bundle", model=final, tokenizer=tokenizer_json, fields=draft, assets=assets, arrays=arrays
         )
-        yield Exported(OnnxSession(unmeasured, providers="cpu"), model, final, tokenizer_json, draft, assets)
+        opened = Model.open(unmeasured, providers="cpu")
+        yield Exported(opened, model, final, tokenizer_json, draft, assets, arrays)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -186,6 +187,11 @@ class RolloutConfig(_Section):
     watch_s: float = Field(3600.0, ge=0, description="how long after a promotion failing answers revert it")
 
 
+def _off(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
+
+
 class TaskConfig(_Section):
     replicas: Annotated[
         Annotated[int, Field(ge=1), Tag("number")]
@@ -194,6 +200,9 @@ class TaskConfig(_Section):
         Discriminator(_kind),
     ] = "auto"
     gpus: float = Field(0.0, ge=0, description="GPUs reserved for each replica: a fraction or a whole number")
+    early_answers: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
+        "auto", description="whether the linear reader answers alone where it is sure; auto: where that pays"
+    )
     new_labels: bool = Field(False, description="whether corrections may add labels that the champion does not have")
     gate: dict[str, Any] = {}
     options: dict[str, Any] = {}

@@ -48,7 +48,9 @@ class Metrics:
             ["task", "version", "endpoint"],
             buckets=LATENCY_BUCKETS,
         )
-        self._texts = Counter("flywheel_texts", "Texts that went through the model.", ["task", "version"])
+        self._texts = Counter(
+            "flywheel_texts", "Texts that a reader answered: linear alone, or encoder.", ["task", "version", "stage"]
+        )
         self._batch = Histogram(
             "flywheel_batch_size", "Texts in one run of the model.", ["task", "version"], buckets=BATCH_BUCKETS
         )
@@ -107,9 +109,13 @@ class Metrics:
         self.dropped("overloaded", predicts + infers)
 
     def batch(self, version: str, size: int, seconds: float) -> None:
-        self._child(self._texts, version).inc(size)
+        self._child(self._texts, version, "encoder").inc(size)
         self._child(self._batch, version).observe(size)
         self._child(self._stage, version, "infer").observe(seconds)
+
+    def early(self, version: str, texts: int) -> None:
+        if texts:
+            self._child(self._texts, version, "linear").inc(texts)
 
     def stage(self, version: str, stage: str, seconds: float) -> None:
         self._child(self._stage, version, stage).observe(seconds)

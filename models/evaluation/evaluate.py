@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from export.bundle import Bundle
 from export.heads import head_of, moves_too_many_labels, softmax
+from export.model import Model
 from export.providers import Providers
-from export.session import OnnxSession
 from models.data.interactions import Interactions, histories
 from models.tasks.ranker import Item, Ranker
 
@@ -107,23 +107,23 @@ class RankerEvaluation:
         return None
 
 
-def open_session(path: Path, providers: Providers = "auto") -> OnnxSession:
-    """A session on the bundle at `path`, as a replica starts it. Raises DefectError for any failure."""
+def open_model(path: Path, providers: Providers = "auto") -> Model:
+    """The model of the bundle at `path`, as a replica opens it. Raises DefectError for any failure."""
     try:
-        return OnnxSession(Bundle.open(path), providers=providers)
+        return Model.open(Bundle.open(path), providers=providers)
     except Exception as error:  # BundleError, and a dozen types of onnxruntime and the tokenizer
         raise DefectError(f"it cannot be loaded: {_first_line(error)}") from error
 
 
 def evaluate_bundle(
-    session: OnnxSession, texts: Sequence[str], truth: Sequence[str], shown_as: Sequence[str] = ()
+    model: Model, texts: Sequence[str], truth: Sequence[str], shown_as: Sequence[str] = ()
 ) -> Evaluation:
     """Run the exported model over `texts`. Raises DefectError when it fails on them."""
-    labels = session.bundle.manifest.labels
+    labels = model.bundle.manifest.labels
     if not texts:
         return Evaluation(labels, (), np.zeros((0, len(labels)), np.float32))
     try:
-        output = session.predict(texts)
+        output = model.predict(texts)
     except Exception as error:  # onnxruntime raises a dozen types
         raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
     with np.errstate(invalid="ignore", over="ignore"):
@@ -131,13 +131,13 @@ def evaluate_bundle(
     return Evaluation(labels, tuple(truth), probabilities, tuple(shown_as))
 
 
-def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerEvaluation:
+def evaluate_ranker(model: Model, interactions: Interactions) -> RankerEvaluation:
     """Score the held-out impressions, each with the history at its time, as the server would. Raises DefectError."""
     names = list(interactions.items)
     users, chosen, scores = [], [], []
     try:
-        ranker = Ranker.from_asset(session.bundle.asset("ranker"))
-        vectors = session.predict([interactions.items[name].text for name in names])
+        ranker = Ranker.from_asset(model.bundle.asset("ranker"))
+        vectors = model.predict([interactions.items[name].text for name in names])
         row = {name: i for i, name in enumerate(names)}
         for user, impressions in interactions.by_user().items():
             for impression, past in zip(impressions, histories(impressions), strict=True):
@@ -152,7 +152,7 @@ def evaluate_ranker(session: OnnxSession, interactions: Interactions) -> RankerE
     return RankerEvaluation(tuple(users), tuple(chosen), np.array(scores))
 
 
-def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
+def check_parity(model: Model, texts: Sequence[str]) -> str:
     """Check parity with the checkpoint and batch invariance; a sentence about both. Raises DefectError.
 
     The export has measured the first and recorded it in the manifest. Batch invariance (an answer does not depend on
@@ -160,14 +160,17 @@ def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
     """
     from export.parity import MAX_BATCH_DIFFERENCE, batch_difference, run_in_random_batches
 
-    manifest = session.bundle.manifest
+    manifest = model.bundle.manifest
     recorded = manifest.parity
     if recorded.max_batch_difference is None:
         raise DefectError("its manifest has no parity with the checkpoint: it was not made by the exporter")
     moved = recorded.labels_moved or 0.0
     if not np.isfinite(moved) or moves_too_many_labels(recorded, manifest.precision):
         raise DefectError(f"its export moved {moved:.1%} of the labels that the checkpoint gives")
-    rows = [encoded.ids for encoded in session.encoder.encode(list(texts[:_INVARIANCE_TEXTS]))]
+    session = model.session
+    if session is None:
+        raise DefectError("it has no encoder")
+    rows = [encoded.ids for encoded in model.encoder.encode(list(texts[:_INVARIANCE_TEXTS]))]
     try:
         alone = np.concatenate([session.run([row]) for row in rows])
         together = run_in_random_batches(session, rows, np.random.default_rng(0))
@@ -180,9 +183,7 @@ def check_parity(session: OnnxSession, texts: Sequence[str]) -> str:
     return f"The export moved {moved:.1%} of the checkpoint's labels; an answer does not depend on its batch-mates."
 
 
-def latency_ratios(
-    champion: OnnxSession, candidate: OnnxSession, texts: Sequence[str], rounds: int = 31
-) -> NDArray[np.float64]:
+def latency_ratios(champion: Model, candidate: Model, texts: Sequence[str], rounds: int = 31) -> NDArray[np.float64]:
     """The candidate's latency over the champion's on the same texts, (rounds,), tokenization included.
 
     The two take turns, so that other load on the machine affects both.
@@ -192,10 +193,10 @@ def latency_ratios(
         at = max(round_, 0) * _TIMED_TEXTS
         part = [texts[i % len(texts)] for i in range(at, at + _TIMED_TEXTS)]
         seconds = {}
-        for session in (champion, candidate) if round_ % 2 else (candidate, champion):
+        for model in (champion, candidate) if round_ % 2 else (candidate, champion):
             started = time.perf_counter()
-            session.predict(part)
-            seconds[session] = time.perf_counter() - started
+            model.predict(part)
+            seconds[model] = time.perf_counter() - started
         if round_ >= 0:
             ratios.append(seconds[candidate] / seconds[champion])
     return np.array(ratios)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from export.model import Model
 from export.providers import Providers
-from export.session import OnnxSession
 from models.data.dataset import Example
 from models.data.interactions import Interactions
 from models.evaluation import checks
@@ -27,7 +27,7 @@ from models.evaluation.evaluate import (
     evaluate_bundle,
     evaluate_ranker,
     latency_ratios,
-    open_session,
+    open_model,
 )
 from models.feedback.types import Sample
 from models.tasks.thresholds import Thresholds
@@ -136,20 +136,20 @@ def gate_classifier(
     # A user may ask for erasure, and the report outlives the sample: it shows feedback by id, never by text.
     ids = [f"feedback {sample.id}" for sample in feedback]
 
-    def evaluate(session: OnnxSession) -> dict[str, Evaluation]:
+    def evaluate(model: Model) -> dict[str, Evaluation]:
         return {
-            HOLDOUT: evaluate_bundle(session, texts, [example.label for example in holdout], texts),
-            FEEDBACK: evaluate_bundle(session, [s.text for s in feedback], [s.label for s in feedback], ids),
+            HOLDOUT: evaluate_bundle(model, texts, [example.label for example in holdout], texts),
+            FEEDBACK: evaluate_bundle(model, [s.text for s in feedback], [s.label for s in feedback], ids),
         }
 
     if not holdout:
         return refusal(HOLDOUT, "There is no holdout to compare on.")
     role = "champion"
     try:
-        old = open_session(champion, providers)
+        old = open_model(champion, providers)
         before = evaluate(old)
         role = "candidate"
-        new = open_session(candidate, providers)
+        new = open_model(candidate, providers)
         after = evaluate(new)
         result = judge(before, after, thresholds)
         if not result.candidate:  # defective: no need to measure parity or latency
@@ -168,10 +168,10 @@ def gate_ranker(
     texts = [item.text for item in interactions.items.values()]
     role = "champion"
     try:
-        old = open_session(champion, providers)
+        old = open_model(champion, providers)
         before = evaluate_ranker(old, interactions)
         role = "candidate"
-        new = open_session(candidate, providers)
+        new = open_model(candidate, providers)
         after = evaluate_ranker(new, interactions)
         parity = Check("parity", True, check_parity(new, texts))
         result = judge_ranker(before, after, thresholds, latency_ratios(old, new, texts))

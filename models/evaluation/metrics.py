@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 
+from export.model import Parts
+
 CONFIDENCE_BINS = 10
 
 
@@ -27,6 +29,24 @@ def classifier_metrics(
         "min_recall": round(float(np.min(recalls)), 4),
         "calibration_error": round(calibration_error(probabilities.max(1), right), 4),
     }
+
+
+def reader_metrics(labels: Sequence[str], truth: Sequence[str], parts: Parts) -> dict[str, float]:
+    """Each reader's own accuracy and macro-F1; the early answers' share, accuracy and agreement with the blend."""
+    numbers = {label: i for i, label in enumerate(labels)}
+    true = np.array([numbers.get(label, -1) for label in truth])
+    metrics = {}
+    for name, logits in (("encoder", parts.encoder), ("linear", parts.linear)):
+        answers = logits.argmax(1)
+        metrics[f"{name}.accuracy"] = round(float((answers == true).mean()), 4)
+        metrics[f"{name}.macro_f1"] = round(float(f1_score(true, answers, average="macro", zero_division=0.0)), 4)
+    early = parts.early
+    metrics["early.share"] = round(float(early.mean()), 4)
+    if early.any():
+        answers = parts.linear[early].argmax(1)
+        metrics["early.accuracy"] = round(float((answers == true[early]).mean()), 4)
+        metrics["early.agreement"] = round(float((answers == parts.blended[early].argmax(1)).mean()), 4)
+    return metrics
 
 
 def confidence_bins(confidence: NDArray[np.float32]) -> NDArray[np.intp]:

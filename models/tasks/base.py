@@ -228,7 +228,7 @@ class ClassifierTask(Task):
         return list(texts)
 
     @classmethod
-    def assets(cls, session: Any, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    def assets(cls, model: Any, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """Assets for the bundle, by name, made from training texts and the exported model."""
         return {}
 

@@ -17,7 +17,7 @@ from export.heads import softmax
 from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
 
 if TYPE_CHECKING:
-    from export.session import OnnxSession
+    from export.model import Model
 
 OUT_OF_SCOPE = "out_of_scope"
 # Known questions a label: enough to cover its wordings, few enough to compare with each uncertain request.
@@ -106,16 +106,16 @@ class Intent(ClassifierTask):
         return answer
 
     @classmethod
-    def assets(cls, session: OnnxSession, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    def assets(cls, model: Model, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """Answer templates for labels that have one, and the known questions with the highest logits of each label."""
         templates = orjson.loads((files("models.data") / "seed" / "intent_answers.json").read_bytes())
-        names = session.bundle.manifest.labels
+        names = model.bundle.manifest.labels
         each = _questions_a_label(len(names))
         known_texts, known_logits = [], []
         for index, candidates in _candidate_questions(
             texts, labels, names, _MAX_CANDIDATES // len(names) if each else 0
         ):
-            logits = session.predict(candidates)
+            logits = model.predict(candidates)
             best = (-logits[:, index]).argsort(kind="stable")[:each]
             known_texts += [candidates[i] for i in best]
             known_logits += [[round(float(value), 3) for value in logits[i]] for i in best]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from export.session import OnnxSession
+from export.model import Model
 from models.data.dataset import DatasetError
 from models.data.interactions import Impression, Interactions, histories
 from models.evaluation.metrics import ranker_metrics
@@ -77,13 +77,13 @@ def tower_matrices(interactions: Interactions) -> tuple[NDArray[np.float32], NDA
     return shown, chosen
 
 
-def fit_ranker(interactions: Interactions, session: OnnxSession) -> tuple[Ranker, dict[str, float]]:
+def fit_ranker(interactions: Interactions, model: Model) -> tuple[Ranker, dict[str, float]]:
     """The ranker, fitted on training impressions, and its metrics on the held-out ones.
 
     `popularity_auc` is the AUC of ranking by popularity alone, on the same impressions.
     """
     names = list(interactions.items)
-    vectors = session.predict([interactions.items[name].text for name in names])
+    vectors = model.predict([interactions.items[name].text for name in names])
     vector_of = dict(zip(names, vectors, strict=True))
     popularity, shown = _popularity(interactions)
     raw = np.array([[interactions.items[n].numbers.get(k, np.nan) for k in interactions.numbers] for n in names])
@@ -93,9 +93,9 @@ def fit_ranker(interactions: Interactions, session: OnnxSession) -> tuple[Ranker
     x, y, phase, users = _design(interactions, unfitted, vector_of, popularity, shown)
     fitted, held_out = phase == "ranker", phase == "holdout"
     center, spread = x[fitted].mean(0), np.maximum(x[fitted].std(0), 1e-6)
-    model = LogisticRegression(max_iter=1000).fit((x[fitted] - center) / spread, y[fitted])
-    weights = model.coef_[0] / spread
-    bias = float(model.intercept_[0] - (weights * center).sum())
+    regression = LogisticRegression(max_iter=1000).fit((x[fitted] - center) / spread, y[fitted])
+    weights = regression.coef_[0] / spread
+    bias = float(regression.intercept_[0] - (weights * center).sum())
     ranker = Ranker(interactions.numbers, mean.tolist(), scale.tolist(), popularity, weights.tolist(), bias)
     held_out_users = [user for user, held in zip(users, held_out, strict=True) if held]
     metrics = ranker_metrics(held_out_users, y[held_out].tolist(), (x[held_out] @ weights + bias).tolist())

@@ -151,8 +151,8 @@ def export(
     calibration = calibration_sample(data.texts, recipe.seed)
     with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
         parity = model.parity(parity_sample(data.holdout_texts, recipe.seed))
-        evaluated = family.evaluate(job.task, data, model.session)
-        told = _unknown_note(model.session.encoder.unknown(calibration))
+        evaluated = family.evaluate(job.task, data, model.model)
+        told = _unknown_note(model.model.encoder.unknown(calibration))
         return (
             model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets, notes=told),
             evaluated,

@@ -27,7 +27,12 @@ def mix_with_replay(new: Sequence[Example], old: Sequence[Example], recipe: Reci
     the new ones, whatever its case, width and spaces, is left out, since the newer label counts. The choice is seeded
     by `recipe.seed`; the order is arbitrary.
     """
-    new_keys = {same_text_key(example.text) for example in new}
     repeated = [*new] * recipe.repeats
-    kept = [example for example in old if same_text_key(example.text) not in new_keys]
+    kept = not_corrected(new, old)
     return [*repeated, *balanced_sample(kept, recipe.replay, _OLD_FOR_EACH_NEW * len(repeated), recipe.seed)]
+
+
+def not_corrected(new: Sequence[Example], old: Sequence[Example]) -> list[Example]:
+    """The `old` examples whose text is not among the new ones."""
+    new_keys = {same_text_key(example.text) for example in new}
+    return [example for example in old if same_text_key(example.text) not in new_keys]

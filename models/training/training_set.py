@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from export.bundle import Lineage
 from models.data.dataset import Dataset, Example, fingerprint, save_corpus
 from models.data.report import CorpusReport
-from models.training.replay import mix_with_replay
+from models.training.replay import mix_with_replay, not_corrected
 
 if TYPE_CHECKING:
     from models.training.config import Recipe
@@ -33,6 +33,13 @@ class TrainingSet:
 
     report: CorpusReport | None = None
     """what was found in the training file"""
+    everything: tuple[Example, ...] = ()
+    """for a continued training: all that the new version is to know, of which the examples are a sample"""
+
+    @property
+    def known_examples(self) -> Sequence[Example]:
+        """All that the version is to know, each once: what a linear reader is trained on."""
+        return self.everything or self.examples
 
     @property
     def texts(self) -> list[str]:
@@ -76,4 +83,5 @@ class TrainingSet:
             "replayed": len(examples) - len(samples) * recipe.repeats,
         }
         lineage = corpus.lineage().model_copy(update=changes)
-        return cls(corpus, examples, labels, lineage, {label: used[label] / available[label] for label in used})
+        excess = {label: used[label] / available[label] for label in used}
+        return cls(corpus, examples, labels, lineage, excess, everything=(*not_corrected(samples, old), *samples))

@@ -37,7 +37,7 @@ _MAX_TURNS_S = 5e-3
 # is slow to wake, and its caches are used by others meanwhile.
 _AWAKE_S = 1e-3
 
-Run = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
+Run = Callable[[Sequence[Ids]], NDArray[np.float32]]
 ObserveWait = Callable[[float, float], None]
 
 

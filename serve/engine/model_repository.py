@@ -12,7 +12,7 @@ from typing import Any
 
 from export.bundle import Bundle
 from export.errors import BundleError
-from export.session import OnnxSession
+from export.model import Model
 from models.releases.release import Release, read_release
 from models.tasks.base import Task
 from serve.config import Config
@@ -136,26 +136,31 @@ class ModelRepository:
         if bundle.manifest.task != self._task.name:
             raise BundleError(f"The bundle {path} is for {bundle.manifest.task}, not {self._task.name}.")
         settings = self._config.session
-        session = OnnxSession(
-            bundle, providers=settings.providers, threads=settings.threads, gpu=settings.gpu, shared=True
+        model = Model.open(
+            bundle,
+            providers=settings.providers,
+            threads=settings.threads,
+            gpu=settings.gpu,
+            shared=True,
+            early_answers=self._config.tasks[self._task.name].early_answers == "auto",
         )
-        seconds_per_token = session.warm_up()
+        seconds_per_token = model.warm_up()
         task = self._task(bundle, self._options)
         batching, cache_size = self._config.batching, self._config.cache.texts
-        encoder = CachingEncoder(session.encoder, bundle.manifest.max_length, cache_size)
+        encoder = CachingEncoder(model.encoder, bundle.manifest.max_length, cache_size)
         batcher = Batcher(
-            lambda rows: task.activate(session.run(rows)),
+            lambda rows: task.activate(model.run(rows)),
             self._executor,
-            batching.model_copy(update={"tokens": batching.max_tokens(auto=session.batch_tokens)}),
+            batching.model_copy(update={"tokens": batching.max_tokens(auto=model.batch_tokens)}),
             self._metrics,
             name,
             observe_wait=self._admission.observe_wait,
             cache_size=cached_outputs(cache_size, len(bundle.manifest.labels)),
-            inline=not session.on_gpu,
+            inline=not model.on_gpu,
             seconds_per_token=seconds_per_token,
-            padding_cost=session.padding_cost,
+            padding_cost=model.padding_cost,
         )
-        return LoadedVersion(name, path, bundle, task, session, encoder, batcher)
+        return LoadedVersion(name, path, bundle, task, model, encoder, batcher)
 
 
 def cached_outputs(texts: int, labels: int) -> int:

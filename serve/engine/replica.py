@@ -7,8 +7,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from export.tokenizer import Ids
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.types import LoggedPrediction
 from models.releases.release import Release
@@ -20,6 +22,7 @@ from serve.engine.ids import new_id
 from serve.engine.loaded_model import LoadedVersion
 from serve.engine.model_repository import ModelRepository
 from serve.engine.shadow import Shadow
+from serve.engine.token_cache import tokens_to_run
 from serve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded
 from serve.feedback.writer import PredictionLogger, now
 from serve.metrics import Metrics
@@ -27,6 +30,9 @@ from serve.metrics import Metrics
 log = logging.getLogger("flywheel.replica")
 
 _MIN_TOKENS = 3  # of a text: one word between the start and the end token
+
+
+TokensToRun = Callable[[Callable[[Ids], bool]], int]
 
 
 class Replica:
@@ -101,11 +107,19 @@ class Replica:
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
         texts = version.task.texts(request)
-        self._admit(texts, version, deadline)
+        self._check(texts, deadline)
+        if not version.model.answers_early:  # then nothing need be done for a request that is refused
+            self._admit(len(texts), version, deadline, partial(version.encoder.estimated_tokens, texts))
         started = time.perf_counter()
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
-        output = await version.batcher.submit([row.ids for row in encoded], deadline, disconnected)
+        rows = [row.ids for row in encoded]
+        early = version.early_answers(rows)
+        if version.model.answers_early:
+            unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
+            self._admit(len(unread), version, deadline, partial(tokens_to_run, unread))
+            self.metrics.early(version.version, len(rows) - len(unread))
+        output = await version.outputs(rows, early, deadline, disconnected)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
         id_ = new_id()
         self.after_response(self._log, id_, version, request, texts, predictions, user)
@@ -141,28 +155,31 @@ class Replica:
             LoggedPrediction(id_, self.task.name, version.version, input_, outputs, now(), topic, user, subject)
         )
 
-    def _admit(self, texts: Sequence[str], version: LoadedVersion, deadline: float) -> None:
-        """Refuse a request that would be answered too late, before any work is done for it.
-
-        Raises InvalidRequest, DeadlineExceeded or Overloaded.
-        """
+    def _check(self, texts: Sequence[str], deadline: float) -> None:
+        """Raises InvalidRequest for too many texts, DeadlineExceeded when the deadline has passed."""
         limits = self._config.limits
         if len(texts) > limits.texts:
             raise InvalidRequest(
                 f"body: {len(texts)} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
             )
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
+        if time.monotonic() >= deadline:
             self.metrics.dropped("deadline", len(texts))
             raise DeadlineExceeded("the deadline passed before the request was read")
-        max_wait = min(self._admission.bound_s, remaining)
+
+    def _admit(self, texts: int, version: LoadedVersion, deadline: float, tokens_of: TokensToRun) -> None:
+        """Raises Overloaded for a request of which so many `texts` would be answered too late.
+
+        `tokens_of(is_cached)` is the number of tokens that the encoder would have to run for it.
+        """
+        limits = self._config.limits
+        max_wait = min(self._admission.bound_s, deadline - time.monotonic())
         if self.backlog_s <= max_wait / 2:  # a running batch is far shorter than the other half
             return
-        tokens = version.encoder.estimated_tokens(texts, version.batcher.is_cached)
+        tokens = tokens_of(version.batcher.is_cached)
         self._admission.arrived(cached=not tokens)
         wait = version.batcher.wait_s(tokens)
         if tokens and wait > max_wait:
-            self.metrics.dropped("overloaded", len(texts))
+            self.metrics.dropped("overloaded", texts)
             raise Overloaded(
                 f"the model is busy for the next {wait:.1f} s; try again later",
                 retry_after=math.ceil(min(wait - max_wait, limits.deadline_s)),
@@ -193,7 +210,7 @@ class Replica:
             "version": version.version,
             "alias": self.release.alias(version.version),
             "traffic": self.release.traffic(version.version),
-            "provider": version.session.provider,
+            "provider": version.model.provider,
             "precision": manifest.precision,
             "max_length": manifest.max_length,
             "labels": list(manifest.labels),

@@ -48,7 +48,8 @@ class Shadow:
         try:
             encoded = await challenger.encoder.encode(texts)
             rows = [row.ids for row in encoded]
-            output = await challenger.batcher.submit(rows, time.monotonic() + self._timeout_s)
+            early = challenger.early_answers(rows)
+            output = await challenger.outputs(rows, early, time.monotonic() + self._timeout_s)
             shadow_predictions = challenger.task.decode(request, output, [row.truncated for row in encoded])
         except Exception as error:  # any error is the challenger's; the client already has its response
             log.warning("version %s failed in shadow: %s", challenger.version, type(error).__name__)

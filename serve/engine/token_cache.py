@@ -14,6 +14,11 @@ _MAX_CACHED_CHARACTERS = 1_000  # longer texts are not cached, which bounds the 
 _CHARACTERS_PER_TOKEN = 4  # roughly, in English; for the estimate before a text is tokenized
 
 
+def tokens_to_run(rows: Sequence[Ids], is_cached: Callable[[Ids], bool]) -> int:
+    """Number of tokens the model has to run: those of rows for which `is_cached(ids)` is false."""
+    return sum(len(ids) for ids in rows if not is_cached(ids))
+
+
 class CachingEncoder:
     """`encoder` behind an LRU cache of `cache_size` texts; 0 disables it. For one event loop."""
 

@@ -26,7 +26,7 @@ from models.training.config import Recipe
 from models.training.progress import ReportStage
 
 if TYPE_CHECKING:
-    from export.session import OnnxSession
+    from export.model import Model
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
 
@@ -129,7 +129,7 @@ class ModelFamily(ABC, Generic[Data]):
         """Train on `data` and write the checkpoint to `out`. Raises CheckpointError for an unknown base."""
 
     @abstractmethod
-    def evaluate(self, task: str, data: Data, session: OnnxSession) -> Evaluated:
+    def evaluate(self, task: str, data: Data, model: Model) -> Evaluated:
         """Evaluate the exported model on the holdout, and make its assets."""
 
     # Retraining, on corrections from users; docs/feedback.md

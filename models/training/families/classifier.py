@@ -24,7 +24,7 @@ from models.training.progress import ReportStage
 from models.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
-    from export.session import OnnxSession
+    from export.model import Model
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
 
@@ -71,6 +71,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         self, job: TrainingJob, home: Path, data: TrainingSet, recipe: Recipe, out: Path, report: ReportStage
     ) -> Losses:
         from models.training.finetune import finetune_classifier
+        from models.training.two_readers import continue_linear_reader, train_two_readers
 
         start = checkpoint_folder(home, job.task, job.parent) if job.parent else None
         finetune = finetune_classifier
@@ -78,21 +79,28 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
             from models.training.distributed import finetune_on_workers
 
             finetune = partial(finetune_on_workers, job.workers)
-        return finetune(data, recipe, out, report, start)
+        if start is None:
+            return train_two_readers(data, recipe, out, report, finetune)
+        losses = finetune(data, recipe, out, report, start)
+        continue_linear_reader(data, recipe, start, out, report)
+        return losses
 
-    def evaluate(self, task: str, data: TrainingSet, session: OnnxSession) -> Evaluated:
-        from models.evaluation.metrics import classifier_metrics
+    def evaluate(self, task: str, data: TrainingSet, model: Model) -> Evaluated:
+        from models.evaluation.metrics import classifier_metrics, reader_metrics
 
         task_class = get_task(task)
         assert issubclass(task_class, ClassifierTask)
         training, held_out = data.corpus.train, data.corpus.holdout
         truth = [example.label for example in held_out]
-        probabilities = softmax(session.predict([example.text for example in held_out]))
+        outputs = model.outputs([example.text for example in held_out])
+        probabilities = softmax(outputs.final)
         predicted = [data.labels[i] for i in probabilities.argmax(1)]
         # From the corpus alone: assets are shown to all users, and a correction belongs to its author.
         texts, labels = [example.text for example in training], [example.label for example in training]
-        assets = task_class.assets(session, texts, labels)
+        assets = task_class.assets(model, texts, labels)
         metrics = classifier_metrics(data.labels, truth, probabilities)
+        if outputs.parts is not None:
+            metrics |= reader_metrics(data.labels, truth, outputs.parts)
         return Evaluated(metrics, assets, (data.labels, truth, predicted))
 
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:

@@ -31,7 +31,7 @@ from models.training.families.base import Champion, Evaluated, Losses, ModelFami
 from models.training.progress import ReportStage
 
 if TYPE_CHECKING:
-    from export.session import OnnxSession
+    from export.model import Model
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
 
@@ -107,10 +107,10 @@ class RankerFamily(ModelFamily[RankerData]):
         shown, chosen = tower_matrices(data.interactions)
         return fit_tower(data.texts, shown, chosen, recipe, out, report)
 
-    def evaluate(self, task: str, data: RankerData, session: OnnxSession) -> Evaluated:
+    def evaluate(self, task: str, data: RankerData, model: Model) -> Evaluated:
         from models.training.fit_ranker import fit_ranker
 
-        ranker, metrics = fit_ranker(data.interactions, session)
+        ranker, metrics = fit_ranker(data.interactions, model)
         return Evaluated(metrics, {"ranker": ranker.to_asset()})
 
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:

@@ -1,0 +1,111 @@
+"""Fit the blend of the two readers, and choose when the linear reader may answer alone (export/model.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from export.bundle import Blend, EarlyAnswers
+from export.heads import softmax
+from export.linear import Floats
+
+_MIN_AGREEMENT = 0.99
+_MIN_SHARE = 0.1  # of texts that are answered early: with fewer, reading every text twice does not pay
+_MIN_KNOWN = 0.8  # of a text's n-grams; docs/decisions/0035-two-readers.md has what it keeps out
+_THRESHOLDS = np.round(np.arange(0.5, 0.995, 0.01), 2)
+_MAX_LABEL_ERRORS = 0.02  # among a label's early answers to texts that the reader was not fitted on
+_NEVER = 1.0
+
+Truth = NDArray[np.intp]
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Both readers' logits, (texts, labels), of texts that neither was trained on.
+
+    `known` are their shares of known n-grams, `truth` the numbers of their labels, both (texts,).
+    """
+
+    encoder: Floats
+    linear: Floats
+    known: Shares
+    truth: Truth
+
+
+def fit_blend(validation: Validation) -> Blend:
+    """The factors with the smallest log loss, so that probabilities are calibrated.
+
+    A logarithmic opinion pool (Hinton, 2002) with temperature scaling (Guo et al., 2017,
+    https://arxiv.org/abs/1706.04599).
+    """
+    encoder, linear = _factors([validation.encoder, validation.linear], validation.truth)
+    (alone,) = _factors([validation.linear], validation.truth)
+    return Blend(encoder=encoder, linear=linear, linear_alone=alone)
+
+
+def choose_early(
+    validation: Validation, blend: Blend, unseen: Floats, unseen_known: Shares, truth: Truth, labels: Sequence[str]
+) -> EarlyAnswers | None:
+    """The smallest threshold from which early answers agree with the blend and cost no accuracy; None if too few do.
+
+    `unseen`, (texts, labels), are out-of-fold logits of the linear reader for texts with `truth`, (texts,).
+    """
+    own = label_thresholds(blend, unseen, unseen_known, truth)
+    early = softmax(blend.linear_alone * validation.linear)
+    final = (blend.encoder * validation.encoder + blend.linear * validation.linear).argmax(1)
+    answers, right = early.argmax(1), final == validation.truth
+    for above in _THRESHOLDS:
+        chosen = (early.max(1) > np.maximum(above, own[answers])) & (validation.known >= _MIN_KNOWN)
+        differing, count = int((answers != final)[chosen].sum()), int(chosen.sum())
+        accuracy = float(np.where(chosen, answers == validation.truth, right).mean())
+        # As if one more differed, since the threshold is chosen on the texts that it is measured on.
+        if chosen.mean() >= _MIN_SHARE and differing + 1 <= (1 - _MIN_AGREEMENT) * count and accuracy >= right.mean():
+            return EarlyAnswers(
+                above=float(above),
+                min_known=_MIN_KNOWN,
+                label_above={labels[i]: float(own[i]) for i in np.flatnonzero(own > above).tolist()},
+                share=round(float(chosen.mean()), 4),
+                agreement=round(1 - differing / count, 4),
+                accuracy=round(accuracy, 4),
+            )
+    return None
+
+
+def label_thresholds(blend: Blend, unseen: Floats, known: Shares, truth: Truth) -> Shares:
+    """Each label's own smallest threshold, (labels,): above it, few of its early answers are wrong.
+
+    `unseen` are out-of-fold logits, (texts, labels). Texts of other labels, such as those out of scope, raise it.
+    """
+    probabilities = softmax(blend.linear_alone * unseen)
+    answers, confidence = probabilities.argmax(1), probabilities.max(1)
+    own = np.full(unseen.shape[1], _NEVER)
+    for label in range(len(own)):
+        mine = (answers == label) & (known >= _MIN_KNOWN)
+        for above in _THRESHOLDS:
+            early = mine & (confidence > above)
+            wrong = int((early & (truth != label)).sum())
+            if early.any() and wrong <= _MAX_LABEL_ERRORS * early.sum():
+                own[label] = above
+                break
+    return own
+
+
+def _factors(logits: Sequence[Floats], truth: Truth) -> list[float]:
+    """A factor for each reader's logits, by maximum likelihood; the problem is convex."""
+    stacked, rows = np.stack(logits).astype(np.float64), np.arange(len(truth))
+
+    def loss(factors: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logarithms = log_softmax(np.tensordot(factors, stacked, 1), axis=1)
+        residual = np.exp(logarithms)
+        residual[rows, truth] -= 1
+        gradient = np.array([(residual * one).sum() for one in stacked]) / len(truth)
+        return -float(logarithms[rows, truth].mean()), gradient
+
+    found = minimize(loss, np.ones(len(logits)), jac=True, method="L-BFGS-B", bounds=[(0.0, 100.0)] * len(logits))
+    return [round(float(factor), 4) for factor in found.x]
