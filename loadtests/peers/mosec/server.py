@@ -23,7 +23,7 @@ class Classifier(Worker):
         self.model = Model(Path(os.environ["BUNDLE"]))
 
     def forward(self, data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The answers of a batch of requests. A request has one text or many, so their texts are run BATCH at a time."""
+        """The answers of a batch of requests. A request may have many texts, so texts are run BATCH at a time."""
         requests = [one["texts"] if "texts" in one else [one["text"]] for one in data]
         texts = [text for request in requests for text in request]
         found = iter([p for at in range(0, len(texts), BATCH) for p in self.model.predict(texts[at : at + BATCH])])
