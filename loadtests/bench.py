@@ -31,7 +31,7 @@ from loadtests.workloads import NAMES
 PLOT = ROOT / "docs" / "benchmark.svg"
 OURS = {FLYWHEEL.name, FLYWHEEL_CACHE.name}
 EXAMPLES = """examples:
-  make bench                                              everything, about 55 minutes
+  make bench                                              everything, about 50 minutes
   make bench ARGS="--peers none --rounds 1 --seconds 3"   Flywheel alone, about 3 minutes
   make bench ARGS="--peers fastapi --scenarios c1,c64"    one peer, two scenarios
   make bench ARGS="--soak-seconds 600 --check"            with the soak; exit 1 when a bound is missed

@@ -38,6 +38,7 @@ from loadtests.workloads import NAMES, Scenario, Scenarios
 
 TARGET_S = float(os.environ.get("FLYWHEEL_LIMITS__WAIT_S", "1.0"))  # as in flywheel.yaml
 WARM_S, DRAIN_S, SWEEP_S, START_S = 1.0, 0.5, 1.0, 15.0
+LAST_ANSWERS_S = 2.0  # until a slow server has answered what was sent last, and is idle
 ENCODER_S, ALONE_RPS, LOADED_RPS = 5.0, 150.0, 400.0  # what is expected of the encoder's labels, and of a server's
 # What a failing server or load generator may raise; figures of other turns are kept.
 FAILURES = (PeerError, drivers.LoadError, OSError, HTTPException, ValueError, LookupError)
@@ -226,12 +227,13 @@ class Bench:
             with ExitStack() as stack:
                 with self._step(f"round {number}: start {server.title}", START_S):
                     url, pid = stack.enter_context(running(server, self.bundle, self.models))
-                if labels:  # first, because it leaves no request unanswered
-                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._labels_s(server)):
-                        r["labels"][server.name] = self._labels(server, url)
                 for scenario in scenarios:
                     with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s(scenario.warm_s)):
                         loads[scenario.name] = self._measure(server, url, scenario)
+                if labels:  # last, since a server may learn from this load to wait for more texts, as BentoML does
+                    time.sleep(LAST_ANSWERS_S)
+                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._labels_s(server)):
+                        r["labels"][server.name] = self._labels(server, url)
                 r["memory"][server.name] = memory_mb(pid)
         except FAILURES as error:
             self._failed(server, f"round {number}", error)
