@@ -66,7 +66,9 @@ def _short_p99(r: Round, scenario: str) -> float:
 
 
 def _errors(r: Round) -> float:
-    ours = [loads for name, loads in r["servers"].items() if name.startswith("flywheel")]
+    ours = [loads for name, loads in r["servers"].items() if name.startswith("flywheel") and loads]
+    if not ours:
+        raise ValueError("Flywheel was not measured")
     asked = [found["errors"] for name, found in r["labels"].items() if name.startswith("flywheel")]
     return float(sum(asked) + sum(load["errors"] for loads in ours for load in loads.values()))
 
