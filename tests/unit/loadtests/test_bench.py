@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
 
-from loadtests import bench, drivers, limit, markdown, plot, servers
+from loadtests import bench, drivers, homes, limit, markdown, plot, servers
 from loadtests.drivers import Call
 from loadtests.homes import home_for
 from loadtests.peers import PEERS, PeerError
 from loadtests.report import BOUNDS, print_report, summarize, within
 from loadtests.scenarios.poisoned import not_refused
-from loadtests.servers import TITLES
+from loadtests.servers import FLYWHEEL, TITLES, champion_bundle
 from loadtests.texts import (
+    Corpus,
     corpus_of,
     default_corpus,
     distinct,
@@ -304,6 +307,66 @@ def test_a_home_without_a_model_is_told_how_to_get_one(tmp_path: Path, monkeypat
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
     with pytest.raises(PeerError, match=f"no intent model in {tmp_path} yet. Run: make serve"):
         home_for(load_corpus("seed"), Console())
+
+
+def test_banking77_is_asked_of_a_model_of_its_own_beside_the_homes_other_champions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    console, banking77 = Console(file=io.StringIO()), Corpus("banking77", "Banking77 test", {"where is it": "lost"})
+    _release(tmp_path, "intent", "recommendation", "sentiment", version="7")
+    assert home_for(load_corpus("seed"), console) == tmp_path
+    monkeypatch.setattr(homes, "COMMAND", Path("/bin/false"))  # in place of `flywheel train`
+    with pytest.raises(PeerError, match="could not be trained"):
+        home_for(banking77, console)
+    _release(tmp_path / "bench", "intent", "sentiment", version="1")  # an older sentiment, and a trained intent
+    own = home_for(banking77, console)
+    assert own == tmp_path / "bench"
+    served = {task: json.loads((own / "releases" / f"{task}.json").read_text())["champion"] for task in _TASKS}
+    assert served == {"intent": "1", "recommendation": "7", "sentiment": "7"}
+    assert champion_bundle(own) == own / "bundles" / "intent" / "1"
+    assert [folder.name for folder in (own / "bundles" / "sentiment").iterdir()] == ["7"]
+
+
+_TASKS = ("intent", "recommendation", "sentiment")
+
+
+def _release(home: Path, *tasks: str, version: str) -> None:
+    for task in tasks:
+        (home / "bundles" / task / version).mkdir(parents=True, exist_ok=True)
+        (home / "releases").mkdir(exist_ok=True)
+        release = {"champion": version, "versions": {version: f"bundles/{task}/{version}"}}
+        (home / "releases" / f"{task}.json").write_text(json.dumps(release))
+
+
+def test_every_text_is_asked_once_for_its_label_and_failures_are_counted() -> None:
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        asked: ClassVar[list[str]] = []
+
+        def do_POST(self) -> None:
+            text = json.loads(self.rfile.read(int(self.headers["content-length"])))["text"]
+            self.asked.append(text)
+            body = json.dumps({"predictions": [{"label": f"label of {text}"}]}).encode()
+            self.send_response(500 if text == "text 7" else 200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # connections that open at the same time
+
+    texts = [f"text {number}" for number in range(150)]
+    with Server(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever).start()
+        labels, failed = servers.labels_under_load(FLYWHEEL, f"http://127.0.0.1:{server.server_port}", texts)
+        server.shutdown()
+    assert sorted(Answers.asked) == sorted(texts)
+    assert failed == 1
+    assert labels == {text: f"label of {text}" for text in texts if text != "text 7"}
 
 
 def test_the_plot_is_an_svg_of_every_server(tmp_path: Path) -> None:
