@@ -361,7 +361,7 @@ def test_every_text_is_asked_once_for_its_label_and_failures_are_counted() -> No
 
     texts = [f"text {number}" for number in range(150)]
     with Server(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         labels, failed = servers.labels_under_load(FLYWHEEL, f"http://127.0.0.1:{server.server_port}", texts)
         server.shutdown()
     assert sorted(Answers.asked) == sorted(texts)
