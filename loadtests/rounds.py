@@ -99,7 +99,8 @@ class Bench:
         self.truth = corpus.truth if corpus.is_of(self.bundle) else None
         self.problems: dict[str, str] = {}  # a server's name -> what went wrong
         self._absent: set[str] = set()
-        self._alone: dict[str, dict[str, str]] = {}
+        self._alone: dict[str, dict[str, str]] = {}  # server -> its labels of some texts, asked on an idle server
+        self._labelled: set[str] = set()  # servers that were asked the labels of all texts
         self._encoder: dict[str, str] = {}  # text -> the encoder's label in process
         steps = Steps(console, self._expected_s())
         self.progress, self._step = steps.progress, steps.step
@@ -227,12 +228,15 @@ class Bench:
             with ExitStack() as stack:
                 with self._step(f"round {number}: start {server.title}", START_S):
                     url, pid = stack.enter_context(running(server, self.bundle, self.models))
+                if labels and server.name not in self._alone:  # while no load has taught the server to wait for batches
+                    with self._step(f"round {number}: {server.title}: labels alone", self._alone_s()):
+                        self._alone[server.name] = labels_alone(server, url, self.texts)
                 for scenario in scenarios:
                     with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s(scenario.warm_s)):
                         loads[scenario.name] = self._measure(server, url, scenario)
-                if labels:  # last, since a server may learn from this load to wait for more texts, as BentoML does
+                if labels:
                     time.sleep(LAST_ANSWERS_S)
-                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._labels_s(server)):
+                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._labels_s()):
                         r["labels"][server.name] = self._labels(server, url)
                 r["memory"][server.name] = memory_mb(pid)
         except FAILURES as error:
@@ -260,15 +264,15 @@ class Bench:
         chosen = "labels" in self.options.scenarios
         if server is FLYWHEEL_CACHE:
             chosen &= bool(self.scenarios.of(server, self.options.scenarios))
-        return chosen and (server is FLYWHEEL or server.name not in self._alone)
+        return chosen and (server is FLYWHEEL or server.name not in self._labelled)
 
     def _labels(self, server: Peer, url: str) -> dict[str, float]:
         """The labels of all texts under load, against those of some alone, the encoder's in process, and the truth."""
-        alone = self._alone.get(server.name) or labels_alone(server, url, self.texts)
+        alone = self._alone[server.name]
         labels, errors = labels_under_load(server, url, self.texts)
         if not labels:
             raise PeerError("no request for a label was answered")
-        self._alone[server.name] = alone
+        self._labelled.add(server.name)
         asked = alone.keys() & labels.keys()
         found = {
             "asked": len(asked),
@@ -278,9 +282,11 @@ class Bench:
         }
         return found | ({"accuracy": share_equal(labels, self.truth)} if self.truth else {})
 
-    def _labels_s(self, server: Peer) -> float:
-        alone = 0 if server.name in self._alone else min(1000, len(self.texts)) / ALONE_RPS
-        return alone + len(self.texts) / LOADED_RPS
+    def _alone_s(self) -> float:
+        return min(1000, len(self.texts)) / ALONE_RPS
+
+    def _labels_s(self) -> float:
+        return len(self.texts) / LOADED_RPS
 
     def _sweep_s(self) -> float:
         return 2 * len(limit.settings()) * (SWEEP_S + 1.5)
@@ -297,7 +303,7 @@ class Bench:
         chosen = [self.scenarios.of(server, self.options.scenarios) for server in servers]
         loads = sum(self._load_s(scenario.warm_s) for scenarios in chosen for scenario in scenarios)
         turns = sum(1 for scenarios in chosen if scenarios) * START_S + loads
-        labels = [self._labels_s(server) for server in servers if self._asks_labels(server)]
-        again = (self.options.rounds - 1) * len(self.texts) / LOADED_RPS if labels else 0
-        once = self._sweep_s() + sum(labels) + (ENCODER_S if labels else 0)
-        return once + again + float(self.options.rounds * (2 * self._limit_s() + turns))
+        asked = sum(self._asks_labels(server) for server in servers)
+        again = self.options.rounds - 1 if asked else 0
+        labels = asked * self._alone_s() + (asked + again) * self._labels_s() + (ENCODER_S if asked else 0)
+        return self._sweep_s() + labels + float(self.options.rounds * (2 * self._limit_s() + turns))
