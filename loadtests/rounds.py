@@ -257,13 +257,8 @@ class Bench:
         return load | ({"early": stages["linear"] / stages.total()} if stages else {})
 
     def _asks_labels(self, server: Peer) -> bool:
-        """Flywheel without cache in each round, because its labels have bounds; any other server once.
-
-        With cache only where it is started anyway: it has the same model.
-        """
-        chosen = "labels" in self.options.scenarios
-        if server is FLYWHEEL_CACHE:
-            chosen &= bool(self.scenarios.of(server, self.options.scenarios))
+        """Flywheel in each round, because its labels have bounds; a peer once. With cache never: its cache would fill."""
+        chosen = "labels" in self.options.scenarios and server is not FLYWHEEL_CACHE
         return chosen and (server is FLYWHEEL or server.name not in self._labelled)
 
     def _labels(self, server: Peer, url: str) -> dict[str, float]:
