@@ -257,7 +257,7 @@ class Bench:
         return load | ({"early": stages["linear"] / stages.total()} if stages else {})
 
     def _asks_labels(self, server: Peer) -> bool:
-        """Flywheel in each round, because its labels have bounds; a peer once. With cache never: its cache would fill."""
+        """Flywheel in each round, because its labels have bounds; a peer once; not with a cache, which would fill."""
         chosen = "labels" in self.options.scenarios and server is not FLYWHEEL_CACHE
         return chosen and (server is FLYWHEEL or server.name not in self._labelled)
 
