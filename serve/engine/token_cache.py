@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from cachetools import LRUCache
 
-from export.tokenizer import Encoded, Ids, TextEncoder
+from export.tokenizer import Encoded, Ids, TextEncoder, Tokens
 
 _MAX_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would block the event loop for tens of milliseconds
 _MAX_CACHED_CHARACTERS = 1_000  # longer texts are not cached, which bounds the memory
 _CHARACTERS_PER_TOKEN = 4  # roughly, in English; for the estimate before a text is tokenized
+
+_Row = TypeVar("_Row")
 
 
 def tokens_to_run(rows: Sequence[Ids], is_cached: Callable[[Ids], bool]) -> int:
@@ -42,13 +45,20 @@ class CachingEncoder:
         """One `Encoded` per text, in order. A large amount of new text is tokenized off the event loop."""
         cached = [self._cache.get(text) for text in texts]
         new = [text for text, encoded in zip(texts, cached, strict=True) if encoded is None]
-        if sum(map(len, new)) > _MAX_CHARACTERS_ON_LOOP:
-            rest = await asyncio.to_thread(self._encoder.encode, new)
-        else:
-            rest = self._encoder.encode(new)
+        rest = await _on_loop_or_thread(self._encoder.encode, new)
         if self._cache.maxsize:
             self._cache.update(
                 (t, encoded) for t, encoded in zip(new, rest, strict=True) if len(t) <= _MAX_CACHED_CHARACTERS
             )
         following = iter(rest)
         return [next(following) if encoded is None else encoded for encoded in cached]
+
+    async def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """As TextEncoder.tokens; not cached."""
+        return await _on_loop_or_thread(self._encoder.tokens, texts)
+
+
+async def _on_loop_or_thread(tokenize: Callable[[Sequence[str]], list[_Row]], texts: Sequence[str]) -> list[_Row]:
+    if sum(map(len, texts)) > _MAX_CHARACTERS_ON_LOOP:
+        return await asyncio.to_thread(tokenize, texts)
+    return tokenize(texts)
