@@ -33,7 +33,9 @@ def print_explained(console: Console, predictions: Sequence[Mapping[str, Any]]) 
             for line in _numbers(explanation):
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
     if console.is_terminal:
-        console.print(Text.assemble(("for the label", "green"), ", ", ("against it", "red"), style="dim"))
+        console.print(
+            Text.assemble(("for the label", "green"), ", ", ("against it", "red"), style="dim"), soft_wrap=True
+        )
 
 
 def _coloured(words: Sequence[Mapping[str, Any]]) -> Text:

@@ -259,7 +259,7 @@ class Batcher:
             raise RuntimeError(f"the model gave {len(output)} outputs for {len(batch)} texts")
         ended = time.monotonic()
         for entry, row in zip(batch, output, strict=True):
-            if self._has_left(entry) and self._cache is not None:
+            if self._cache is not None and self._has_left(entry):
                 self._cache[entry.ids] = row.copy()  # a view would keep the whole batch in memory
             entry.set_output(row)
         await asyncio.sleep(0)  # lets the responses be sent before the bookkeeping

@@ -14,9 +14,11 @@ import numpy as np
 from export.explain import MAX_WORDS, Explanation, explain
 from export.tokenizer import Ids
 from export.word_spans import Word, words_of
-from models.tasks.base import ClassifierTask, Prediction, rounded
+from models.tasks.base import ClassifierTask, Prediction
 from serve.engine.loaded_model import LoadedVersion, Output
 from serve.errors import InvalidRequest
+
+_DECIMALS = 4  # of log-odds; what batches of other sizes change by their order of summation is a hundredth of the last
 
 
 class Explainer:
@@ -101,15 +103,16 @@ class Explainer:
 
 def shown(label: str, text: str, words: Sequence[Word], explanation: Explanation) -> dict[str, Any]:
     """An explanation as clients get it. Its numbers are rounded, and then sum to the total again."""
-    contributions = [rounded(value) for value in explanation.contributions]
+    contributions = [round(float(value), _DECIMALS) for value in explanation.contributions]
+    total = round(explanation.total, _DECIMALS)
     return {
         "label": label,
         "words": [
             {"word": text[word.start : word.end], "start": word.start, "end": word.end, "contribution": value}
             for word, value in zip(words, contributions, strict=True)
         ],
-        "rest": rounded(rounded(explanation.total) - sum(contributions)),
-        "total": rounded(explanation.total),
+        "rest": round(total - sum(contributions), _DECIMALS),
+        "total": total,
     }
 
 
