@@ -1,7 +1,8 @@
 """Explanations of a request's predictions: which words gave each text its label.
 
 The encoder reads a text once without each of its words. These readings are admitted, queued and batched as texts are,
-behind shorter requests, and are not cached: they would push out answers that clients ask for.
+behind shorter requests. They are not cached: they would push out answers that clients ask for, and what is left of a
+text may be a text that a client asks for too, and that the linear reader answers.
 """
 
 from __future__ import annotations
