@@ -46,6 +46,10 @@ def words_of(text: str, tokens: Tokens, max_words: int) -> list[Word]:
     for at, (found, span) in enumerate(zip(tokens.words, tokens.spans, strict=True)):
         if found is None:
             continue
+        if words and span[0] < span[1] <= words[-1].end:  # not looked at again: a character may have a thousand accents
+            words[-1] = words[-1]._replace(last=at + 1)
+            number = found
+            continue
         start, end = _visible(text, *span)
         if words and _continues(words[-1], text, start, end, found == number):
             last = words[-1]

@@ -14,7 +14,7 @@ import numpy as np
 
 from export.explain import MAX_WORDS, Explanation, explain
 from export.tokenizer import Ids
-from export.word_spans import Word, words_of
+from export.word_spans import Word
 from models.tasks.base import ClassifierTask, Prediction
 from serve.engine.loaded_model import LoadedVersion, Output
 from serve.errors import InvalidRequest
@@ -57,9 +57,7 @@ class Explainer:
 
         Raises InvalidRequest when they have more than `max_words`, as words are counted in an explanation.
         """
-        tokens = await version.encoder.tokens(texts)
-        a_text = min(MAX_WORDS, max_words)
-        words = [words_of(text, found, a_text) for text, found in zip(texts, tokens, strict=True)]
+        words = await version.encoder.words(texts, min(MAX_WORDS, max_words))
         if (count := sum(map(len, words))) > max_words:
             raise InvalidRequest(
                 f"explain: the {len(texts)} texts have {count} words; at most {max_words} are explained in one "

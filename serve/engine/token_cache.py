@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from cachetools import LRUCache
 
-from export.tokenizer import Encoded, Ids, TextEncoder, Tokens
+from export.tokenizer import Encoded, Ids, TextEncoder
+from export.word_spans import Word, words_of
 
 _MAX_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would block the event loop for tens of milliseconds
 _MAX_CACHED_CHARACTERS = 1_000  # longer texts are not cached, which bounds the memory
 _CHARACTERS_PER_TOKEN = 4  # roughly, in English; for the estimate before a text is tokenized
-
-_Row = TypeVar("_Row")
 
 
 def tokens_to_run(rows: Sequence[Ids], is_cached: Callable[[Ids], bool]) -> int:
@@ -45,7 +43,10 @@ class CachingEncoder:
         """One `Encoded` per text, in order. A large amount of new text is tokenized off the event loop."""
         cached = [self._cache.get(text) for text in texts]
         new = [text for text, encoded in zip(texts, cached, strict=True) if encoded is None]
-        rest = await _on_loop_or_thread(self._encoder.encode, new)
+        if sum(map(len, new)) > _MAX_CHARACTERS_ON_LOOP:
+            rest = await asyncio.to_thread(self._encoder.encode, new)
+        else:
+            rest = self._encoder.encode(new)
         if self._cache.maxsize:
             self._cache.update(
                 (t, encoded) for t, encoded in zip(new, rest, strict=True) if len(t) <= _MAX_CACHED_CHARACTERS
@@ -53,12 +54,12 @@ class CachingEncoder:
         following = iter(rest)
         return [next(following) if encoded is None else encoded for encoded in cached]
 
-    async def tokens(self, texts: Sequence[str]) -> list[Tokens]:
-        """As TextEncoder.tokens; not cached."""
-        return await _on_loop_or_thread(self._encoder.tokens, texts)
+    async def words(self, texts: Sequence[str], max_words: int) -> list[list[Word]]:
+        """The words of each text, as words_of gives them. Not cached."""
+        if sum(map(len, texts)) > _MAX_CHARACTERS_ON_LOOP:
+            return await asyncio.to_thread(self._divide, texts, max_words)
+        return self._divide(texts, max_words)
 
-
-async def _on_loop_or_thread(tokenize: Callable[[Sequence[str]], list[_Row]], texts: Sequence[str]) -> list[_Row]:
-    if sum(map(len, texts)) > _MAX_CHARACTERS_ON_LOOP:
-        return await asyncio.to_thread(tokenize, texts)
-    return tokenize(texts)
+    def _divide(self, texts: Sequence[str], max_words: int) -> list[list[Word]]:
+        tokens = self._encoder.tokens(texts)
+        return [words_of(text, found, max_words) for text, found in zip(texts, tokens, strict=True)]
