@@ -139,7 +139,7 @@ def _write_graph(file: Path, slow: int) -> Path:
 
 
 def release_sure_version(home: Path) -> list[str]:
-    """Release a version of intent with the champion's encoder and a reader that is sure of one text a label. These texts."""
+    """Release a version of intent with the champion's encoder and a reader that is sure of these texts, one a label."""
     release = read_release(home, "intent")
     champion = Bundle.open(home / release.versions[release.champion])
     manifest = champion.manifest

@@ -160,7 +160,10 @@ def test_early_answers_do_not_wait_for_the_encoder(impatient: Server, sure: list
         def refused() -> bool:
             return all(ask(f"unsure {next(numbers)}").status_code == 503 for _ in range(10))
 
-        work = [pool.submit(impatient.post, PREDICT, json=distinct(500, 200, f"busy {n}")) for n in range(8)]
+        work = [
+            pool.submit(impatient.post, PREDICT, json=distinct(500, 200, f"busy {n}"), headers={HEADER: "5"})
+            for n in range(8)
+        ]
         eventually(refused, 20)
         assert "1 of the 32 texts" in assert_error(ask(*(sure * 2)[:31], "unsure"), 503)["error"]
         seconds = []
