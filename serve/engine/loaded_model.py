@@ -36,9 +36,9 @@ class LoadedVersion:
 
     @property
     def early_rule(self) -> dict[str, Any] | None:
-        """When the linear reader answers alone, and its share when that was measured; None if it never does."""
+        """When the linear reader answers instead of the encoder, and how often at training; None if it never does."""
         record = self.bundle.manifest.linear
-        if record is None or record.early is None or not self.model.answers_early:
+        if record is None or record.early is None or self.model.session is None or not self.model.answers_early:
             return None
         return record.early.model_dump(include={"above", "min_known", "share", "agreement", "accuracy"})
 
