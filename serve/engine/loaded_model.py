@@ -72,7 +72,7 @@ class LoadedVersion:
         unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
         if len(unread) == len(rows):
             return await self.batcher.submit(rows, deadline, disconnected)
-        answered = self.task.activate(np.stack([found for found in early if found is not None]))
+        answered = self.task.activate(np.array([found for found in early if found is not None]))
         if not unread:
             return answered
         is_early = np.array([found is not None for found in early])
