@@ -8,17 +8,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from prometheus_client import REGISTRY
 
+from models.releases.release import Release, write_release
 from models.tasks.base import TextRequest
 from serve.config import Config, LimitsConfig, TaskConfig
 from serve.engine.replica import Replica
 from serve.errors import Overloaded
 from serve.feedback.writer import now
-from tests.helpers.tiny_readers import SURE, UNSURE, tiny_home
+from tests.helpers.tiny_readers import SURE, UNSURE, tiny_bundle, tiny_home
 
 BOTH = ["linear", "encoder"]
 WAIT_S = 0.4
@@ -158,6 +159,28 @@ async def test_odd_texts_and_many(two_readers: Path) -> None:
         alone = [(await ask(replica, text, details=True))[0] for text in many[:7]]
     assert together == (alone * 19)[:128]
     assert [prediction["stages"] for prediction in alone] == [("linear",)] + [tuple(BOTH)] * 6
+
+
+@pytest.mark.parametrize("mode", ["shadow", "canary"])
+def test_a_challenger_answers_early_too(tmp_path: Path, mode: Literal["shadow", "canary"]) -> None:
+    home = tiny_home(tmp_path, encoder=False)
+    tiny_bundle(home / "bundles" / "intent" / "2", encoder=False)
+    paths = {version: f"bundles/intent/{version}" for version in ("1", "2")}
+    share = 0.999 if mode == "canary" else 0.0
+    write_release(home, Release(task="intent", champion="1", versions=paths, challenger="2", mode=mode, share=share))
+
+    async def scenario() -> None:
+        async with serving(home) as replica:
+            await ask(replica, *SURE)
+            async with asyncio.timeout(10):
+                while not count("flywheel_texts_total", version="2", stage="linear"):
+                    await ask(replica, *SURE)
+                    await asyncio.sleep(0.01)  # what follows a response is done in the loop's next turn
+
+    asyncio.run(scenario())
+    assert count("flywheel_texts_total", version="2", stage="linear") % len(SURE) == 0
+    assert (count("flywheel_shadow_texts_total", version="2", result="agree") > 0) == (mode == "shadow")
+    assert not count("flywheel_texts_total", version="2", stage="encoder")
 
 
 @asynccontextmanager
