@@ -14,6 +14,7 @@ models/training/linear_reader.py trains them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,10 +68,12 @@ class Vocabulary:
         rows = rows[self.keys.take(rows, mode="clip") == keys]
         known = rows.size / max(keys.size, 1)
         values = self.idf.take(rows)
-        if self.sublinear and len(set(rows.tolist())) < rows.size:
-            rows, counts = np.unique(rows, return_counts=True)
-            values = self.idf.take(rows) * (1 + np.log(counts)).astype(np.float32)
-        values /= math.sqrt(values @ values) or 1.0
+        found = rows.tolist()
+        if self.sublinear and len(set(found)) < len(found):
+            counts = Counter(found)
+            rows = np.array(list(counts), np.intp)
+            values = self.idf.take(rows) * (1 + np.log(np.array(list(counts.values()), np.float32)))
+        values /= math.sqrt(values.dot(values)) or 1.0  # for so few numbers, `dot` is twice as fast as `@`
         return Features(rows, values, known)
 
 
@@ -133,7 +136,7 @@ class LinearReader:
     def read(self, ids: Sequence[int]) -> Reading:
         """The reading of one text, given its token ids."""
         rows, values, known = self.vocabulary.features(ids)
-        return Reading(values @ self.weights.take(rows, axis=0).astype(np.float32) + self.bias, known)
+        return Reading(values.dot(self.weights.take(rows, axis=0).astype(np.float32)) + self.bias, known)
 
 
 def _mapped(file: Path) -> NDArray[Any]:
