@@ -44,6 +44,8 @@ SYMBOLS = "symbols"
 Precision = Literal["fp32", "int8", "fp16"]
 Kind = Literal["classifier", "ranker"]
 Attention = Literal["unpadded", "fused", "plain"]
+Stage = Literal["linear", "encoder"]
+"""one of a classifier's two readers"""
 
 
 class Record(BaseModel):

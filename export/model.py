@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.bundle import Bundle, LinearRecord
+from export.bundle import Bundle, LinearRecord, Stage
 from export.linear import Floats, LinearReader, Reading
 from export.providers import GpuOptions, Providers
 from export.session import OnnxSession, text_encoder
@@ -87,6 +87,9 @@ class Model:
         if session is None and readers is None:
             raise ValueError("a model needs a reader")
         self.bundle, self.encoder, self.session, self.readers = bundle, encoder, session, readers
+        present: dict[Stage, bool] = {"linear": readers is not None, "encoder": session is not None}
+        self.stages: tuple[Stage, ...] = tuple(stage for stage in present if present[stage])
+        """the readers of a text that is not answered early, in order"""
         self._readings: dict[Ids, Reading] = {}  # of texts that go on to the encoder
 
     @classmethod

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
+    from export.bundle import Stage
+
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -49,7 +51,9 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
         )
         self._texts = Counter(
-            "flywheel_texts", "Texts that a reader answered: linear alone, or encoder.", ["task", "version", "stage"]
+            "flywheel_texts",
+            "Texts answered, by the last reader: linear (answered early) or encoder, whose output may be cached.",
+            ["task", "version", "stage"],
         )
         self._batch = Histogram(
             "flywheel_batch_size", "Texts in one run of the model.", ["task", "version"], buckets=BATCH_BUCKETS
@@ -109,13 +113,12 @@ class Metrics:
         self.dropped("overloaded", predicts + infers)
 
     def batch(self, version: str, size: int, seconds: float) -> None:
-        self._child(self._texts, version, "encoder").inc(size)
         self._child(self._batch, version).observe(size)
         self._child(self._stage, version, "infer").observe(seconds)
 
-    def early(self, version: str, texts: int) -> None:
+    def texts(self, version: str, stage: Stage, texts: int) -> None:
         if texts:
-            self._child(self._texts, version, "linear").inc(texts)
+            self._child(self._texts, version, stage).inc(texts)
 
     def stage(self, version: str, stage: str, seconds: float) -> None:
         self._child(self._stage, version, stage).observe(seconds)

@@ -1,4 +1,4 @@
-"""Drift of inputs and of confidence, by two-sample Kolmogorov-Smirnov tests.
+"""Drift of inputs, of confidence and of the share of early answers, by tests of two samples.
 
 With enough samples every difference is significant. So drift needs both a p-value below `DriftLimits.p_value` and a
 distance of at least `DriftLimits.distance`, which is worth a retraining.
@@ -6,18 +6,27 @@ distance of at least `DriftLimits.distance`, which is worth a retraining.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, norm
 
+from models.feedback.types import LoggedPrediction
 from models.tasks.base import Strict
+
+WINDOW = 1000
+"""texts that `drift_in_log` compares with as many later ones"""
 
 
 class DriftLimits(Strict):
-    """When a difference counts as drift. `distance` is a Kolmogorov-Smirnov statistic, 0 (same) to 1 (disjoint)."""
+    """When a difference counts as drift. `distance` is a Kolmogorov-Smirnov statistic, 0 (same) to 1 (disjoint).
+
+    That of two shares is their difference.
+    """
 
     samples: int = 100
     """with fewer on either side, no drift is reported"""
@@ -30,7 +39,7 @@ class Drift:
     """The result of one test."""
 
     statistic: float
-    """the Kolmogorov-Smirnov distance"""
+    """the distance, as in DriftLimits"""
     p_value: float
     drifted: bool
     sentence: str
@@ -57,6 +66,43 @@ def drift_of_confidence(reference: ArrayLike, now: ArrayLike, limits: DriftLimit
     return replace(drift, sentence=drift.sentence + medians)
 
 
+def drift_of_early_answers(reference: ArrayLike, now: ArrayLike, limits: DriftLimits | None = None) -> Drift:
+    """Whether the share of early answers is lower than the reference's; both are (answers,), true for an early one.
+
+    The linear reader answers early what is like its training texts, so fewer early answers mean other texts. A
+    one-sided z-test of two proportions. Raises ValueError for another shape and for numbers that are not finite.
+    """
+    before, after, limits = _numbers(reference), _numbers(now), limits or DriftLimits()
+    if (few := _too_few(before, after, limits)) is not None:
+        return few
+    pooled = float(np.concatenate((before, after)).mean())
+    fall = max(0.0, float(before.mean() - after.mean()))
+    error = math.sqrt(pooled * (1 - pooled) * (1 / len(before) + 1 / len(after)))
+    drift = _conclusion("Early answers", fall, float(norm.sf(fall / error)) if error else 1.0, before, after, limits)
+    shares = f" Their share went from {before.mean():.0%} to {after.mean():.0%}."
+    return replace(drift, sentence=drift.sentence + shares)
+
+
+def drift_in_log(rows: Sequence[LoggedPrediction], champion: str) -> str:
+    """The first drift among a classifier's logged predictions, oldest first, as a sentence; "" when there is none.
+
+    Its oldest texts are compared with its newest. How sure an answer is depends on the version too, and on whether its
+    linear reader may answer alone. So only the champion's answers are compared, those made as its newest one was.
+    """
+    answers = [answer for row in rows if row.version == champion for answer in row.output]
+    answers = [answer for answer in answers if ("early" in answer) == ("early" in answers[-1])]
+    for test, values in (
+        (drift_of_lengths, [len(text) for row in rows for text in row.input]),
+        (drift_of_confidence, [answer["score"] for answer in answers]),
+        (drift_of_early_answers, [answer["early"] for answer in answers if "early" in answer]),
+    ):
+        if len(values) >= 2 * WINDOW:
+            found = test(values[:WINDOW], values[-WINDOW:])
+            if found.drifted:
+                return found.sentence
+    return ""
+
+
 def _numbers(values: ArrayLike) -> NDArray[np.float64]:
     numbers: NDArray[Any] = np.asarray(values, np.float64)
     if numbers.ndim != 1 or not np.isfinite(numbers).all():
@@ -65,11 +111,27 @@ def _numbers(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _drift(before: NDArray[np.float64], after: NDArray[np.float64], limits: DriftLimits, name: str) -> Drift:
-    if min(len(before), len(after)) < limits.samples:
-        counts = f"{len(before):,} of reference and {len(after):,} now, {limits.samples:,} of each are needed"
-        return Drift(0.0, 1.0, False, f"Too few samples to tell: {counts}.")
+    if (few := _too_few(before, after, limits)) is not None:
+        return few
     test = ks_2samp(before, after, method="asymp")
-    statistic, p_value = float(test.statistic), float(test.pvalue)
+    return _conclusion(name, float(test.statistic), float(test.pvalue), before, after, limits)
+
+
+def _too_few(before: NDArray[np.float64], after: NDArray[np.float64], limits: DriftLimits) -> Drift | None:
+    if min(len(before), len(after)) >= limits.samples:
+        return None
+    counts = f"{len(before):,} of reference and {len(after):,} now, {limits.samples:,} of each are needed"
+    return Drift(0.0, 1.0, False, f"Too few samples to tell: {counts}.")
+
+
+def _conclusion(
+    name: str,
+    statistic: float,
+    p_value: float,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    limits: DriftLimits,
+) -> Drift:
     significant, large = p_value < limits.p_value, statistic >= limits.distance
     conclusion = {
         (True, True): "drift",

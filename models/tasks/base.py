@@ -69,6 +69,11 @@ class TextRequest(Strict):
     explain: StrictBool = Field(
         False, description="adds to each prediction the contribution of each word to its label (docs/explanations.md)"
     )
+    details: StrictBool = Field(
+        False,
+        examples=[True],
+        description="adds `stages` to each prediction: the readers of its text. `linear` alone: answered early",
+    )
 
     @model_validator(mode="after")
     def _text_or_texts(self) -> Self:
@@ -179,6 +184,10 @@ class Task(ABC):
         """Whether the request asks for the contribution of each word to its text's label."""
         return False
 
+    def wants_details(self, request: Any) -> bool:
+        """Whether the request asks how its predictions came about."""
+        return False
+
     @classmethod
     def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
         """Convert predictions to the columns of `outputs`, one row a prediction."""
@@ -215,6 +224,9 @@ class ClassifierTask(Task):
     def probabilities(self, activated: NDArray[np.float32]) -> NDArray[np.float32]:
         """(texts, labels), from the output of `activate` for a batch; explanations are computed from them."""
         return activated[:, : len(self.labels)]
+
+    def wants_details(self, request: TextRequest) -> bool:
+        return request.details
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
         """The prediction for one text from its row of `activate`: here the probabilities, (labels,)."""

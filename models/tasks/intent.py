@@ -56,7 +56,7 @@ class Intent(ClassifierTask):
         self._answers: dict[str, str] = bundle.asset("answers") or {}
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
-        logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), -1)
+        logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), len(self.labels))
         self._known = np.ascontiguousarray(_directions(logits).T)
         self._ranks = min(max(2, self.options.top_k), len(self.labels))  # the second replaces out-of-scope
         # A text with at least this probability gets the label, and is not handed off.

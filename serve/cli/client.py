@@ -37,7 +37,12 @@ class ServerError(Exception):
 
 
 def call(url: str, path: str, body: bytes | None = None) -> Any:
-    """GET `path` of the server at `url`, or POST `body` to it; returns the parsed response.
+    """`fetch`, and the parsed JSON of the response."""
+    return _parsed(fetch(url, path, body), url)
+
+
+def fetch(url: str, path: str, body: bytes | None = None) -> bytes:
+    """GET `path` of the server at `url`, or POST `body` to it; returns the content of the response.
 
     `url` may lack its scheme and may end with a slash. Proxies of the environment are used as NO_PROXY says, and never
     for this machine. Raises ServerError with the server's message.
@@ -49,7 +54,8 @@ def call(url: str, path: str, body: bytes | None = None) -> Any:
     request = Request(url + quote(path), body, {"content-type": "application/json"})
     try:
         with build_opener(ProxyHandler(proxies)).open(request, timeout=_TIMEOUT_S) as response:
-            return _parsed(response.read(), url)
+            content: bytes = response.read()
+            return content
     except HTTPError as error:
         raise _refusal(error) from None
     except (URLError, HTTPException, OSError) as error:
@@ -88,7 +94,7 @@ def _parsed(content: bytes, url: str) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        raise ServerError(f"What answers at {url} is not Flywheel: it sends no JSON.") from None
+        raise ServerError(f"What answers at {base_url(url)} is not Flywheel: it sends no JSON.") from None
 
 
 def _is_this_machine(host: str) -> bool:

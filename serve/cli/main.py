@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,13 +21,14 @@ from models.disk_errors import sentence_of
 from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
-from serve.cli.client import ServerError, call
+from serve.cli.client import ServerError, call, fetch
 from serve.cli.explanations import asking_for_explanations, print_explained
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, accept_any_text, err, out, print_error, say
 from serve.config import Config, ConfigError
+from serve.metrics import process_registry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -327,12 +330,15 @@ def _role(release: Release | None, version: str) -> str:
 def status(url: UrlOption = URL) -> None:
     """Show the models of a running server and whether they are ready; exit 1 when one is not.
 
+    Of a version whose linear reader answers alone where it is sure, the share of these early answers is shown.
+
     Example:
 
         flywheel status --url http://127.0.0.1:9000
     """
     try:
         server = call(url, "/v2")
+        shares = _early_shares(fetch(url, "/metrics").decode())
     except ServerError as error:
         print_error(error)
         raise typer.Exit(1) from None
@@ -344,11 +350,34 @@ def status(url: UrlOption = URL) -> None:
             ready = False
             out.print(f"{name}: {error}")
         else:
-            versions = ", ".join(f"{v['version']} ({v['provider']})" for v in metadata["version_details"])
+            versions = ", ".join(_described(name, details, shares) for details in metadata["version_details"])
             out.print(f"{name}: ready, version {versions}", highlight=False)
     _print_tuning(server.get("tuning") or {})
     if not ready:
         raise typer.Exit(1)
+
+
+def _early_shares(metrics: str) -> dict[tuple[str, str], float]:
+    """By task and version: the share of its texts that were answered early since the server's start."""
+    process_registry()
+    from prometheus_client.parser import text_string_to_metric_families
+
+    texts, early = defaultdict[tuple[str, str], float](float), defaultdict[tuple[str, str], float](float)
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name == "flywheel_texts_total":
+                key = sample.labels["task"], sample.labels["version"]
+                texts[key] += sample.value
+                early[key] += sample.value if sample.labels["stage"] == "linear" else 0
+    return {key: early[key] / count for key, count in texts.items() if count}
+
+
+def _described(task: str, details: dict[str, Any], early_shares: Mapping[tuple[str, str], float]) -> str:
+    """A version for `status`: its number, its provider and, if it answers early, the share of these answers."""
+    described, share = details["provider"], early_shares.get((task, details["version"]))
+    if details.get("early_answers") and share is not None:
+        described += f", {share:.0%} of its texts answered early"
+    return f"{details['version']} ({described})"
 
 
 def _print_tuning(tuning: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ class VersionCounts:
     faults: float = 0.0
     """500 alone: the load may be the cause of a missed deadline"""
     texts: float = 0.0
-    """texts that the model ran, without cache hits"""
+    """texts that the model ran or answered early, without cache hits"""
     seconds: float = 0.0
     """model time for these texts; response times would depend on each version's cache hits"""
     agree: float = 0.0
@@ -60,7 +60,7 @@ class VersionCounts:
                 # Refusals of a busy or starting server (503) say nothing about a version.
                 totals["errors"] += value if label["status"] in ("500", "504") else 0.0
                 totals["faults"] += value if label["status"] == "500" else 0.0
-            elif name == "flywheel_texts_total":
+            elif name == "flywheel_batch_size_sum" or (name == "flywheel_texts_total" and label["stage"] == "linear"):
                 totals["texts"] += value
             elif name == "flywheel_stage_seconds_sum" and label["stage"] == "infer":
                 totals["seconds"] += value

@@ -12,7 +12,7 @@ _MIN_SHARE = 0.25
 _REGAINED_PER_SECOND = 0.03
 # When even the shortest text would wait for the bound less this share, the replica is full, and a proxy may refuse in
 # its place for this share of the target: the queue is long enough to keep the model busy meanwhile. Not when many
-# requests are cache hits, which a full replica answers too.
+# requests are cache hits or answered early, which a full replica answers too.
 _FULL_MARGIN = 0.1
 _MAX_FULL_S = 0.5
 _MAX_CACHED_SHARE = 0.05
@@ -30,7 +30,7 @@ class Admission:
     def __init__(self, target_s: float):
         self._target_s = target_s
         self._share = 1.0
-        self._cached_share = 0.0  # of recent requests that arrived under load
+        self._cached_share = 0.0  # of recent requests
         self._last_wait_at = self._last_cut_at = -math.inf  # in time.monotonic
 
     @property
@@ -39,7 +39,7 @@ class Admission:
         return self._share * self._target_s
 
     def arrived(self, *, cached: bool) -> None:
-        """Record a request that arrived under load; `cached`: the model need not run for it."""
+        """Record a request; `cached`: the encoder need not run for it. At least each that arrives under load."""
         self._cached_share += _DECAY * (cached - self._cached_share)
 
     def full_s(self, min_wait_s: float) -> float:

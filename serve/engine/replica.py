@@ -20,7 +20,7 @@ from serve.config import Config
 from serve.engine.admission import Admission
 from serve.engine.explaining import Explainer
 from serve.engine.ids import new_id
-from serve.engine.loaded_model import LoadedVersion
+from serve.engine.loaded_model import LoadedVersion, Output
 from serve.engine.model_repository import ModelRepository
 from serve.engine.shadow import Shadow
 from serve.engine.token_cache import tokens_to_run
@@ -115,23 +115,29 @@ class Replica:
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         rows = [row.ids for row in encoded]
-        early = version.early_answers(rows)
+        early = await version.early_answers(rows)
+        answered = 0
         if version.model.answers_early:
             unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
-            self._admit(len(unread), version, deadline, partial(tokens_to_run, unread))
-            self.metrics.early(version.version, len(rows) - len(unread))
+            answered = len(texts) - len(unread)
+            self._admit(len(texts), version, deadline, partial(tokens_to_run, unread), answered=answered)
         explainer = None
         if version.task.explains(request):
             explainer = await Explainer.of_request(version, texts, rows, early, self._config.limits.texts)
             self._admit(len(texts), version, deadline, explainer.tokens_to_run)
         output = await version.outputs(rows, early, deadline, disconnected)
+        self.metrics.texts(version.version, "linear", answered)
+        self.metrics.texts(version.version, version.model.stages[-1], len(texts) - answered)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
         if explainer is not None:
             await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()
-        self.after_response(self._log, id_, version, request, texts, predictions, user)
+        self.after_response(self._log, id_, version, request, texts, predictions, early, user)
         if (challenger := self._repository.router.shadow) is not None and version is not challenger:
             self._shadow.compare(challenger, request, texts, predictions, busy=self.backlog_s > 0)
+        if version.task.wants_details(request):
+            for prediction, stages in zip(predictions, version.stages(early), strict=True):
+                prediction["stages"] = stages
         return {
             "id": id_,
             "model_name": self.task.name,
@@ -150,11 +156,15 @@ class Replica:
         request: Any,
         texts: Sequence[str],
         predictions: Sequence[Prediction],
+        early: Sequence[Output | None],
         user: UserName | None,
     ) -> None:
         if not self._config.feedback.log.sample:
             return
         outputs = [{name: prediction[name] for name in self._logged_fields} for prediction in predictions]
+        if version.model.answers_early:  # the test for drift compares their share
+            for output, found in zip(outputs, early, strict=True):
+                output["early"] = found is not None
         input_ = version.task.logged_input(request, texts)
         topic, named = version.task.topic(request), version.task.user(request)
         subject = named if named != user else None
@@ -173,22 +183,28 @@ class Replica:
             self.metrics.dropped("deadline", len(texts))
             raise DeadlineExceeded("the deadline passed before the request was read")
 
-    def _admit(self, texts: int, version: LoadedVersion, deadline: float, tokens_of: TokensToRun) -> None:
-        """Raises Overloaded for a request of which so many `texts` would be answered too late.
+    def _admit(
+        self, texts: int, version: LoadedVersion, deadline: float, tokens_of: TokensToRun, *, answered: int = 0
+    ) -> None:
+        """Raises Overloaded for a request of so many `texts` that would be answered too late.
 
-        `tokens_of(is_cached)` is the number of tokens that the encoder would have to run for it.
+        `tokens_of(is_cached)` is the number of tokens that the encoder would have to run for it. So many texts are
+        `answered` early; one that is not delays them all, since a request has one response.
         """
         limits = self._config.limits
         max_wait = min(self._admission.bound_s, deadline - time.monotonic())
         if self.backlog_s <= max_wait / 2:  # a running batch is far shorter than the other half
+            if version.model.answers_early:  # so that their share is known when an overload begins
+                self._admission.arrived(cached=answered == texts)
             return
         tokens = tokens_of(version.batcher.is_cached)
         self._admission.arrived(cached=not tokens)
         wait = version.batcher.wait_s(tokens)
         if tokens and wait > max_wait:
             self.metrics.dropped("overloaded", texts)
+            need = f", which {texts - answered} of the {texts} texts need" if answered else ""
             raise Overloaded(
-                f"the model is busy for the next {wait:.1f} s; try again later",
+                f"the model is busy for the next {wait:.1f} s{need}; try again later",
                 retry_after=math.ceil(min(wait - max_wait, limits.deadline_s)),
                 full_s=self._admission.full_s(version.batcher.wait_s(_MIN_TOKENS)),
             )
@@ -220,6 +236,8 @@ class Replica:
             "provider": version.model.provider,
             "precision": manifest.precision,
             "max_length": manifest.max_length,
+            "readers": version.model.stages,
+            "early_answers": version.early_rule,
             "labels": list(manifest.labels),
             "metrics": manifest.metrics,
             "data": manifest.data.model_dump(),

@@ -48,8 +48,11 @@ class Shadow:
         try:
             encoded = await challenger.encoder.encode(texts)
             rows = [row.ids for row in encoded]
-            early = challenger.early_answers(rows)
+            early = await challenger.early_answers(rows)
             output = await challenger.outputs(rows, early, time.monotonic() + self._timeout_s)
+            answered = sum(found is not None for found in early)
+            self._metrics.texts(challenger.version, "linear", answered)
+            self._metrics.texts(challenger.version, challenger.model.stages[-1], len(texts) - answered)
             shadow_predictions = challenger.task.decode(request, output, [row.truncated for row in encoded])
         except Exception as error:  # any error is the challenger's; the client already has its response
             log.warning("version %s failed in shadow: %s", challenger.version, type(error).__name__)

@@ -12,6 +12,7 @@ import ray
 from export.machine import usable_cores
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
+from models.releases.release import read_release
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
 from serve.config import Config
@@ -19,7 +20,6 @@ from serve.controller.workers import ACTOR
 from serve.rayserve.environment import original_pythonpath
 
 _NICENESS = 19  # the lowest priority, below every serving process
-_DRIFT_WINDOW = 1000
 
 
 class RayWorkers:
@@ -67,20 +67,13 @@ def _retrain(config: Config, plan: Plan) -> Result:
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _test_drift(config: Config, task: str) -> str:
-    from models.evaluation.drift import drift_of_confidence, drift_of_lengths
+    from models.evaluation.drift import WINDOW, drift_in_log
 
     os.nice(_NICENESS)
     store = Store.open(config.feedback.store_url(config.home))
     since = utc_now() - timedelta(days=config.feedback.log.keep_days)
-    rows = sorted(store.predictions.latest(task, since, 5 * _DRIFT_WINDOW), key=lambda row: row.at)
-    lengths = [len(text) for row in rows for text in row.input]
-    scores = [answer["score"] for row in rows for answer in row.output]
-    for test, values in ((drift_of_lengths, lengths), (drift_of_confidence, scores)):
-        if len(values) >= 2 * _DRIFT_WINDOW:
-            found = test(values[:_DRIFT_WINDOW], values[-_DRIFT_WINDOW:])
-            if found.drifted:
-                return found.sentence
-    return ""
+    rows = sorted(store.predictions.latest(task, since, 5 * WINDOW), key=lambda row: row.at)
+    return drift_in_log(rows, read_release(config.home, task).champion)
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]

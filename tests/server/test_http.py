@@ -96,6 +96,21 @@ def test_sentiment(server: Server, text: str, label: str) -> None:
     assert "topic" not in predict(server, "sentiment", text=text)[0]
 
 
+def test_details_say_which_readers_an_answer_comes_from(server: Server) -> None:
+    for task, text in (("intent", "where is my order 88231?"), ("sentiment", POSITIVE)):
+        (details,) = server.get(f"/v2/models/{task}").json()["version_details"]
+        assert details["readers"] in (["linear", "encoder"], ["encoder"])
+        [plain] = predict(server, task, text=text)
+        [detailed] = predict(server, task, text=text, details=True)
+        assert detailed.pop("stages") in (["linear"], details["readers"])
+        assert detailed == plain
+        for wrong in ("true", 1, None):
+            response = server.post(f"/v2/models/{task}/predict", json={"text": text, "details": wrong})
+            assert assert_error(response, 422)["fields"][0]["field"] == "details"
+    ranking = server.post("/v2/models/recommendation/predict", json={**EXAMPLES["recommendation"], "details": True})
+    assert assert_error(ranking, 422)["fields"][0] == {"field": "details", "reason": "there is no such field"}
+
+
 SHELF = [
     {"id": "cushion", "text": "Velvet cushion cover. Deep green, hidden zip.", "features": {"price": 19.5}},
     {"id": "tent", "text": "Two-person tent for hiking. Under one kilo.", "features": {"price": 250.0}},

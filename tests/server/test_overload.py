@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.helpers.command import flywheel
 from tests.helpers.contract import assert_error
 from tests.helpers.server import Server, start_server, stop_server
+from tests.helpers.tiny_readers import release_sure_version
 from tests.helpers.waiting import eventually
 
 PREDICT = "/v2/models/intent/predict"
@@ -43,6 +46,15 @@ def impatient(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     )
     yield running
     assert stop_server(running) == 0
+
+
+@pytest.fixture(scope="module")
+def sure(impatient: Server) -> list[str]:
+    """Texts that the linear reader of the served version answers alone."""
+    texts = release_sure_version(impatient.home)
+    eventually(lambda: impatient.post(PREDICT, json=GOOD).json()["model_version"] == "99", 60)
+    time.sleep(2)  # each replica looks once a second
+    return texts
 
 
 def distinct(count: int, words: int, name: str) -> dict[str, list[str]]:
@@ -149,3 +161,39 @@ def test_texts_of_a_client_that_left_are_dropped(impatient: Server) -> None:
         time.sleep(0.7)  # long enough to be queued, too short for half of it to be answered
     eventually(lambda: dropped(impatient, "client_left") - before > len(body["texts"]) / 2, 30)
     assert_works(impatient)
+
+
+def test_early_answers_do_not_wait_for_the_encoder(impatient: Server, sure: list[str]) -> None:
+    details = impatient.post(PREDICT, json={"texts": [sure[0], "quite another thing"], "details": True}).json()
+    assert [prediction["stages"] for prediction in details["predictions"]] == [["linear"], ["linear", "encoder"]]
+    numbers = itertools.count()
+    with ThreadPoolExecutor(8) as pool, httpx.Client(base_url=impatient.url, timeout=60) as client:
+
+        def ask(*texts: str) -> httpx.Response:
+            return client.post(PREDICT, json={"texts": texts})
+
+        def refused() -> bool:
+            return all(ask(f"unsure {next(numbers)}").status_code == 503 for _ in range(10))
+
+        work = [
+            pool.submit(impatient.post, PREDICT, json=distinct(500, 200, f"busy {n}"), headers={HEADER: "5"})
+            for n in range(8)
+        ]
+        eventually(refused, 20)
+        assert "1 of the 32 texts" in assert_error(ask(*(sure * 2)[:31], "unsure"), 503)["error"]
+        seconds = []
+        for text in sure * 2:
+            started = time.perf_counter()
+            assert ask(text).status_code == 200
+            seconds.append(time.perf_counter() - started)
+        response = ask("unsure")
+        assert assert_error(response, 503)["code"] == "overloaded"
+        assert int(response.headers["retry-after"]) >= 1
+        assert len(ask(*(sure * 2)[:32]).json()["predictions"]) == 32
+        assert refused(), "the encoder was no longer busy"
+        assert sorted(seconds)[len(seconds) // 2] < 0.1, seconds
+        print(f"early answers of a full server: {1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f} ms")
+        wait(work)
+    assert_works(impatient)
+    shown = flywheel("status", "--url", impatient.url).stdout
+    assert re.search(r"intent: ready, version 99 \(.*, \d+% of its texts answered early\)", shown), shown

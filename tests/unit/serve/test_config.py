@@ -262,3 +262,22 @@ def test_a_home_that_is_none_is_told(home: str, sentence: str, monkeypatch: pyte
     monkeypatch.setenv("FLYWHEEL_HOME", home)
     with pytest.raises(ConfigError, match=sentence):
         load_config()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("off", "off"), ("'off'", "off"), ("false", "off"), ("auto", "auto"), ("on", None), ("0", None)],
+)
+def test_early_answers_can_be_switched_off(written: str, meant: str | None) -> None:
+    """A bare `off` is false to YAML."""
+    file = write(f"tasks: {{intent: {{early_answers: {written}}}}}")
+    if meant is None:
+        with pytest.raises(ConfigError, match=r"tasks\.intent\.early_answers"):
+            load_config(file)
+    else:
+        assert load_config(file).tasks["intent"].early_answers == meant
+
+
+def test_the_environment_switches_early_answers_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_TASKS__INTENT__EARLY_ANSWERS", "off")
+    assert load_config().tasks["intent"].early_answers == "off"

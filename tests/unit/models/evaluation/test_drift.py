@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from models.data.dataset import load_dataset
 from models.data.records import read_rows
-from models.evaluation.drift import Drift, DriftLimits, drift_of_confidence, drift_of_lengths
+from models.evaluation.drift import (
+    WINDOW,
+    Drift,
+    DriftLimits,
+    drift_in_log,
+    drift_of_confidence,
+    drift_of_early_answers,
+    drift_of_lengths,
+)
+from models.feedback.types import LoggedPrediction
 from tests.helpers.command import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -49,11 +62,76 @@ def test_a_large_difference_that_may_be_chance_has_seldom_drifted(random: np.ran
     assert sum("a difference that may be chance" in drift.sentence for drift in large) >= len(large) - 15
 
 
+def early(share: float, count: int) -> NDArray[np.bool_]:
+    return np.arange(count) < round(share * count)
+
+
+def test_a_falling_share_of_early_answers_has_drifted() -> None:
+    drift = drift_of_early_answers(early(0.6, 1000), early(0.4, 1000))
+    assert drift.drifted
+    assert drift.statistic == pytest.approx(0.2)
+    assert drift.p_value == pytest.approx(1.86e-19, rel=0.01)
+    assert drift.sentence.startswith("Early answers: drift (distance 0.200 of 0.12, p ")
+    assert drift.sentence.endswith("Their share went from 60% to 40%.")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "count", "conclusion"),
+    [
+        (0.6, 0.9, 1000, "no drift"),  # more is no sign of other texts
+        (0.6, 0.55, 10_000, "a difference too small to matter"),
+        (0.6, 0.47, 100, "a difference that may be chance"),
+        (0.6, 0.6, 1000, "no drift"),
+        (1.0, 1.0, 1000, "no drift"),
+        (0.0, 0.0, 1000, "no drift"),
+    ],
+)
+def test_other_shares_of_early_answers_have_not_drifted(then: float, now: float, count: int, conclusion: str) -> None:
+    drift = drift_of_early_answers(early(then, count), early(now, count))
+    assert not drift.drifted
+    assert f"Early answers: {conclusion} (" in drift.sentence
+
+
+def logged(version: str, scores: Sequence[float], is_early: Sequence[bool] | None = None) -> list[LoggedPrediction]:
+    """Predictions of single texts of one length."""
+    answers: list[dict[str, Any]] = [{"label": "a", "score": score} for score in scores]
+    if is_early is not None:
+        answers = [answer | {"early": bool(found)} for answer, found in zip(answers, is_early, strict=True)]
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return [LoggedPrediction("0" * 32, "intent", version, ["a text"], [answer], at) for answer in answers]
+
+
+def test_in_the_log_fewer_early_answers_are_drift_though_confidence_is_the_same() -> None:
+    sure = np.full(WINDOW, 0.9)
+    rows = [*logged("1", sure, early(0.6, WINDOW)), *logged("1", sure, early(0.3, WINDOW))]
+    assert drift_in_log(rows, "1").endswith("Their share went from 60% to 30%.")
+    assert drift_in_log(rows[WINDOW:] + rows[:WINDOW], "1") == ""
+    assert drift_in_log(rows[1:], "1") == "", "too few"
+
+
+def test_in_the_log_only_answers_of_one_version_and_one_kind_are_compared() -> None:
+    sure, less = np.full(WINDOW, 0.9), np.full(WINDOW, 0.6)
+    assert drift_in_log([*logged("1", sure), *logged("1", less)], "1").startswith("Confidence: drift")
+    assert drift_in_log([*logged("1", sure), *logged("2", less)], "2") == ""
+    challenged = [row for pair in zip(logged("1", sure), logged("2", less), strict=True) for row in pair]
+    assert drift_in_log([*logged("1", sure), *challenged, *logged("2", less)], "1") == ""
+    # Rows of before the linear reader answered alone, as of an earlier release of Flywheel, have no `early`.
+    assert drift_in_log([*logged("1", sure), *logged("1", less, early(0.5, WINDOW))], "1") == ""
+    assert drift_in_log([], "1") == ""
+
+
+def test_in_the_log_lengths_of_all_versions_are_compared() -> None:
+    before, after = logged("1", np.full(WINDOW, 0.9)), logged("2", np.full(WINDOW, 0.9))
+    longer = [LoggedPrediction(r.id, r.task, r.version, ["a longer text"], r.output, r.at) for r in after]
+    assert drift_in_log([*before, *longer], "2").startswith("Input lengths: drift")
+
+
 @pytest.mark.parametrize(("then", "now"), [(99, 5000), (5000, 99), (0, 0)])
 def test_too_few_samples_decide_nothing(then: int, now: int) -> None:
     expected = f"Too few samples to tell: {then:,} of reference and {now:,} now, 100 of each are needed."
     assert drift_of_confidence(np.zeros(then), np.ones(now)) == Drift(0.0, 1.0, False, expected)
     assert drift_of_lengths(np.zeros(then), np.ones(now)) == Drift(0.0, 1.0, False, expected)
+    assert drift_of_early_answers(np.ones(then), np.zeros(now)) == Drift(0.0, 1.0, False, expected)
 
 
 def test_scores_that_never_change_have_not_drifted() -> None:

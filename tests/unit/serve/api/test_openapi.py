@@ -41,3 +41,12 @@ def test_every_route_of_the_repository_is_described(tmp_path: Path, task: str) -
     }
     assert len(served) > 10
     assert described == served
+
+
+def test_details_of_a_prediction_are_described() -> None:
+    schemas = openapi(["intent", "sentiment", "recommendation"], "0")["components"]["schemas"]
+    for name in ("TextRequest", "SentimentRequest"):
+        details = schemas[name]["properties"]["details"]
+        assert (details["type"], details["default"], details["examples"]) == ("boolean", False, [True])
+        assert "`stages`" in details["description"]
+    assert "details" not in schemas["RankRequest"]["properties"]

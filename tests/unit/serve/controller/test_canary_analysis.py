@@ -16,6 +16,22 @@ RULES = RolloutConfig(min_answers=100, min_duration_s=10, min_feedback=20)
 FINE = Counts(answers=500, texts=400, seconds=4.0)
 
 
+def test_model_time_is_of_the_texts_that_the_model_ran_or_answered_early() -> None:
+    def sample(name: str, value: float, **labels: str) -> tuple[tuple[str, frozenset[tuple[str, str]]], float]:
+        return (name, frozenset({"task": "intent", "version": "2", **labels}.items())), value
+
+    samples = dict([
+        sample("flywheel_texts_total", 60, stage="linear"),
+        sample("flywheel_texts_total", 100, stage="encoder"),  # most of them from the cache
+        sample("flywheel_batch_size_sum", 40),
+        sample("flywheel_stage_seconds_sum", 0.4, stage="infer"),
+        sample("flywheel_stage_seconds_sum", 9.0, stage="queue"),
+    ])  # fmt: skip
+    counts = Counts.of(samples, "intent", "2")
+    assert counts == Counts(texts=100, seconds=0.4)
+    assert counts.mean_s == pytest.approx(0.004)
+
+
 @pytest.mark.parametrize(
     ("release", "challenger", "champion", "accuracy", "age", "step"),
     [
