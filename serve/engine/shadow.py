@@ -49,6 +49,7 @@ class Shadow:
             encoded = await challenger.encoder.encode(texts)
             rows = [row.ids for row in encoded]
             early = challenger.early_answers(rows)
+            self._metrics.early(challenger.version, sum(found is not None for found in early))
             output = await challenger.outputs(rows, early, time.monotonic() + self._timeout_s)
             shadow_predictions = challenger.task.decode(request, output, [row.truncated for row in encoded])
         except Exception as error:  # any error is the challenger's; the client already has its response
