@@ -21,7 +21,7 @@ from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from export.linear import Floats, LinearReader, Vocabulary, ngram_keys
+from export.linear import Floats, Keys, LinearReader, Vocabulary, ngram_keys
 
 MAX_LABELS = 500
 """with more, a fit takes minutes, and the weights of a useful number of n-grams many megabytes"""
@@ -32,6 +32,7 @@ _MAX_WEIGHTS = 4_000_000  # 8 MB
 _MAX_NGRAMS = 100_000
 # Bounds of one fit's time: n-grams in all texts, times labels. A million take a tenth of a second.
 _MAX_WORK, _MAX_WORK_OF_CHOICE = 200e6, 15e6
+_MIN_FACTOR = 40  # labels: with fewer, an n-gram takes as long to find as to fit on, and its memory is what is bounded
 _MIN_OF_LABEL = 20  # texts that a label keeps when texts are drawn
 _TOLERANCE, _MAX_STEPS = 0.1, 100
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.02, 50.0
@@ -103,8 +104,7 @@ def fit_linear_reader(
     """
     drawn = draw_texts(truth, min(MAX_TEXTS, _affordable(rows, labels, _MAX_WORK)))
     rows, truth = [rows[i] for i in drawn.tolist()], truth[drawn]
-    vocabulary = _vocabulary(rows, labels, settings)
-    matrix = _matrix(vocabulary, rows)
+    vocabulary, matrix = _features(rows, labels, settings)
     weights = np.zeros((len(vocabulary.keys), labels), np.float16)
     bias = np.full(labels, -np.log(len(rows) + 1), np.float32)
     found, counts = np.unique(truth, return_counts=True)
@@ -162,7 +162,7 @@ def draw_texts(truth: Truth, count: int) -> NDArray[np.intp]:
 def _affordable(rows: Rows, labels: int, work: float) -> int:
     """How many of the texts a fit of so much work can have."""
     ngrams = 2 * sum(map(len, rows)) / max(len(rows), 1)
-    return max(int(work / (max(ngrams, 1) * labels)), labels)
+    return max(int(work / (max(ngrams, 1) * max(labels, _MIN_FACTOR))), labels)
 
 
 def _fitted(matrix: csr_matrix, mine: NDArray[np.bool_], settings: LinearSettings) -> LogisticRegression:
@@ -174,21 +174,32 @@ def _fitted(matrix: csr_matrix, mine: NDArray[np.bool_], settings: LinearSetting
         return model.fit(matrix, mine)
 
 
-def _vocabulary(rows: Rows, labels: int, settings: LinearSettings) -> Vocabulary:
-    """The n-grams of the texts; the most frequent ones, where the bounds allow no more."""
-    found = np.concatenate([np.unique(ngram_keys(ids, settings.max_ngram)) for ids in rows])
-    keys, texts = np.unique(found, return_counts=True)
+def _features(rows: Rows, labels: int, settings: LinearSettings) -> tuple[Vocabulary, csr_matrix]:
+    """The n-grams of the texts, and what `Vocabulary.features` has of each text: (texts, n-grams).
+
+    The most frequent n-grams, where the bounds allow no more.
+    """
+    keys, counts = _counts(rows, settings.max_ngram)
+    texts = np.bincount(counts.indices, minlength=len(keys))
     kept = np.sort(np.argsort(-texts, kind="stable")[: min(_MAX_NGRAMS, _MAX_WEIGHTS // labels)])
-    keys, texts = keys[kept], texts[kept]
+    keys, texts, counts = keys[kept], texts[kept], counts[:, kept]
     idf = (np.log((1 + len(rows)) / (1 + texts)) + 1).astype(np.float32)  # smoothed, as scikit-learn's
-    return Vocabulary(keys, idf, max_ngram=settings.max_ngram, sublinear=settings.sublinear)
+    values, of_ngram = counts.data.astype(np.float64), idf[counts.indices].astype(np.float64)
+    # Serving does not add up what occurs twice in a text unless it is sublinear: neither does the length.
+    squares = (1 + np.log(values)) ** 2 if settings.sublinear else values
+    matrix = csr_matrix((squares * of_ngram**2, counts.indices, counts.indptr), counts.shape)
+    length = np.sqrt(np.asarray(matrix.sum(1)).ravel())
+    matrix.data = (1 + np.log(values) if settings.sublinear else values) * of_ngram
+    matrix.data /= np.repeat(length, np.diff(matrix.indptr))
+    return Vocabulary(keys, idf, max_ngram=settings.max_ngram, sublinear=settings.sublinear), matrix
 
 
-def _matrix(vocabulary: Vocabulary, rows: Rows) -> csr_matrix:
-    """The features of all texts, (texts, n-grams), in the precision that liblinear computes in."""
-    features = [vocabulary.features(ids) for ids in rows]
-    ends = np.cumsum([0, *(len(found.rows) for found in features)])
-    columns, values = (np.concatenate([found[i] for found in features]) for i in (0, 1))
-    matrix = csr_matrix((values.astype(np.float64), columns, ends), (len(rows), len(vocabulary.keys)))
-    matrix.sum_duplicates()
-    return matrix
+def _counts(rows: Rows, max_ngram: int) -> tuple[Keys, csr_matrix]:
+    """All n-grams of the texts, sorted, and how often each text has each, (texts, n-grams)."""
+    of_rows = [ngram_keys(ids, max_ngram) for ids in rows]
+    ends = np.cumsum([len(found) for found in of_rows])
+    keys, columns = np.unique(np.concatenate(of_rows), return_inverse=True)
+    starts = np.concatenate(([0], ends))
+    counts = csr_matrix((np.ones(len(columns), np.int32), columns, starts), (len(rows), len(keys)))
+    counts.sum_duplicates()
+    return keys, counts

@@ -46,6 +46,19 @@ def test_it_learns_what_tells_labels_apart(labels: int, settings: LinearSettings
     assert accuracy(reader, corpus(400, labels, seed=1)) > 0.95
 
 
+@pytest.mark.parametrize("settings", [LinearSettings(), LinearSettings(max_ngram=1), LinearSettings(sublinear=False)])
+def test_it_is_trained_on_the_features_that_serving_computes(settings: LinearSettings) -> None:
+    rows, _ = corpus(50, 3)
+    rows += [(START, 7, 7, 7, 8, 7, 7, END), (START, END)]
+    vocabulary, matrix = linear_reader._features(rows, 3, settings)
+    for ids, row in zip(rows, matrix.toarray(), strict=True):
+        found = vocabulary.features(ids)
+        expected = np.zeros(len(vocabulary.keys))
+        np.add.at(expected, found.rows, found.values)
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+        assert found.known == (ids[1:-1] != () or settings.max_ngram == 2)
+
+
 def test_the_same_texts_give_the_same_reader() -> None:
     rows, truth = corpus(200, 5)
     one, other = (fit_linear_reader(rows, truth, 5, LinearSettings()) for _ in range(2))
@@ -133,6 +146,7 @@ def test_texts_are_drawn_so_that_rare_labels_keep_theirs() -> None:
 
 def test_a_fit_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the texts, and a vocabulary of a tenth, are fitted on; steps are told, one a label and fit."""
+    monkeypatch.setattr(linear_reader, "_MIN_FACTOR", 1)
     monkeypatch.setattr(linear_reader, "_MAX_WORK", 2 * 8 * 400 * 5)  # 400 texts of 8 tokens, 5 labels
     monkeypatch.setattr(linear_reader, "_MAX_WORK_OF_CHOICE", 2 * 8 * 100 * 5)
     monkeypatch.setattr(linear_reader, "_MAX_WEIGHTS", 5 * 250)

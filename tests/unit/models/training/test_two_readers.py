@@ -35,6 +35,17 @@ WORDS = sorted({word for text in TEXTS for word in re.findall("[a-z]{2,}", text.
 Reported = list[tuple[str, int, int]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The threads of a model this small wait for each other most of the time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(FAMILIES["bert"], tmp_path_factory.mktemp("base"))
@@ -56,7 +67,7 @@ def training_set(examples: Sequence[Example]) -> TrainingSet:
     return TrainingSet.of_corpus(Dataset("own", list(examples), list(examples[:4]), "fingerprint"))
 
 
-def recipe(base: Path, steps: int = 2) -> Recipe:
+def recipe(base: Path, steps: int = 1) -> Recipe:
     return Recipe(str(base), max_length=128, max_steps=steps)
 
 
@@ -91,7 +102,7 @@ def corpora() -> Iterator[tuple[str, list[Example], str | None]]:
     yield "100,000 duplicates", distinct * 100, None
     yield "300 texts, 100,000 times", texts_of(3, 100) * 333, "only 75 can be"
     yield "two labels", texts_of(2, 450), None
-    yield "long texts", texts_of(2, 425, words=800), None
+    yield "long texts", texts_of(2, 425, words=400), None
     yield "no words", [Example("?!" * (i % 9 + 1) + "." * (i // 9 + 1), f"label {i % 2}") for i in range(900)], None
 
 
@@ -131,7 +142,7 @@ def test_both_learn_the_validation_texts_too_and_steps_are_told(base: Path, tmp_
     data = training_set(texts_of(4, 250))
     reported: Reported = []
     losses = train_two_readers(
-        data, recipe(base, 20), tmp_path / "out", lambda *step: reported.append(step), finetune_classifier
+        data, recipe(base, 2), tmp_path / "out", lambda *step: reported.append(step), finetune_classifier
     )
     assert [step for step, _ in losses] == sorted(step for step, _ in losses)
     stages = list(dict.fromkeys(stage for stage, _, _ in reported))
@@ -194,7 +205,7 @@ def replace_case(example: Example) -> Example:
 def parent(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Path]:
     """The corpus and the checkpoint of a version with four labels."""
     data, out = training_set(texts_of(4, 250)), tmp_path_factory.mktemp("parent") / "1"
-    train_two_readers(data, recipe(base, 20), out, lambda *_: None, finetune_classifier)
+    train_two_readers(data, recipe(base, 2), out, lambda *_: None, finetune_classifier)
     return data, out
 
 
