@@ -5,7 +5,6 @@ On a tiny base with random weights, whose encoder learns little: the linear read
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,39 +27,16 @@ from models.training.two_readers import (
     why_no_reader,
     why_none_continued,
 )
-from tests.helpers.bases import FAMILIES, TEXTS, make_base
+from tests.helpers.bases import FAMILIES, make_base
+from tests.helpers.own_corpus import WORDS, labelled_texts
 
-WORDS = sorted({word for text in TEXTS for word in re.findall("[a-z]{2,}", text.lower())})
-"""each is one token of the tiny base"""
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 Reported = list[tuple[str, int, int]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The threads of a model this small wait for each other most of the time."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(FAMILIES["bert"], tmp_path_factory.mktemp("base"))
-
-
-def texts_of(labels: int, each: int, *, words: int = 5, seed: int = 0) -> list[Example]:
-    """Texts of `words` words, of which the third tells the label."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for label in range(labels):
-        for _ in range(each):
-            text = [WORDS[labels + int(i)] for i in rng.integers(0, len(WORDS) - labels, words)]
-            text[min(2, words - 1)] = WORDS[label]
-            found.append(Example(" ".join(text), f"label {label}"))
-    return found
 
 
 def training_set(examples: Sequence[Example]) -> TrainingSet:
@@ -91,22 +67,28 @@ def ids_of(checkpoint: Path, texts: Sequence[str]) -> list[tuple[int, ...]]:
 
 def corpora() -> Iterator[tuple[str, list[Example], str | None]]:
     """(what is odd, the texts, what the note says; None where both readers are trained)"""
-    distinct = texts_of(4, 250)
+    distinct = labelled_texts(4, 250)
     yield "one text a label", [Example(f"about {i}", f"topic {i}") for i in range(400)], "only 0 can be"
     yield "5,000 labels", [Example(f"about {i}", f"topic {i}") for i in range(5000)], "and these are 5,000"
     yield "texts of one word", [Example(f"word{i}", f"label {i % 3}") for i in range(900)], None
-    yield "20 texts", texts_of(2, 10), "only 4 can be"
+    yield "20 texts", labelled_texts(2, 10), "only 4 can be"
     yield "equal texts", [Example("all the same", f"label {i % 2}") for i in range(1000)], "only 0 can be"
     yield "equal texts of one label among others", [*distinct, *[Example("all the same", "same")] * 300], None
     yield "a label with one text", [*distinct, Example("something of its own", "rare")], None
-    yield "100,000 duplicates", distinct * 100, None
-    yield "300 texts, 100,000 times", texts_of(3, 100) * 333, "only 75 can be"
-    yield "two labels", texts_of(2, 450), None
-    yield "long texts", texts_of(2, 425, words=400), None
+    yield "20 times each text", distinct * 20, None
+    yield "300 texts, 100,000 times", labelled_texts(3, 100) * 333, "only 75 can be"
+    yield "two labels", labelled_texts(2, 450), None
+    yield "long texts", labelled_texts(2, 425, words=400), None
     yield "no words", [Example("?!" * (i % 9 + 1) + "." * (i // 9 + 1), f"label {i % 2}") for i in range(900)], None
 
 
-@pytest.mark.parametrize(("examples", "why"), [pytest.param(e, why, id=name) for name, e, why in corpora()])
+CASES = [
+    *(pytest.param(examples, why, id=name) for name, examples, why in corpora()),
+    pytest.param(labelled_texts(4, 250) * 100, None, id="100,000 duplicates", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("examples", "why"), CASES)
 def test_an_odd_corpus(examples: list[Example], why: str | None, base: Path, tmp_path: Path) -> None:
     data, chosen = training_set(examples), recipe(base)
     note = why_no_reader(data, chosen.seed)
@@ -128,18 +110,18 @@ def test_an_odd_corpus(examples: list[Example], why: str | None, base: Path, tmp
 
 def test_a_tokenizer_of_single_characters(tmp_path: Path) -> None:
     chosen = recipe(make_base(FAMILIES["bert-characters"], tmp_path / "base"))
-    data = training_set(texts_of(3, 300))
+    data = training_set(labelled_texts(3, 300))
     train_two_readers(data, chosen, tmp_path / "out", lambda *_: None, finetune_classifier)
     reader, record = reader_of(tmp_path / "out", 3)
     assert len(reader.vocabulary.keys) < 27 + 27**2 + 100, "characters and their pairs"
-    unseen = texts_of(3, 30, seed=1)
+    unseen = labelled_texts(3, 30, seed=1)
     found = answers(tmp_path / "out", data.labels, [example.text for example in unseen])
     assert np.mean([one == example.label for one, example in zip(found, unseen, strict=True)]) > 0.6
     assert record.early is None or record.early.agreement is None or record.early.agreement >= 0.99
 
 
 def test_both_learn_the_validation_texts_too_and_steps_are_told(base: Path, tmp_path: Path) -> None:
-    data = training_set(texts_of(4, 250))
+    data = training_set(labelled_texts(4, 250))
     reported: Reported = []
     losses = train_two_readers(
         data, recipe(base, 2), tmp_path / "out", lambda *step: reported.append(step), finetune_classifier
@@ -153,13 +135,13 @@ def test_both_learn_the_validation_texts_too_and_steps_are_told(base: Path, tmp_
     reader, record = reader_of(tmp_path / "out", 4)
     pairs = np.concatenate([ngram_keys(ids, record.max_ngram) for ids in ids_of(tmp_path / "out", data.texts)])
     assert set(reader.vocabulary.keys.tolist()) == set(pairs.tolist())
-    unseen = texts_of(4, 50, seed=1)
+    unseen = labelled_texts(4, 50, seed=1)
     found = answers(tmp_path / "out", data.labels, [example.text for example in unseen])
     assert np.mean([one == example.label for one, example in zip(found, unseen, strict=True)]) > 0.95
 
 
 def test_a_label_that_only_the_holdout_has(base: Path, tmp_path: Path) -> None:
-    data = training_set(texts_of(3, 300))
+    data = training_set(labelled_texts(3, 300))
     data = replace(data, labels=[*data.labels, "unseen"])
     train_two_readers(data, recipe(base), tmp_path / "out", lambda *_: None, finetune_classifier)
     reader, record = reader_of(tmp_path / "out", 4)
@@ -174,14 +156,14 @@ def test_an_interrupted_training_leaves_no_checkpoint(base: Path, tmp_path: Path
         if stage == "linear reader" and done == 3:
             raise KeyboardInterrupt
 
-    data = training_set(texts_of(4, 250))
+    data = training_set(labelled_texts(4, 250))
     with pytest.raises(KeyboardInterrupt):
         train_two_readers(data, recipe(base), tmp_path / "out", interrupt, finetune_classifier)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_split_keeps_texts_together_and_labels_in_proportion() -> None:
-    examples = [*texts_of(4, 500), *texts_of(4, 100, seed=1), Example("alone", "rare")]
+    examples = [*labelled_texts(4, 500), *labelled_texts(4, 100, seed=1), Example("alone", "rare")]
     examples += [replace_case(example) for example in examples[:300]]
     rest, held = split_validation(examples, 7)
     keys = [{" ".join(example.text.lower().split()) for example in side} for side in (rest, held)]
@@ -204,7 +186,7 @@ def replace_case(example: Example) -> Example:
 @pytest.fixture(scope="module")
 def parent(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Path]:
     """The corpus and the checkpoint of a version with four labels."""
-    data, out = training_set(texts_of(4, 250)), tmp_path_factory.mktemp("parent") / "1"
+    data, out = training_set(labelled_texts(4, 250)), tmp_path_factory.mktemp("parent") / "1"
     train_two_readers(data, recipe(base, 2), out, lambda *_: None, finetune_classifier)
     return data, out
 
@@ -226,7 +208,7 @@ def corrections(word: str, label: str, count: int, seed: int) -> list[Example]:
     """Texts that look like those of the corpus, but for a word that none of these has."""
     return [
         Example(f"{example.text} {word} {WORDS[i % len(WORDS)]}", label)
-        for i, example in enumerate(texts_of(4, count // 4, seed=seed))
+        for i, example in enumerate(labelled_texts(4, count // 4, seed=seed))
     ]
 
 
