@@ -67,16 +67,13 @@ def ids_of(checkpoint: Path, texts: Sequence[str]) -> list[tuple[int, ...]]:
 
 def corpora() -> Iterator[tuple[str, list[Example], str | None]]:
     """(what is odd, the texts, what the note says; None where both readers are trained)"""
-    distinct = labelled_texts(4, 250)
     yield "one text a label", [Example(f"about {i}", f"topic {i}") for i in range(400)], "only 0 can be"
     yield "5,000 labels", [Example(f"about {i}", f"topic {i}") for i in range(5000)], "and these are 5,000"
     yield "texts of one word", [Example(f"word{i}", f"label {i % 3}") for i in range(900)], None
     yield "20 texts", labelled_texts(2, 10), "only 4 can be"
     yield "equal texts", [Example("all the same", f"label {i % 2}") for i in range(1000)], "only 0 can be"
-    yield "equal texts of one label among others", [*distinct, *[Example("all the same", "same")] * 300], None
-    yield "a label with one text", [*distinct, Example("something of its own", "rare")], None
-    yield "20 times each text", distinct * 20, None
-    yield "300 texts, 100,000 times", labelled_texts(3, 100) * 333, "only 75 can be"
+    yield "5 times each text", labelled_texts(4, 250) * 5, None
+    yield "300 texts, 20 times each", labelled_texts(3, 100) * 20, "only 75 can be"
     yield "two labels", labelled_texts(2, 450), None
     yield "long texts", labelled_texts(2, 425, words=400), None
     yield "no words", [Example("?!" * (i % 9 + 1) + "." * (i // 9 + 1), f"label {i % 2}") for i in range(900)], None
@@ -140,15 +137,20 @@ def test_both_learn_the_validation_texts_too_and_steps_are_told(base: Path, tmp_
     assert np.mean([one == example.label for one, example in zip(found, unseen, strict=True)]) > 0.95
 
 
-def test_a_label_that_only_the_holdout_has(base: Path, tmp_path: Path) -> None:
-    data = training_set(labelled_texts(3, 300))
-    data = replace(data, labels=[*data.labels, "unseen"])
+def test_labels_of_one_text_of_equal_texts_and_of_none(base: Path, tmp_path: Path) -> None:
+    odd = [Example("something of its own", "rare"), *[Example("all the same", "same")] * 300]
+    data = training_set([*labelled_texts(3, 300), *odd])
+    data = replace(data, labels=[*data.labels, "unseen"])  # as when only the holdout has it
+    assert why_no_reader(data, 7) is None
     train_two_readers(data, recipe(base), tmp_path / "out", lambda *_: None, finetune_classifier)
-    reader, record = reader_of(tmp_path / "out", 4)
-    assert not reader.weights[:, 3].any()
-    assert "unseen" not in answers(tmp_path / "out", data.labels, data.texts)
+    reader, record = reader_of(tmp_path / "out", 6)
+    assert not reader.weights[:, 5].any()
+    found = answers(tmp_path / "out", data.labels, data.texts)
+    assert "unseen" not in found
+    assert found[-301:] == ["rare", *["same"] * 300]
     if record.early is not None:
         assert record.early.label_above["unseen"] >= 1
+        assert record.early.label_above["rare"] >= 1
 
 
 def test_an_interrupted_training_leaves_no_checkpoint(base: Path, tmp_path: Path) -> None:
@@ -212,40 +214,45 @@ def corrections(word: str, label: str, count: int, seed: int) -> list[Example]:
     ]
 
 
+REFUNDS = corrections("xq", "refund", 40, 2)
+
+
+@pytest.fixture(scope="module")
+def second(parent: tuple[TrainingSet, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingSet, Path]:
+    """A version that learned a new label."""
+    out = tmp_path_factory.mktemp("second") / "2"
+    return continued(*parent, out, REFUNDS), out
+
+
 def test_retrainings_in_a_row_learn_new_labels_and_keep_old_ones(
-    parent: tuple[TrainingSet, Path], tmp_path: Path
+    parent: tuple[TrainingSet, Path], second: tuple[TrainingSet, Path], tmp_path: Path
 ) -> None:
     data, start = parent
-    refunds, parcels = corrections("xq", "refund", 40, 2), corrections("zv", "parcel", 40, 3)
-    second = continued(data, start, tmp_path / "2", refunds)
-    third = continued(data, tmp_path / "2", tmp_path / "3", parcels, refunds)
+    third = continued(data, second[1], tmp_path / "3", corrections("zv", "parcel", 40, 3), REFUNDS)
     assert third.labels == ["label 0", "label 1", "label 2", "label 3", "parcel", "refund"]
-    for checkpoint, mixed in ((tmp_path / "2", second), (tmp_path / "3", third)):
+    for mixed, checkpoint in (second, (third, tmp_path / "3")):
         seen = answers(checkpoint, mixed.labels, data.texts)
         assert np.mean([one == example.label for one, example in zip(seen, data.examples, strict=True)]) > 0.95
     new = [*corrections("xq", "refund", 40, 4), *corrections("zv", "parcel", 40, 5)]
     found = answers(tmp_path / "3", third.labels, [example.text for example in new])
     assert np.mean([one == example.label for one, example in zip(found, new, strict=True)]) > 0.9
-    records = [reader_of(start, 4)[1], reader_of(tmp_path / "2", 5)[1], reader_of(tmp_path / "3", 6)[1]]
+    records = [reader_of(path, n)[1] for path, n in ((start, 4), (second[1], 5), (tmp_path / "3", 6))]
     assert len({(r.blend.encoder, r.blend.linear, r.blend.linear_alone, r.max_ngram) for r in records}) == 1
 
 
-def test_erased_corrections_are_not_in_the_next_reader(parent: tuple[TrainingSet, Path], tmp_path: Path) -> None:
-    data, start = parent
-    erased, kept = corrections("xq", "refund", 40, 2), corrections("zv", "parcel", 40, 3)
-    second = continued(data, start, tmp_path / "2", erased)
-    continued(data, tmp_path / "2", tmp_path / "3", kept)  # the store gives no erased correction to replay
-
-    (x_q,) = ids_of(start, ["xq"])
-    pair = ngram_keys(x_q, 2)[-2]
-    before, after = (reader_of(tmp_path / name, n)[0].vocabulary.keys for name, n in (("2", 5), ("3", 6)))
+def test_erased_corrections_are_not_in_the_next_reader(
+    parent: tuple[TrainingSet, Path], second: tuple[TrainingSet, Path], tmp_path: Path
+) -> None:
+    kept = corrections("zv", "parcel", 40, 3)
+    # The store gives no erased correction to replay.
+    third = continued(parent[0], second[1], tmp_path / "3", kept)
+    (ids,) = ids_of(parent[1], ["xq"])
+    pair = ngram_keys(ids, 2)[-2]
+    before, after = (reader_of(path, n)[0].vocabulary.keys for path, n in ((second[1], 5), (tmp_path / "3", 6)))
     assert pair in before
     assert pair not in after
-    assert "refund" in second.labels, "its encoder still has the label"
-    texts = [example.text for example in kept]
-    assert "refund" not in answers(
-        tmp_path / "3", ["label 0", "label 1", "label 2", "label 3", "parcel", "refund"], texts
-    )
+    assert "refund" in third.labels, "its encoder still has the label"
+    assert "refund" not in answers(tmp_path / "3", third.labels, [example.text for example in kept])
 
 
 def test_a_corrected_text_has_its_new_label(parent: tuple[TrainingSet, Path], tmp_path: Path) -> None:
