@@ -1,8 +1,8 @@
 """Train the linear reader (export/linear.py): TF-IDF of token n-grams, and one logistic regression a label.
 
-Each label has a small problem of its own, which liblinear solves in its dual in milliseconds. On 10,000 texts of 77
-labels that is a fifth of the time of the multinomial loss, whose 1.6 million weights L-BFGS has not settled after 100
-steps, and the answers are better. The blend (blend.py) calibrates them. docs/decisions/0035-two-readers.md
+Each label is a small problem of its own, which liblinear solves in its dual in milliseconds. On 8,000 texts of 77 labels
+that takes a fifth of the time of one multinomial problem with its 1.6 million weights, and the answers are better. The
+blend (blend.py) calibrates them. docs/decisions/0035-two-readers.md has the figures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from export.linear import Floats, Keys, LinearReader, Vocabulary, ngram_keys
 
 MAX_LABELS = 500
-"""with more, a fit takes minutes, and the weights of a useful number of n-grams many megabytes"""
+"""with more, the weights of a useful number of n-grams take many megabytes"""
 MAX_TEXTS = 50_000
 """to fit on: with more, a linear model hardly changes"""
 FOLDS = 3
