@@ -1,8 +1,8 @@
 """Train the linear reader (export/linear.py): TF-IDF of token n-grams, and one logistic regression a label.
 
-Each label is a small problem of its own, which liblinear solves in its dual in milliseconds. On 8,000 texts of 77 labels
-that takes a fifth of the time of one multinomial problem with its 1.6 million weights, and the answers are better. The
-blend (blend.py) calibrates them. docs/decisions/0035-two-readers.md has the figures.
+Each label is a small problem of its own, which liblinear solves in its dual in milliseconds. On 8,000 texts of 77
+labels that takes a fifth of the time of one multinomial problem with its 1.6 million weights, and the answers are
+better. The blend (blend.py) calibrates them. docs/decisions/0035-two-readers.md has the figures.
 """
 
 from __future__ import annotations
