@@ -104,7 +104,7 @@ def fit_linear_reader(
     """
     drawn = draw_texts(truth, min(MAX_TEXTS, _affordable(rows, labels, _MAX_WORK)))
     rows, truth = [rows[i] for i in drawn.tolist()], truth[drawn]
-    vocabulary, matrix = _features(rows, labels, settings)
+    vocabulary, matrix = ngram_features(rows, labels, settings)
     weights = np.zeros((len(vocabulary.keys), labels), np.float16)
     bias = np.full(labels, -np.log(len(rows) + 1), np.float32)
     found, counts = np.unique(truth, return_counts=True)
@@ -174,7 +174,7 @@ def _fitted(matrix: csr_matrix, mine: NDArray[np.bool_], settings: LinearSetting
         return model.fit(matrix, mine)
 
 
-def _features(rows: Rows, labels: int, settings: LinearSettings) -> tuple[Vocabulary, csr_matrix]:
+def ngram_features(rows: Rows, labels: int, settings: LinearSettings) -> tuple[Vocabulary, csr_matrix]:
     """The n-grams of the texts, and what `Vocabulary.features` has of each text: (texts, n-grams).
 
     The most frequent n-grams, where the bounds allow no more.

@@ -50,7 +50,7 @@ def test_it_learns_what_tells_labels_apart(labels: int, settings: LinearSettings
 def test_it_is_trained_on_the_features_that_serving_computes(settings: LinearSettings) -> None:
     rows, _ = corpus(50, 3)
     rows += [(START, 7, 7, 7, 8, 7, 7, END), (START, END)]
-    vocabulary, matrix = linear_reader._features(rows, 3, settings)
+    vocabulary, matrix = linear_reader.ngram_features(rows, 3, settings)
     for ids, row in zip(rows, matrix.toarray(), strict=True):
         found = vocabulary.features(ids)
         expected = np.zeros(len(vocabulary.keys))
