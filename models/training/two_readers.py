@@ -145,8 +145,8 @@ def continue_linear_reader(data: TrainingSet, recipe: Recipe, start: Path, out: 
 def split_validation(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
     """(examples to train on, validation examples): of each label the same share, each text on one side.
 
-    A label keeps all its texts where the share is less than one of them. Shares are of different texts; what is
-    written several times under one label is one validation example.
+    Where the share of a label is a fraction of a text, chance decides; a label keeps at least one. Shares are of
+    different texts; what is written several times under one label is one validation example.
     """
     keys = [text_key(example.text) for example in examples]
     keys_of: dict[str, set[int]] = defaultdict(set)
@@ -158,7 +158,8 @@ def split_validation(examples: Sequence[Example], seed: int) -> tuple[list[Examp
     held: set[int] = set()
     for label in sorted(keys_of):
         distinct = sorted(keys_of[label])
-        held.update(distinct[i] for i in rng.permutation(len(distinct))[: int(share * len(distinct))])
+        count = min(int(share * len(distinct) + rng.random()), len(distinct) - 1)
+        held.update(distinct[i] for i in rng.permutation(len(distinct))[:count])
     rest = [example for example, key in zip(examples, keys, strict=True) if key not in held]
     once = {(key, e.label): e for e, key in zip(examples, keys, strict=True) if key in held}
     return rest, [*once.values()]

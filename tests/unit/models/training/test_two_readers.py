@@ -14,8 +14,10 @@ import pytest
 
 from export.bundle import LINEAR, LinearRecord
 from export.checkpoint import linear_record, text_encoder
+from export.heads import softmax
 from export.linear import LinearReader, ngram_keys
 from models.data.dataset import Dataset, Example
+from models.training.blend import Validation, fit_blend
 from models.training.config import CONTINUED, Recipe
 from models.training.finetune import finetune_classifier
 from models.training.training_set import TrainingSet
@@ -70,7 +72,7 @@ def corpora() -> Iterator[tuple[str, list[Example], str | None]]:
     yield "one text a label", [Example(f"about {i}", f"topic {i}") for i in range(400)], "only 0 can be"
     yield "5,000 labels", [Example(f"about {i}", f"topic {i}") for i in range(5000)], "and these are 5,000"
     yield "texts of one word", [Example(f"word{i}", f"label {i % 3}") for i in range(900)], None
-    yield "20 texts", labelled_texts(2, 10), "only 4 can be"
+    yield "20 texts", labelled_texts(2, 10), "only 6 can be"
     yield "equal texts", [Example("all the same", f"label {i % 2}") for i in range(1000)], "only 0 can be"
     yield "5 times each text", labelled_texts(4, 250) * 5, None
     yield "300 texts, 20 times each", labelled_texts(3, 100) * 20, "only 75 can be"
@@ -176,6 +178,23 @@ def test_the_split_keeps_texts_together_and_labels_in_proportion() -> None:
     assert max(counts) - min(counts) <= 2
     assert split_validation(examples, 7) == (rest, held)
     assert split_validation([], 7) == ([], [])
+
+
+def test_rare_labels_beside_a_very_frequent_one_have_validation_texts() -> None:
+    examples = [Example(f"text {i}", f"label {i // 100 % 100}" if i % 100 == 0 else "frequent") for i in range(50_000)]
+    rest, held = split_validation(examples, 7)
+    assert 950 <= len(held) <= 1050
+    rare = sum(example.label != "frequent" for example in held)
+    assert 3 <= rare <= 20, "a hundredth, as in the data"
+    assert len({example.label for example in rest}) == 101
+
+
+def test_readers_that_have_every_validation_text_right_are_not_believed_without_bound() -> None:
+    truth = np.arange(400) % 4
+    logits = np.eye(4, dtype=np.float32)[truth]
+    blend = fit_blend(Validation(encoder=logits, linear=logits, known=np.ones(400), truth=truth))
+    confidence = softmax((blend.encoder + blend.linear) * logits).max(1)
+    assert 0.995 < confidence.min() < 0.9999
 
 
 def replace_case(example: Example) -> Example:
