@@ -62,6 +62,13 @@ class Speller:
             return text
         return text.translate(self._table)
 
+    def spans_before(self, text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Spans of `spell(text)` as spans of `text`; a part of a symbol's spelling is the whole symbol."""
+        if text.isascii() or self._symbols.isdisjoint(text):
+            return list(spans)
+        origin = [i for i, character in enumerate(text) for _ in character.translate(self._table)]
+        return [(origin[a], origin[b - 1] + 1) if a < b else (0, 0) for a, b in spans]
+
 
 class Unknown(NamedTuple):
     """Tokens that a tokenizer does not know, in some texts."""

@@ -28,6 +28,17 @@ class Encoded(NamedTuple):
     truncated: bool
 
 
+class Tokens(NamedTuple):
+    """The tokens of one text, with their places in it."""
+
+    ids: Ids
+    """as in Encoded"""
+    words: Sequence[int | None]
+    """for each token, the number of the tokenizer's own word that it is a part of; None for a special token"""
+    spans: Sequence[tuple[int, int]]
+    """for each token, its first character (a code point of the text as given) and the one after its last"""
+
+
 class TextEncoder:
     """Wraps `tokenizers.Tokenizer` with truncation at `max_length` tokens and no padding.
 
@@ -59,6 +70,16 @@ class TextEncoder:
                 found = tuple(encoding.ids), bool(encoding.overflowing)
             encoded.append(Encoded(found[0], found[1] or len(kept) < len(text)))
         return encoded
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """One `Tokens` a text, in order, of the ids that `encode` gives. Slower than that, since it tracks places."""
+        kept = [text[: self._max_characters + 1] for text in texts]
+        spelled = [self._speller.spell(text)[: self._max_characters] for text in kept]
+        found = self._tokenizer.encode_batch(spelled)
+        return [
+            Tokens(tuple(encoding.ids), encoding.word_ids, self._speller.spans_before(text, encoding.offsets))
+            for text, encoding in zip(kept, found, strict=True)
+        ]
 
     def unknown(self, texts: Sequence[str]) -> Unknown:
         """The tokens of `texts` that the tokenizer does not know."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, field_validator, model_validator
 
 from export.bundle import Bundle, Kind
 from export.heads import softmax
@@ -66,6 +66,9 @@ class TextRequest(Strict):
 
     text: Text | None = Field(None, examples=["where is my order 88231?"])
     texts: list[Text] | None = Field(None, min_length=1, max_length=MAX_ITEMS, fail_fast=True)
+    explain: StrictBool = Field(
+        False, description="adds to each prediction the contribution of each word to its label (docs/explanations.md)"
+    )
 
     @model_validator(mode="after")
     def _text_or_texts(self) -> Self:
@@ -172,6 +175,10 @@ class Task(ABC):
         """The topic of the request, if it names one; logged with the prediction."""
         return None
 
+    def explains(self, request: Any) -> bool:
+        """Whether the request asks for the contribution of each word to its text's label."""
+        return False
+
     @classmethod
     def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
         """Convert predictions to the columns of `outputs`, one row a prediction."""
@@ -201,6 +208,13 @@ class ClassifierTask(Task):
             if cut:
                 prediction["truncated"] = True
         return predictions
+
+    def explains(self, request: TextRequest) -> bool:
+        return request.explain
+
+    def probabilities(self, activated: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(texts, labels), from the output of `activate` for a batch; explanations are computed from them."""
+        return activated[:, : len(self.labels)]
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
         """The prediction for one text from its row of `activate`: here the probabilities, (labels,)."""

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from models.tasks.base import Task, get_task
+from models.tasks.base import ClassifierTask, Task, get_task
 from serve.api.oip import InferRequest
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
@@ -61,6 +61,9 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             paths[f"{path}/ready"] = {"get": {**_read("Is this model ready?", ["404", "503"]), **common}}
             common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
+            if issubclass(task, ClassifierTask):
+                content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
+                content["schema"] = _CLASSIFIED
             paths[f"{path}/infer"] = {
                 "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
             }
@@ -85,7 +88,12 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             if name.endswith("}"):
                 read["parameters"] = [_VERSION]
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
-    schemas = {**definitions.get("$defs", {}), "Error": _ERROR, "FeedbackResult": _FEEDBACK_RESULT}
+    schemas = {
+        **definitions.get("$defs", {}),
+        "Error": _ERROR,
+        "FeedbackResult": _FEEDBACK_RESULT,
+        "Explanation": _EXPLANATION,
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -126,6 +134,64 @@ _USER = {
     "in": "header",
     "schema": {"type": "string"},
     "description": "who asks, in UTF-8 or percent-encoded: gets one version of a canary, and is stored as a keyed hash",
+}
+_CLASSIFIED = {
+    "type": "object",
+    "required": ["id", "model_name", "model_version", "predictions"],
+    "properties": {
+        "id": {"type": "string", "description": "for feedback"},
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "predictions": {
+            "type": "array",
+            "description": "one per text, in order",
+            "items": {
+                "type": "object",
+                "required": ["label", "score"],
+                "properties": {
+                    "label": {"type": "string"},
+                    "score": {"type": "number", "description": "the label's probability, 0 to 1"},
+                    "explanation": {"$ref": "#/components/schemas/Explanation"},
+                },
+            },
+        },
+    },
+}
+_EXPLANATION = {
+    "type": "object",
+    "description": "On request (`explain`): what each word adds to the log-odds of the label's probability.",
+    "required": ["label", "words", "rest", "total"],
+    "properties": {
+        "label": {"type": "string"},
+        "words": {
+            "type": "array",
+            "description": "in the order of the text; at most 48, for which neighbours in a longer text are taken "
+            "together; what was truncated has none",
+            "items": {
+                "type": "object",
+                "required": ["word", "start", "end", "contribution"],
+                "properties": {
+                    "word": {"type": "string"},
+                    "start": {"type": "integer", "description": "its first character in the text, in code points"},
+                    "end": {"type": "integer", "description": "the character after its last"},
+                    "contribution": {"type": "number", "description": "above 0: for the label; below: against it"},
+                },
+            },
+        },
+        "rest": {"type": "number", "description": "what no word alone adds"},
+        "total": {"type": "number", "description": "the sum of all: log(score / (1 - score))"},
+    },
+    "example": {
+        "label": "track_order",
+        "words": [
+            {"word": "where", "start": 0, "end": 5, "contribution": 1.25},
+            {"word": "is", "start": 6, "end": 8, "contribution": 0.5},
+            {"word": "my", "start": 9, "end": 11, "contribution": -0.25},
+            {"word": "order", "start": 12, "end": 17, "contribution": 2.0},
+        ],
+        "rest": -0.5,
+        "total": 3.0,
+    },
 }
 _INFERRED = {
     "type": "object",

@@ -20,6 +20,7 @@ from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call
+from serve.cli.explanations import asking_for_explanations, print_explained
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
@@ -369,6 +370,9 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="One or more texts; without them: JSON from standard input.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how much each word speaks for the label, or against it.")
+    ] = False,
     url: UrlOption = URL,
 ) -> None:
     """Send texts or a JSON request to a running server and print the response.
@@ -377,11 +381,19 @@ def predict(
 
         flywheel predict intent "where is my order?"
 
+        flywheel predict intent "where is my order?" --explain
+
         flywheel predict recommendation < request.json
     """
     body = orjson.dumps({"texts": texts}) if texts else sys.stdin.buffer.read()
+    if explain:
+        body = asking_for_explanations(body)
     try:
-        out.print_json(data=call(url, f"/v2/models/{task}/predict", body))
+        answer = call(url, f"/v2/models/{task}/predict", body)
+        if explain:
+            print_explained(out, answer["predictions"])
+        else:
+            out.print_json(data=answer)
     except ServerError as error:
         print_error(error)
         raise typer.Exit(1) from None

@@ -124,21 +124,28 @@ class Batcher:
         return self._cache is not None and (ids in self._cache or ids in self._in_flight)
 
     async def submit(
-        self, rows: Sequence[Ids], deadline: float, disconnected: Callable[[], bool] = bool
+        self,
+        rows: Sequence[Ids],
+        deadline: float,
+        disconnected: Callable[[], bool] = bool,
+        *,
+        cached: bool = True,
     ) -> NDArray[np.float32]:
         """Outputs of `rows` (token ids of each text) in order, of shape (len(rows), labels or dimensions).
 
         `deadline` is in time.monotonic. Raises DeadlineExceeded when it passes first, ClientLeft when `disconnected()`
         is true before the model has started, and any error that the model raised for one of the texts. When the caller
-        is cancelled, its texts leave the queue.
+        is cancelled, its texts leave the queue. With `cached` false, the cache is neither read nor
+        written.
         """
         request = QueuedRequest(
             deadline, self._loop.create_future(), [None] * len(rows), len(rows), disconnected=disconnected
         )
-        missing = [(ids, [i]) for i, ids in enumerate(rows)] if self._cache is None else self._uncached(request, rows)
+        cached = cached and self._cache is not None
+        missing = self._uncached(request, rows) if cached else [(ids, [i]) for i, ids in enumerate(rows)]
         if missing:
             entries = self._queue.add(request, missing)
-            if self._cache is not None:
+            if cached:
                 self._in_flight |= {entry.ids: entry for entry in entries}
             self._arrived.set()
         if request.future.done():
@@ -215,7 +222,7 @@ class Batcher:
     def _report_dropped(self, dead: Sequence[Entry]) -> None:
         now = time.monotonic()
         for entry in dead:
-            self._in_flight.pop(entry.ids, None)
+            self._has_left(entry)
             expired = any(request.deadline <= now for request, _ in entry.places)
             self._metrics.dropped("deadline" if expired else "client_left")
             entry.fail(
@@ -241,7 +248,7 @@ class Batcher:
                 output, seconds = await self._loop.run_in_executor(self._executor, self._timed, rows)
         except Exception as error:
             if len(batch) == 1:
-                self._in_flight.pop(batch[0].ids, None)
+                self._has_left(batch[0])
                 batch[0].fail(error)
                 return
             # One bad text must not fail the others of its batch: run each alone.
@@ -252,14 +259,20 @@ class Batcher:
             raise RuntimeError(f"the model gave {len(output)} outputs for {len(batch)} texts")
         ended = time.monotonic()
         for entry, row in zip(batch, output, strict=True):
-            if self._cache is not None:
-                self._in_flight.pop(entry.ids, None)
+            if self._cache is not None and self._has_left(entry):
                 self._cache[entry.ids] = row.copy()  # a view would keep the whole batch in memory
             entry.set_output(row)
         await asyncio.sleep(0)  # lets the responses be sent before the bookkeeping
         self._queue.observe_batch(sum(entry.length for entry in batch), ended - (self._free_since or started))
         self._free_since = ended if self._queue else None
         self._metrics.batch(self._version, len(batch), seconds)
+
+    def _has_left(self, entry: Entry) -> bool:
+        """Take `entry` out of those in flight; whether it was one, so that its output is to be cached."""
+        if self._in_flight.get(entry.ids) is not entry:
+            return False
+        del self._in_flight[entry.ids]
+        return True
 
     def _timed(self, rows: Sequence[Ids]) -> tuple[NDArray[np.float32], float]:
         """The output and the model's own run time; time in the executor's queue, behind other versions, is excluded."""

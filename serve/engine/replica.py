@@ -18,6 +18,7 @@ from models.tasks.base import Prediction, get_task
 from models.users import UserName
 from serve.config import Config
 from serve.engine.admission import Admission
+from serve.engine.explaining import Explainer
 from serve.engine.ids import new_id
 from serve.engine.loaded_model import LoadedVersion
 from serve.engine.model_repository import ModelRepository
@@ -119,8 +120,14 @@ class Replica:
             unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
             self._admit(len(unread), version, deadline, partial(tokens_to_run, unread))
             self.metrics.early(version.version, len(rows) - len(unread))
+        explainer = None
+        if version.task.explains(request):
+            explainer = await Explainer.of_request(version, texts, rows, early, self._config.limits.texts)
+            self._admit(len(texts), version, deadline, explainer.tokens_to_run)
         output = await version.outputs(rows, early, deadline, disconnected)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
+        if explainer is not None:
+            await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()
         self.after_response(self._log, id_, version, request, texts, predictions, user)
         if (challenger := self._repository.router.shadow) is not None and version is not challenger:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from cachetools import LRUCache
 
 from export.tokenizer import Encoded, Ids, TextEncoder
+from export.word_spans import Word, words_of
 
 _MAX_CHARACTERS_ON_LOOP = 50_000  # tokenizing more would block the event loop for tens of milliseconds
 _MAX_CACHED_CHARACTERS = 1_000  # longer texts are not cached, which bounds the memory
@@ -52,3 +53,13 @@ class CachingEncoder:
             )
         following = iter(rest)
         return [next(following) if encoded is None else encoded for encoded in cached]
+
+    async def words(self, texts: Sequence[str], max_words: int) -> list[list[Word]]:
+        """The words of each text, as words_of gives them. Not cached."""
+        if sum(map(len, texts)) > _MAX_CHARACTERS_ON_LOOP:
+            return await asyncio.to_thread(self._divide, texts, max_words)
+        return self._divide(texts, max_words)
+
+    def _divide(self, texts: Sequence[str], max_words: int) -> list[list[Word]]:
+        tokens = self._encoder.tokens(texts)
+        return [words_of(text, found, max_words) for text, found in zip(texts, tokens, strict=True)]

@@ -97,6 +97,23 @@ def test_too_many_texts(server: Server) -> None:
     assert "at most 4096" in refuse(server, PREDICT, 422, json={"texts": ["where is my order"] * 10_000})["error"]
 
 
+def test_explain_on_128_texts(server: Server) -> None:
+    error = refuse(server, PREDICT, 422, json={"texts": ["where is my order"] * 128, "explain": True})
+    assert error["limit"] == 128
+    assert "the 128 texts have 512 words; at most 128 are explained in one request" in error["error"]
+    answered = send(server, PREDICT, json={"texts": [f"order {i}" for i in range(64)], "explain": True})
+    assert all("explanation" in prediction for prediction in answered.json()["predictions"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(PREDICT, {"text": "a", "explain": "yes"}), (PREDICT, {"text": "a", "explain": 1}),
+     (RANK, {"candidates": [{"id": "a", "text": "a"}], "explain": True})],
+)  # fmt: skip
+def test_a_wrong_explain(server: Server, path: str, body: dict[str, Any]) -> None:
+    assert "explain" in refuse(server, path, 422, json=body)["error"]
+
+
 UNUSUAL = [
     "where is\x00my order", "where is my order \U0001f4e6\U0001f468\u200d\U0001f469\u200d\U0001f467 ?", "\U0001f4e6",
     "\u0623\u064a\u0646 \u0637\u0644\u0628\u064a\u061f", "\u202ewhere is my order", "我的订单在哪里？",

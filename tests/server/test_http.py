@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 from uuid import uuid4
@@ -141,6 +142,21 @@ def test_predictions_come_in_the_order_of_the_texts(server: Server, task: str, c
     labels = [list(cycle)[(i * i) % 5 % 2] for i in range(100)]
     texts = [cycle[label] + " please" * (i % 7) for i, label in enumerate(labels)]
     assert [prediction["label"] for prediction in predict(server, task, texts=texts)] == labels
+
+
+@pytest.mark.parametrize("task", ["intent", "sentiment"])
+def test_an_explanation_is_of_the_words_sent_and_sums_to_the_score(server: Server, task: str) -> None:
+    texts = ["where is my order 88231?", f"😡 naïve {NEGATIVE}", POSITIVE]
+    plain, explained = predict(server, task, texts=texts), predict(server, task, texts=texts, explain=True)
+    for text, bare, prediction in zip(texts, plain, explained, strict=True):
+        explanation = prediction.pop("explanation")
+        assert prediction == bare
+        assert explanation["label"] == bare["label"]
+        assert 1 / (1 + math.exp(-explanation["total"])) == pytest.approx(bare["score"], abs=2e-5)
+        contributions = [word["contribution"] for word in explanation["words"]]
+        assert sum(contributions) + explanation["rest"] == pytest.approx(explanation["total"], abs=1e-9)
+        assert "".join(text[word["start"] : word["end"]] for word in explanation["words"]) == text.replace(" ", "")
+        assert max(contributions) > 0
 
 
 @every_task

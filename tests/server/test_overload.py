@@ -83,6 +83,21 @@ def test_a_burst_is_answered_or_refused_and_nothing_else(impatient: Server) -> N
     assert dropped(impatient, "overloaded") - before == texts
 
 
+def test_explanations_are_refused_before_predictions_wait_for_them(impatient: Server) -> None:
+    """A hundred requests at once, each of 120 readings: more than is admitted."""
+    bodies = [{**distinct(4, 28, f"explained {number}"), "explain": True} for number in range(100)]
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(base_url=impatient.url, timeout=60, limits=limits) as client, ThreadPoolExecutor(100) as pool:
+        explained = [pool.submit(client.post, PREDICT, json=body) for body in bodies]
+        time.sleep(0.2)
+        plain = [client.post(PREDICT, json=distinct(1, 3, f"beside {number}")) for number in range(20)]
+        responses = [future.result() for future in explained]
+    assert {response.status_code for response in responses} == {200, 503}
+    assert {response.status_code for response in plain} <= {200, 503}
+    assert max(response.elapsed.total_seconds() for response in plain) < 2  # all readings would take many times as long
+    assert_works(impatient)
+
+
 @pytest.mark.parametrize("body", [distinct(1, 20, "late"), ENDLESS], ids=["one text", "4000 texts"])
 def test_a_deadline_that_cannot_be_kept(impatient: Server, stock: bool, body: dict[str, Any]) -> None:
     seconds = "0.000001" if len(body["texts"]) == 1 else "0.5"

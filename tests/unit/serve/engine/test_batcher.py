@@ -283,6 +283,22 @@ async def test_texts_asked_at_once_run_once_and_outlive_the_one_who_asked_first(
 
 
 @in_loop
+async def test_texts_that_bypass_the_cache_neither_read_nor_change_it(metrics: Metrics, model: Model) -> None:
+    async with busy(metrics, model, cache_size=1) as batcher:
+        cached = asyncio.create_task(batcher.submit([text(1, 5)], soon()))
+        await settle()
+        others = [text(1, 5), text(2, 5)]
+        bypassing = asyncio.create_task(batcher.submit(others, soon(), cached=False))
+        await settle()
+        model.gate.set()
+        assert (await bypassing).tolist() == [[1, 5], [2, 5]]
+        await cached
+        assert batcher.is_cached(text(1, 5))
+        assert not batcher.is_cached(text(2, 5))
+    assert sorted(row[0] for batch in model.batches for row in batch) == [0, 1, 1, 2]
+
+
+@in_loop
 async def test_an_error_is_not_remembered(metrics: Metrics, model: Model) -> None:
     async with batching(metrics, model, cache_size=10) as batcher:
         for _ in range(2):
