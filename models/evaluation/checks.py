@@ -16,6 +16,7 @@ from models.evaluation.significance import (
     difference_lower_bound,
     mcnemar_p_value,
     recall_loss_p_value,
+    share_p_value,
     sign_test_p_value,
 )
 from models.tasks.thresholds import Thresholds
@@ -197,10 +198,39 @@ def _gaps(evaluation: Evaluation) -> NDArray[np.float64]:
     return gaps
 
 
+def early_answers(candidate: Evaluation, thresholds: Thresholds) -> Iterator[Check]:
+    """Are the candidate's early answers, by its linear reader alone, as good as its blend's? None for one reader."""
+    parts, total = candidate.parts, len(candidate.truth)
+    if parts is None:
+        return
+    if not (count := int(parts.early.sum())):
+        yield Check("early answers", True, "The linear reader answers no text of the holdout alone.")
+        return
+    early, blended = (logits[parts.early].argmax(1) for logits in (candidate.probabilities, parts.blended))
+    right = candidate.right[parts.early]
+    blend_right = np.array([candidate.labels[i] for i in blended]) == np.array(candidate.truth)[parts.early]
+    differing = int((early != blended).sum())
+    chance = share_p_value(differing, count, thresholds.max_early_difference / 100)
+    passed = chance >= thresholds.significance
+    share = 100 * differing / count
+    sentence = f"The linear reader answers {count} of {total} texts alone, {differing} of them unlike the blend."
+    if passed and share > thresholds.max_early_difference:
+        sentence += " Chance explains so many on a set of this size."
+    yield Check("early answers", passed, sentence, share, thresholds.max_early_difference, unit="% differ")
+
+    wins, losses = int((right & ~blend_right).sum()), int((blend_right & ~right).sum())
+    worse = mcnemar_p_value(losses, wins)
+    passed = worse >= thresholds.significance
+    own, whole = (100 * float(part.mean()) for part in (right, blend_right))
+    verb = "lower the accuracy" if not passed else "do not lower the accuracy"
+    sentence = f"Early answers {verb}: {own:.1f} % are right, {whole:.1f} % by the blend ({wins} won, {losses} lost)."
+    yield Check("early accuracy", passed, sentence, worse, thresholds.significance, "at least", "p-value")
+
+
 def latency(ratios: NDArray[np.float64], thresholds: Thresholds) -> Check:
     """The median ratio of the rounds; fails when a sign test finds it significantly above `max_latency_ratio`."""
     if not len(ratios):
-        return Check("latency", True, "Latency was not measured.")
+        return Check("latency", True, "There are no two encoders whose latency to compare.")
     median = float(np.median(ratios))
     over = sign_test_p_value(ratios, thresholds.max_latency_ratio) < thresholds.significance
     sentence = f"A text takes {median:.2f} times as long as with the champion, median of {len(ratios)} rounds in turn."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from export.bundle import Bundle
 from export.heads import head_of, moves_too_many_labels, softmax
-from export.model import Model
+from export.model import Model, Parts
 from export.providers import Providers
 from models.data.interactions import Interactions, histories
 from models.tasks.ranker import Item, Ranker
@@ -31,13 +31,15 @@ class DefectError(Exception):
 class Evaluation:
     """The predictions of one bundle on one labelled set. `probabilities` should be (len(truth), len(labels)).
 
-    `shown_as` is how a report shows each example; empty when a report may not show them.
+    `shown_as` is how a report shows each example; empty when a report may not show them. `parts` are what a model of
+    two readers makes its predictions of; None for one reader.
     """
 
     labels: tuple[str, ...]
     truth: tuple[str, ...]
     probabilities: NDArray[np.float32]
     shown_as: tuple[str, ...] = ()
+    parts: Parts | None = None
 
     def unusable(self) -> str | None:
         """Why these outputs are no predictions (shape, NaN), as the end of a sentence; None when they are valid."""
@@ -118,17 +120,17 @@ def open_model(path: Path, providers: Providers = "auto") -> Model:
 def evaluate_bundle(
     model: Model, texts: Sequence[str], truth: Sequence[str], shown_as: Sequence[str] = ()
 ) -> Evaluation:
-    """Run the exported model over `texts`. Raises DefectError when it fails on them."""
+    """Run the exported model once over `texts`. Raises DefectError when it fails on them."""
     labels = model.bundle.manifest.labels
     if not texts:
         return Evaluation(labels, (), np.zeros((0, len(labels)), np.float32))
     try:
-        output = model.predict(texts)
+        output, parts = model.outputs(texts)
     except Exception as error:  # onnxruntime raises a dozen types
         raise DefectError(f"it fails on the texts: {_first_line(error)}") from error
     with np.errstate(invalid="ignore", over="ignore"):
         probabilities = softmax(output) if output.ndim == 2 else output
-    return Evaluation(labels, tuple(truth), probabilities, tuple(shown_as))
+    return Evaluation(labels, tuple(truth), probabilities, tuple(shown_as), parts)
 
 
 def evaluate_ranker(model: Model, interactions: Interactions) -> RankerEvaluation:
@@ -186,8 +188,12 @@ def check_parity(model: Model, texts: Sequence[str]) -> str:
 def latency_ratios(champion: Model, candidate: Model, texts: Sequence[str], rounds: int = 31) -> NDArray[np.float64]:
     """The candidate's latency over the champion's on the same texts, (rounds,), tokenization included.
 
-    The two take turns, so that other load on the machine affects both.
+    The encoder reads every text, also those that would be answered early: a candidate is not slow because it answers
+    fewer of them early. Empty when only the candidate has an encoder. The two take turns, so that other load on the
+    machine affects both.
     """
+    if champion.session is None and candidate.session is not None:
+        return np.zeros(0)
     ratios = []
     for round_ in range(-2, rounds):  # the first two are warm-up
         at = max(round_, 0) * _TIMED_TEXTS
@@ -195,7 +201,7 @@ def latency_ratios(champion: Model, candidate: Model, texts: Sequence[str], roun
         seconds = {}
         for model in (champion, candidate) if round_ % 2 else (candidate, champion):
             started = time.perf_counter()
-            model.predict(part)
+            model.run([encoded.ids for encoded in model.encoder.encode(part)])
             seconds[model] = time.perf_counter() - started
         if round_ >= 0:
             ratios.append(seconds[candidate] / seconds[champion])

@@ -101,7 +101,7 @@ def judge(
         if name == HOLDOUT or newest.total >= thresholds.min_feedback
     ]
     reasons += [checks.knows_labels(before, after), checks.calibration(before, after, thresholds)]
-    reasons.append(checks.latency(ratios, thresholds))
+    reasons += [*checks.early_answers(after, thresholds), checks.latency(ratios, thresholds)]
     return GateResult(tuple(reasons), champion, candidate)
 
 
@@ -128,8 +128,9 @@ def gate_classifier(
     thresholds: Thresholds,
     providers: Providers = "auto",
 ) -> GateResult:
-    """Evaluate two bundles and judge them. Any defect of either is a refusal, never an exception.
+    """Evaluate two bundles and judge their final answers. Any defect of either is a refusal, never an exception.
 
+    Early answers are on, since `early_answers` can be switched on at any time.
     `feedback` are the newest samples, held out by time: the candidate was not trained on them. It may be empty.
     """
     texts = [example.text for example in holdout]

@@ -16,13 +16,22 @@ from numpy.typing import NDArray
 from models.evaluation.confusion import Confusion
 from models.evaluation.evaluate import Evaluation
 from models.evaluation.gate import HOLDOUT, GateResult
-from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confidence_bins
+from models.evaluation.metrics import CONFIDENCE_BINS, classifier_metrics, confidence_bins, reader_metrics
 
 PAGE, DATA = "verdict.html", "verdict.json"
 _TEMPLATE = "report.html.j2"
 _MAX_EXAMPLES = 100  # of wins and of losses each
 _MAX_TEXT = 300
 _MAX_CONFUSIONS = 12
+_NAMES_OF_READERS = {
+    "encoder.accuracy": "encoder alone, accuracy",
+    "encoder.macro_f1": "encoder alone, macro f1",
+    "linear.accuracy": "linear reader alone, accuracy",
+    "linear.macro_f1": "linear reader alone, macro f1",
+    "early.share": "answered early, by the linear reader",
+    "early.accuracy": "early answers, accuracy",
+    "early.agreement": "early answers that are the blend's",
+}
 _MIN_IN_BIN = 5  # examples; with fewer, a point of the calibration plot is noise
 
 
@@ -51,7 +60,10 @@ class LabelChange(NamedTuple):
 
 
 class SetChange(NamedTuple):
-    """Champion and candidate compared on one set. Metrics are name -> (champion's, candidate's), each from 0 to 1."""
+    """Champion and candidate compared on one set. Metrics are name -> (champion's, candidate's), each from 0 to 1.
+
+    `readers` are the metrics of the encoder, the linear reader and its early answers; None for a model without.
+    """
 
     name: str
     examples: int
@@ -59,6 +71,7 @@ class SetChange(NamedTuple):
     labels: list[LabelChange]
     won: list[ChangedExample]
     lost: list[ChangedExample]
+    readers: dict[str, tuple[float | None, float | None]]
 
 
 def write_report(result: GateResult, folder: Path, *, title: str, facts: Mapping[str, str] | None = None) -> Path:
@@ -95,6 +108,7 @@ def write_report(result: GateResult, folder: Path, *, title: str, facts: Mapping
             confusion=_confusion(result.champion[HOLDOUT], held_out) if held_out else None,
             calibration=_calibration(result.champion[HOLDOUT], held_out) if held_out else None,
             max_examples=_MAX_EXAMPLES,
+            names_of_readers=_NAMES_OF_READERS,
         )
     )
     path = folder / PAGE
@@ -118,7 +132,14 @@ def set_change(name: str, champion: Evaluation, candidate: Evaluation) -> SetCha
     metrics = {metric: (before[metric], after[metric]) for metric in before}
     won = _changed_examples(champion, candidate, candidate.right & ~champion.right)
     lost = _changed_examples(champion, candidate, champion.right & ~candidate.right)
-    return SetChange(name, len(candidate.truth), metrics, labels, won, lost)
+    return SetChange(name, len(candidate.truth), metrics, labels, won, lost, _readers(champion, candidate))
+
+
+def _readers(champion: Evaluation, candidate: Evaluation) -> dict[str, tuple[float | None, float | None]]:
+    before, after = (
+        reader_metrics(e.labels, e.truth, e.parts) if e.parts is not None else {} for e in (champion, candidate)
+    )
+    return {metric: (before.get(metric), after.get(metric)) for metric in before | after}
 
 
 def _changed_examples(champion: Evaluation, candidate: Evaluation, which: NDArray[np.bool_]) -> list[ChangedExample]:

@@ -64,6 +64,12 @@ def recall_loss_p_value(wins: int, losses: int, total: int, loss: float) -> floa
     return float(binomtest(net, total, loss, alternative="greater").pvalue) if net > 0 else 1.0
 
 
+@lru_cache(4096)
+def share_p_value(count: int, total: int, share: float) -> float:
+    """The one-sided p-value of `count` or more among `total` if the true share were `share` (0 to 1). Exact."""
+    return float(binomtest(count, total, share, alternative="greater").pvalue) if total else 1.0
+
+
 def sign_test_p_value(values: NDArray[np.float64], bound: float) -> float:
     """The one-sided p-value of so many `values` above `bound` if it were their median (sign test)."""
     return mcnemar_p_value(int((values > bound).sum()), int((values <= bound).sum()))

@@ -33,4 +33,10 @@ class Thresholds(BaseModel):
     max_latency_ratio: float = Field(
         1.25, gt=0, description="candidate's latency a text over the champion's, measured in turn in one process"
     )
+    max_early_difference: float = Field(
+        2.0,
+        ge=0,
+        le=100,
+        description="hundredths of the early answers that may have another label than the blend's, unless by chance",
+    )
     min_feedback: int = Field(20, ge=1, description="with fewer held-out feedback texts, feedback is not checked")

@@ -99,15 +99,21 @@ def label_thresholds(blend: Blend, unseen: Floats, known: Shares, truth: Truth) 
 
 
 def _factors(logits: Sequence[Floats], truth: Truth) -> list[float]:
-    """A factor for each reader's logits, by maximum likelihood; the problem is convex."""
+    """A factor for each reader's logits, by maximum likelihood; the problem is convex.
+
+    As if one more text than there are had an unlike label (Platt, 1999): a reader that has all of them right is no
+    reason for factors without bound.
+    """
     stacked, rows = np.stack(logits).astype(np.float64), np.arange(len(truth))
+    rest = 1 / (len(truth) + 2)
+    wanted = np.full(stacked.shape[1:], rest / stacked.shape[2])
+    wanted[rows, truth] += 1 - rest
 
     def loss(factors: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logarithms = log_softmax(np.tensordot(factors, stacked, 1), axis=1)
-        residual = np.exp(logarithms)
-        residual[rows, truth] -= 1
+        residual = np.exp(logarithms) - wanted
         gradient = np.array([(residual * one).sum() for one in stacked]) / len(truth)
-        return -float(logarithms[rows, truth].mean()), gradient
+        return -float((wanted * logarithms).sum()) / len(truth), gradient
 
     found = minimize(loss, np.ones(len(logits)), jac=True, method="L-BFGS-B", bounds=[(0.0, 100.0)] * len(logits))
     return [round(float(factor), 4) for factor in found.x]

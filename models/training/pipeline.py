@@ -47,6 +47,7 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
         data.save_corpus(folder / _CORPUS)  # now, since the user's file may change during the training
         report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
         recipe, notes = recipe_for_base(job, recipe)
+        notes = [*notes, *family.notes(job, home, data, recipe)]
         losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
         trained = Trained(
             task=job.task, precision=job.precision, recipe=asdict(recipe), losses=losses, lineage=data.lineage,

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from export.bundle import EarlyAnswers, LinearRecord
-from export.checkpoint import linear_record, load_checkpoint, save_linear, text_encoder
+from export.checkpoint import linear_record, load_checkpoint, save_linear
 from export.linear import Floats
 from export.pooling import pooled
 from models.data.dataset import Example
@@ -27,13 +27,19 @@ from models.data.split import text_key
 from models.training.blend import Truth, Validation, choose_early, fit_blend, label_thresholds
 from models.training.config import CONTINUED, Recipe
 from models.training.linear_reader import (
+    ALTERNATIVES,
+    FOLDS,
     MAX_LABELS,
+    MAX_TEXTS,
     LinearSettings,
+    Step,
     choose_settings,
+    draw_texts,
     fit_linear_reader,
     out_of_fold,
 )
 from models.training.progress import ReportStage
+from models.training.tokens import TokenRows, tokenize
 from models.training.training_set import TrainingSet
 
 # Validation texts: enough to know a share of one percent, few enough for a short training to learn them.
@@ -41,28 +47,51 @@ _SHARE, _MIN_TEXTS, _MAX_TEXTS = 0.1, 400, 1000
 _MAX_SHARE = 0.25
 MIN_VALIDATION = 200
 """with fewer validation texts, factors and thresholds would be chance, and the encoder answers alone"""
-_ABSORB = replace(CONTINUED, replay=0, repeats=2)
+STAGE = "linear reader"
 
 Losses = list[tuple[int, float]]
 Finetune = Callable[[TrainingSet, Recipe, Path, ReportStage, Path | None], Losses]
 
 
+def why_no_reader(data: TrainingSet, seed: int) -> str | None:
+    """Why a training on the set gives no linear reader, as a sentence for the manifest; None when it gives one."""
+    alone = "It has no linear reader, so its encoder reads every text"
+    if len(data.labels) > MAX_LABELS:
+        return f"{alone}: one is trained for at most {MAX_LABELS} labels, and these are {len(data.labels):,}."
+    if (held := len(split_validation(data.examples, seed)[1])) < MIN_VALIDATION:
+        return (
+            f"{alone}: {MIN_VALIDATION} different texts must be held back to fit one, and of these only {held} can be. "
+            f"{round(MIN_VALIDATION / _MAX_SHARE)} texts are enough, if their labels have more than a few each."
+        )
+    return None
+
+
+def why_none_continued(start: Path, parent: str, labels: int) -> str | None:
+    """As `why_no_reader`, for a version of so many labels that continues from `parent`, whose checkpoint is `start`."""
+    alone = "It has no linear reader, so its encoder reads every text"
+    if linear_record(start) is None:
+        return f"{alone}: version {parent}, from which it continues, has none. `flywheel train` trains both anew."
+    if labels > MAX_LABELS:
+        return f"{alone}: one is trained for at most {MAX_LABELS} labels, and these are {labels:,}."
+    return None
+
+
 def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: ReportStage, finetune: Finetune) -> Losses:
     """Train on the set's examples, and write the checkpoint with its linear reader to `out`. The encoder's losses.
 
-    With too few texts, or more labels than a linear reader is trained for, the encoder is trained alone.
+    Where `why_no_reader` has a reason, the encoder is trained alone.
     """
     rest, held = split_validation(data.examples, recipe.seed)
     if len(held) < MIN_VALIDATION or len(data.labels) > MAX_LABELS:
         return finetune(data, recipe, out, report, None)
+    labels = len(data.labels)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix="first-") as scratch:
         first = Path(scratch) / "checkpoint"
         losses = finetune(replace(data, examples=rest), recipe, first, report, None)
-        report("linear reader", 0, 0)
-        tokens = _Tokens(first, recipe.max_length, data.labels)
-        (rows, truth), (unread, true) = tokens.of(rest), tokens.of(held)
-        settings = choose_settings(rows, truth, unread, true, len(data.labels))
-        reader = fit_linear_reader(rows, truth, len(data.labels), settings)
+        step = _steps(report, (len(ALTERNATIVES) + 2) * labels)
+        (rows, truth), (unread, true) = (_tokens(first, recipe, data.labels, part) for part in (rest, held))
+        settings = choose_settings(rows, truth, unread, true, labels, step)
+        reader = fit_linear_reader(rows, truth, labels, settings, step)
         readings = [reader.read(ids) for ids in unread]
         validation = Validation(
             encoder=encoder_logits(first, unread),
@@ -71,14 +100,15 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
             truth=true,
         )
         blend = fit_blend(validation)
-        absorbing = replace(_ABSORB, base=recipe.base, max_length=recipe.max_length, seed=recipe.seed,
-                            threads=recipe.threads, batch=recipe.batch, max_steps=recipe.max_steps)  # fmt: skip
+        absorbing = replace(recipe, epochs=CONTINUED.epochs, min_steps=CONTINUED.min_steps, blend=CONTINUED.blend,
+                            learning_rate=CONTINUED.learning_rate, replay=0, repeats=2)  # fmt: skip
         mixed = TrainingSet.of_corrections(data.corpus, "", data.labels, held, (), absorbing)
         both = replace(data, examples=mixed.examples, excess=mixed.excess)
         more = finetune(both, absorbing, out, _renamed(report), first)
-    rows, truth = tokens.of(data.known_examples)
-    unseen, known = out_of_fold(rows, truth, len(data.labels), settings)
-    early = choose_early(validation, blend, unseen, known, truth[: len(known)], data.labels)
+    step = _steps(report, (FOLDS + 1) * labels)
+    rows, truth = _tokens(out, recipe, data.labels, data.known_examples)
+    unseen, known = out_of_fold(rows, truth, labels, settings, step)
+    early = choose_early(validation, blend, unseen, known, truth, data.labels)
     record = LinearRecord(
         max_ngram=settings.max_ngram,
         sublinear=settings.sublinear,
@@ -86,7 +116,7 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
         blend=blend,
         early=early,
     )
-    save_linear(out, fit_linear_reader(rows, truth, len(data.labels), settings), record)
+    save_linear(out, fit_linear_reader(rows, truth, labels, settings, step), record)
     last = losses[-1][0] if losses else 0
     return [*losses, *((last + step, loss) for step, loss in more)]
 
@@ -99,40 +129,40 @@ def continue_linear_reader(data: TrainingSet, recipe: Recipe, start: Path, out: 
     """
     if (record := linear_record(start)) is None or len(data.labels) > MAX_LABELS:
         return
-    report("linear reader", 0, 0)
-    tokens = _Tokens(out, recipe.max_length, data.labels)
-    rows, truth = tokens.of(data.known_examples)
+    labels, early = len(data.labels), record.early
+    step = _steps(report, (FOLDS * (early is not None) + 1) * labels)
+    rows, truth = _tokens(out, recipe, data.labels, data.known_examples)
     settings = LinearSettings(record.max_ngram, record.sublinear, record.regularization)
-    early = record.early
     if early is not None:
-        unseen, known = out_of_fold(rows, truth, len(data.labels), settings)
-        own = label_thresholds(record.blend, unseen, known, truth[: len(known)])
+        unseen, known = out_of_fold(rows, truth, labels, settings, step)
+        own = label_thresholds(record.blend, unseen, known, truth)
         higher = {label: float(t) for label, t in zip(data.labels, own, strict=True) if t > early.above}
         early = EarlyAnswers(above=early.above, min_known=early.min_known, label_above=higher)
-    reader = fit_linear_reader(rows, truth, len(data.labels), settings)
+    reader = fit_linear_reader(rows, truth, labels, settings, step)
     save_linear(out, reader, record.model_copy(update={"early": early}))
 
 
 def split_validation(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """(examples to train on, validation examples): of each label the same share, all rows of a text on one side.
+    """(examples to train on, validation examples): of each label the same share, each text on one side.
 
-    A label keeps all its texts where the share is less than one of them.
+    Where the share of a label is a fraction of a text, chance decides; a label keeps at least one. Shares are of
+    different texts; what is written several times under one label is one validation example.
     """
-    wanted = min(max(_SHARE * len(examples), _MIN_TEXTS), _MAX_TEXTS, _MAX_SHARE * len(examples))
-    share = wanted / max(len(examples), 1)
-    keys_of: dict[str, list[int]] = defaultdict(list)
     keys = [text_key(example.text) for example in examples]
+    keys_of: dict[str, set[int]] = defaultdict(set)
     for example, key in zip(examples, keys, strict=True):
-        keys_of[example.label].append(key)
+        keys_of[example.label].add(key)
+    texts = sum(map(len, keys_of.values()))
+    share = min(max(_SHARE * texts, _MIN_TEXTS), _MAX_TEXTS, _MAX_SHARE * texts) / max(texts, 1)
     rng = np.random.default_rng(seed)
     held: set[int] = set()
     for label in sorted(keys_of):
-        distinct = sorted(set(keys_of[label]))
-        held.update(distinct[i] for i in rng.permutation(len(distinct))[: int(share * len(distinct))])
-    sides: tuple[list[Example], list[Example]] = ([], [])
-    for example, key in zip(examples, keys, strict=True):
-        sides[key in held].append(example)
-    return sides
+        distinct = sorted(keys_of[label])
+        count = min(int(share * len(distinct) + rng.random()), len(distinct) - 1)
+        held.update(distinct[i] for i in rng.permutation(len(distinct))[:count])
+    rest = [example for example, key in zip(examples, keys, strict=True) if key not in held]
+    once = {(key, e.label): e for e, key in zip(examples, keys, strict=True) if key in held}
+    return rest, [*once.values()]
 
 
 def encoder_logits(checkpoint: Path, rows: Sequence[Sequence[int]]) -> Floats:
@@ -143,17 +173,28 @@ def encoder_logits(checkpoint: Path, rows: Sequence[Sequence[int]]) -> Floats:
     return logits
 
 
-class _Tokens:
-    """Examples to token ids, as the server will have them, and to numbers of labels."""
+def _tokens(
+    checkpoint: Path, recipe: Recipe, labels: Sequence[str], examples: Sequence[Example]
+) -> tuple[TokenRows, Truth]:
+    """Examples to token ids, as the server will have them, and to numbers of labels; of very many, some are drawn."""
+    number = {label: i for i, label in enumerate(labels)}
+    truth = np.array([number[example.label] for example in examples], np.intp)
+    drawn = draw_texts(truth, MAX_TEXTS)
+    _, tokenizer = load_checkpoint(checkpoint, normalize=False)
+    return tokenize(tokenizer, [examples[i].text for i in drawn.tolist()], recipe.max_length), truth[drawn]
 
-    def __init__(self, checkpoint: Path, max_length: int, labels: Sequence[str]):
-        _, tokenizer = load_checkpoint(checkpoint, normalize=False)
-        self._encoder = text_encoder(tokenizer, max_length)
-        self._number = {label: i for i, label in enumerate(labels)}
 
-    def of(self, examples: Sequence[Example]) -> tuple[list[tuple[int, ...]], Truth]:
-        rows = [encoded.ids for encoded in self._encoder.encode([example.text for example in examples])]
-        return rows, np.array([self._number[example.label] for example in examples], np.intp)
+def _steps(report: ReportStage, total: int) -> Step:
+    """Reports the stage, and one more step of it at each call."""
+    done = -1
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        report(STAGE, done, total)
+
+    step()
+    return step
 
 
 def _renamed(report: ReportStage) -> ReportStage:

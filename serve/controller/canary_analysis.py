@@ -11,6 +11,7 @@ from models.releases.release import Release
 from serve.config import RolloutConfig
 
 _CERTAIN_Z = 2.33  # one-sided, 1 %
+_MIN_TEXTS = 20  # of each version, run by its encoder; with fewer, their times are not compared
 _EARLY_ERRORS = 20  # with this many errors, in more than half of the answers, roll back before min_answers
 
 RolloutStep = Literal["wait", "canary", "promote", "rollback"]
@@ -28,9 +29,9 @@ class VersionCounts:
     faults: float = 0.0
     """500 alone: the load may be the cause of a missed deadline"""
     texts: float = 0.0
-    """texts that the model ran or answered early, without cache hits"""
+    """texts that the encoder ran, without cache hits and early answers"""
     seconds: float = 0.0
-    """model time for these texts; response times would depend on each version's cache hits"""
+    """model time for these texts; response times would depend on each version's cache hits and early answers"""
     agree: float = 0.0
     differ: float = 0.0
     failed: float = 0.0
@@ -47,6 +48,16 @@ class VersionCounts:
     def error_rate(self) -> float:
         return self.errors / self.answers if self.answers else 0.0
 
+    @property
+    def fault_rate(self) -> float:
+        return self.faults / self.answers if self.answers else 0.0
+
+    @property
+    def late_rate(self) -> float:
+        """Missed deadlines over what waited for the encoder: early answers and cache hits miss none."""
+        late = self.errors - self.faults
+        return late / (late + self.texts) if late else 0.0
+
     @classmethod
     def of(cls, samples: Samples, task: str, version: str) -> Self:
         """The counters of `version` in `samples`, summed over the other labels."""
@@ -60,7 +71,7 @@ class VersionCounts:
                 # Refusals of a busy or starting server (503) say nothing about a version.
                 totals["errors"] += value if label["status"] in ("500", "504") else 0.0
                 totals["faults"] += value if label["status"] == "500" else 0.0
-            elif name == "flywheel_batch_size_sum" or (name == "flywheel_texts_total" and label["stage"] == "linear"):
+            elif name == "flywheel_batch_size_sum":
                 totals["texts"] += value
             elif name == "flywheel_stage_seconds_sum" and label["stage"] == "infer":
                 totals["seconds"] += value
@@ -104,6 +115,9 @@ def decide(
 ) -> RolloutDecision:
     """The next step for the release's challenger.
 
+    The share of texts that a version answers early decides nothing: encoders are compared by the texts that they ran,
+    answers by the feedback on all of them, and in shadow by their final labels.
+
     - `challenger`, `champion`: counts since the challenger's stage began.
     - `accuracy`: by version, the numbers of (confirmed answers, feedback).
     - `age_s`: seconds since the challenger's stage began.
@@ -118,7 +132,7 @@ def decide(
     if answers < rules.min_answers or age_s < rules.min_duration_s:
         return RolloutDecision("wait", f"{answers:.0f} answers in {age_s:.0f} s are too few for a decision")
     rate = failures / answers
-    if rate > rules.max_error_rate and rate > champion.error_rate:
+    if rate > rules.max_error_rate and rate > champion.error_rate and _fails_more(release, challenger, champion):
         return RolloutDecision(
             "rollback", f"{rate:.1%} of {answers:.0f} answers failed, {champion.error_rate:.1%} of the champion's"
         )
@@ -129,13 +143,24 @@ def decide(
         if share > rules.max_disagreement:
             return RolloutDecision("rollback", f"{share:.1%} of {answers:.0f} answers differ from the champion's")
         return RolloutDecision("canary", f"{share:.1%} of {answers:.0f} shadow answers differ, {rate:.1%} failed")
-    ratio = challenger.mean_s / champion.mean_s if champion.mean_s else 1.0
+    failed = f"{rate:.1%} of {answers:.0f} answers failed"
+    if min(challenger.texts, champion.texts) < _MIN_TEXTS or not champion.mean_s:
+        return RolloutDecision("promote", f"{failed}, too few texts reached both encoders to compare their time")
+    ratio = challenger.mean_s / champion.mean_s
+    told = f"its encoder's time per text is {ratio:.2f} times the champion's"
     if ratio > rules.max_latency_ratio:
-        return RolloutDecision("rollback", f"its model time per text is {ratio:.2f} times the champion's")
-    return RolloutDecision(
-        "promote",
-        f"{rate:.1%} of {answers:.0f} answers failed, its model time per text is {ratio:.2f} times the champion's",
-    )
+        return RolloutDecision("rollback", told)
+    return RolloutDecision("promote", f"{failed}, {told}")
+
+
+def _fails_more(release: Release, challenger: VersionCounts, champion: VersionCounts) -> bool:
+    """Whether the challenger's errors are its own, and not those of more texts that wait for the encoder.
+
+    Under load, a version that answers fewer texts early misses more deadlines. A failure in shadow counts as it is.
+    """
+    if release.mode == "shadow":
+        return True
+    return challenger.fault_rate > champion.fault_rate or challenger.late_rate > champion.late_rate
 
 
 def decide_promoted(champion: VersionCounts, before: VersionCounts, rules: RolloutConfig) -> RolloutDecision:
@@ -143,7 +168,7 @@ def decide_promoted(champion: VersionCounts, before: VersionCounts, rules: Rollo
 
     Only errors count here: latency, accuracy and agreement are compared while both versions serve (0014).
     """
-    rate, rate_before = (counts.faults / counts.answers if counts.answers else 0.0 for counts in (champion, before))
+    rate, rate_before = champion.fault_rate, before.fault_rate
     many = champion.faults >= _EARLY_ERRORS and rate > 0.5
     if many or (champion.answers >= rules.min_answers and rate > rules.max_error_rate and rate > rate_before):
         return RolloutDecision(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
+
+import numpy as np
 
 from models.data.dataset import Example
 
@@ -23,6 +26,22 @@ OWN = [
     for sentence in SENTENCES
 ]
 CORRECTIONS = tuple(Example(sentence.format(thing), "cooking") for thing in THINGS["cooking"] for sentence in SENTENCES)
+
+
+WORDS = sorted({word for text, _ in OWN for word in re.findall("[a-z]{2,}", text.lower())})
+"""of which each is one token of a tiny BERT (bases.py)"""
+
+
+def labelled_texts(labels: int, each: int, *, words: int = 5, seed: int = 0) -> list[Example]:
+    """Texts of `words` words, of which the third tells the label."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for label in range(labels):
+        for _ in range(each):
+            text = [WORDS[labels + int(i)] for i in rng.integers(0, len(WORDS) - labels, words)]
+            text[min(2, words - 1)] = WORDS[label]
+            found.append(Example(" ".join(text), f"label {label}"))
+    return found
 
 
 def own_data(folder: Path) -> Path:

@@ -88,8 +88,10 @@ def test_a_training_says_what_its_base_cannot_do_and_an_export_keeps_to_it(tmp_p
     manifest = Bundle.open(candidate.bundle).manifest
     assert (manifest.max_length, manifest.base_model) == (40, str(base))
     assert candidate.notes == manifest.notes
-    length, graph, unknown = candidate.notes
+    length, alone, graph, unknown = candidate.notes
     assert "at most 40 tokens" in length
+    assert "no linear reader" in alone
+    assert "800 texts are enough" in alone
     assert "since its attention is code of its own" in graph
     assert "of the tokens of the training texts are unknown" in unknown
     checkpoint = candidate.bundle.parent / "checkpoint"

@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from export.bundle import MODEL, Bundle, write_bundle
+from export.linear import LinearReader
 from models.data.dataset import load_dataset
 from models.data.interactions import load_interactions
 from models.evaluation.gate import GateResult, gate_classifier, gate_ranker
@@ -32,7 +33,10 @@ def names(verdict: GateResult) -> set[str]:
 def rewritten(
     bundle: Path, out: Path, change: Callable[[np.ndarray], np.ndarray] | None = None, **fields: object
 ) -> Path:
-    """A copy of `bundle` whose head's bias is changed, and fields of its manifest; whole and sound by its checksums."""
+    """A copy of `bundle` whose head's bias is changed, and fields of its manifest; whole and sound by its checksums.
+
+    It has no linear reader, so that what is changed is its answer.
+    """
     opened = Bundle.open(bundle)
     model = onnx.load(opened.model_path)
     biases = [t for t in model.graph.initializer if tuple(t.dims) == (len(opened.manifest.labels),)]
@@ -41,7 +45,7 @@ def rewritten(
         values = change(numpy_helper.to_array(bias))
         bias.CopyFrom(numpy_helper.from_array(values.astype(np.float32), bias.name))
     onnx.save(model, out.with_suffix(".onnx"))
-    kept = opened.manifest.model_dump(exclude={"files", "format"}) | fields
+    kept = opened.manifest.model_dump(exclude={"files", "format", "linear"}) | fields
     write_bundle(out, model=out.with_suffix(".onnx"), tokenizer=opened.tokenizer_path, fields=kept, assets={})
     return out
 
@@ -83,7 +87,7 @@ def test_bundles_that_cannot_be_tried_are_refused(bundle_of: Callable[[str], Pat
 
     (tmp_path / "no.onnx").write_bytes(b"not a graph")
     opened = Bundle.open(champion)
-    kept = opened.manifest.model_dump(exclude={"files", "format"})
+    kept = opened.manifest.model_dump(exclude={"files", "format", "linear"})
     write_bundle(tmp_path / "no", model=tmp_path / "no.onnx", tokenizer=opened.tokenizer_path, fields=kept, assets={})
     assert "cannot be loaded" in gate(champion, tmp_path / "no").sentence
 
@@ -128,3 +132,31 @@ def test_the_page_shows_what_changed_and_nothing_it_must_not(bundle_of: Callable
     assert data["sets"][1]["lost"] + data["sets"][1]["won"]
     for answer in data["sets"][1]["lost"] + data["sets"][1]["won"]:
         assert re.fullmatch(r"feedback 9\d\d", answer["shown_as"])
+
+
+def of_readers(bundle: Path, out: Path, *, encoder: bool = True, turned: int = 0) -> Path:
+    """A copy of a bundle of two readers, without its encoder, or whose linear reader mistakes every label."""
+    opened = Bundle.open(bundle)
+    assert opened.manifest.linear is not None, "the default models have two readers"
+    arrays = LinearReader.of_bundle(opened, opened.manifest.linear).arrays
+    turning = {name: np.roll(arrays[name], turned, axis=-1) for name in ("weights", "bias")}
+    kept = opened.manifest.model_dump(exclude={"files", "format"})
+    model = opened.model_path if encoder else None
+    write_bundle(
+        out, model=model, tokenizer=opened.tokenizer_path, fields=kept, assets={}, arrays={**arrays, **turning}
+    )
+    return out
+
+
+def test_final_answers_are_judged_whichever_reader_gives_them(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:
+    both = bundle_of("intent")
+    alone = of_readers(both, tmp_path / "alone", encoder=False)
+    verdict = gate(alone, both)
+    assert verdict.accepted, verdict.sentence
+    sentences = {check.name: check.sentence for check in verdict.reasons}
+    assert sentences["latency"] == "There are no two encoders whose latency to compare."
+    assert verdict.champion["holdout"].parts is None
+    assert "no encoder" in gate(both, alone).sentence
+    wrong = gate(both, of_readers(both, tmp_path / "wrong", turned=1))
+    assert {"early answers", "early accuracy", "holdout accuracy"} <= names(wrong)
+    assert next(check for check in wrong.reasons if check.name == "parity").passed, "its encoder is right"

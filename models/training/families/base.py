@@ -124,6 +124,10 @@ class ModelFamily(ABC, Generic[Data]):
         Raises DatasetError, CheckpointError.
         """
 
+    def notes(self, job: TrainingJob, home: Path, data: Data, recipe: Recipe) -> Sequence[str]:
+        """What a user should know of a training on `data`, in sentences for the manifest."""
+        return ()
+
     @abstractmethod
     def train(self, job: TrainingJob, home: Path, data: Data, recipe: Recipe, out: Path, report: ReportStage) -> Losses:
         """Train on `data` and write the checkpoint to `out`. Raises CheckpointError for an unknown base."""

@@ -67,6 +67,15 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
             )
         return replace(TrainingSet.of_corpus(corpus), labels=labels)
 
+    def notes(self, job: TrainingJob, home: Path, data: TrainingSet, recipe: Recipe) -> Sequence[str]:
+        from models.training.two_readers import why_no_reader, why_none_continued
+
+        if job.parent is None:
+            why = why_no_reader(data, recipe.seed)
+        else:
+            why = why_none_continued(checkpoint_folder(home, job.task, job.parent), job.parent, len(data.labels))
+        return [why] if why else []
+
     def train(
         self, job: TrainingJob, home: Path, data: TrainingSet, recipe: Recipe, out: Path, report: ReportStage
     ) -> Losses:

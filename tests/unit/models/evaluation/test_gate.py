@@ -10,12 +10,18 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score
 
+from export.model import Parts
 from models.evaluation.checks import _auc, _gaps, _user_auc, calibration
 from models.evaluation.evaluate import Evaluation, RankerEvaluation
 from models.evaluation.gate import GateResult, judge, judge_ranker, refusal
 from models.evaluation.metrics import calibration_error, ranker_metrics
 from models.evaluation.report import DATA, write_report
-from models.evaluation.significance import difference_lower_bound, mcnemar_p_value, recall_loss_p_value
+from models.evaluation.significance import (
+    difference_lower_bound,
+    mcnemar_p_value,
+    recall_loss_p_value,
+    share_p_value,
+)
 from models.tasks.thresholds import Thresholds
 from tests.helpers.gate_page import Page
 from tests.helpers.gate_power import synthetic
@@ -197,6 +203,65 @@ def test_a_new_label_counts_against_the_champion_that_lacks_it() -> None:
     assert "93.3 % of 30 texts right, 0.0 % before" in verdict.sentence
 
 
+def two_readers(
+    final: Evaluation, *, early: int, blend_wrong: range = range(0), blend_differs: range = range(0)
+) -> Evaluation:
+    """`final` as a model of two readers, which answers the last `early` texts early.
+
+    There the blend gives another label to the texts of both ranges: a wrong one, and the true one.
+    """
+    numbers = np.array([final.labels.index(label) for label in final.truth])
+    blended = final.probabilities.argmax(1)
+    blended[list(blend_wrong)] = (numbers[list(blend_wrong)] + 1) % len(final.labels)
+    blended[list(blend_differs)] = numbers[list(blend_differs)]
+    logits = np.eye(len(final.labels), dtype=np.float32)[blended]
+    is_early = np.arange(len(numbers)) >= len(numbers) - early
+    parts = Parts(encoder=logits, linear=final.probabilities, blended=logits, early=is_early)
+    return Evaluation(final.labels, final.truth, final.probabilities, final.shown_as, parts)
+
+
+def test_early_answers_are_held_against_the_blend() -> None:
+    candidate = two_readers(CHAMPION, early=300, blend_wrong=range(200, 204))
+    verdict = against(candidate)
+    assert verdict.accepted, verdict.sentence
+    sentences = {check.name: check.sentence for check in verdict.reasons}
+    assert sentences["early answers"].startswith("The linear reader answers 300 of 432 texts alone, 4 of them unlike")
+    assert sentences["early accuracy"].endswith("100.0 % are right, 98.7 % by the blend (4 won, 0 lost).")
+    many = against(two_readers(CHAMPION, early=300, blend_wrong=range(200, 215)))
+    assert names(many) == {"early answers"}, "they are right, but not what the version was chosen for"
+    assert against(two_readers(CHAMPION, early=10, blend_wrong=range(425, 426))).accepted, "one of ten may be chance"
+
+
+def test_a_candidate_whose_early_answers_are_wrong_is_refused_although_its_blend_is_right() -> None:
+    """Its final answers are those of the champion: what early answers lose, the encoder has gained."""
+    final = evaluate(*range(416, 432))
+    verdict = against(two_readers(final, early=300, blend_differs=range(416, 432)), final)
+    assert names(verdict) == {"early answers", "early accuracy"}
+    assert "Early answers lower the accuracy: 94.7 % are right, 100.0 % by the blend" in verdict.failed[1].sentence
+
+
+def test_models_of_one_and_of_two_readers_are_compared() -> None:
+    both = two_readers(CHAMPION, early=300)
+    for champion, candidate in ((CHAMPION, both), (both, CHAMPION), (both, both)):
+        assert against(candidate, champion).accepted
+    none_early = against(two_readers(CHAMPION, early=0))
+    assert none_early.accepted
+    assert any("answers no text of the holdout alone" in check.sentence for check in none_early.reasons)
+
+
+def test_the_report_has_the_figures_of_both_readers(tmp_path: Path) -> None:
+    page = write_report(against(two_readers(CHAMPION, early=300)), tmp_path, title="intent")
+    (held_out,) = json.loads((tmp_path / DATA).read_text())["sets"]
+    assert held_out["readers"]["early.share"] == [None, 0.6944]
+    assert held_out["readers"]["early.accuracy"] == [None, 1.0]
+    assert held_out["readers"]["encoder.accuracy"] == held_out["readers"]["linear.accuracy"] == [None, 0.963]
+    shown = Page(page).text
+    assert "answered early, by the linear reader" in shown
+    assert "69.4 %" in shown
+    write_report(against(CHAMPION), tmp_path, title="intent")
+    assert json.loads((tmp_path / DATA).read_text())["sets"][0]["readers"] == {}
+
+
 # The statistics themselves.
 
 
@@ -206,6 +271,8 @@ def test_the_tests_against_figures_worked_out_by_hand() -> None:
     assert mcnemar_p_value(3, 1) == pytest.approx(5 / 16)
     assert recall_loss_p_value(0, 1, 8, 0.1) == pytest.approx(1 - 0.9**8)
     assert recall_loss_p_value(2, 2, 8, 0.1) == 1.0
+    assert share_p_value(1, 10, 0.02) == pytest.approx(1 - 0.98**10)
+    assert share_p_value(0, 0, 0.02) == share_p_value(0, 50, 0.02) == 1.0
 
 
 @pytest.mark.parametrize(("wins", "losses", "total"), [(8, 9, 432), (3, 0, 40), (0, 5, 40), (60, 62, 3080), (0, 0, 30)])

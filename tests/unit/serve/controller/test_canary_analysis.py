@@ -16,22 +16,6 @@ RULES = RolloutConfig(min_answers=100, min_duration_s=10, min_feedback=20)
 FINE = Counts(answers=500, texts=400, seconds=4.0)
 
 
-def test_model_time_is_of_the_texts_that_the_model_ran_or_answered_early() -> None:
-    def sample(name: str, value: float, **labels: str) -> tuple[tuple[str, frozenset[tuple[str, str]]], float]:
-        return (name, frozenset({"task": "intent", "version": "2", **labels}.items())), value
-
-    samples = dict([
-        sample("flywheel_texts_total", 60, stage="linear"),
-        sample("flywheel_texts_total", 100, stage="encoder"),  # most of them from the cache
-        sample("flywheel_batch_size_sum", 40),
-        sample("flywheel_stage_seconds_sum", 0.4, stage="infer"),
-        sample("flywheel_stage_seconds_sum", 9.0, stage="queue"),
-    ])  # fmt: skip
-    counts = Counts.of(samples, "intent", "2")
-    assert counts == Counts(texts=100, seconds=0.4)
-    assert counts.mean_s == pytest.approx(0.004)
-
-
 @pytest.mark.parametrize(
     ("release", "challenger", "champion", "accuracy", "age", "step"),
     [
@@ -70,6 +54,47 @@ def test_what_evidence_decides(
     assert isinstance(decision, RolloutDecision)
     assert decision.step == step, decision.reason
     assert decision.reason
+
+
+# Of 500 answers the champion gives 400 early. Its encoder takes 10 ms for a text.
+MOSTLY_EARLY = Counts(answers=500, errors=2, texts=100, seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "step"),
+    [
+        (Counts(answers=500, errors=2, texts=500, seconds=5.0), "promote"),  # none early: five times the encoder's work
+        (Counts(answers=500, errors=2, texts=30, seconds=0.3), "promote"),
+        (Counts(answers=500, texts=3, seconds=0.3), "promote"),  # three texts say nothing about its time
+        (
+            Counts(answers=500, errors=9, texts=500, seconds=5.0),
+            "promote",
+        ),  # of what waits 1.8 % is late, the champion's 2.0 %
+        (Counts(answers=500, errors=16, texts=500, seconds=5.0), "rollback"),
+        (Counts(answers=500, errors=16, faults=16, texts=900, seconds=9.0), "rollback"),  # its own errors
+        (Counts(answers=500, texts=30, seconds=0.9), "rollback"),  # its encoder is slow, however rarely it is asked
+    ],
+)
+def test_the_share_of_early_answers_decides_nothing(challenger: Counts, step: str) -> None:
+    decision = decide(CANARY, challenger, MOSTLY_EARLY, {}, 60, RULES)
+    assert decision.step == step, decision.reason
+
+
+def test_only_texts_that_the_encoder_ran_count_as_its() -> None:
+    def sample(name: str, value: float, **labels: str) -> tuple[tuple[str, frozenset[tuple[str, str]]], float]:
+        return (name, frozenset({"task": "intent", "version": "2", **labels}.items())), value
+
+    samples = dict(
+        [
+            sample("flywheel_texts_total", 400, stage="linear"),
+            sample("flywheel_texts_total", 300, stage="encoder"),  # two thirds of them from the cache
+            sample("flywheel_batch_size_sum", 100),
+            sample("flywheel_stage_seconds_sum", 1.0, stage="infer"),
+            sample("flywheel_stage_seconds_sum", 9.0, stage="tokenize"),
+        ]
+    )
+    counts = Counts.of(samples, "intent", "2")
+    assert (counts.texts, counts.mean_s) == (100, 0.01)
 
 
 @pytest.mark.parametrize(
