@@ -77,7 +77,7 @@ def explained(
     async def ask(version: LoadedVersion, texts: Sequence[str]) -> list[Prediction]:
         encoded = await version.encoder.encode(texts)
         rows = [row.ids for row in encoded]
-        early, deadline = version.early_answers(rows), time.monotonic() + 60
+        early, deadline = await version.early_answers(rows), time.monotonic() + 60
         explainer = await Explainer.of_request(version, texts, rows, early, max_words)
         output = await version.outputs(rows, early, deadline)
         request = version.task.Request.model_validate({"texts": list(texts), "explain": True})
