@@ -66,6 +66,14 @@ def add_version(home: Path, task: str, bundle: Path, checkpoint: Path, record: T
     return version
 
 
+def place_version(home: Path, task: str, bundle: Path, checkpoint: Path) -> str:
+    """As `add_version`, without MLflow: the next training of the task registers this version too, before its own.
+
+    Importing MLflow and creating its database take longer than a first version does.
+    """
+    return _take_over(home, task, bundle, checkpoint, None)
+
+
 def register_version(home: Path, task: str, version: str) -> None:
     """Add a version to MLflow that is not, or not completely, in it, under its number.
 
@@ -177,7 +185,8 @@ def _take_over(home: Path, task: str, bundle: Path, checkpoint: Path, number: st
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
         with suppress(BundleError):  # serving reports a bad bundle
-            packed_model(Bundle.open(served))  # now, to save replicas the work
+            if (opened := Bundle.open(served)).has_encoder:
+                packed_model(opened)  # now, to save replicas the work
         try:
             read_release(home, task)
         except ReleaseError:

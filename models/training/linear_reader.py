@@ -67,12 +67,12 @@ def fit_linear_reader(rows: Rows, truth: Truth, labels: int, settings: LinearSet
     if len(rows) > _MAX_TEXTS:
         drawn = np.random.default_rng(0).permutation(len(rows))[:_MAX_TEXTS]
         rows, truth = [rows[i] for i in drawn], truth[drawn]
-    vocabulary = _vocabulary(rows, labels, settings)
+    vocabulary = vocabulary_of(rows, labels, settings)
     weights = np.zeros((len(vocabulary.keys), labels), np.float16)
     bias = np.zeros(labels, np.float32)
     if len(np.unique(truth)) > 1:
         model = LogisticRegression(C=settings.regularization, tol=_TOLERANCE, max_iter=_MAX_STEPS)
-        model.fit(_matrix(vocabulary, rows), truth)
+        model.fit(ngram_matrix(vocabulary, rows), truth)
         coefficients, intercepts = model.coef_, model.intercept_
         if len(model.classes_) == 2:  # scikit-learn has only the second one's row then
             coefficients, intercepts = np.vstack((0 * coefficients, coefficients)), np.append(0.0, intercepts)
@@ -102,7 +102,7 @@ def read_all(reader: LinearReader, rows: Rows) -> Floats:
     return np.stack([reader.read(ids).logits for ids in rows])
 
 
-def _vocabulary(rows: Rows, labels: int, settings: LinearSettings) -> Vocabulary:
+def vocabulary_of(rows: Rows, labels: int, settings: LinearSettings) -> Vocabulary:
     """The n-grams of the texts; the most frequent ones, where the bounds allow no more."""
     found = np.concatenate([np.unique(ngram_keys(ids, settings.max_ngram)) for ids in rows])
     keys, texts = np.unique(found, return_counts=True)
@@ -112,7 +112,7 @@ def _vocabulary(rows: Rows, labels: int, settings: LinearSettings) -> Vocabulary
     return Vocabulary(keys, idf, max_ngram=settings.max_ngram, sublinear=settings.sublinear)
 
 
-def _matrix(vocabulary: Vocabulary, rows: Rows) -> csr_matrix:
+def ngram_matrix(vocabulary: Vocabulary, rows: Rows) -> csr_matrix:
     """The features of all texts, (texts, n-grams)."""
     features = [vocabulary.features(ids) for ids in rows]
     ends = np.cumsum([0, *(len(found.rows) for found in features)])
