@@ -217,4 +217,5 @@ class Replica:
             "metrics": manifest.metrics,
             "data": manifest.data.model_dump(),
             "created": manifest.created,
+            "notes": list(manifest.notes),
         }
