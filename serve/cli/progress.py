@@ -138,7 +138,7 @@ def register(candidate: TrainedCandidate, config: Config, who: str) -> str:
 def print_version(candidate: TrainedCandidate, version: str, out: Console) -> None:
     """Print a new version's metrics and notes."""
     figures = ", ".join(f"{name} {value:g}" for name, value in candidate.metrics.items())
-    out.print(f"{candidate.task} version {version}: {figures}", highlight=False)
+    out.print(f"{candidate.task} version {version}: {figures}", highlight=False, soft_wrap=True)
     for note in candidate.notes:
         out.print(f"  note: {note}", highlight=False, markup=False, soft_wrap=True)
 
@@ -189,7 +189,7 @@ class PlainProgress:
         self._last[task] = (stage, now)
         if stage != last_stage:
             self._began[task] = now
-        if total and done:
+        if total and done and now > self._began[task]:
             left = (now - self._began[task]) / done * (total - done)
             self._out.print(f"{task}: {stage} {done}/{total}, about {left:.0f} s left", highlight=False)
         else:

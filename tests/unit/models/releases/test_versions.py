@@ -13,7 +13,7 @@ from export.bundle import Lineage
 from models.home import bundle_folder, checkpoint_folder, training_folder
 from models.releases.record import TrainingRecord, read_logged
 from models.releases.release import ReleaseError, local_versions, read_release
-from models.releases.versions import add_version, register_version
+from models.releases.versions import add_version, place_version, register_version
 from tests.helpers.bare_run import bundle
 from tests.helpers.command import free_port
 from tests.helpers.registry import mlflow_client
@@ -95,6 +95,17 @@ def test_the_next_training_registers_what_mlflow_missed(home: Path, monkeypatch:
         assert [add(home), add(home)] == ["1", "2"]
     assert add(home) == "3"
     assert {number: run.info.status for number, run in in_mlflow(home).items()} == dict.fromkeys("123", "FINISHED")
+
+
+def test_a_first_version_is_registered_by_the_next_training(home: Path) -> None:
+    candidate = home / "work" / "first"
+    bundle(candidate / "bundle")
+    RECORD.write(training_folder(candidate / "checkpoint"))
+    assert place_version(home, "intent", candidate / "bundle", candidate / "checkpoint") == "1"
+    assert read_release(home, "intent").champion == "1"
+    assert in_mlflow(home) == {}
+    assert add(home) == "2"
+    assert {number: run.info.status for number, run in in_mlflow(home).items()} == dict.fromkeys("12", "FINISHED")
 
 
 def test_a_run_that_was_cut_off_is_completed_and_not_doubled(home: Path, caplog: pytest.LogCaptureFixture) -> None:
