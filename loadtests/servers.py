@@ -52,6 +52,16 @@ def champion_bundle(models: Path | None = None) -> Path:
     release = models / "releases" / "intent.json"
     if not release.is_file():
         raise PeerError("There is no intent model yet. Run: make serve (it trains one), then make bench.")
+    for file in release.parent.glob("*.json"):
+        if not (_champion(models, file) / "model.onnx").is_file():
+            raise PeerError(
+                f"The {file.stem} model is a first version, without an encoder, and would be trained beside the "
+                "benchmark. Wait until flywheel status says that it is trained, or run: flywheel up --train-first."
+            )
+    return _champion(models, release)
+
+
+def _champion(models: Path, release: Path) -> Path:
     content = json.loads(release.read_text(encoding="utf-8"))
     return models / str(content["versions"][content["champion"]])
 

@@ -44,7 +44,10 @@ def stock(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session")
 def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`var/` of this clone with the default models in it; trained now (about 4 minutes) when it is a fresh clone."""
+    """`var/` of this clone with the default models in it; trained now (about 4 minutes) when it is a fresh clone.
+
+    No first versions, which a server would train beside the tests.
+    """
     home = Path(os.environ.get("FLYWHEEL_HOME", ROOT / "var")).resolve()
     script = tmp_path_factory.mktemp("prepare") / "prepare.py"  # a file: its worker processes import it again
     script.write_text(_PREPARE)
