@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_scor
 
 from export.model import Parts
 
-CONFIDENCE_BINS = 10
+CONFIDENCE_BINS = 15
 
 
 def classifier_metrics(

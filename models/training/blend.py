@@ -15,10 +15,11 @@ from export.heads import softmax
 from export.linear import Floats
 
 _MIN_AGREEMENT = 0.99
+_MAX_LOSS = 0.001  # of accuracy: one validation text in a thousand
 _MIN_SHARE = 0.1  # of texts that are answered early: with fewer, reading every text twice does not pay
 _MIN_KNOWN = 0.8  # of a text's n-grams; docs/decisions/0035-two-readers.md has what it keeps out
 _THRESHOLDS = np.round(np.arange(0.5, 0.995, 0.01), 2)
-_MAX_LABEL_ERRORS = 0.02  # among a label's early answers to texts that the reader was not fitted on
+_MAX_LABEL_ERRORS = 0.05  # among a label's early answers to texts that the reader was not fitted on
 _NEVER = 1.0
 
 Truth = NDArray[np.intp]
@@ -71,7 +72,8 @@ def choose_early(
         differing, count = int((answers != final)[chosen].sum()), int(chosen.sum())
         accuracy = float(np.where(chosen, answers == validation.truth, right).mean())
         # As if one more differed, since the threshold is chosen on the texts that it is measured on.
-        if chosen.mean() >= _MIN_SHARE and differing + 1 <= (1 - _MIN_AGREEMENT) * count and accuracy >= right.mean():
+        agrees = differing + 1 <= (1 - _MIN_AGREEMENT) * count
+        if agrees and chosen.mean() >= _MIN_SHARE and right.mean() - accuracy <= _MAX_LOSS:
             return EarlyAnswers(
                 above=float(above),
                 min_known=_MIN_KNOWN,

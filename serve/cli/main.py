@@ -215,6 +215,7 @@ def train(
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="End after so many batches, to try a large file first.")
     ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all draws; another one shows how much is chance.")] = None,
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
     check: Annotated[bool, typer.Option("--check", help="Only check the data, and print what was found.")] = False,
     resume: Annotated[
@@ -244,7 +245,7 @@ def train(
 
     settings, family = load_config(config), family_of(task)
     if resume is not None:
-        if any(option is not None for option in (data, base, epochs, max_steps)) or check:
+        if any(option is not None for option in (data, base, epochs, max_steps, seed)) or check:
             raise typer.BadParameter("--resume goes on with the data and options of that training; give no others.")
         read_trained(resume, task)
         train_jobs([TrainingJob(task, resume=resume)], settings, out)
@@ -252,7 +253,7 @@ def train(
     if base is not None and Path(base).is_dir():
         base = str(Path(base).resolve())  # a ranker is retrained from it, wherever the server was started
     options: dict[str, Any] = {"method": method}
-    given = {"base": base, "epochs": epochs, "max_steps": max_steps}
+    given = {"base": base, "epochs": epochs, "max_steps": max_steps, "seed": seed}
     options |= {key: value for key, value in given.items() if value is not None}
     try:
         family.check_options(task, options)
