@@ -188,12 +188,17 @@ def export_checkpoint(job: TrainingJob, home: Path, checkpoint: Path, out: Path,
 
 
 def register_candidate(
-    candidate: TrainedCandidate, home: Path, artifacts: Sequence[Path] = (), *, mlflow: bool = True
+    candidate: TrainedCandidate,
+    home: Path,
+    artifacts: Sequence[Path] = (),
+    *,
+    mlflow: bool = True,
+    release: Callable[[str], object] | None = None,
 ) -> str:
     """Make the candidate a version, and log it with `artifacts`, folders, to MLflow. The new version.
 
     Whatever fails once the bundle exists is only warned about: models/releases/versions.py. Without `mlflow`, the
-    task's next training logs it.
+    task's next training logs it. `release` is called with a version that is not the task's first, before that.
     """
     from models.releases.versions import add_version, place_version
 
@@ -207,7 +212,7 @@ def register_candidate(
         _keep_corpus(folder, home, candidate.task, candidate.lineage)
         _write_training_files(candidate, record, training_folder(checkpoint), artifacts)
         if mlflow:
-            version = add_version(home, candidate.task, candidate.bundle, checkpoint, record)
+            version = add_version(home, candidate.task, candidate.bundle, checkpoint, record, release)
         else:
             version = place_version(home, candidate.task, candidate.bundle, checkpoint)
     shutil.rmtree(folder, ignore_errors=True)

@@ -32,7 +32,7 @@ from serve.cli.progress import (
 )
 from serve.cli.settings import actor
 from serve.cli.stopping import StopSignals
-from serve.cli.terminal import err, out
+from serve.cli.terminal import err, out, say
 from serve.config import Config
 
 log = logging.getLogger("flywheel.training")
@@ -111,11 +111,12 @@ def training_beside(config: Config, file: Path | None, signals: StopSignals) -> 
     `file` is the configuration's. What the process does not tell itself, as that it was killed, this one tells.
     """
     for task in config.tasks:
-        training_progress_file(config.home, task).unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or the home cannot be written
+            training_progress_file(config.home, task).unlink()
     if not (tasks := without_encoder(config)):
         yield
         return
-    out.print(f"training {', '.join(tasks)} with an encoder, beside the server, which takes them up without a restart")
+    say(f"training {', '.join(tasks)} with an encoder, beside the server, which takes them up without a restart")
     for task in tasks:
         _progress(config.home, task)("waiting", 0, 0)
     with (

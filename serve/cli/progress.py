@@ -16,7 +16,6 @@ from export.machine import user_name
 from export.providers import CPU
 from export.session import choose_provider
 from models.feedback.store import Store, StoreUnavailable
-from models.releases.registry import Registry
 from models.releases.release import ReleaseChanged, ReleaseError, awaits_encoder, read_release
 from models.releases.rollout import Rollout
 from models.retraining.plan import Result
@@ -122,17 +121,19 @@ def register(candidate: TrainedCandidate, config: Config, who: str) -> str:
     The new version.
     """
     task, home = candidate.task, config.home
-    awaited = read_release(home, task) if awaits_encoder(home, task) else None
-    version = register_candidate(candidate, home)
-    if awaited is not None:
-        store = Store(config.feedback.store_url(home), patience_s=_STORE_TIMEOUT_S)
-        with suppress(StoreUnavailable):  # the move works without it; its audit entry is written later
-            store.migrate()
-        reason = f"it has an encoder; version {awaited.champion} was the first, quick one"
+    if not awaits_encoder(home, task):
+        return register_candidate(candidate, home)
+    awaited = read_release(home, task)
+    store = Store(config.feedback.store_url(home), patience_s=_STORE_TIMEOUT_S)
+    with suppress(StoreUnavailable):  # the move works without it; its audit entry is written later
+        store.migrate()
+    rollout, reason = Rollout(home, store, task, who), f"it has an encoder; version {awaited.champion} had none"
+
+    def release(version: str) -> None:
         with suppress(ReleaseChanged):  # an operator, or another training, was faster
-            Rollout(home, store, task, who).promote(version, reason, awaited)
-            Registry(home).follow(task)
-    return version
+            rollout.promote(version, reason, awaited)
+
+    return register_candidate(candidate, home, release=release)
 
 
 def print_version(candidate: TrainedCandidate, version: str, out: Console) -> None:
