@@ -12,17 +12,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from export.errors import BundleError, CheckpointError, ParityError
+from models.data.dataset import DatasetError
 from models.disk_errors import sentence_of
 from models.home import training_progress_file
-from models.releases.release import read_release
+from models.releases.release import ReleaseError, read_release
 from models.training.progress import ProgressFile, read_training
 from serve.cli.progress import (
     PlainProgress,
+    TrainExtraMissing,
     check_train_extra,
     print_version,
     register,
@@ -39,6 +42,7 @@ log = logging.getLogger("flywheel.training")
 
 _NICENESS = 19  # the lowest priority, below every serving process
 _LINE_EVERY_S = 30.0
+_OWN_ERRORS = (TrainExtraMissing, DatasetError, CheckpointError, ParityError, BundleError, ReleaseError)
 # A stop signal ends the training at once, and multiprocessing would warn of what it left.
 _QUIET = {"PYTHONWARNINGS": "ignore:resource_tracker"}
 
@@ -76,8 +80,9 @@ def train_beside(config: Config) -> bool:
         lines.report(task, stage, done, total)
 
     def fail(task: str, error: Exception) -> None:
-        if (sentence := sentence_of(error)) is None:
-            log.debug("%s: the training failed", task, exc_info=error)
+        sentence = str(error) if isinstance(error, _OWN_ERRORS) else sentence_of(error)
+        if sentence is None:
+            log.error("%s: the training failed", task, exc_info=error)
             sentence = f"{type(error).__name__}: {error}"
         _end_failed(home, task, files[task], sentence)
 
@@ -123,11 +128,17 @@ def training_beside(config: Config, file: Path | None, signals: StopSignals) -> 
         subprocess.Popen(prepare_command(file, "--beside"), process_group=0, env=os.environ | _QUIET) as training,
         signals.passed_to(training.pid),
     ):
-        watch = threading.Thread(target=_tell_end, args=(training, config.home, tasks, signals), daemon=True)
+        asked = threading.Event()  # to end, as the server does
+        watch = threading.Thread(
+            target=_tell_end,
+            args=(training, config.home, tasks, lambda: asked.is_set() or signals.requested.is_set()),
+            daemon=True,
+        )
         watch.start()
         try:
             yield
         finally:
+            asked.set()
             with suppress(ProcessLookupError):
                 os.killpg(training.pid, signal.SIGTERM)
             watch.join()
@@ -140,9 +151,12 @@ def prepare_command(file: Path | None, *options: str) -> list[str]:
     return [*command, "--config", str(file)] if file else command
 
 
-def _tell_end(training: subprocess.Popen[bytes], home: Path, tasks: Sequence[str], signals: StopSignals) -> None:
+def _tell_end(
+    training: subprocess.Popen[bytes], home: Path, tasks: Sequence[str], was_asked: Callable[[], bool]
+) -> None:
+    """Wait for the training, and tell of tasks that it left without a word, unless it was asked to end."""
     code = training.wait()
-    if not code or signals.requested.is_set():
+    if not code or was_asked():
         return
     for task in tasks:
         if (read_training(home, task) or {}).get("state") == "running":
