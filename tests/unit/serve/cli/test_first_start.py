@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from export.bundle import Bundle
 from export.heads import softmax
@@ -96,3 +97,34 @@ def test_a_training_that_fails_beside_the_server_leaves_the_first_version_and_sa
         assert part in told["sentence"]
         assert part in done.stderr
     assert awaits_encoder(home, "intent")
+
+
+KILLED = """
+import os, signal, time
+from pathlib import Path
+from models.training.progress import read_training
+from serve.cli.first_start import training_beside
+from serve.cli.settings import load_config
+from serve.cli.stopping import StopSignals
+signals, config = StopSignals(), load_config()
+with training_beside(config, None, signals):
+    assert read_training(config.home, "intent")["state"] == "running"
+    (child,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    while read_training(config.home, "intent")["state"] == "running":
+        time.sleep(0.1)
+print(read_training(config.home, "intent")["sentence"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_training_that_is_killed_beside_the_server_is_told(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first_version(home, "intent", own_data(tmp_path))
+    (tmp_path / "flywheel.yaml").write_text("tasks: {intent: {}}")
+    environment = {"FLYWHEEL_HOME": str(home), "FLYWHEEL_CONFIG": str(tmp_path / "flywheel.yaml")}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=ROOT, env={"HOME": str(tmp_path), **environment},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "its process ended with -9, perhaps for want of memory. Version 1 keeps serving." in done.stdout
