@@ -226,7 +226,8 @@ def train(
     """Fine-tune, export, check and register a new version of TASK.
 
     A file for a classifier has the columns `text` and `label`; one for recommendation `user_id`, `item_id`,
-    `event`, `time` and `text`. A task's first version is released at once, a later one by `flywheel promote`.
+    `event`, `time` and `text`. A task's first version with an encoder is released at once, a later one by
+    `flywheel promote`.
 
     Examples:
 
