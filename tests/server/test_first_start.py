@@ -54,7 +54,8 @@ def test_a_first_start_answers_trains_beside_the_server_and_stops_when_asked(tmp
         assert training(server, TASK)["state"] == training(server, SLOW)["state"] == "running"
         assert f"{TASK}: its version with an encoder is being trained" in status(server)
         assert server.get(f"{OPERATIONS}/retrain").json()["state"] == "waiting"
-        given = server.post(f"{MODEL}/feedback", json={"id": first["id"], "item_id": "mug", "event": "click"})
+        event = {"id": first["id"], "item_id": "mug", "event": "click", "consent": True}
+        given = server.post(f"{MODEL}/feedback", json=event)
         assert given.status_code in (200, 202), given.text
 
         eventually(lambda: training(server, TASK)["state"] == "released", 240)
