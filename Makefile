@@ -4,7 +4,7 @@
 # make test-slow   the tests that take minutes or gigabytes and seldom break; CI leaves them out
 # make lint        check format, style, types and the order of imports
 # make format      format, and fix what the linter can fix
-# make bench       measure this machine's limit, Flywheel and its peers (40 minutes); ARGS="--help" lists options
+# make bench       measure this machine's limit, Flywheel and its peers (50 minutes); ARGS="--help" lists options
 # make clean       remove the environment and caches; var/ with the trained models stays
 
 PYTHON ?= python3

@@ -19,18 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also ru
 
 from rich.console import Console
 
-from loadtests import drivers, plot
+from loadtests import drivers, markdown, plot
+from loadtests.homes import home_for
 from loadtests.peers import PEERS, PeerError
 from loadtests.report import print_report, summarize
 from loadtests.rounds import Bench
-from loadtests.servers import FLYWHEEL, FLYWHEEL_CACHE, champion_bundle
-from loadtests.texts import ROOT, load_texts
+from loadtests.servers import FLYWHEEL, FLYWHEEL_CACHE
+from loadtests.texts import CORPORA, ROOT, default_corpus, load_corpus
 from loadtests.workloads import NAMES
 
 PLOT = ROOT / "docs" / "benchmark.svg"
 OURS = {FLYWHEEL.name, FLYWHEEL_CACHE.name}
 EXAMPLES = """examples:
-  make bench                                              everything, about 40 minutes
+  make bench                                              everything, about 50 minutes
   make bench ARGS="--peers none --rounds 1 --seconds 3"   Flywheel alone, about 3 minutes
   make bench ARGS="--peers fastapi --scenarios c1,c64"    one peer, two scenarios
   make bench ARGS="--soak-seconds 600 --check"            with the soak; exit 1 when a bound is missed
@@ -42,23 +43,26 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended too
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
-        bundle = champion_bundle()
-    except PeerError as error:
+        corpus = load_corpus(options.model)
+        bench = Bench(options, options.home or home_for(corpus, console), corpus, console)
+    except (PeerError, OSError) as error:
         sys.exit(str(error))
-    texts, source = load_texts()
-    console.print(f"{len(texts)} texts from {source}; load from {drivers.name()}", highlight=False)
-    bench = Bench(options, bundle, texts, console)
+    console.print(f"{len(corpus.truth)} texts from {corpus.title}; load from {drivers.name()}", highlight=False)
+    if bench.truth is None:
+        console.print(f"no accuracy: the model in {bench.models} does not know their labels", highlight=False)
     bench.install()
     with bench.progress:
         bench.sweep()
         rounds = bench.rounds()
     overload = bench.overload(rounds) if options.overload_seconds else None
     soak = bench.soak(rounds) if options.soak_seconds else None
-    report = summarize(rounds, bench.facts(source), overload, soak)
+    report = summarize(rounds, bench.facts(), overload, soak)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=2), encoding="utf-8")
     print_report(report, console)
-    console.print(f"written to {options.output}", highlight=False)
+    tables = options.output.with_suffix(".md")
+    tables.write_text(markdown.tables(report), encoding="utf-8")
+    console.print(f"written to {options.output}, and as Markdown tables to {tables}", highlight=False)
     if options.plot:
         write_plot(report, options.plot, console)
     reached = all(row["met"] for row in report["thresholds"]) and not bench.problems.keys() & OURS
@@ -75,6 +79,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=5, help="length of each measurement (default %(default)s)")
     add("--peers", default="all", help=f"all, none, or some of {','.join(PEERS)} (default all)")
     add("--scenarios", default="all", help=f"all, or some of {','.join(NAMES)} (default all)")
+    add(
+        "--model",
+        choices=CORPORA,
+        default=default_corpus(),
+        help="the corpus of the intent model that is served, and whose unseen texts are asked (default %(default)s)",
+    )
+    add("--home", type=Path, metavar="DIR", help="serve this trained home instead of the one that --model needs")
     add("--overload-seconds", type=float, default=60, help="open-loop overload after the rounds, 0 for none (60)")
     add("--soak-seconds", type=float, default=0, help="steady load after the rounds, 600 is usual (default none)")
     add("--output", type=Path, default=ROOT / "var" / "bench.json", help="all figures (default var/bench.json)")

@@ -28,7 +28,7 @@ from loadtests import drivers, machine
 from loadtests.peers import PeerError
 from loadtests.rounds import FAILURES, START_S, Steps, load_s, measure
 from loadtests.servers import FLYWHEEL, champion_bundle, copied, free_port, home, memory_mb, up
-from loadtests.texts import ROOT, load_texts
+from loadtests.texts import ROOT, corpus_of
 from loadtests.workloads import MANY, NAMES, Scenario, Scenarios
 
 SCENARIOS = ("c1", "c64", "batch32")
@@ -89,11 +89,11 @@ def main() -> int:
         bundle = champion_bundle(options.home)
     except PeerError as error:
         sys.exit(str(error))
-    texts, source = load_texts()
+    corpus = corpus_of(bundle)
     for line in (*(side.describe() for side in sides), f"{machine.describe()}; model: {machine.model(bundle)}",
-                 f"{len(texts)} texts from {source}; load from {drivers.name()}"):  # fmt: skip
+                 f"{len(corpus.truth)} texts from {corpus.title}; load from {drivers.name()}"):  # fmt: skip
         console.print(line, highlight=False, markup=False)
-    rounds = measure_all(sides, Scenarios(texts, bundle).of(FLYWHEEL, SCENARIOS), options, console)
+    rounds = measure_all(sides, Scenarios(corpus.texts, bundle).of(FLYWHEEL, SCENARIOS), options, console)
     console.print(table(rounds))
     if not options.check:
         return 0 if any(ratios(rounds, key) for key in FIGURES) else 1

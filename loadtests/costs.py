@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also ru
 from loadtests import drivers
 from loadtests.peers import PeerError
 from loadtests.servers import FLYWHEEL, FLYWHEEL_CACHE, champion_bundle, descendants, running
-from loadtests.texts import load_texts
+from loadtests.texts import corpus_of
 from loadtests.workloads import MANY, Scenarios
 
 REST_S, WARM_S, EDGE_S = 5.0, 3.0, 1.0
@@ -43,7 +43,8 @@ def main() -> int:
     try:
         bundle = champion_bundle()
         with running(FLYWHEEL_CACHE if options.cache else FLYWHEEL, bundle) as (url, pid):
-            (scenario,) = Scenarios(load_texts()[0], bundle).of(FLYWHEEL, ["c64" if options.texts == 1 else "batch32"])
+            scenarios = Scenarios(corpus_of(bundle).texts, bundle)
+            (scenario,) = scenarios.of(FLYWHEEL, ["c64" if options.texts == 1 else "batch32"])
             drivers.load(url, scenario.calls, options.connections, WARM_S)
             time.sleep(EDGE_S)
             rest = cores_used(pid, REST_S)

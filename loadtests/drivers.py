@@ -111,11 +111,17 @@ def once(url: str, calls: Sequence[Call]) -> None:
 
 
 def drive(
-    url: str, calls: Sequence[Call], connections: int, seconds: float, each: Callable[[int, int, float, bytes], None]
+    url: str,
+    calls: Sequence[Call],
+    connections: int,
+    seconds: float,
+    each: Callable[[int, int, float, bytes], None],
+    once: bool = False,
 ) -> float:
     """Send the calls from threads of this process; `each(index of the call, status, seconds, body)` runs in the thread.
 
-    The status is 0 if the connection failed or timed out. Returns the elapsed seconds.
+    The status is 0 if the connection failed or timed out. The calls are repeated until `seconds` are over; with `once`
+    each is sent once at most. Returns the elapsed seconds.
     """
     host, port = url.removeprefix("http://").split(":")
     until = time.perf_counter() + seconds
@@ -124,7 +130,7 @@ def drive(
     def client(number: int) -> None:
         connection = HTTPConnection(host, int(port), timeout=TIMEOUT_S)
         turn = number
-        while time.perf_counter() < until and not stop.is_set():
+        while time.perf_counter() < until and not stop.is_set() and not (once and turn >= len(calls)):
             index = turn % len(calls)
             started, status, body = time.perf_counter(), 0, b""
             try:

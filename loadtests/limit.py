@@ -116,6 +116,16 @@ def batch1_ms(bundle: Path, texts: list[str], seconds: float) -> float:
     return _run(bundle, texts, Setting(1, 1, 1), seconds)[0][1] * 1000
 
 
+def labels(bundle: Path, texts: Sequence[str]) -> dict[str, str]:
+    """The encoder's label of each text, as the peers run it. Its labels do not depend on the other texts of a batch."""
+    from loadtests.peers.model import Model as PeersModel
+
+    model = PeersModel(bundle, cores())
+    ordered = sorted(texts, key=len)
+    batches = [ordered[at : at + BATCHES[-1]] for at in range(0, len(ordered), BATCHES[-1])]
+    return {t: one["label"] for batch in batches for t, one in zip(batch, model.predict(batch), strict=True)}
+
+
 def _run(bundle: Path, texts: list[str], setting: Setting, seconds: float) -> list[tuple[float, float]]:
     context = multiprocessing.get_context("spawn")  # onnxruntime's threads do not survive a fork
     barrier, results = context.Barrier(setting.processes), context.Queue()

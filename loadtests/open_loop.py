@@ -37,15 +37,20 @@ GROWTH = 0.03
 LATE_MS = 10.0  # p99 above which the client reports that it was late itself
 
 
-def overload(url: str, capacity_rps: float, seconds: float = 60, target_s: float = 1.0) -> dict[str, Any]:
+def overload(
+    url: str, capacity_rps: float, seconds: float = 60, target_s: float = 1.0, texts: Sequence[str] | None = None
+) -> dict[str, Any]:
     """One-text intent requests at three times `capacity_rps`; `target_s` is the server's `limits.wait_s`.
+
+    They are made of the words of `texts`, by default those of `load_texts`.
 
     Times are milliseconds from the moment a request was due; None if there was no such answer. `shed` counts answers
     503 with code `overloaded` and Retry-After; `other` all other answers but 200; `lost` broken connections; `hung`
     requests without an answer within 15 s.
     """
     # Enough connections for twice the requests that the server accepts to wait.
-    outcome = offer(url, OVERLOAD * capacity_rps, seconds, connections=int(100 + capacity_rps * target_s * 2))
+    connections = int(100 + capacity_rps * target_s * 2)
+    outcome = offer(url, OVERLOAD * capacity_rps, seconds, connections=connections, texts=texts)
     result = outcome.counts() | {
         **{f"accepted_p{q}_ms": percentile(outcome.accepted, q) for q in (50, 95, 99)},
         **{f"shed_p{q}_ms": percentile(outcome.shed, q) for q in (50, 99)},
@@ -61,7 +66,9 @@ def overload(url: str, capacity_rps: float, seconds: float = 60, target_s: float
     return result
 
 
-def soak(url: str, rps: float, seconds: float = 600, *, pids: Sequence[int]) -> dict[str, Any]:
+def soak(
+    url: str, rps: float, seconds: float = 600, *, pids: Sequence[int], texts: Sequence[str] | None = None
+) -> dict[str, Any]:
     """`rps` requests a second, the three tasks in turn, while memory of `pids` and all their descendants is sampled.
 
     `growth` is the median of the last tenth of the samples over the median of the tenth after the warm-up (the first
@@ -77,7 +84,7 @@ def soak(url: str, rps: float, seconds: float = 600, *, pids: Sequence[int]) -> 
     sampler = threading.Thread(target=sample)
     sampler.start()
     try:
-        outcome = offer(url, rps, seconds, TASKS)
+        outcome = offer(url, rps, seconds, TASKS, texts=texts)
     finally:
         ended.set()
         sampler.join()
@@ -96,10 +103,15 @@ def soak(url: str, rps: float, seconds: float = 600, *, pids: Sequence[int]) -> 
 
 
 def offer(
-    url: str, rps: float, seconds: float, tasks: Sequence[str] = ("intent",), connections: int = 512
+    url: str,
+    rps: float,
+    seconds: float,
+    tasks: Sequence[str] = ("intent",),
+    connections: int = 512,
+    texts: Sequence[str] | None = None,
 ) -> OpenLoopResult:
     """Send predict requests to `tasks` in turn, `rps` a second, and wait for every answer, at most 15 s each."""
-    load = OpenLoop(url, requests(url, tasks), connections)
+    load = OpenLoop(url, requests(url, tasks, texts), connections)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         outcome = runner.run(load.run(rps, seconds))
     if sys.stderr.isatty():
@@ -110,13 +122,13 @@ def offer(
 # --- the requests ----------------------------------------------------------------------------------------------------
 
 
-def requests(url: str, tasks: Sequence[str]) -> Iterator[bytes]:
+def requests(url: str, tasks: Sequence[str], texts: Sequence[str] | None = None) -> Iterator[bytes]:
     """HTTP requests without end, the tasks in turn: one text, or ten candidates to rank.
 
     Not seeded, because the texts of a second run would be cache hits.
     """
     bodies = {
-        "intent": _reordered(load_texts()[0]),
+        "intent": _reordered(texts or load_texts()[0]),
         "sentiment": _reordered(seed_texts("sentiment")),
         "recommendation": cycle(rankings(500, candidates=10, history=3)),
     }

@@ -10,7 +10,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from http.client import HTTPException
@@ -23,11 +23,23 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from loadtests import drivers, limit, machine, open_loop
 from loadtests.peers import PEERS, Peer, PeerError, prepare
 from loadtests.report import Round, within
-from loadtests.servers import FLYWHEEL, FLYWHEEL_CACHE, labels_alone, labels_under_load, memory_mb, running
+from loadtests.servers import (
+    FLYWHEEL,
+    FLYWHEEL_CACHE,
+    champion_bundle,
+    labels_alone,
+    labels_under_load,
+    memory_mb,
+    running,
+    texts_by_stage,
+)
+from loadtests.texts import Corpus
 from loadtests.workloads import NAMES, Scenario, Scenarios
 
 TARGET_S = float(os.environ.get("FLYWHEEL_LIMITS__WAIT_S", "1.0"))  # as in flywheel.yaml
 WARM_S, DRAIN_S, SWEEP_S, START_S = 1.0, 0.5, 1.0, 15.0
+LAST_ANSWERS_S = 2.0  # until a slow server has answered what was sent last, and is idle
+ENCODER_S, ALONE_RPS, LOADED_RPS = 5.0, 150.0, 400.0  # what is expected of the encoder's labels, and of a server's
 # What a failing server or load generator may raise; figures of other turns are kept.
 FAILURES = (PeerError, drivers.LoadError, OSError, HTTPException, ValueError, LookupError)
 
@@ -66,6 +78,11 @@ def measure(url: str, scenario: Scenario, seconds: float) -> dict[str, Any]:
     return drivers.load(url, scenario.calls, scenario.connections, seconds, by_kind=scenario.by_kind)
 
 
+def share_equal(labels: Mapping[str, str], others: Mapping[str, str]) -> float:
+    """The share of the texts of `labels` that have the same label in `others`."""
+    return sum(others[text] == label for text, label in labels.items()) / len(labels)
+
+
 def load_s(seconds: float, warm_s: float = WARM_S) -> float:
     """How many seconds `measure` is expected to take."""
     return float(seconds) + warm_s + DRAIN_S
@@ -74,12 +91,17 @@ def load_s(seconds: float, warm_s: float = WARM_S) -> float:
 class Bench:
     """One run: its scenarios, servers and progress."""
 
-    def __init__(self, options: argparse.Namespace, bundle: Path, texts: list[str], console: Console):
-        self.options, self.bundle, self.texts, self.console = options, bundle, texts, console
-        self.scenarios = Scenarios(texts, bundle)
+    def __init__(self, options: argparse.Namespace, models: Path, corpus: Corpus, console: Console):
+        """`models` is the home to serve. Raises PeerError when it has no intent champion."""
+        self.options, self.models, self.corpus, self.console = options, models, corpus, console
+        self.bundle, self.texts = champion_bundle(models), corpus.texts
+        self.scenarios = Scenarios(self.texts, self.bundle)
+        self.truth = corpus.truth if corpus.is_of(self.bundle) else None
         self.problems: dict[str, str] = {}  # a server's name -> what went wrong
         self._absent: set[str] = set()
-        self._alone: dict[str, dict[str, str]] = {}
+        self._alone: dict[str, dict[str, str]] = {}  # server -> its labels of some texts, asked on an idle server
+        self._labelled: set[str] = set()  # servers that were asked the labels of all texts
+        self._encoder: dict[str, str] = {}  # text -> the encoder's label in process
         steps = Steps(console, self._expected_s())
         self.progress, self._step = steps.progress, steps.step
 
@@ -100,6 +122,9 @@ class Bench:
             self.console.print(f"  {rps:6.0f} texts/s  {setting}", highlight=False)
         self.swept = {str(setting): rps for setting, rps in found.items()}
         self.contenders = list(found)[: limit.CONTENDERS]
+        if "labels" in self.options.scenarios:
+            with self._step("in process: labels", ENCODER_S):
+                self._encoder = limit.labels(self.bundle, self.texts)
 
     def rounds(self) -> list[Round]:
         rounds = [self._round(number) for number in range(1, self.options.rounds + 1)]
@@ -109,6 +134,8 @@ class Bench:
     def _round(self, number: int) -> Round:
         """Measure the limit before and after Flywheel, and the peers: last in odd rounds, first in even ones."""
         r: Round = {"servers": {}, "memory": {}, "labels": {}}
+        if self._encoder and self.truth:
+            r["encoder_accuracy"] = share_equal(self._encoder, self.truth)
         if number % 2:
             self._flywheel_and_limit(r, number)
         for server in self._others()[:: 1 if number % 2 else -1]:
@@ -129,7 +156,7 @@ class Bench:
         seconds = self.options.overload_seconds
 
         def run(url: str, _: int, capacity: float) -> dict[str, Any]:
-            return open_loop.overload(url, capacity, seconds=seconds, target_s=TARGET_S)
+            return open_loop.overload(url, capacity, seconds=seconds, target_s=TARGET_S, texts=self.texts)
 
         return self._open_loop(f"overload for {seconds:g} s", FLYWHEEL, rounds, "c64", run)
 
@@ -138,7 +165,7 @@ class Bench:
         seconds = self.options.soak_seconds
 
         def run(url: str, pid: int, capacity: float) -> dict[str, Any]:
-            return open_loop.soak(url, 0.7 * capacity, seconds=seconds, pids=[pid])
+            return open_loop.soak(url, 0.7 * capacity, seconds=seconds, pids=[pid], texts=self.texts)
 
         return self._open_loop(f"soak for {seconds:g} s", FLYWHEEL_CACHE, rounds, "tasks", run)
 
@@ -156,7 +183,7 @@ class Bench:
             return None
         self.console.print(what, highlight=False)
         try:
-            with running(server, self.bundle) as (url, pid):
+            with running(server, self.bundle, self.models) as (url, pid):
                 (warm_up,) = self.scenarios.of(FLYWHEEL, ["c16"])
                 drivers.load(url, warm_up.calls, warm_up.connections, 3 * WARM_S)
                 return run(url, pid, statistics.median(rates))
@@ -164,14 +191,15 @@ class Bench:
             self._failed(server, what, error)
             return None
 
-    def facts(self, source: str) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Machine, versions and settings, without which no figure can be interpreted."""
         return {
             "machine": machine.describe(),
             "versions": machine.versions(self.options.peers),
             "model": machine.model(self.bundle),
             "driver": drivers.name(),
-            "texts": source,
+            "corpus": self.corpus.name,
+            "texts": self.corpus.title,
             "seconds": self.options.seconds,
             "target_s": TARGET_S,
             "limit_setting": asdict(self.setting),
@@ -192,20 +220,24 @@ class Bench:
     def _server(self, server: Peer, r: Round, number: int) -> None:
         """Start one server, measure its scenarios, and end it. Figures from before a failure are kept."""
         scenarios = self.scenarios.of(server, self.options.scenarios)
-        labels = "labels" in self.options.scenarios and server is not FLYWHEEL_CACHE
+        labels = self._asks_labels(server)
         if not scenarios and not labels:
             return
         loads = r["servers"].setdefault(server.name, {})
         try:
             with ExitStack() as stack:
                 with self._step(f"round {number}: start {server.title}", START_S):
-                    url, pid = stack.enter_context(running(server, self.bundle))
-                if labels:  # first, because it leaves no request unanswered
-                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._load_s()):
-                        r["labels"][server.name] = self._labels(server, url)
+                    url, pid = stack.enter_context(running(server, self.bundle, self.models))
+                if labels and server.name not in self._alone:  # while no load has taught the server to wait for batches
+                    with self._step(f"round {number}: {server.title}: labels alone", self._alone_s()):
+                        self._alone[server.name] = labels_alone(server, url, self.texts)
                 for scenario in scenarios:
                     with self._step(f"round {number}: {server.title}: {scenario.title}", self._load_s(scenario.warm_s)):
-                        loads[scenario.name] = measure(url, scenario, self.options.seconds)
+                        loads[scenario.name] = self._measure(server, url, scenario)
+                if labels:
+                    time.sleep(LAST_ANSWERS_S)
+                    with self._step(f"round {number}: {server.title}: {NAMES['labels']}", self._labels_s()):
+                        r["labels"][server.name] = self._labels(server, url)
                 r["memory"][server.name] = memory_mb(pid)
         except FAILURES as error:
             self._failed(server, f"round {number}", error)
@@ -215,13 +247,41 @@ class Bench:
         self.problems[server.name] = f"{when}: {error}"
         self.console.print(f"{server.title}: {when}: {error}", highlight=False, markup=False)
 
+    def _measure(self, server: Peer, url: str, scenario: Scenario) -> dict[str, Any]:
+        """As `measure`; of Flywheel without cache also `early`, the share of texts that the encoder was not asked."""
+        if server is not FLYWHEEL:
+            return measure(url, scenario, self.options.seconds)
+        before = texts_by_stage(url)
+        load = measure(url, scenario, self.options.seconds)
+        stages = texts_by_stage(url) - before
+        return load | ({"early": stages["linear"] / stages.total()} if stages else {})
+
+    def _asks_labels(self, server: Peer) -> bool:
+        """Flywheel in each round, because its labels have bounds; a peer once; not with a cache, which would fill."""
+        chosen = "labels" in self.options.scenarios and server is not FLYWHEEL_CACHE
+        return chosen and (server is FLYWHEEL or server.name not in self._labelled)
+
     def _labels(self, server: Peer, url: str) -> dict[str, float]:
-        """Ask labels alone once a run, and under load in each round; `agree` is the share that Flywheel gives too."""
-        if server.name not in self._alone:
-            self._alone[server.name] = labels_alone(server, url, self.texts)
-        alone, flywheel = self._alone[server.name], self._alone.get(FLYWHEEL.name, {})
-        agree = sum(flywheel.get(text) == label for text, label in alone.items()) / len(alone)
-        return {**labels_under_load(server, url, alone, min(3.0, self.options.seconds)), "agree": agree}
+        """The labels of all texts under load, against those of some alone, the encoder's in process, and the truth."""
+        alone = self._alone[server.name]
+        labels, errors = labels_under_load(server, url, self.texts)
+        if not labels:
+            raise PeerError("no request for a label was answered")
+        self._labelled.add(server.name)
+        asked = alone.keys() & labels.keys()
+        found = {
+            "asked": len(asked),
+            "differ": sum(labels[text] != alone[text] for text in asked),
+            "errors": errors,
+            "as_encoder": share_equal(labels, self._encoder),
+        }
+        return found | ({"accuracy": share_equal(labels, self.truth)} if self.truth else {})
+
+    def _alone_s(self) -> float:
+        return min(1000, len(self.texts)) / ALONE_RPS
+
+    def _labels_s(self) -> float:
+        return len(self.texts) / LOADED_RPS
 
     def _sweep_s(self) -> float:
         return 2 * len(limit.settings()) * (SWEEP_S + 1.5)
@@ -237,6 +297,8 @@ class Bench:
         servers = [FLYWHEEL, *self._others()]
         chosen = [self.scenarios.of(server, self.options.scenarios) for server in servers]
         loads = sum(self._load_s(scenario.warm_s) for scenarios in chosen for scenario in scenarios)
-        labels = len(servers) - 1 if "labels" in self.options.scenarios else 0
-        turns = sum(1 for scenarios in chosen if scenarios) * START_S + loads + labels * self._load_s()
-        return self._sweep_s() + float(self.options.rounds * (2 * self._limit_s() + turns))
+        turns = sum(1 for scenarios in chosen if scenarios) * START_S + loads
+        asked = sum(self._asks_labels(server) for server in servers)
+        again = self.options.rounds - 1 if asked else 0
+        labels = asked * self._alone_s() + (asked + again) * self._labels_s() + (ENCODER_S if asked else 0)
+        return self._sweep_s() + labels + float(self.options.rounds * (2 * self._limit_s() + turns))

@@ -26,6 +26,8 @@ from loadtests.peers import PEERS, Peer, PeerError, ask
 from loadtests.texts import ROOT
 
 START_TIMEOUT_S, STOP_TIMEOUT_S = 180, 60
+COMMAND = Path(sys.executable).parent / "flywheel"
+LABELS_CONNECTIONS, LABELS_TIMEOUT_S = 64, 120
 
 
 def _body(texts: list[str]) -> bytes:
@@ -49,9 +51,9 @@ def home() -> Path:
 def champion_bundle(models: Path | None = None) -> Path:
     """The bundle of the intent champion in the home `models` (None: `home()`). Raises PeerError if there is none."""
     models = models or home()
-    release = models / "releases" / "intent.json"
+    release = release_file(models, "intent")
     if not release.is_file():
-        raise PeerError("There is no intent model yet. Run: make serve (it trains one), then make bench.")
+        raise PeerError(f"There is no intent model in {models} yet. Run: make serve (it trains one), then make bench.")
     for file in release.parent.glob("*.json"):
         if not (_champion(models, file) / "model.onnx").is_file():
             raise PeerError(
@@ -66,23 +68,35 @@ def _champion(models: Path, release: Path) -> Path:
     return models / str(content["versions"][content["champion"]])
 
 
+def release_file(models: Path, task: str) -> Path:
+    return models / "releases" / f"{task}.json"
+
+
 @contextmanager
-def running(server: Peer, bundle: Path) -> Iterator[tuple[str, int]]:
-    """Run the server until the block ends; yields its URL and process id. Raises PeerError when it does not start."""
+def running(server: Peer, bundle: Path, models: Path | None = None) -> Iterator[tuple[str, int]]:
+    """Run the server until the block ends; yields its URL and process id. Raises PeerError when it does not start.
+
+    `bundle` is that of the intent champion in the home `models` (None: `home()`). Flywheel serves the whole home.
+    """
     port = free_port()
     if server.name in PEERS:
         started = peers.running(server, bundle, port)
     else:
-        started = flywheel(port, {"FLYWHEEL_CACHE__TEXTS": "0"} if server is FLYWHEEL else {})
+        started = flywheel(port, {"FLYWHEEL_CACHE__TEXTS": "0"} if server is FLYWHEEL else {}, models)
     with started as process:
         yield f"http://127.0.0.1:{port}", process.pid
 
 
 @contextmanager
-def flywheel(port: int, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `flywheel up` on a copy of the home until the block ends. Raises PeerError when it does not become ready."""
-    command = Path(sys.executable).parent / "flywheel"
-    with copied(home()) as own, up(command, ROOT, port, {**environment, "FLYWHEEL_HOME": str(own)}) as process:
+def flywheel(port: int, environment: dict[str, str], models: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `flywheel up` on a copy of the home `models` (None: `home()`) until the block ends.
+
+    Raises PeerError when it does not become ready.
+    """
+    with (
+        copied(models or home()) as own,
+        up(COMMAND, ROOT, port, {**environment, "FLYWHEEL_HOME": str(own)}) as process,
+    ):
         yield process
 
 
@@ -142,30 +156,45 @@ def free_port() -> int:
         return port
 
 
-def labels_alone(server: Peer, url: str, texts: Sequence[str], sample: int = 300) -> dict[str, str]:
+def labels_alone(server: Peer, url: str, texts: Sequence[str], sample: int = 1000) -> dict[str, str]:
     """The labels of `sample` random texts, asked one after another on an idle server."""
     port = int(url.rpartition(":")[2])
     drawn = random.Random(4).sample(list(texts), min(sample, len(texts)))
     return {text: ask(server, port, [text])[0] for text in drawn}
 
 
-def labels_under_load(server: Peer, url: str, alone: dict[str, str], seconds: float) -> dict[str, int]:
-    """How many labels were `asked` over 64 connections, how many `differ` from `alone`, and how many requests failed.
+def labels_under_load(server: Peer, url: str, texts: Sequence[str]) -> tuple[dict[str, str], int]:
+    """The label of each text, asked once, over 64 connections; and how many requests failed, whose texts are missing.
 
-    By the bundled driver, which compares every answer; not a measurement of speed.
+    By the bundled driver, which sees every answer; not a measurement of speed.
     """
-    texts, outcomes = list(alone), []
+    labels: dict[str, str] = {}
+    failed = []
 
     def note(index: int, status: int, _: float, body: bytes) -> None:
-        if status != 200:
-            outcomes.append("errors")
+        if status == 200:
+            (labels[texts[index]],) = server.labels(json.loads(body))
         else:
-            same = server.labels(json.loads(body)) == [alone[texts[index]]]
-            outcomes.append("same" if same else "differ")
+            failed.append(index)
 
-    drive(url, [Call(server.path, server.body([text])) for text in texts], 64, seconds, note)
-    counts = Counter(outcomes)
-    return {"asked": counts["same"] + counts["differ"], "differ": counts["differ"], "errors": counts["errors"]}
+    calls = [Call(server.path, server.body([text])) for text in texts]
+    drive(url, calls, LABELS_CONNECTIONS, LABELS_TIMEOUT_S, note, once=True)
+    return labels, len(failed)
+
+
+def texts_by_stage(url: str) -> Counter[str]:
+    """How many intent texts Flywheel answered so far at each stage: `linear` (early) and `encoder`.
+
+    Empty for a version whose metrics do not have stages.
+    """
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        lines = response.read().decode()
+    counts: Counter[str] = Counter()
+    for labels, value in re.findall(r"^flywheel_texts_total\{(.*)\} (\S+)$", lines, re.M):
+        named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if "stage" in named and named.get("task") == "intent":
+            counts[named["stage"]] += int(float(value))
+    return counts
 
 
 def memory_mb(pid: int) -> dict[str, float]:

@@ -6,26 +6,72 @@ import csv
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = ROOT / "models" / "data" / "seed"
-BANKING77 = ROOT.parent / "shared" / "data" / "banking77" / "test.csv"
+BANKING77 = ROOT.parent / "shared" / "data" / "banking77"
 SHORT_TOKENS, LONG_TOKENS = 16, 256  # including the two special tokens
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """Labelled texts that a model of these labels has not been trained on."""
+
+    name: str  # one of CORPORA
+    title: str
+    truth: dict[str, str]  # text -> its label
+
+    @property
+    def texts(self) -> list[str]:
+        return list(self.truth)
+
+    def is_of(self, bundle: Path) -> bool:
+        """Whether the bundle's model knows all labels of the texts, so that its answers are right or wrong."""
+        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        return set(manifest["labels"]) >= set(self.truth.values())
+
+
+CORPORA = ("banking77", "seed")
+
+
+def default_corpus() -> str:
+    """Banking77 if it is in ../shared/data, else the seed corpus."""
+    return "banking77" if (BANKING77 / "test.csv").is_file() else "seed"
+
+
+def load_corpus(name: str) -> Corpus:
+    """The test split of Banking77, or the holdout of the intent seed corpus. Raises OSError without Banking77."""
+    if name == "banking77":
+        return Corpus(name, "Banking77 test", {row["text"]: row["label"] for row in _rows(BANKING77 / "test.csv")})
+    return Corpus(name, "the seed holdout", {row["text"]: row["label"] for row in _seed_holdout("intent")})
+
+
+def corpus_of(bundle: Path) -> Corpus:
+    """The texts to ask the bundle's model: those of its labels, else those of `default_corpus`.
+
+    How many of them are answered early depends on whether the model was trained on texts like them.
+    """
+    default = load_corpus(default_corpus())
+    return next((one for one in (default, load_corpus("seed")) if one.is_of(bundle)), default)
+
+
 def load_texts() -> tuple[list[str], str]:
-    """Texts, and the name of their source: Banking77's test split if it is in ../shared/data, else the seed holdout."""
-    if BANKING77.is_file():
-        return [row["text"] for row in _rows(BANKING77)], "Banking77 test"
-    return seed_texts("intent"), "the seed holdout"
+    """The texts of `default_corpus`, for a load whose labels do not matter; and the name of their source."""
+    corpus = load_corpus(default_corpus())
+    return corpus.texts, corpus.title
 
 
 def seed_texts(task: str) -> list[str]:
     """The holdout of a classifier's seed corpus."""
-    return [row["text"] for row in _rows(SEED / f"{task}.csv") if row["split"] == "holdout"]
+    return [row["text"] for row in _seed_holdout(task)]
+
+
+def _seed_holdout(task: str) -> list[dict[str, str]]:
+    return [row for row in _rows(SEED / f"{task}.csv") if row["split"] == "holdout"]
 
 
 def _rows(file: Path) -> list[dict[str, str]]:

@@ -60,6 +60,10 @@ def _one_or_many(texts: list[str]) -> bytes:
     return _one(texts) if len(texts) == 1 else _dumps({"texts": texts})
 
 
+def _many(texts: list[str]) -> bytes:
+    return _dumps({"texts": texts})
+
+
 def _tensor(texts: list[str]) -> bytes:
     tensor = {"name": "text", "shape": [len(texts), 1], "datatype": "BYTES", "data": texts}
     return _dumps({"inputs": [{**tensor, "parameters": {"content_type": "str"}}]})
@@ -89,6 +93,14 @@ _PEERS = (
     Peer(
         "infinity", "infinity, optimum engine", "/classify", "/health", True,
         _input, lambda answer: [max(one, key=lambda each: each["score"])["label"] for one in answer["data"]],
+    ),
+    Peer(
+        "mosec", "mosec, batch 32, 2 workers", "/predict", "/", True,
+        _one_or_many, lambda answer: [one["label"] for one in answer["predictions"]],
+    ),
+    Peer(
+        "bentoml", "BentoML, adaptive batching, 2 workers", "/predict", "/readyz", True,
+        _many, lambda answer: [one["label"] for one in answer],
     ),
 )  # fmt: skip
 PEERS: dict[str, Peer] = {peer.name: peer for peer in _PEERS}

@@ -29,6 +29,8 @@ ANSWERS: dict[str, Any] = {
         "object": "classify",
         "data": [[{"label": "review", "score": 0.1}, {"label": label, "score": 0.9}] for label in LABELS],
     },
+    "mosec": {"predictions": PREDICTIONS},
+    "bentoml": PREDICTIONS,
 }
 each_peer = pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS.keys())
 
