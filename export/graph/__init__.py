@@ -1,1 +1,1 @@
-"""Graph transformations of an export: fusion, unpadding, outliers, quantization."""
+"""Graph transformations of an export: fusion, unpadding, equalization, outliers, quantization."""
