@@ -179,10 +179,11 @@ def prepare(
 
     accept_stop_signals()
     settings = load_config(config)
+    if first or beside:
+        drop_what_cannot_be_written()  # as the server does
     if first:
         first_start.make_first_versions(settings)
     elif beside:
-        drop_what_cannot_be_written()
         if not first_start.train_beside(settings):
             raise typer.Exit(1)
     else:
