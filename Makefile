@@ -1,4 +1,4 @@
-# make serve       set up, train the default models once, and serve on HOST:PORT (127.0.0.1:8000)
+# make serve       set up, serve on HOST:PORT (127.0.0.1:8000), and train the default models once beside the server
 # make test-fast   set up and run the tests that need neither a server (nor PostgreSQL's) nor a trained model, in a minute
 # make test        set up, train the default models once, and run all tests; ARGS="tests/server/test_http.py" runs some
 # make test-slow   the tests that take minutes or gigabytes and seldom break; CI leaves them out
@@ -18,9 +18,10 @@ export PYTHONDONTWRITEBYTECODE =
 
 # Either the GPU build or the CPU build of onnxruntime: both contain the same module.
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
-# Compiling the bytecode of every package takes a third of the installation's time. Only what the server imports is
-# compiled, after the installation, so that the first start is as fast as later ones.
-NOT_SERVED := /(torch|transformers|scipy|sklearn|sympy|matplotlib|networkx|onnxscript|sentence_transformers|mlflow|tests?|rllib|data|train|tune)/
+# Compiling the bytecode of every package takes a third of the installation's time. Only what a first start imports is
+# compiled, by importing it, once: the dozen processes of a server would each compile it.
+FIRST := models.training.first_version, sklearn.linear_model, sklearn.decomposition, scipy.optimize
+SERVED := ray.serve, serve.cli.first_start, serve.rayserve.server, serve.rayserve.deployments, serve.rayserve.jobs, serve.api.gateway, serve.api.control, serve.controller.loop
 INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
 
 # Tests that also run with ray.tuning: stock.
@@ -67,8 +68,8 @@ $(VENV)/bin/python:
 $(VENV)/.serve: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing Flywheel and its dependencies, about 2 GB, once (2 to 4 minutes)"
 	@$(BIN)/python deploy/progress.py $(INSTALL) -e '.[$(RUNTIME),train]'
-	@echo "compiling what the server imports (20 s)"
-	-@$(BIN)/python -m compileall -q -j 0 -x '$(NOT_SERVED)' $(VENV)/lib/python3*/site-packages >/dev/null 2>&1
+	@echo "compiling what the server imports"
+	-@$(BIN)/python -c 'import $(FIRST)' & $(BIN)/python -c 'import $(SERVED)'; wait
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve

@@ -1,7 +1,7 @@
 """The Bundle: everything a server needs to answer with one version of one model, in one directory.
 
     model.onnx       the graph: `input_ids`, `attention_mask` of shape (batch, length) to one float output
-    linear/*.npy     for classifiers: the linear reader (export/linear.py)
+    linear/*.npy     the linear reader (export/linear.py): of classifiers, and of first versions, which have no graph
     tokenizer.json   the tokenizer, as the `tokenizers` library writes it
     manifest.json    metadata, and the sha256 of every other file
     assets/*.json    further data of the task (answer templates, ranking weights), the spelling of symbols
@@ -159,6 +159,11 @@ class Manifest(BaseModel):
     created: str
     files: dict[str, str] = Field(description="relative path -> sha256")
 
+    @property
+    def has_encoder(self) -> bool:
+        """False for a bundle that has the linear reader alone, as a task's first version."""
+        return MODEL in self.files
+
 
 class Bundle:
     """An opened, verified bundle directory."""
@@ -190,8 +195,8 @@ class Bundle:
 
     @property
     def has_encoder(self) -> bool:
-        """False for a bundle that has the linear reader alone."""
-        return MODEL in self.manifest.files
+        """As the manifest's."""
+        return self.manifest.has_encoder
 
     @property
     def model_path(self) -> Path:

@@ -8,7 +8,8 @@ which share one copy:
     weights   (n-grams, labels) float16: the coefficients
     bias      (labels,) float32
 
-models/training/linear_reader.py trains them.
+models/training/linear_reader.py trains them. In a ranker's first version, which has no encoder, the labels are the
+dimensions of a text's vector (models/training/word_vectors.py).
 """
 
 from __future__ import annotations
@@ -107,18 +108,22 @@ class LinearReader:
         for name in ARRAYS:
             if f"{LINEAR}/{name}.npy" not in files:
                 raise BundleError(f"The bundle {bundle.path} is incomplete: its manifest lists no {LINEAR}/{name}.npy.")
-        return cls.load(bundle.path / LINEAR, record, len(bundle.manifest.labels))
+        labels = len(bundle.manifest.labels) if bundle.manifest.kind == "classifier" else None
+        return cls.load(bundle.path / LINEAR, record, labels)
 
     @classmethod
-    def load(cls, folder: Path, record: LinearRecord, labels: int) -> LinearReader:
-        """The reader whose arrays are in `folder`, mapped. Raises BundleError when they are no reader's of `labels`."""
+    def load(cls, folder: Path, record: LinearRecord, labels: int | None) -> LinearReader:
+        """The reader whose arrays are in `folder`, mapped. Raises BundleError when they are no reader's of `labels`.
+
+        `labels` is None for vectors of any width.
+        """
         try:
             keys, idf, weights, bias = (_mapped(folder / f"{name}.npy") for name in ARRAYS)
         except (OSError, ValueError) as error:
             raise BundleError(
                 f"The linear reader in {folder} cannot be read: {error}. Export the model again."
             ) from error
-        if why := _misfit(keys, idf, weights, bias, labels):
+        if why := _misfit(keys, idf, weights, bias, bias.size if labels is None else labels):
             raise BundleError(f"The linear reader in {folder} is damaged: {why}. Export the model again.")
         vocabulary = Vocabulary(keys, idf, max_ngram=record.max_ngram, sublinear=record.sublinear)
         return cls(vocabulary, weights, bias)

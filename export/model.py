@@ -6,6 +6,7 @@ a blend of both (docs/decisions/0035-two-readers.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,8 +25,8 @@ _MAX_READINGS = 4096  # of texts that go on to the encoder; those of dropped req
 class Readers:
     """The linear reader and the blend: what becomes of a text's reading, alone and beside the encoder's logits.
 
-    `labels` are the bundle's. `early`: whether the linear reader may answer alone. `only`: it has to, as there is no
-    encoder.
+    `labels` are the bundle's, none for a ranker. `early`: whether the linear reader may answer alone. `only`: it has
+    to, as there is no encoder.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Readers:
     ):
         self.linear, self.blend, self.only = linear, record.blend, only
         rule = record.early if early else None
-        self.answers_early = only or rule is not None
+        self.answers_early = rule is not None or (only and bool(labels))
         self._min_known = 0.0 if only or rule is None else rule.min_known
         self._above = [
             0.0 if only or rule is None else max(rule.above, rule.label_above.get(label, 0.0)) for label in labels
@@ -193,6 +194,8 @@ class Model:
         return (reading or self.readers.linear.read(ids)).logits
 
     def _answer_alone(self, ids: Ids) -> Floats:
-        logits = self.early(ids)
-        assert logits is not None
-        return logits
+        assert self.readers is not None
+        output = self.readers.linear.read(ids).logits
+        if self.bundle.manifest.kind == "classifier":
+            return output * np.float32(self.readers.blend.linear_alone)
+        return output / np.float32(math.sqrt(output @ output) or 1.0)

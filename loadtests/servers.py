@@ -54,8 +54,23 @@ def champion_bundle(models: Path | None = None) -> Path:
     release = release_file(models, "intent")
     if not release.is_file():
         raise PeerError(f"There is no intent model in {models} yet. Run: make serve (it trains one), then make bench.")
+    for file in release.parent.glob("*.json"):
+        if _has_no_encoder(_champion(models, file)):
+            raise PeerError(
+                f"The {file.stem} model is a first version, without an encoder, and would be trained beside the "
+                "benchmark. Wait until flywheel status says that it is trained, or run: flywheel up --train-first."
+            )
+    return _champion(models, release)
+
+
+def _champion(models: Path, release: Path) -> Path:
     content = json.loads(release.read_text(encoding="utf-8"))
     return models / str(content["versions"][content["champion"]])
+
+
+def _has_no_encoder(bundle: Path) -> bool:
+    manifest = bundle / "manifest.json"
+    return manifest.is_file() and "model.onnx" not in json.loads(manifest.read_text(encoding="utf-8"))["files"]
 
 
 def release_file(models: Path, task: str) -> Path:

@@ -5,6 +5,7 @@
     corpora/<task>/                 training data of the versions, by fingerprint
     releases/<task>.json            which versions serve; .aliased: the release to which MLflow's aliases were last set
     retraining/<task>.json          progress of a retraining
+    training/<task>.json            progress of the training that `flywheel up` runs beside a first version
     gates/<task>/<version>.json     the gate's measurements of a version
     audit/<task>.jsonl              entries of the audit log that wait for the store
     work/                           running trainings, and those that can be resumed
@@ -60,6 +61,10 @@ def release_lock(home: Path, task: str) -> Path:
 
 def progress_file(home: Path, task: str) -> Path:
     return home / "retraining" / f"{task}.json"
+
+
+def training_progress_file(home: Path, task: str) -> Path:
+    return home / "training" / f"{task}.json"
 
 
 def gate_report_file(home: Path, task: str, version: str) -> Path:

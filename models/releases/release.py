@@ -93,6 +93,27 @@ def local_versions(home: Path, task: str) -> list[str]:
     return sorted((p.name for p in bundles_folder(home, task).glob("*") if p.name.isdecimal() and p.is_dir()), key=int)
 
 
+def is_first_version(home: Path, task: str, version: str) -> bool:
+    """Whether `version` is a task's first, quick one, without an encoder: models/training/first_version.py."""
+    try:
+        return not read_manifest(bundle_folder(home, task, version)).has_encoder
+    except BundleError:
+        return False
+
+
+def awaits_encoder(home: Path, task: str) -> bool:
+    """Whether the task's first version serves and no other exists.
+
+    False where an operator went back to it from a version with an encoder.
+    """
+    try:
+        read_release(home, task)
+    except ReleaseError:
+        return False
+    versions = local_versions(home, task)
+    return bool(versions) and all(is_first_version(home, task, version) for version in versions)
+
+
 def ancestry(home: Path, task: str, version: str) -> list[str]:
     """The version and its ancestors (lineage parents), newest first, as far back as their bundles are on disk."""
     line: list[str] = []

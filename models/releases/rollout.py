@@ -19,6 +19,7 @@ from models.releases.release import (
     Release,
     ReleaseChanged,
     ReleaseError,
+    is_first_version,
     make_release,
     one_move_at_a_time,
     read_release,
@@ -46,13 +47,19 @@ class Rollout:
     ) -> Release:
         """Make `version` the challenger: in `shadow`, or as `canary` for `share` (0 to 1) of the users.
 
-        Raises ReleaseError when there is no such version on disk, or it is the champion.
+        Raises ReleaseError when there is no such version on disk, it is the champion, or one of them has no encoder.
         """
         with one_move_at_a_time(self.home, self.task):
             current = read_release(self.home, self.task)
             self._check_unchanged(expected, current)
             if version == current.champion:
                 raise ReleaseError(f"{self.task} version {version} is the champion already.")
+            for either in (version, current.champion):
+                if is_first_version(self.home, self.task, either):
+                    raise ReleaseError(
+                        f"{self.task} version {either} is the first, quick one, without an encoder: comparing it with "
+                        "another says nothing of that one. Promote the version with an encoder instead."
+                    )
             if mode == "canary" and not 0 < share < 1:
                 raise ReleaseError(f"A canary needs a share between 0 and 1, not {share:g}.")
             share = share if mode == "canary" else 0.0

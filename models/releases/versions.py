@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("flywheel.registry")
 
 
-def add_version(home: Path, task: str, bundle: Path, checkpoint: Path, record: TrainingRecord) -> str:
+Release = Callable[[str], object]
+"""releases a version that has just been placed"""
+
+
+def add_version(
+    home: Path, task: str, bundle: Path, checkpoint: Path, record: TrainingRecord, release: Release | None = None
+) -> str:
     """Move bundle and checkpoint to their places as the task's next version, and tell MLflow. The new version.
 
     MLflow numbers the version; when it fails, the version gets the next number that is free here, and a warning says
-    how to register it later. A task's first version becomes champion; a later one only serves after a move. Raises
-    OSError when the disk does not take the files; then they are where they were, and no version is added.
+    how to register it later. A task's first version becomes champion; a later one only serves after a move, for which
+    `release` is called before MLflow gets the files. Raises OSError when the disk does not take the files; then they
+    are where they were, and no version is added.
     """
     interrupt: BaseException | None = None
     registry, reservation = None, None
@@ -47,7 +55,7 @@ def add_version(home: Path, task: str, bundle: Path, checkpoint: Path, record: T
         forget_logged(checkpoint)
         if reservation is not None:  # now, for a process that ends before it has logged the version
             Logged(run_id=reservation.run_id).write(checkpoint)
-        version = _take_over(home, task, bundle, checkpoint, reservation.version if reservation else None)
+        version = _take_over(home, task, bundle, checkpoint, reservation.version if reservation else None, release)
     except OSError:  # a version that MLflow knows and that has no files could be promoted
         if registry is not None and reservation is not None:
             with suppress(Exception):  # MLflow's database may be on the same full disk
@@ -64,6 +72,14 @@ def add_version(home: Path, task: str, bundle: Path, checkpoint: Path, record: T
     else:
         log.warning("%s version %s is not in MLflow. To add it: flywheel register %s %s", task, version, task, version)
     return version
+
+
+def place_version(home: Path, task: str, bundle: Path, checkpoint: Path) -> str:
+    """As `add_version`, without MLflow: the next training of the task registers this version too, before its own.
+
+    Importing MLflow and creating its database take longer than a first version does.
+    """
+    return _take_over(home, task, bundle, checkpoint, None)
 
 
 def register_version(home: Path, task: str, version: str) -> None:
@@ -164,8 +180,10 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
-def _take_over(home: Path, task: str, bundle: Path, checkpoint: Path, number: str | None) -> str:
-    """Move both to the version `number`, or to the next that is free here, and release it if it is the first.
+def _take_over(
+    home: Path, task: str, bundle: Path, checkpoint: Path, number: str | None, release: Release | None = None
+) -> str:
+    """Move both to the version `number`, or to the next that is free here; `release` it, or if it is the first.
 
     The version. Raises OSError; then the files are where they were.
     """
@@ -177,11 +195,15 @@ def _take_over(home: Path, task: str, bundle: Path, checkpoint: Path, number: st
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
         with suppress(BundleError):  # serving reports a bad bundle
-            packed_model(Bundle.open(served))  # now, to save replicas the work
+            if (opened := Bundle.open(served)).has_encoder:
+                packed_model(opened)  # now, to save replicas the work
         try:
             read_release(home, task)
         except ReleaseError:
             write_release(home, make_release(home, task, version))
+        else:
+            if release is not None:
+                release(version)
     except OSError:
         for folder, place in moves:
             with suppress(OSError):

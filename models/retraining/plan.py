@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from models.curation.types import Rules
+from models.releases.release import ReleaseError, is_first_version, read_release
 from models.tasks.thresholds import Thresholds
 
 RetrainingOutcome = Literal["released", "refused", "too_few", "outdated", "busy", "failed"]
@@ -40,6 +42,20 @@ class Result:
     version: str | None = None
     requeued: int = 0
     """corrections that the run returned to the queue; they alone do not start another run"""
+
+
+def not_yet(home: Path, task: str) -> str | None:
+    """Why no retraining of `task` can run now, as a sentence: its champion has no checkpoint to continue from."""
+    try:
+        champion = read_release(home, task).champion
+    except ReleaseError:
+        return None
+    if not is_first_version(home, task, champion):
+        return None
+    return (
+        f"Version {champion} is the first, quick one, without an encoder: corrections are kept, and learned once a "
+        "version with an encoder serves."
+    )
 
 
 def lock_of(task: str) -> str:

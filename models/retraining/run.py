@@ -26,7 +26,7 @@ from models.releases.gate_reports import write_gate_report
 from models.releases.release import Release, ReleaseChanged, ancestry, read_release
 from models.releases.rollout import Rollout
 from models.retraining.heartbeat import LEASE_S, lease_heartbeat, log_store_errors
-from models.retraining.plan import Plan, Result, lock_of
+from models.retraining.plan import Plan, Result, lock_of, not_yet
 from models.training.families import family_of
 from models.training.families.base import Champion
 from models.training.progress import ProgressFile
@@ -52,6 +52,8 @@ def retrain(plan: Plan, home: Path, store: Store, actor: str, report: ReportStag
 
     Raises only on interruption (KeyboardInterrupt, SystemExit) or when the store cannot be reached at the start.
     """
+    if (reason := not_yet(home, plan.task)) is not None:
+        return Result("busy", reason)
     owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     lock = lock_of(plan.task)
     if not store.locks.acquire(lock, owner, LEASE_S):

@@ -50,6 +50,12 @@ def fit_blend(validation: Validation) -> Blend:
     return Blend(encoder=encoder, linear=linear, linear_alone=alone)
 
 
+def fit_alone(unseen: Floats, truth: Truth) -> Blend:
+    """The blend of a linear reader without an encoder. `unseen`, (texts, labels), are its out-of-fold logits."""
+    (alone,) = _factors([unseen], truth)
+    return Blend(encoder=0.0, linear=alone, linear_alone=alone)
+
+
 def choose_early(
     validation: Validation, blend: Blend, unseen: Floats, unseen_known: Shares, truth: Truth, labels: Sequence[str]
 ) -> EarlyAnswers | None:

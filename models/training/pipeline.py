@@ -27,7 +27,9 @@ from models.training.unfinished import CHECKPOINT, Trained, advice, is_trained, 
 
 log = logging.getLogger("flywheel.training")
 
-_CORPUS, _CHECKPOINT, _BUNDLE = "corpus.jsonl", CHECKPOINT, "bundle"
+CORPUS, BUNDLE = "corpus.jsonl", "bundle"
+"""names in a work folder"""
+
 _RETRAINING = "retrain-"
 _MAX_UNKNOWN = 0.02  # a share of unknown tokens that says: this base was made for other texts
 _LOGGED_PARITY = ("labels_moved", "mean_cosine", "max_difference", "max_batch_difference")
@@ -41,14 +43,14 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
     family = family_of(job.task)
     if job.resume is not None:
         return _resumed(family, job, job.resume, home, report)
-    with _work_folder(job, home) as folder:
+    with own_work_folder(job, home) as folder:
         recipe = family.recipe(job, home)
         data = family.load(job, home, recipe)
-        data.save_corpus(folder / _CORPUS)  # now, since the user's file may change during the training
+        data.save_corpus(folder / CORPUS)  # now, since the user's file may change during the training
         report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
         recipe, notes = recipe_for_base(job, recipe)
         notes = [*notes, *family.notes(job, home, data, recipe)]
-        losses = family.train(job, home, data, recipe, folder / _CHECKPOINT, report)
+        losses = family.train(job, home, data, recipe, folder / CHECKPOINT, report)
         trained = Trained(
             task=job.task, precision=job.precision, recipe=asdict(recipe), losses=losses, lineage=data.lineage,
             notes=tuple(notes),
@@ -56,7 +58,7 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
         if job.parent is None:
             trained.write(folder)
             if data.report is not None:
-                data.report.write(training_folder(folder / _CHECKPOINT))
+                data.report.write(training_folder(folder / CHECKPOINT))
         return _candidate(family, trained, data, folder, report)
 
 
@@ -66,7 +68,7 @@ def _resumed(
     """The candidate of a training that ended after its checkpoint was complete."""
     trained = read_trained(folder, job.task)
     _keep_corpus(folder, home, job.task, trained.lineage)
-    shutil.rmtree(folder / _BUNDLE, ignore_errors=True)
+    shutil.rmtree(folder / BUNDLE, ignore_errors=True)
     with _told_if_trained(folder, job.task):
         return _candidate(family, trained, family.load_kept(job, home, trained.lineage), folder, report)
 
@@ -100,7 +102,7 @@ def _export_or_fp32(
     """
 
     def tried(job: TrainingJob, *more: str) -> tuple[Bundle, Evaluated]:
-        return export(family, job, data, recipe, folder / _CHECKPOINT, folder / _BUNDLE, (*notes, *more))
+        return export(family, job, data, recipe, folder / CHECKPOINT, folder / BUNDLE, (*notes, *more))
 
     try:
         return tried(job)
@@ -186,15 +188,23 @@ def export_checkpoint(job: TrainingJob, home: Path, checkpoint: Path, out: Path,
     return export(family, job, data, recipe, checkpoint, out)[0]
 
 
-def register_candidate(candidate: TrainedCandidate, home: Path, artifacts: Sequence[Path] = ()) -> str:
+def register_candidate(
+    candidate: TrainedCandidate,
+    home: Path,
+    artifacts: Sequence[Path] = (),
+    *,
+    mlflow: bool = True,
+    release: Callable[[str], object] | None = None,
+) -> str:
     """Make the candidate a version, and log it with `artifacts`, folders, to MLflow. The new version.
 
-    Whatever fails once the bundle exists is only warned about: models/releases/versions.py.
+    Whatever fails once the bundle exists is only warned about: models/releases/versions.py. Without `mlflow`, the
+    task's next training logs it. `release` is called with a version that is not the task's first, before that.
     """
-    from models.releases.versions import add_version
+    from models.releases.versions import add_version, place_version
 
     folder = candidate.bundle.parent
-    checkpoint = folder / _CHECKPOINT
+    checkpoint = folder / CHECKPOINT
     record = TrainingRecord(
         parameters=candidate.parameters, metrics=candidate.metrics, losses=candidate.losses, lineage=candidate.lineage
     )
@@ -202,14 +212,17 @@ def register_candidate(candidate: TrainedCandidate, home: Path, artifacts: Seque
         # Before the version exists, which cannot be continued from without its corpus.
         _keep_corpus(folder, home, candidate.task, candidate.lineage)
         _write_training_files(candidate, record, training_folder(checkpoint), artifacts)
-        version = add_version(home, candidate.task, candidate.bundle, checkpoint, record)
+        if mlflow:
+            version = add_version(home, candidate.task, candidate.bundle, checkpoint, record, release)
+        else:
+            version = place_version(home, candidate.task, candidate.bundle, checkpoint)
     shutil.rmtree(folder, ignore_errors=True)
     return version
 
 
 def _keep_corpus(folder: Path, home: Path, task: str, lineage: Lineage) -> None:
     """Move the corpus of a training to its place, unless it is there."""
-    if (corpus := folder / _CORPUS).is_file():
+    if (corpus := folder / CORPUS).is_file():
         place = corpus_file(home, task, lineage.fingerprint)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(corpus, place)
@@ -248,7 +261,7 @@ def remove_interrupted_runs(home: Path, task: str) -> None:
 
 
 @contextmanager
-def _work_folder(job: TrainingJob, home: Path) -> Iterator[Path]:
+def own_work_folder(job: TrainingJob, home: Path) -> Iterator[Path]:
     """A new work folder for the job. It holds the candidate; when the block raises, only a trained one is kept."""
     work = work_folder(home)
     work.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Progress of a retraining, in a file beside the releases: the run and the server are different processes."""
+"""Progress of a training, in a file beside the releases: the run and the server are different processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from export.files import write_atomically
-from models.home import progress_file
+from models.home import progress_file, training_progress_file
 
 _WRITE_INTERVAL_S = 1.0
 
@@ -20,10 +20,13 @@ ReportStage = Callable[[str, int, int], None]
 
 
 class ProgressFile:
-    """A `ReportStage` that writes the task's progress file, at most once a second within a stage."""
+    """A `ReportStage` that writes the task's progress file, at most once a second within a stage.
 
-    def __init__(self, home: Path, task: str):
-        self._path = progress_file(home, task)
+    `path`: instead of that of a retraining.
+    """
+
+    def __init__(self, home: Path, task: str, path: Path | None = None):
+        self._path = path or progress_file(home, task)
         self._started = self._stage_started = time.monotonic()
         self._stage = ""
         self._written = -_WRITE_INTERVAL_S
@@ -47,6 +50,15 @@ class ProgressFile:
         content = orjson.dumps({**fields, "seconds": round(time.monotonic() - self._started, 1)})
         with suppress(OSError):  # a full disk must not end a run here
             write_atomically(self._path, content, durable=False)
+
+
+def read_training(home: Path, task: str) -> dict[str, Any] | None:
+    """The progress of the training that `flywheel up` runs beside the task's first version; None without one."""
+    try:
+        found: dict[str, Any] = orjson.loads(training_progress_file(home, task).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return found
 
 
 def read_progress(home: Path, task: str, *, running: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from models.feedback.store import Store
+from models.training.progress import read_training
 from serve.api.openapi import openapi
 from serve.api.operations import BASE, Operations
 from serve.api.repository import DELETING, RUNNING, UNLOADED, Applications, ApplicationsError, Repository
@@ -43,7 +45,7 @@ def server_version() -> str:
 
 def build_control(config: Config, store: Store, applications: Applications, tuning: Tuning = dict) -> ASGIApp:
     """The application. It caches the applications' states for a second, so that probes do not load the cluster."""
-    control = _Control(list(config.tasks), applications, tuning)
+    control = _Control(list(config.tasks), config.home, applications, tuning)
     operations = Operations(config, store)
     app = Starlette(
         routes=[
@@ -65,8 +67,9 @@ def build_control(config: Config, store: Store, applications: Applications, tuni
 
 
 class _Control:
-    def __init__(self, tasks: list[str], applications: Applications, tuning: Tuning):
+    def __init__(self, tasks: list[str], home: Path, applications: Applications, tuning: Tuning):
         self._tasks = tasks
+        self._home = home
         self._applications = applications
         self._tuning = tuning
         self._states: asyncio.Future[dict[str, str]] | None = None
@@ -100,15 +103,22 @@ class _Control:
             raise NotReady(f"Ray Serve does not answer: {error}", retry_after=2, ready=False) from error
 
     async def metadata(self, request: Request) -> Response:
+        observe = asyncio.get_running_loop().run_in_executor
         return json_response(
             {
                 "name": "flywheel",
                 "version": server_version(),
                 "extensions": ["binary_tensor_data", "model_repository"],
                 "models": self._tasks,
-                "tuning": await asyncio.get_running_loop().run_in_executor(self._observers, self._tuning),
+                "tuning": await observe(self._observers, self._tuning),
+                "training": await observe(self._observers, self._trainings),
             }
         )
+
+    def _trainings(self) -> dict[str, Any]:
+        """By task: the progress of the training beside a first version, or how it ended."""
+        found = {task: read_training(self._home, task) for task in self._tasks}
+        return {task: progress for task, progress in found.items() if progress is not None}
 
     async def metrics(self, request: Request) -> Response:
         loop, accept = asyncio.get_running_loop(), request.headers.get("accept", "")

@@ -31,7 +31,7 @@ from models.releases import audit_outbox
 from models.releases.gate_reports import read_gate_report
 from models.releases.release import Mode, Release, ReleaseError, local_versions, read_release
 from models.releases.rollout import Rollout
-from models.retraining.plan import lock_of
+from models.retraining.plan import lock_of, not_yet
 from models.tasks.base import Strict
 from models.training.progress import read_progress
 from models.users import require_user
@@ -140,7 +140,7 @@ class Operations:
         running, requests = await self._query(
             lambda store: (store.locks.is_held(lock_of(task)), store.retraining.latest(task, _MAX_REQUESTS))
         )
-        progress = await self._within(_TIMEOUT_S, partial(read_progress, self._home, task, running=running))
+        progress = await self._within(_TIMEOUT_S, partial(_progress, self._home, task, running=running))
         return json_response({**progress, "requests": [asdict(entry) for entry in requests]})
 
     async def erase(self, request: Request) -> Response:
@@ -251,6 +251,12 @@ class Operations:
         return json_response(release.model_dump(mode="json", exclude={"versions"}))
 
 
+def _progress(home: Path, task: str, *, running: bool) -> dict[str, Any]:
+    if (reason := not_yet(home, task)) is not None:
+        return {"state": "waiting", "sentence": reason}
+    return read_progress(home, task, running=running)
+
+
 def _versions(config: Config, task: str) -> list[dict[str, Any]]:
     try:
         release = read_release(config.home, task)
@@ -270,7 +276,7 @@ def _version(home: Path, task: str, version: str, release: Release | None) -> di
         manifest = read_manifest(bundle_folder(home, task, version))
     except BundleError as error:
         return {**row, "error": str(error)}
-    fields = ("created", "precision", "max_length", "base_model", "labels", "metrics", "data", "parity")
+    fields = ("created", "precision", "max_length", "base_model", "labels", "metrics", "data", "parity", "notes")
     return {**row, **manifest.model_dump(mode="json", include=set(fields))}
 
 

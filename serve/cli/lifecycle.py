@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from export.machine import user_name
 from models.tasks.base import get_task
 from models.users import user_of_argument
 from serve.cli.client import ServerError, call
 from serve.cli.corrections import read_corrections, send
-from serve.cli.settings import load_config
+from serve.cli.settings import actor, load_config
 from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, err, out, print_error
 
 if TYPE_CHECKING:
@@ -187,7 +185,7 @@ def dead_letters(
     store = Store.open(settings.feedback.store_url(settings.home))
     if requeue:
         count = store.queue.requeue(task)
-        store.audit.append(task, "requeue", None, _actor(), reason, {"corrections": count})
+        store.audit.append(task, "requeue", None, actor(), reason, {"corrections": count})
         out.print(f"{task}: {count} corrections wait again")
         return
     letters = store.queue.dead_letters(task)
@@ -218,7 +216,7 @@ def erase(
     secret = settings.feedback.secret.get_secret_value() if settings.feedback.secret else None
     hashes = UserHasher.open(settings.home, secret).all_hashes(name, user)
     store = Store.open(settings.feedback.store_url(settings.home))
-    erased = store.privacy.erase(*hashes, actor=_actor(), reason=reason)
+    erased = store.privacy.erase(*hashes, actor=actor(), reason=reason)
     out.print(f"erased {erased.predictions} predictions and {erased.feedback} corrections", highlight=False)
     for task, versions in erased.versions.items():
         out.print(f"{task}: version {', '.join(versions)} was trained on this data; no later training will read it")
@@ -233,7 +231,7 @@ def _rollout(task: str, config: Path | None) -> Rollout:
     store = Store(settings.feedback.store_url(settings.home), patience_s=_STORE_TIMEOUT_S)
     with suppress(StoreUnavailable):  # the move works without it; its audit entry is written later
         store.migrate()
-    return Rollout(settings.home, store, task, _actor())
+    return Rollout(settings.home, store, task, actor())
 
 
 def _update_aliases(task: str, config: Path | None) -> None:
@@ -244,7 +242,3 @@ def _update_aliases(task: str, config: Path | None) -> None:
         return  # an installation that only serves
     if not Registry(load_config(config).home).follow(task):
         err.print("MLflow's aliases could not be set; a running server will retry.", highlight=False)
-
-
-def _actor() -> str:
-    return f"{user_name()}, flywheel on {socket.gethostname()}"

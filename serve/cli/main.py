@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from export.errors import BundleError, ProviderError
 from models.data.dataset import DatasetError
 from models.disk_errors import sentence_of
 from models.home import bundle_folder, checkpoint_folder
-from models.releases.release import Release, ReleaseError, local_versions, read_release
+from models.releases.release import Release, ReleaseError, is_first_version, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call, fetch
 from serve.cli.explanations import asking_for_explanations, print_explained
@@ -69,21 +69,30 @@ def up(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Overrides server.host; default: $HOST if it is an address.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Overrides server.port.", envvar="PORT")] = None,
+    train_first: Annotated[
+        bool, typer.Option("--train-first", help="Serve no first versions: train those with an encoder before.")
+    ] = False,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; first train every task that has no version yet.
+    """Serve until Ctrl-C or SIGTERM.
+
+    A task that has no version yet is served after seconds with a first one, a linear model of its seed corpus. Its
+    version with an encoder is trained beside the server, which takes it up without a restart.
 
     Examples:
 
         flywheel up
 
         flywheel up --port 9000 --config production.yaml
+
+        flywheel up --train-first
     """
     settings = load_config(config)
     address = {k: v for k, v in {"host": host or host_of_environment(), "port": port}.items() if v is not None}
     server = type(settings.server).model_validate({**settings.server.model_dump(), **address})
     settings = settings.model_copy(update={"server": server})
     signals = StopSignals()
-    from serve.cli.progress import untrained
+    from serve.cli.first_start import training_beside
+    from serve.cli.progress import untrained, without_encoder
     from serve.home_lock import lock_home
     from serve.rayserve.server import check_port
     from serve.rayserve.worker_output import drop_what_cannot_be_written
@@ -95,9 +104,11 @@ def up(
             err.print(f"warning: {sentence}", highlight=False, markup=False)
         if settings.ray.address is None:  # on a cluster, Serve may already listen on the port
             check_port(server.host, server.port)
-        if untrained(settings):
-            _prepare_in_subprocess(config, signals)
-        _serve(settings, signals)
+        missing = untrained(settings)
+        if missing or (train_first and without_encoder(settings)):
+            _prepare_in_subprocess(config, signals, [] if train_first else ["--first"])
+        with training_beside(settings, config, signals):
+            _serve(settings, signals)
 
 
 def _serve(settings: Config, signals: StopSignals) -> None:
@@ -154,25 +165,42 @@ def _print_ready(settings: Config, seconds: float) -> None:
     url = _url(settings)
     say(f"[green]ready[/green] at {url} after {seconds:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
-        say(f"  {url}/v2/models/{task}/predict   version {read_release(settings.home, task).champion}")
+        champion = read_release(settings.home, task).champion
+        first = ", the first" if is_first_version(settings.home, task, champion) else ""
+        say(f"  {url}/v2/models/{task}/predict   version {champion}{first}")
 
 
 @app.command(hidden=True)
-def prepare(config: ConfigOption = None) -> None:
-    """Train every task that has no version yet, as `flywheel up` does before it serves."""
-    from serve.cli.progress import prepare as train_untrained
+def prepare(
+    first: Annotated[bool, typer.Option("--first", help="First versions only.")] = False,
+    beside: Annotated[bool, typer.Option("--beside", help="Beside a server, at the lowest priority.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Train every task that has no version with an encoder yet, as `flywheel up` does."""
+    from serve.cli import first_start, progress
+    from serve.rayserve.worker_output import drop_what_cannot_be_written
 
     accept_stop_signals()
-    train_untrained(load_config(config), out)
+    settings = load_config(config)
+    if first or beside:
+        drop_what_cannot_be_written()  # as the server does
+    if first:
+        first_start.make_first_versions(settings)
+    elif beside:
+        if not first_start.train_beside(settings):
+            raise typer.Exit(1)
+    else:
+        progress.prepare(settings, out)
 
 
-def _prepare_in_subprocess(config: Path | None, signals: StopSignals) -> None:
+def _prepare_in_subprocess(config: Path | None, signals: StopSignals, options: Sequence[str]) -> None:
     """Run `prepare` in a subprocess: in this process, torch would occupy 300 MB for as long as it serves.
 
     A stop signal ends it and its workers. If it fails without one, this process exits with its code.
     """
-    # -P: the folder in which the user stands may have a `serve` or `models` of its own.
-    command = [sys.executable, "-P", "-m", "serve.cli.main", "prepare", *(["--config", str(config)] if config else [])]
+    from serve.cli.first_start import prepare_command
+
+    command = prepare_command(config, *options)
     with subprocess.Popen(command, process_group=0) as training, signals.passed_to(training.pid):
         code = training.wait()
     if code and not signals.requested.is_set():
@@ -202,7 +230,8 @@ def train(
     """Fine-tune, export, check and register a new version of TASK.
 
     A file for a classifier has the columns `text` and `label`; one for recommendation `user_id`, `item_id`,
-    `event`, `time` and `text`. A task's first version is released at once, a later one by `flywheel promote`.
+    `event`, `time` and `text`. A task's first version with an encoder is released at once, a later one by
+    `flywheel promote`.
 
     Examples:
 
@@ -224,7 +253,7 @@ def train(
         if any(option is not None for option in (data, base, epochs, max_steps, seed)) or check:
             raise typer.BadParameter("--resume goes on with the data and options of that training; give no others.")
         read_trained(resume, task)
-        train_jobs([TrainingJob(task, resume=resume)], settings.home, out)
+        train_jobs([TrainingJob(task, resume=resume)], settings, out)
         return
     if base is not None and Path(base).is_dir():
         base = str(Path(base).resolve())  # a ranker is retrained from it, wherever the server was started
@@ -241,7 +270,7 @@ def train(
     for line in report.lines() if report is not None else ():
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if not check:
-        train_jobs([job], settings.home, out)
+        train_jobs([job], settings, out)
 
 
 @app.command()
@@ -352,6 +381,10 @@ def status(url: UrlOption = URL) -> None:
         else:
             versions = ", ".join(_described(name, details, shares) for details in metadata["version_details"])
             out.print(f"{name}: ready, version {versions}", highlight=False)
+            for note in {note: None for v in metadata["version_details"] for note in v.get("notes", ())}:
+                out.print(f"  note: {note}", highlight=False, markup=False, soft_wrap=True)
+    for name, training in server.get("training", {}).items():
+        out.print(_training_line(name, training), highlight=False, markup=False, soft_wrap=True)
     _print_tuning(server.get("tuning") or {})
     if not ready:
         raise typer.Exit(1)
@@ -378,6 +411,15 @@ def _described(task: str, details: dict[str, Any], early_shares: Mapping[tuple[s
     if details.get("early_answers") and share is not None:
         described += f", {share:.0%} of its texts answered early"
     return f"{details['version']} ({described})"
+
+
+def _training_line(task: str, training: dict[str, Any]) -> str:
+    """What GET /v2 tells of the training of a task's version with an encoder, beside its first version."""
+    if training["state"] != "running":
+        return f"{task}: training {training['state']}: {training['sentence']}"
+    steps = f" {training['done']}/{training['total']}" if training["total"] else ""
+    stage = f"{training['stage']}{steps}, {training['seconds']:.0f} s so far"
+    return f"{task}: its version with an encoder is being trained: {stage}"
 
 
 def _print_tuning(tuning: dict[str, Any]) -> None:

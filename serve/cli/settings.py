@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from export.machine import user_name
 from serve import config
 from serve.cli.terminal import err
 from serve.config import Config
@@ -30,6 +32,11 @@ def load_config(file: str | Path | None = None) -> Config:
             folder.mkdir(parents=True, exist_ok=True)
         os.environ["TMPDIR"] = str(folder)
     return settings
+
+
+def actor(command: str = "flywheel") -> str:
+    """Who runs this command, for the audit log."""
+    return f"{user_name()}, {command} on {socket.gethostname()}"
 
 
 def host_of_environment() -> str | None:

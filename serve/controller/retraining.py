@@ -10,7 +10,7 @@ from typing import Any
 from export.machine import usable_cores
 from models.feedback.store import RetrainingRequest, Store
 from models.feedback.store.database import utc_now
-from models.retraining.plan import Plan, Result, lock_of
+from models.retraining.plan import Plan, Result, lock_of, not_yet
 from models.tasks.base import get_task
 from serve.config import Config
 from serve.controller.workers import ACTOR, Workers
@@ -74,6 +74,8 @@ class RetrainingReconciler:
         """The reason to retrain now, or None."""
         rules = self._config.learning
         self._store.retraining.recover(self._task, lock_of(self._task))
+        if not_yet(self._config.home, self._task) is not None:  # a request waits until then
+            return None
         pauses = time.monotonic() < self._retry_at
         if (request := self._request(pauses)) is not None:
             return f"requested by {request.actor}: {request.reason}"

@@ -242,4 +242,5 @@ class Replica:
             "metrics": manifest.metrics,
             "data": manifest.data.model_dump(),
             "created": manifest.created,
+            "notes": list(manifest.notes),
         }

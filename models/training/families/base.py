@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from export.bundle import Bundle, Kind, Lineage
+from export.bundle import Bundle, Kind, Lineage, LinearRecord
+from export.tokenizer import Ids
 from models.curation.types import Rules
 from models.data.report import CorpusReport
 from models.feedback.store import Store
@@ -26,6 +27,7 @@ from models.training.config import Recipe
 from models.training.progress import ReportStage
 
 if TYPE_CHECKING:
+    from export.linear import LinearReader
     from export.model import Model
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
@@ -131,6 +133,13 @@ class ModelFamily(ABC, Generic[Data]):
     @abstractmethod
     def train(self, job: TrainingJob, home: Path, data: Data, recipe: Recipe, out: Path, report: ReportStage) -> Losses:
         """Train on `data` and write the checkpoint to `out`. Raises CheckpointError for an unknown base."""
+
+    @abstractmethod
+    def fit_without_encoder(self, data: Data, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
+        """What a task's first version serves with (models/training/first_version.py): seconds, and no torch.
+
+        `rows` are the token ids of `data.texts`.
+        """
 
     @abstractmethod
     def evaluate(self, task: str, data: Data, model: Model) -> Evaluated:

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.bundle import Bundle, Lineage
+import numpy as np
+
+from export.bundle import Bundle, Lineage, LinearRecord
 from export.heads import softmax
+from export.tokenizer import Ids
 from models.curation.types import Rules
 from models.data.dataset import DatasetError, Example, load_checked, load_corpus, load_dataset
 from models.data.token_checks import token_findings
@@ -24,9 +27,14 @@ from models.training.progress import ReportStage
 from models.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
+    from export.linear import LinearReader
     from export.model import Model
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
+
+
+# Of a first version: with many labels the pairs of neighbours take most of its seconds, and hardly help.
+_MAX_LABELS_OF_PAIRS = 10
 
 
 class ClassifierFamily(ModelFamily[TrainingSet]):
@@ -93,6 +101,22 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         losses = finetune(data, recipe, out, report, start)
         continue_linear_reader(data, recipe, start, out, report)
         return losses
+
+    def fit_without_encoder(self, data: TrainingSet, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
+        from models.training.blend import fit_alone
+        from models.training.linear_reader import LinearSettings, fit_linear_reader, out_of_fold
+
+        number = {label: i for i, label in enumerate(data.labels)}
+        truth = np.array([number[example.label] for example in data.examples], np.intp)
+        settings = LinearSettings(max_ngram=2 if len(data.labels) <= _MAX_LABELS_OF_PAIRS else 1)
+        unseen, _ = out_of_fold(rows, truth, len(data.labels), settings)
+        record = LinearRecord(
+            max_ngram=settings.max_ngram,
+            sublinear=settings.sublinear,
+            regularization=settings.regularization,
+            blend=fit_alone(unseen, truth[: len(unseen)]),
+        )
+        return fit_linear_reader(rows, truth, len(data.labels), settings), record
 
     def evaluate(self, task: str, data: TrainingSet, model: Model) -> Evaluated:
         from models.evaluation.metrics import classifier_metrics, reader_metrics

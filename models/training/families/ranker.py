@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.bundle import Lineage
+from export.bundle import Blend, Lineage, LinearRecord
+from export.tokenizer import Ids
 from models.curation.types import Rules
 from models.data.dataset import DatasetError
 from models.data.implicit_feedback import with_rankings
@@ -31,6 +32,7 @@ from models.training.families.base import Champion, Evaluated, Losses, ModelFami
 from models.training.progress import ReportStage
 
 if TYPE_CHECKING:
+    from export.linear import LinearReader
     from export.model import Model
     from models.curation.pipeline import Curated
     from models.evaluation.gate import GateResult
@@ -106,6 +108,17 @@ class RankerFamily(ModelFamily[RankerData]):
 
         shown, chosen = tower_matrices(data.interactions)
         return fit_tower(data.texts, shown, chosen, recipe, out, report)
+
+    def fit_without_encoder(self, data: RankerData, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
+        from models.training.word_vectors import SETTINGS, fit_word_vectors
+
+        record = LinearRecord(
+            max_ngram=SETTINGS.max_ngram,
+            sublinear=SETTINGS.sublinear,
+            regularization=0.0,
+            blend=Blend(encoder=0.0, linear=1.0, linear_alone=1.0),
+        )
+        return fit_word_vectors(rows), record
 
     def evaluate(self, task: str, data: RankerData, model: Model) -> Evaluated:
         from models.training.fit_ranker import fit_ranker

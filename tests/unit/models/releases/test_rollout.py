@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,16 @@ import pytest
 
 from models.feedback.store import Store
 from models.releases import audit_outbox
-from models.releases.release import Release, ReleaseChanged, ReleaseError, read_release, release_file
+from models.releases.release import (
+    Release,
+    ReleaseChanged,
+    ReleaseError,
+    awaits_encoder,
+    read_release,
+    release_file,
+)
 from models.releases.rollout import Rollout
+from models.retraining.plan import not_yet
 
 
 @pytest.fixture
@@ -46,6 +55,28 @@ def test_a_rollback_withdraws_the_challenger_first(rollout: Rollout) -> None:
     assert rollout.rollback("bad as well").champion == "1"
     with pytest.raises(ReleaseError, match="nothing to go back to"):
         rollout.rollback("once more")
+
+
+def without_encoder(home: Path, version: str) -> None:
+    bundle = home / "bundles" / "intent" / version
+    (bundle / "tokenizer.json").touch()
+    fields = {"task": "intent", "kind": "classifier", "labels": ["a"], "max_length": 16, "precision": "fp32"}
+    manifest = {**fields, "format": 4, "base_model": "-", "data": {}, "created": "-", "files": {"tokenizer.json": "-"}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_first_version_is_compared_with_nothing_and_may_be_returned_to(rollout: Rollout) -> None:
+    without_encoder(rollout.home, "1")
+    shutil.rmtree(rollout.home / "bundles" / "intent" / "3")
+    for challenger, champion in (("2", "1"), ("1", "2")):
+        rollout.promote(champion, "next")
+        with pytest.raises(ReleaseError, match="version 1 is the first, quick one"):
+            rollout.challenge(challenger, "canary", 0.5, "try")
+    assert rollout.rollback("bad").champion == "1"
+    assert not awaits_encoder(rollout.home, "intent")  # the operator has decided
+    assert not_yet(rollout.home, "intent")
+    shutil.rmtree(rollout.home / "bundles" / "intent" / "2")
+    assert awaits_encoder(rollout.home, "intent")
 
 
 def test_a_rollback_that_names_its_version_is_harmless_when_repeated(rollout: Rollout) -> None:

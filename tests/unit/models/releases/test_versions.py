@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from export.bundle import Lineage
+from models.feedback.store import Store
 from models.home import bundle_folder, checkpoint_folder, training_folder
 from models.releases.record import TrainingRecord, read_logged
 from models.releases.release import ReleaseError, local_versions, read_release
-from models.releases.versions import add_version, register_version
+from models.releases.rollout import Rollout
+from models.releases.versions import add_version, place_version, register_version
 from tests.helpers.bare_run import bundle
 from tests.helpers.command import free_port
 from tests.helpers.registry import mlflow_client
@@ -40,12 +45,12 @@ def home(database: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def add(home: Path) -> str:
+def add(home: Path, release: Callable[[str], object] | None = None) -> str:
     candidate = home / "work" / "candidate"
     shutil.rmtree(candidate, ignore_errors=True)
     bundle(candidate / "bundle")
     RECORD.write(training_folder(candidate / "checkpoint"))
-    return add_version(home, "intent", candidate / "bundle", candidate / "checkpoint", RECORD)
+    return add_version(home, "intent", candidate / "bundle", candidate / "checkpoint", RECORD, release)
 
 
 def away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +100,28 @@ def test_the_next_training_registers_what_mlflow_missed(home: Path, monkeypatch:
         assert [add(home), add(home)] == ["1", "2"]
     assert add(home) == "3"
     assert {number: run.info.status for number, run in in_mlflow(home).items()} == dict.fromkeys("123", "FINISHED")
+
+
+def test_a_first_version_is_registered_and_replaced_by_the_next_training(home: Path) -> None:
+    candidate = home / "work" / "first"
+    bundle(candidate / "bundle")
+    RECORD.write(training_folder(candidate / "checkpoint"))
+    assert place_version(home, "intent", candidate / "bundle", candidate / "checkpoint") == "1"
+    assert read_release(home, "intent").champion == "1"
+    assert in_mlflow(home) == {}
+
+    def full(version: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        add(home, full)
+    assert local_versions(home, "intent") == ["1"]  # the next start trains the task again
+    moves = Rollout(home, Store.open(f"sqlite:///{home / 'feedback.db'}"), "intent", "a test")
+    assert (second := add(home, lambda version: moves.promote(version, "it has an encoder"))) != "1"
+    assert (aliases(home), read_release(home, "intent").previous) == ({"champion": second}, "1")
+    assert {number: run.info.status for number, run in in_mlflow(home).items()} == dict.fromkeys(
+        ("1", second), "FINISHED"
+    )
 
 
 def test_a_run_that_was_cut_off_is_completed_and_not_doubled(home: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from export.bundle import FORMAT, MANIFEST, MODEL, Lineage, Manifest
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback
+from models.home import bundle_folder
 from models.releases.rollout import Rollout
 from models.retraining.plan import Plan, Result
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
@@ -67,6 +69,26 @@ def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> Non
     assert runs.begun[0].new_labels
     assert dict(runs.begun[0].recipe)["method"] == "lora"
     assert store.audit.entries("intent")[0].reason == f"{AFTER} corrections wait"
+
+
+def test_corrections_and_requests_wait_while_a_first_version_serves(made: Made, tmp_path: Path) -> None:
+    loop, store, runs = made()
+    for version, files in (("1", {}), ("2", {MODEL: "-"})):
+        fields = {"task": "intent", "kind": "classifier", "labels": ["a"], "max_length": 16, "precision": "fp32"}
+        other = {"format": FORMAT, "base_model": "-", "data": Lineage(), "created": "-", "files": files}
+        bundle = bundle_folder(tmp_path, "intent", version)
+        bundle.mkdir(parents=True)
+        (bundle / MANIFEST).write_text(Manifest.model_validate({**fields, **other}).model_dump_json())
+    moves = Rollout(tmp_path, store, "intent", "a test")
+    moves.promote("1", "the first")
+    correct(store, 0, AFTER)
+    store.retraining.request("intent", "somebody", "now")
+    loop.step_task("intent")
+    assert runs.begun == []
+    assert store.retraining.latest("intent", 1)[0].state == "requested"
+    moves.promote("2", "it has an encoder")
+    loop.step_task("intent")
+    assert len(runs.begun) == 1
 
 
 def test_what_a_run_left_in_the_queue_does_not_start_another(made: Made) -> None:
