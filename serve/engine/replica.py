@@ -115,17 +115,13 @@ class Replica:
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         rows = [row.ids for row in encoded]
-        early = await version.early_answers(rows)
-        answered = 0
-        if version.model.answers_early:
-            unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
-            answered = len(texts) - len(unread)
-            self._admit(len(texts), version, deadline, partial(tokens_to_run, unread), answered=answered)
+        early = await self._early_answers(version, rows, deadline)
         explainer = None
         if version.task.explains(request):
             explainer = await Explainer.of_request(version, texts, rows, early, self._config.limits.texts)
             self._admit(len(texts), version, deadline, explainer.tokens_to_run)
         output = await version.outputs(rows, early, deadline, disconnected)
+        answered = sum(found is not None for found in early)
         self.metrics.texts(version.version, "linear", answered)
         self.metrics.texts(version.version, version.model.stages[-1], len(texts) - answered)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
@@ -144,6 +140,17 @@ class Replica:
             "model_version": version.version,
             "predictions": predictions,
         }
+
+    async def _early_answers(
+        self, version: LoadedVersion, rows: Sequence[Ids], deadline: float
+    ) -> Sequence[Output | None]:
+        """`version.early_answers`, once the texts that have none are admitted. Raises Overloaded."""
+        early = await version.early_answers(rows)
+        if version.model.answers_early:
+            unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
+            answered = len(rows) - len(unread)
+            self._admit(len(rows), version, deadline, partial(tokens_to_run, unread), answered=answered)
+        return early
 
     def after_response(self, do: Callable[..., object], *arguments: Any) -> None:
         """Call `do` in the event loop's next turn, after the current response has been sent."""
