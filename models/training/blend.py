@@ -19,7 +19,9 @@ _MAX_LOSS = 0.001  # of accuracy: one validation text in a thousand
 _MIN_SHARE = 0.1  # of texts that are answered early: with fewer, reading every text twice does not pay
 _MIN_KNOWN = 0.8  # of a text's n-grams; docs/decisions/0035-two-readers.md has what it keeps out
 _THRESHOLDS = np.round(np.arange(0.5, 0.995, 0.01), 2)
-_MAX_LABEL_ERRORS = 0.05  # among a label's early answers to texts that the reader was not fitted on
+# Among texts that the reader was not fitted on: so many of a label's early answers may be wrong, and so many of any one
+# other label's texts may get them. A new label has few texts, which look like those of an old one.
+_MAX_LABEL_ERRORS, _MAX_SWALLOWED = 0.05, 0.05
 _NEVER = 1.0
 
 Truth = NDArray[np.intp]
@@ -86,19 +88,21 @@ def choose_early(
 
 
 def label_thresholds(blend: Blend, unseen: Floats, known: Shares, truth: Truth) -> Shares:
-    """Each label's own smallest threshold, (labels,): above it, few of its early answers are wrong.
+    """Each label's own smallest threshold, (labels,): above it, its early answers are rarely wrong.
 
     `unseen` are out-of-fold logits, (texts, labels). Texts of other labels, such as those out of scope, raise it.
     """
     probabilities = softmax(blend.linear_alone * unseen)
     answers, confidence = probabilities.argmax(1), probabilities.max(1)
-    own = np.full(unseen.shape[1], _NEVER)
-    for label in range(len(own)):
-        mine = (answers == label) & (known >= _MIN_KNOWN)
+    labels = unseen.shape[1]
+    swallowed_at_most = _MAX_SWALLOWED * np.bincount(truth, minlength=labels)
+    own = np.full(labels, _NEVER)
+    for label in range(labels):
+        mine = np.flatnonzero((answers == label) & (known >= _MIN_KNOWN))
         for above in _THRESHOLDS:
-            early = mine & (confidence > above)
-            wrong = int((early & (truth != label)).sum())
-            if early.any() and wrong <= _MAX_LABEL_ERRORS * early.sum():
+            early = truth[mine[confidence[mine] > above]]
+            wrong = np.bincount(early[early != label], minlength=labels)
+            if early.size and wrong.sum() <= _MAX_LABEL_ERRORS * early.size and (wrong <= swallowed_at_most).all():
                 own[label] = above
                 break
     return own

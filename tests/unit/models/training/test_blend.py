@@ -73,3 +73,16 @@ def test_a_label_that_swallows_others_is_never_answered_early() -> None:
     own = label_thresholds(fit_blend(unseen), swallowing, unseen.known, unseen.truth)
     assert own[0] == 1
     assert own[2] < 0.9
+
+
+def test_a_small_label_is_not_swallowed_by_a_large_one() -> None:
+    unseen = made(linear=5.0)
+    blend = fit_blend(unseen)
+    before = label_thresholds(blend, unseen.linear, unseen.known, unseen.truth)[0]
+    few = np.flatnonzero(unseen.truth == 1)[:10]  # a new label's texts, of which one looks like "a"
+    logits = np.concatenate((unseen.linear[unseen.truth != 1], unseen.linear[few]))
+    truth = np.concatenate((unseen.truth[unseen.truth != 1], unseen.truth[few]))
+    logits[-1] = [4, 0, 0, 0]
+    after = label_thresholds(blend, logits, np.ones(len(truth)), truth)[0]
+    probability = softmax(blend.linear_alone * logits[-1:], axis=1).max()
+    assert before < probability <= after
