@@ -18,7 +18,7 @@ _MIN_AGREEMENT = 0.99
 _MAX_LOSS = 0.001  # of accuracy: one validation text in a thousand
 _MIN_SHARE = 0.1  # of texts that are answered early: with fewer, reading every text twice does not pay
 _MIN_KNOWN = 0.8  # of a text's n-grams; docs/decisions/0035-two-readers.md has what it keeps out
-_THRESHOLDS = np.round(np.arange(0.5, 0.995, 0.01), 2)
+_THRESHOLDS = np.append(np.round(np.arange(0.5, 0.995, 0.01), 2), 0.995)
 # Among texts that the reader was not fitted on: so many of a label's early answers may be wrong, and so many of any one
 # other label's texts may get them. A new label has few texts, which look like those of an old one.
 _MAX_LABEL_ERRORS, _MAX_SWALLOWED = 0.05, 0.05
@@ -73,8 +73,7 @@ def choose_early(
         chosen = (early.max(1) > np.maximum(above, own[answers])) & (validation.known >= _MIN_KNOWN)
         differing, count = int((answers != final)[chosen].sum()), int(chosen.sum())
         accuracy = float(np.where(chosen, answers == validation.truth, right).mean())
-        # As if one more differed, since the threshold is chosen on the texts that it is measured on.
-        agrees = differing + 1 <= (1 - _MIN_AGREEMENT) * count
+        agrees = differing <= (1 - _MIN_AGREEMENT) * count
         if agrees and chosen.mean() >= _MIN_SHARE and right.mean() - accuracy <= _MAX_LOSS:
             return EarlyAnswers(
                 above=float(above),

@@ -43,7 +43,7 @@ from models.training.tokens import TokenRows, tokenize
 from models.training.training_set import TrainingSet
 
 # Validation texts: enough to know a share of one percent, few enough for a short training to learn them.
-_SHARE, _MIN_TEXTS, _MAX_TEXTS = 0.1, 400, 1000
+_SHARE, _MIN_TEXTS, _MAX_TEXTS = 0.15, 400, 1000
 _MAX_SHARE = 0.25
 MIN_VALIDATION = 200
 """with fewer validation texts, factors and thresholds would be chance, and the encoder answers alone"""
