@@ -17,7 +17,9 @@ from export.linear import Floats
 _MIN_AGREEMENT = 0.99
 _MAX_LOSS = 0.001  # of accuracy: one validation text in a thousand
 _MIN_SHARE = 0.1  # of texts that are answered early: with fewer, reading every text twice does not pay
-_MIN_KNOWN = 0.8  # of a text's n-grams; docs/decisions/0035-two-readers.md has what it keeps out
+MIN_KNOWN = {1: 0.9, 2: 0.8}
+"""by max_ngram: the share of a text's n-grams that must be known; docs/decisions/0035-two-readers.md has what it keeps out
+"""
 _THRESHOLDS = np.append(np.round(np.arange(0.5, 0.995, 0.01), 2), 0.995)
 # Among texts that the reader was not fitted on: so many of a label's early answers may be wrong, and so many of any one
 # other label's texts may get them. A new label has few texts, which look like those of an old one.
@@ -59,25 +61,31 @@ def fit_alone(unseen: Floats, truth: Truth) -> Blend:
 
 
 def choose_early(
-    validation: Validation, blend: Blend, unseen: Floats, unseen_known: Shares, truth: Truth, labels: Sequence[str]
+    validation: Validation,
+    blend: Blend,
+    unseen: Floats,
+    unseen_known: Shares,
+    truth: Truth,
+    labels: Sequence[str],
+    min_known: float,
 ) -> EarlyAnswers | None:
     """The smallest threshold from which early answers agree with the blend and cost no accuracy; None if too few do.
 
     `unseen`, (texts, labels), are out-of-fold logits of the linear reader for texts with `truth`, (texts,).
     """
-    own = label_thresholds(blend, unseen, unseen_known, truth)
+    own = label_thresholds(blend, unseen, unseen_known, truth, min_known)
     early = softmax(blend.linear_alone * validation.linear)
     final = (blend.encoder * validation.encoder + blend.linear * validation.linear).argmax(1)
     answers, right = early.argmax(1), final == validation.truth
     for above in _THRESHOLDS:
-        chosen = (early.max(1) > np.maximum(above, own[answers])) & (validation.known >= _MIN_KNOWN)
+        chosen = (early.max(1) > np.maximum(above, own[answers])) & (validation.known >= min_known)
         differing, count = int((answers != final)[chosen].sum()), int(chosen.sum())
         accuracy = float(np.where(chosen, answers == validation.truth, right).mean())
         agrees = differing <= (1 - _MIN_AGREEMENT) * count
         if agrees and chosen.mean() >= _MIN_SHARE and right.mean() - accuracy <= _MAX_LOSS:
             return EarlyAnswers(
                 above=float(above),
-                min_known=_MIN_KNOWN,
+                min_known=min_known,
                 label_above={labels[i]: float(own[i]) for i in np.flatnonzero(own > above).tolist()},
                 share=round(float(chosen.mean()), 4),
                 agreement=round(1 - differing / count, 4),
@@ -86,7 +94,7 @@ def choose_early(
     return None
 
 
-def label_thresholds(blend: Blend, unseen: Floats, known: Shares, truth: Truth) -> Shares:
+def label_thresholds(blend: Blend, unseen: Floats, known: Shares, truth: Truth, min_known: float) -> Shares:
     """Each label's own smallest threshold, (labels,): above it, its early answers are rarely wrong.
 
     `unseen` are out-of-fold logits, (texts, labels). Texts of other labels, such as those out of scope, raise it.
@@ -97,7 +105,7 @@ def label_thresholds(blend: Blend, unseen: Floats, known: Shares, truth: Truth) 
     swallowed_at_most = _MAX_SWALLOWED * np.bincount(truth, minlength=labels)
     own = np.full(labels, _NEVER)
     for label in range(labels):
-        mine = np.flatnonzero((answers == label) & (known >= _MIN_KNOWN))
+        mine = np.flatnonzero((answers == label) & (known >= min_known))
         for above in _THRESHOLDS:
             early = truth[mine[confidence[mine] > above]]
             wrong = np.bincount(early[early != label], minlength=labels)

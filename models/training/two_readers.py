@@ -24,7 +24,7 @@ from export.linear import Floats
 from export.pooling import pooled
 from models.data.dataset import Example
 from models.data.split import text_key
-from models.training.blend import Truth, Validation, choose_early, fit_blend, label_thresholds
+from models.training.blend import MIN_KNOWN, Truth, Validation, choose_early, fit_blend, label_thresholds
 from models.training.config import CONTINUED, Recipe
 from models.training.linear_reader import (
     ALTERNATIVES,
@@ -108,7 +108,7 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
     step = _steps(report, (FOLDS + 1) * labels)
     rows, truth = _tokens(out, recipe, data.labels, data.known_examples)
     unseen, known = out_of_fold(rows, truth, labels, settings, step)
-    early = choose_early(validation, blend, unseen, known, truth, data.labels)
+    early = choose_early(validation, blend, unseen, known, truth, data.labels, MIN_KNOWN[settings.max_ngram])
     record = LinearRecord(
         max_ngram=settings.max_ngram,
         sublinear=settings.sublinear,
@@ -135,7 +135,7 @@ def continue_linear_reader(data: TrainingSet, recipe: Recipe, start: Path, out: 
     settings = LinearSettings(record.max_ngram, record.sublinear, record.regularization)
     if early is not None:
         unseen, known = out_of_fold(rows, truth, labels, settings, step)
-        own = label_thresholds(record.blend, unseen, known, truth)
+        own = label_thresholds(record.blend, unseen, known, truth, early.min_known)
         higher = {label: float(t) for label, t in zip(data.labels, own, strict=True) if t > early.above}
         early = EarlyAnswers(above=early.above, min_known=early.min_known, label_above=higher)
     reader = fit_linear_reader(rows, truth, labels, settings, step)

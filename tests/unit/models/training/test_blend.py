@@ -40,13 +40,13 @@ def test_a_reader_that_knows_nothing_gets_no_weight() -> None:
 
 def early(validation: Validation) -> object:
     unseen = made(seed=2)
-    return choose_early(validation, fit_blend(validation), unseen.linear, unseen.known, unseen.truth, LABELS)
+    return choose_early(validation, fit_blend(validation), unseen.linear, unseen.known, unseen.truth, LABELS, 0.8)
 
 
 def test_early_answers_agree_with_the_blend_on_other_texts() -> None:
     validation, other = made(linear=5.0), made(linear=4.0, seed=3)
     blend = fit_blend(validation)
-    chosen = choose_early(validation, blend, other.linear, other.known, other.truth, LABELS)
+    chosen = choose_early(validation, blend, other.linear, other.known, other.truth, LABELS, 0.8)
     assert chosen is not None
     probabilities = softmax(blend.linear_alone * other.linear, axis=1)
     own = np.array([max(chosen.above, chosen.label_above.get(label, 0)) for label in LABELS])
@@ -70,7 +70,7 @@ def test_a_label_that_swallows_others_is_never_answered_early() -> None:
     unseen = made(linear=5.0)
     swallowing = unseen.linear.copy()
     swallowing[unseen.truth == 1] = [9, 0, 0, 0]  # every text of "b" is surely "a" to the linear reader
-    own = label_thresholds(fit_blend(unseen), swallowing, unseen.known, unseen.truth)
+    own = label_thresholds(fit_blend(unseen), swallowing, unseen.known, unseen.truth, 0.8)
     assert own[0] == 1
     assert own[2] < 0.9
 
@@ -78,11 +78,11 @@ def test_a_label_that_swallows_others_is_never_answered_early() -> None:
 def test_a_small_label_is_not_swallowed_by_a_large_one() -> None:
     unseen = made(linear=5.0)
     blend = fit_blend(unseen)
-    before = label_thresholds(blend, unseen.linear, unseen.known, unseen.truth)[0]
+    before = label_thresholds(blend, unseen.linear, unseen.known, unseen.truth, 0.8)[0]
     few = np.flatnonzero(unseen.truth == 1)[:10]  # a new label's texts, of which one looks like "a"
     logits = np.concatenate((unseen.linear[unseen.truth != 1], unseen.linear[few]))
     truth = np.concatenate((unseen.truth[unseen.truth != 1], unseen.truth[few]))
     logits[-1] = [4, 0, 0, 0]
-    after = label_thresholds(blend, logits, np.ones(len(truth)), truth)[0]
+    after = label_thresholds(blend, logits, np.ones(len(truth)), truth, 0.8)[0]
     probability = softmax(blend.linear_alone * logits[-1:], axis=1).max()
     assert before < probability <= after
