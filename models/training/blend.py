@@ -18,8 +18,7 @@ _MIN_AGREEMENT = 0.99
 _MAX_LOSS = 0.001  # of accuracy: one validation text in a thousand
 _MIN_SHARE = 0.1  # of texts that are answered early: with fewer, reading every text twice does not pay
 MIN_KNOWN = {1: 0.9, 2: 0.8}
-"""by max_ngram: the share of a text's n-grams that must be known; docs/decisions/0035-two-readers.md has what it keeps out
-"""
+"""by max_ngram: the share of a text's n-grams that must be known (docs/decisions/0035-two-readers.md)"""
 _THRESHOLDS = np.append(np.round(np.arange(0.5, 0.995, 0.01), 2), 0.995)
 # Among texts that the reader was not fitted on: so many of a label's early answers may be wrong, and so many of any one
 # other label's texts may get them. A new label has few texts, which look like those of an old one.
