@@ -1,8 +1,8 @@
 """Train a classifier's two readers: the encoder, the linear reader, and what joins them.
 
 Both are trained without some validation texts first, on which the blend and the early answers are fitted: on its
-training texts each reader is far too sure. Then both learn the validation texts too: the encoder by a short training
-that continues, as on corrections, the linear reader from nothing, which takes seconds. The factors and thresholds stay.
+training texts each reader is far too sure. Then both learn the validation texts too: the encoder reads all texts once
+more, the linear reader is fitted anew, which takes seconds. The factors and thresholds stay.
 
 A version that continues from another takes over its parent's factors and settings: its encoder has seen all texts.
 """
@@ -25,7 +25,7 @@ from export.pooling import pooled
 from models.data.dataset import Example
 from models.data.split import text_key
 from models.training.blend import MIN_KNOWN, Truth, Validation, choose_early, fit_blend, label_thresholds
-from models.training.config import CONTINUED, Recipe
+from models.training.config import Recipe
 from models.training.linear_reader import (
     ALTERNATIVES,
     FOLDS,
@@ -42,11 +42,12 @@ from models.training.progress import ReportStage
 from models.training.tokens import TokenRows, tokenize
 from models.training.training_set import TrainingSet
 
-# Validation texts: enough to know a share of one percent, few enough for a short training to learn them.
+# Validation texts: enough to know a share of one percent, few enough that an encoder without them is much the same.
 _SHARE, _MIN_TEXTS, _MAX_TEXTS = 0.15, 400, 1000
 _MAX_SHARE = 0.25
 MIN_VALIDATION = 200
 """with fewer validation texts, factors and thresholds would be chance, and the encoder answers alone"""
+_LAST_RATE = 1 / 3  # of the recipe's, for the epoch over all texts: the rate at which a training continues
 STAGE = "linear reader"
 
 Losses = list[tuple[int, float]]
@@ -100,11 +101,8 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
             truth=true,
         )
         blend = fit_blend(validation)
-        absorbing = replace(recipe, epochs=CONTINUED.epochs, min_steps=CONTINUED.min_steps, blend=CONTINUED.blend,
-                            learning_rate=CONTINUED.learning_rate, replay=0, repeats=2)  # fmt: skip
-        mixed = TrainingSet.of_corrections(data.corpus, "", data.labels, held, (), absorbing)
-        both = replace(data, examples=mixed.examples, excess=mixed.excess)
-        more = finetune(both, absorbing, out, _renamed(report), first)
+        last = replace(recipe, epochs=1, min_steps=0, learning_rate=_LAST_RATE * recipe.learning_rate)
+        more = finetune(data, last, out, _renamed(report), first)
     step = _steps(report, (FOLDS + 1) * labels)
     rows, truth = _tokens(out, recipe, data.labels, data.known_examples)
     unseen, known = out_of_fold(rows, truth, labels, settings, step)
@@ -117,8 +115,8 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
         early=early,
     )
     save_linear(out, fit_linear_reader(rows, truth, labels, settings, step), record)
-    last = losses[-1][0] if losses else 0
-    return [*losses, *((last + step, loss) for step, loss in more)]
+    steps = losses[-1][0] if losses else 0
+    return [*losses, *((steps + step, loss) for step, loss in more)]
 
 
 def continue_linear_reader(data: TrainingSet, recipe: Recipe, start: Path, out: Path, report: ReportStage) -> None:
