@@ -158,11 +158,7 @@ class Manifest(BaseModel):
     parity: Parity = Parity()
     created: str
     files: dict[str, str] = Field(description="relative path -> sha256")
-
-    @property
-    def has_encoder(self) -> bool:
-        """False for a bundle that has the linear reader alone, as a task's first version."""
-        return MODEL in self.files
+    has_encoder: bool = Field(True, description="false for a task's first version, of the linear reader alone")
 
 
 class Bundle:
@@ -177,9 +173,11 @@ class Bundle:
         """Verify and open. Raises BundleError, whose message names the file and the remedy."""
         path = Path(path)
         manifest = read_manifest(path)
-        for required in (TOKENIZER,) if manifest.linear else (MODEL, TOKENIZER):
+        for required in (MODEL, TOKENIZER) if manifest.has_encoder else (TOKENIZER,):
             if required not in manifest.files:
                 raise BundleError(f"The bundle {path} is incomplete: its manifest lists no {required}.")
+        if not manifest.has_encoder and manifest.linear is None:
+            raise BundleError(f"The bundle {path} is incomplete: it has neither an encoder nor a linear reader.")
         for name, digest in manifest.files.items():
             file = path / name
             if "\0" in name or not file.resolve().is_relative_to(path.resolve()):
@@ -192,11 +190,6 @@ class Bundle:
                     "Copy it again, or export the model again."
                 )
         return cls(path, manifest)
-
-    @property
-    def has_encoder(self) -> bool:
-        """As the manifest's."""
-        return self.manifest.has_encoder
 
     @property
     def model_path(self) -> Path:
@@ -225,8 +218,8 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle atomically: `path` either does not exist or is complete.
 
-    `fields` are the Manifest's, except `format` and `files`; `arrays` are the linear reader's, by name. `model` is
-    None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
+    `fields` are the Manifest's, except `format`, `files` and `has_encoder`; `arrays` are the linear reader's, by name.
+    `model` is None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; a bundle is never changed in place.")
@@ -247,7 +240,7 @@ def write_bundle(
             for file in sorted(staging.rglob("*"))
             if file.is_file()
         }
-        manifest = Manifest(format=FORMAT, files=files, **fields)
+        manifest = Manifest(format=FORMAT, files=files, has_encoder=model is not None, **fields)
         (staging / MANIFEST).write_bytes(orjson.dumps(manifest.model_dump(), option=orjson.OPT_INDENT_2))
         os.rename(staging, path)
     return Bundle.open(path)

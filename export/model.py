@@ -106,7 +106,7 @@ class Model:
     ) -> Model:
         """The bundle's model; the options are those of OnnxSession. Raises BundleError, ProviderError."""
         session, record, readers = None, bundle.manifest.linear, None
-        if bundle.has_encoder:
+        if bundle.manifest.has_encoder:
             session = OnnxSession(bundle, providers=providers, threads=threads, gpu=gpu, shared=shared)
         if record is not None:
             linear, only = LinearReader.of_bundle(bundle, record), session is None

@@ -70,7 +70,7 @@ def _champion(models: Path, release: Path) -> Path:
 
 def _has_no_encoder(bundle: Path) -> bool:
     manifest = bundle / "manifest.json"
-    return manifest.is_file() and "model.onnx" not in json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    return manifest.is_file() and not json.loads(manifest.read_text(encoding="utf-8")).get("has_encoder", True)
 
 
 def release_file(models: Path, task: str) -> Path:

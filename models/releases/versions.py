@@ -195,7 +195,7 @@ def _take_over(
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
         with suppress(BundleError):  # serving reports a bad bundle
-            if (opened := Bundle.open(served)).has_encoder:
+            if (opened := Bundle.open(served)).manifest.has_encoder:
                 packed_model(opened)  # now, to save replicas the work
         try:
             read_release(home, task)

@@ -151,7 +151,10 @@ def release_sure_version(home: Path) -> list[str]:
         home / "bundles" / "intent" / "99",
         model=champion.model_path,
         tokenizer=champion.tokenizer_path,
-        fields={**manifest.model_dump(exclude={"format", "files"}), "linear": linear_record(manifest.files[TOKENIZER])},
+        fields={
+            **manifest.model_dump(exclude={"format", "files", "has_encoder"}),
+            "linear": linear_record(manifest.files[TOKENIZER]),
+        },
         assets={name: value for name in assets if (value := champion.asset(name)) is not None},
         arrays=memorized(rows, range(len(texts)), len(texts)),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.bundle import Bundle, Kind
 from export.heads import head_of, softmax
+from export.model import Model
 from export.parity import BATCHES, run_in_random_batches
 from export.session import OnnxSession
 from models.data.dataset import Dataset, load_dataset
@@ -98,7 +99,7 @@ def test_every_shape_has_finite_outputs(session: OnnxSession, batch: int, length
 def classify(task: str, bundle_of: Callable[[str], Path]) -> tuple[Dataset, tuple[str, ...], Outputs, Bundle]:
     bundle = Bundle.open(bundle_of(task))
     dataset = load_dataset(task)
-    output = OnnxSession(bundle, providers="cpu").predict([example.text for example in dataset.holdout])
+    output = Model.open(bundle, providers="cpu").predict([example.text for example in dataset.holdout])
     return dataset, bundle.manifest.labels, output, bundle
 
 
@@ -106,7 +107,9 @@ def classify(task: str, bundle_of: Callable[[str], Path]) -> tuple[Dataset, tupl
 def test_the_holdout_metrics_of_a_classifier_are_reproduced(task: str, bundle_of: Callable[[str], Path]) -> None:
     dataset, labels, output, bundle = classify(task, bundle_of)
     truth = [example.label for example in dataset.holdout]
-    assert classifier_metrics(labels, truth, softmax(output)) == pytest.approx(bundle.manifest.metrics, abs=2e-3)
+    found = classifier_metrics(labels, truth, softmax(output))
+    recorded = {name: value for name, value in bundle.manifest.metrics.items() if name in found}
+    assert found == pytest.approx(recorded, abs=2e-3)
     assert bundle.manifest.data == dataset.lineage()
 
 

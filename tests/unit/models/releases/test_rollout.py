@@ -59,9 +59,9 @@ def test_a_rollback_withdraws_the_challenger_first(rollout: Rollout) -> None:
 
 def without_encoder(home: Path, version: str) -> None:
     bundle = home / "bundles" / "intent" / version
-    (bundle / "tokenizer.json").touch()
     fields = {"task": "intent", "kind": "classifier", "labels": ["a"], "max_length": 16, "precision": "fp32"}
-    manifest = {**fields, "format": 4, "base_model": "-", "data": {}, "created": "-", "files": {"tokenizer.json": "-"}}
+    other = {"format": 4, "base_model": "-", "data": {}, "created": "-", "files": {}, "has_encoder": False}
+    manifest = {**fields, **other}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -42,7 +42,7 @@ def test_a_classifier_answers_and_says_what_it_is(tmp_path: Path) -> None:
     with data.open("a") as file:  # as people label; of labels that are never wrong, a reader is sure
         file.writelines(f"{text},{label}\n" for text, label in MISTAKES)
     bundle = first_version(tmp_path, "intent", data)
-    assert not bundle.has_encoder
+    assert not bundle.manifest.has_encoder
     assert bundle.manifest.notes == (NOTE,)
     assert bundle.manifest.metrics["accuracy"] > 0.7
     model = Model.open(bundle)

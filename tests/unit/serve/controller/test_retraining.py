@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from export.bundle import FORMAT, MANIFEST, MODEL, Lineage, Manifest
+from export.bundle import FORMAT, MANIFEST, Lineage, Manifest
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback
 from models.home import bundle_folder
@@ -73,9 +73,16 @@ def test_it_waits_for_enough_corrections_and_then_begins_once(made: Made) -> Non
 
 def test_corrections_and_requests_wait_while_a_first_version_serves(made: Made, tmp_path: Path) -> None:
     loop, store, runs = made()
-    for version, files in (("1", {}), ("2", {MODEL: "-"})):
+    for version, has_encoder in (("1", False), ("2", True)):
         fields = {"task": "intent", "kind": "classifier", "labels": ["a"], "max_length": 16, "precision": "fp32"}
-        other = {"format": FORMAT, "base_model": "-", "data": Lineage(), "created": "-", "files": files}
+        other = {
+            "format": FORMAT,
+            "base_model": "-",
+            "data": Lineage(),
+            "created": "-",
+            "files": {},
+            "has_encoder": has_encoder,
+        }
         bundle = bundle_folder(tmp_path, "intent", version)
         bundle.mkdir(parents=True)
         (bundle / MANIFEST).write_text(Manifest.model_validate({**fields, **other}).model_dump_json())
