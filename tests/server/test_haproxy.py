@@ -145,11 +145,11 @@ def refusals_counted(server: Server) -> float:
 
 
 def requests_of_thirty_words(known: int = 0) -> Iterator[bytes]:
-    """Each new, but for one of `known`, which is always the same."""
+    """Each new, and of a word that no linear reader has seen, but for one of `known`, which is always the same."""
     head = b"POST /v2/models/intent/predict HTTP/1.1\r\nhost: flywheel\r\ncontent-type: application/json\r\n"
     for number in count():
         name = "known" if known and number % known == 0 else f"parcel {number}"
-        body = json.dumps({"text": name + " is late" * 15}).encode()
+        body = json.dumps({"text": name + " volcano" * 30}).encode()
         yield head + f"content-length: {len(body)}\r\n\r\n".encode() + body
 
 

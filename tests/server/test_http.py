@@ -155,7 +155,7 @@ def test_recommendation_without_history(server: Server, user: dict[str, Any]) ->
 def test_predictions_come_in_the_order_of_the_texts(server: Server, task: str, cycle: dict[str, str]) -> None:
     """Lengths alternate, so that batching by length has every chance to mix them up."""
     labels = [list(cycle)[(i * i) % 5 % 2] for i in range(100)]
-    texts = [cycle[label] + " please" * (i % 7) for i, label in enumerate(labels)]
+    texts = [cycle[label] + " thanks" * (i % 7) for i, label in enumerate(labels)]
     assert [prediction["label"] for prediction in predict(server, task, texts=texts)] == labels
 
 

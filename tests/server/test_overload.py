@@ -58,8 +58,8 @@ def sure(impatient: Server) -> list[str]:
 
 
 def distinct(count: int, words: int, name: str) -> dict[str, list[str]]:
-    """Texts that no cache knows and no other request has."""
-    return {"texts": [f"{name} {number}" + " order" * words for number in range(count)]}
+    """Texts that no cache knows and no other request has, of a word that no linear reader has seen."""
+    return {"texts": [f"{name} {number}" + " volcano" * words for number in range(count)]}
 
 
 ENDLESS = distinct(4000, 200, "endless")  # many times more than a core can do within DEADLINE_S
