@@ -100,6 +100,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")  # Ray's
 def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None) -> None:
     import torch

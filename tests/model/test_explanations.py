@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from export.bundle import Bundle, write_bundle
 from export.model import Model
@@ -65,8 +66,12 @@ def bundle(request: pytest.FixtureRequest, bundle_of: Callable[[str], Path], tmp
 
 
 @pytest.fixture(scope="module")
-def metrics() -> Metrics:
-    return Metrics("explanations")
+def metrics() -> Iterator[Metrics]:
+    """Registered in the process's registry, and taken out of it again for whoever builds the next."""
+    before = set(REGISTRY._names_to_collectors.values())
+    yield Metrics("explanations")
+    for collector in set(REGISTRY._names_to_collectors.values()) - before:
+        REGISTRY.unregister(collector)
 
 
 def explained(

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from export.heads import softmax
 from export.session import OnnxSession
@@ -17,6 +18,7 @@ from tests.helpers.server import start_server, stop_server
 SERVED = {"1": ("deberta-v3", "lora"), "2": ("roberta", "full"), "3": ("modernbert", "full")}
 
 
+@pytest.mark.slow
 def test_versions_of_several_families_answer_as_in_this_process(
     trained_home: Path, tiny_version: MakeVersion, tmp_path: Path
 ) -> None:

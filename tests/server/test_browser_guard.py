@@ -78,6 +78,7 @@ def test_predict_is_asked_from_anywhere(server: Server) -> None:
     assert server.post("/v2/models/intent/predict", json={"text": "hi"}, headers=given).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_server_goes_by_the_names_it_is_given(home: Path, tmp_path: Path) -> None:
     server = start_server(
         home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_SERVER__HOSTS='["ops.example"]'

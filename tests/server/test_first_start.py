@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from models.releases.release import awaits_encoder, read_release
 from tests.helpers.command import ROOT
 from tests.helpers.server import Server, children, start_server, stop_server
@@ -38,6 +40,7 @@ def status(server: Server) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
+@pytest.mark.slow
 def test_a_first_start_answers_trains_beside_the_server_and_stops_when_asked(tmp_path: Path) -> None:
     home, log, config = tmp_path / "home", tmp_path / "log", tmp_path / "flywheel.yaml"
     config.write_text(f"tasks: {{{TASK}: {{}}, {SLOW}: {{}}}}")
