@@ -218,8 +218,8 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle atomically: `path` either does not exist or is complete.
 
-    `fields` are the Manifest's, except `format`, `files` and `has_encoder`; `arrays` are the linear reader's, by name.
-    `model` is None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
+    `fields` are the Manifest's; `format`, `files` and `has_encoder` are set here. `arrays` are the linear reader's, by
+    name. `model` is None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; a bundle is never changed in place.")
@@ -240,7 +240,7 @@ def write_bundle(
             for file in sorted(staging.rglob("*"))
             if file.is_file()
         }
-        manifest = Manifest(format=FORMAT, files=files, has_encoder=model is not None, **fields)
+        manifest = Manifest(**{**fields, "format": FORMAT, "files": files, "has_encoder": model is not None})
         (staging / MANIFEST).write_bytes(orjson.dumps(manifest.model_dump(), option=orjson.OPT_INDENT_2))
         os.rename(staging, path)
     return Bundle.open(path)

@@ -54,7 +54,10 @@ def words_of(text: str, tokens: Tokens, max_words: int) -> list[Word]:
         if words and _continues(words[-1], text, start, end, found == number):
             last = words[-1]
             begin = start if last.start == last.end else last.start
-            words[-1] = Word(begin, max(last.end, end), last.first, at + 1)
+            # A token with nothing visible, as one of a control character, does not lengthen the word.
+            words[-1] = Word(
+                begin, max(last.end, end) if start < end or begin == start else last.end, last.first, at + 1
+            )
         else:
             words.append(Word(start, end, at, at + 1))
         number = found
