@@ -53,11 +53,11 @@ def words_of(text: str, tokens: Tokens, max_words: int) -> list[Word]:
         start, end = _visible(text, *span)
         if words and _continues(words[-1], text, start, end, found == number):
             last = words[-1]
-            begin = start if last.start == last.end else last.start
-            # A token with nothing visible, as one of a control character, does not lengthen the word.
-            words[-1] = Word(
-                begin, max(last.end, end) if start < end or begin == start else last.end, last.first, at + 1
-            )
+            empty = last.start == last.end
+            begin = start if empty else last.start
+            # A token with nothing visible, as one of a control character, does not lengthen a word.
+            stop = max(last.end, end) if empty or start < end else last.end
+            words[-1] = Word(begin, stop, last.first, at + 1)
         else:
             words.append(Word(start, end, at, at + 1))
         number = found
