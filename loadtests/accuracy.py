@@ -8,7 +8,6 @@ means over the seeds. Takes 10 to 15 minutes a seed on two cores.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # it is also ru
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.texts import ROOT
+from loadtests.texts import ROOT, write_corpus
 
 DATA = ROOT.parent / "shared" / "data"
 EXAMPLES = """examples:
@@ -92,16 +91,6 @@ def trained(name: str, seed: int, console: Console) -> dict[str, float]:
         manifest = json.loads((Path(home) / "bundles" / task / "1" / "manifest.json").read_bytes())
     metrics: dict[str, float] = manifest["metrics"]
     return {**metrics, "labels_moved": manifest["parity"]["labels_moved"]}
-
-
-def write_corpus(folder: Path, file: Path) -> None:
-    """The set's training and test part in one file, with the column `split`."""
-    with file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["text", "label", "split"])
-        for part, split in (("train", "train"), ("test", "holdout")):
-            with (folder / f"{part}.csv").open(encoding="utf-8", newline="") as opened:
-                writer.writerows([row["text"], row["label"], split] for row in csv.DictReader(opened))
 
 
 def show(name: str, runs: list[dict[str, float]], seeds: list[int], console: Console) -> list[str]:

@@ -74,6 +74,15 @@ def _seed_holdout(task: str) -> list[dict[str, str]]:
     return [row for row in _rows(SEED / f"{task}.csv") if row["split"] == "holdout"]
 
 
+def write_corpus(folder: Path, file: Path) -> None:
+    """Write a public set's train.csv and test.csv to one file, whose column `split` makes the second the holdout."""
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["text", "label", "split"])
+        for part, split in (("train", "train"), ("test", "holdout")):
+            writer.writerows([row["text"], row["label"], split] for row in _rows(folder / f"{part}.csv"))
+
+
 def _rows(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as opened:
         return list(csv.DictReader(opened))

@@ -60,9 +60,9 @@ def main() -> int:
         "--home", type=Path, help="keeps the champion and the server's home; default: a temporary directory"
     )
     options = parser.parse_args()
-    if not BANKING77.is_file():
-        sys.exit(f"this needs Banking77 in {BANKING77.parent}")
-    train, test = (read_texts(BANKING77.with_name(name)) for name in ("train.csv", "test.csv"))
+    if not BANKING77.is_dir():
+        sys.exit(f"this needs Banking77 in {BANKING77}")
+    train, test = (read_texts(BANKING77 / name) for name in ("train.csv", "test.csv"))
     new = set(random.Random(7).sample(sorted({text.label for text in train}), NEW))
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).resolve()

@@ -37,9 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, required=True, help="the --home of new_intents.py, with its champion")
     options = parser.parse_args()
-    if not BANKING77.is_file():
-        sys.exit(f"this needs Banking77 in {BANKING77.parent}")
-    train = read_texts(BANKING77.with_name("train.csv"))
+    if not BANKING77.is_dir():
+        sys.exit(f"this needs Banking77 in {BANKING77}")
+    train = read_texts(BANKING77 / "train.csv")
     new = sorted(random.Random(7).sample(sorted({text.label for text in train}), NEW))
     home = options.home.resolve()
     train_champion(home, [text for text in train if text.label not in new])
