@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from export.bundle import Bundle, LinearRecord, Stage
 from export.linear import Floats, LinearReader, Reading
 from export.providers import GpuOptions, Providers
-from export.session import OnnxSession, text_encoder
+from export.session import OnnxSession, run_by_length, text_encoder
 from export.tokenizer import Ids, TextEncoder
 
 _MAX_READINGS = 4096  # of texts that go on to the encoder; those of dropped requests stay until there are so many
@@ -161,7 +161,8 @@ class Model:
         """Texts to the outputs that the server would give, (texts, labels or dimensions), in order."""
         rows = [encoded.ids for encoded in self.encoder.encode(texts)]
         early = [self.early(ids) for ids in rows]
-        rest = iter(self._in_batches([ids for ids, found in zip(rows, early, strict=True) if found is None], batch))
+        unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
+        rest = iter(run_by_length(self.run, unread, batch) if unread else ())
         return np.stack([next(rest) if found is None else found for found in early])
 
     def outputs(self, texts: Sequence[str]) -> Outputs:
@@ -170,19 +171,10 @@ class Model:
             return Outputs(self.predict(texts), None)
         rows = [encoded.ids for encoded in self.encoder.encode(texts)]
         readings = [self.readers.linear.read(ids) for ids in rows]
-        encoder, linear = self.session.predict(texts), np.stack([reading.logits for reading in readings])
+        encoder, linear = run_by_length(self.session.run, rows), np.stack([reading.logits for reading in readings])
         blended, early = self.readers.blended(encoder, linear), [self.readers.early(reading) for reading in readings]
         final = np.stack([whole if found is None else found for whole, found in zip(blended, early, strict=True)])
         return Outputs(final, Parts(encoder, linear, blended, np.array([found is not None for found in early])))
-
-    def _in_batches(self, rows: Sequence[Ids], batch: int) -> Sequence[Floats]:
-        """`run` on batches of similar length; one output a text, in order."""
-        outputs: dict[int, Floats] = {}
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for at in range(0, len(order), batch):
-            part = order[at : at + batch]
-            outputs.update(zip(part, self.run([rows[i] for i in part]), strict=True))
-        return [outputs[i] for i in range(len(rows))]
 
     def warm_up(self) -> float:
         """Run the shapes that serving uses; the seconds a token in a batch. Raises BundleError for a wrong output."""

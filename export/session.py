@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnxruntime as ort
@@ -17,7 +17,7 @@ from export.gpu import BoundRun, provider_list
 from export.heads import head_of
 from export.packed import packed_model
 from export.providers import CPU, CUDA, SLOW_ON_CPU, TENSORRT, GpuOptions, Providers
-from export.tokenizer import TextEncoder, pad
+from export.tokenizer import Ids, TextEncoder, pad
 
 log = logging.getLogger("flywheel.session")
 
@@ -44,6 +44,17 @@ def choose_provider(requested: Providers) -> str:
 def text_encoder(bundle: Bundle) -> TextEncoder:
     """The tokenizer of the bundle."""
     return TextEncoder(bundle.tokenizer_path, bundle.manifest.max_length, bundle.asset(SYMBOLS))
+
+
+def run_by_length(
+    run: Callable[[Sequence[Ids]], NDArray[np.float32]], rows: Sequence[Ids], batch: int = 32
+) -> NDArray[np.float32]:
+    """The outputs of `run`, in the order of `rows`, computed in batches of similar length."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    stacked = np.concatenate([run([rows[i] for i in order[at : at + batch]]) for at in range(0, len(order), batch)])
+    output = np.empty_like(stacked)
+    output[order] = stacked
+    return output
 
 
 class OnnxSession:
@@ -126,13 +137,7 @@ class OnnxSession:
 
     def predict(self, texts: Sequence[str], *, batch: int = 32) -> NDArray[np.float32]:
         """Texts to outputs, (n, labels or dimensions), in order; batched by length. The server has its own batcher."""
-        rows = [encoded.ids for encoded in self.encoder.encode(texts)]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        parts = [self.run([rows[i] for i in order[at : at + batch]]) for at in range(0, len(order), batch)]
-        stacked = np.concatenate(parts)
-        output = np.empty_like(stacked)
-        output[order] = stacked
-        return output
+        return run_by_length(self.run, [encoded.ids for encoded in self.encoder.encode(texts)], batch)
 
 
 def _create_session(

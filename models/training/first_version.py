@@ -18,7 +18,7 @@ from export.symbols import spelled_symbols
 from export.tokenizer import TextEncoder
 from models.training.candidate import TrainedCandidate, TrainingJob
 from models.training.families import family_of
-from models.training.pipeline import BUNDLE, CORPUS, own_work_folder
+from models.training.pipeline import BUNDLE, CORPUS, manifest_fields, own_work_folder
 from models.training.progress import ReportStage
 
 NOTE = (
@@ -44,13 +44,7 @@ def build_first_version(job: TrainingJob, home: Path, report: ReportStage) -> Tr
         encoder = TextEncoder(file, recipe.max_length, spelled_symbols(Tokenizer.from_file(str(file))))
         reader, record = family.fit_without_encoder(data, [encoded.ids for encoded in encoder.encode(data.texts)])
         fields: dict[str, Any] = {
-            "task": job.task,
-            "kind": family.kind,
-            "labels": data.labels,
-            "max_length": recipe.max_length,
-            "base_model": recipe.base,
-            "data": data.lineage,
-            "notes": (NOTE,),
+            **manifest_fields(family, job, data, recipe, (NOTE,)),
             "precision": "fp32",
             "linear": record.model_copy(update={"tokenizer": sha256_of(file)}),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

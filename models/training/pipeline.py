@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from export.bundle import Bundle, Lineage, Manifest
 from export.errors import ParityError
@@ -142,15 +143,7 @@ def export(
     """
     from export.to_onnx import exported
 
-    fields = {
-        "task": job.task,
-        "kind": family.kind,
-        "labels": data.labels,
-        "max_length": recipe.max_length,
-        "base_model": recipe.base,
-        "data": data.lineage,
-        "notes": notes,
-    }
+    fields = manifest_fields(family, job, data, recipe, notes)
     calibration = calibration_sample(data.texts, recipe.seed)
     with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
         parity = model.parity(parity_sample(data.holdout_texts, recipe.seed))
@@ -160,6 +153,21 @@ def export(
             model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets, notes=told),
             evaluated,
         )
+
+
+def manifest_fields(
+    family: ModelFamily[Data], job: TrainingJob, data: Data, recipe: Recipe, notes: Sequence[str]
+) -> dict[str, Any]:
+    """What a bundle's manifest has of its training."""
+    return {
+        "task": job.task,
+        "kind": family.kind,
+        "labels": data.labels,
+        "max_length": recipe.max_length,
+        "base_model": recipe.base,
+        "data": data.lineage,
+        "notes": notes,
+    }
 
 
 def _unknown_note(unknown: Unknown) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,13 +107,7 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
     rows, truth = _tokens(out, recipe, data.labels, data.known_examples)
     unseen, known = out_of_fold(rows, truth, labels, settings, step)
     early = choose_early(validation, blend, unseen, known, truth, data.labels, MIN_KNOWN[settings.max_ngram])
-    record = LinearRecord(
-        max_ngram=settings.max_ngram,
-        sublinear=settings.sublinear,
-        regularization=settings.regularization,
-        blend=blend,
-        early=early,
-    )
+    record = LinearRecord(**asdict(settings), blend=blend, early=early)
     save_linear(out, fit_linear_reader(rows, truth, labels, settings, step), record)
     steps = losses[-1][0] if losses else 0
     return [*losses, *((steps + step, loss) for step, loss in more)]

@@ -135,8 +135,7 @@ class Batcher:
 
         `deadline` is in time.monotonic. Raises DeadlineExceeded when it passes first, ClientLeft when `disconnected()`
         is true before the model has started, and any error that the model raised for one of the texts. When the caller
-        is cancelled, its texts leave the queue. With `cached` false, the cache is neither read nor
-        written.
+        is cancelled, its texts leave the queue. With `cached` false, the cache is neither read nor written.
         """
         request = QueuedRequest(
             deadline, self._loop.create_future(), [None] * len(rows), len(rows), disconnected=disconnected

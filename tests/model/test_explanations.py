@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import REGISTRY
 
 from export.bundle import Bundle, write_bundle
 from export.model import Model
@@ -26,6 +25,7 @@ from serve.engine.loaded_model import LoadedVersion
 from serve.engine.token_cache import CachingEncoder
 from serve.errors import InvalidRequest
 from serve.metrics import Metrics
+from tests.helpers.registry import registry_restored
 
 CLASSIFIERS = ("intent", "sentiment")
 UNUSUAL = [
@@ -67,11 +67,8 @@ def bundle(request: pytest.FixtureRequest, bundle_of: Callable[[str], Path], tmp
 
 @pytest.fixture(scope="module")
 def metrics() -> Iterator[Metrics]:
-    """Registered in the process's registry, and taken out of it again for whoever builds the next."""
-    before = set(REGISTRY._names_to_collectors.values())
-    yield Metrics("explanations")
-    for collector in set(REGISTRY._names_to_collectors.values()) - before:
-        REGISTRY.unregister(collector)
+    with registry_restored():
+        yield Metrics("explanations")
 
 
 def explained(

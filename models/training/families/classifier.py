@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,12 +110,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         truth = np.array([number[example.label] for example in data.examples], np.intp)
         settings = LinearSettings(max_ngram=2 if len(data.labels) <= _MAX_LABELS_OF_PAIRS else 1)
         unseen, _ = out_of_fold(rows, truth, len(data.labels), settings)
-        record = LinearRecord(
-            max_ngram=settings.max_ngram,
-            sublinear=settings.sublinear,
-            regularization=settings.regularization,
-            blend=fit_alone(unseen, truth[: len(unseen)]),
-        )
+        record = LinearRecord(**asdict(settings), blend=fit_alone(unseen, truth))
         return fit_linear_reader(rows, truth, len(data.labels), settings), record
 
     def evaluate(self, task: str, data: TrainingSet, model: Model) -> Evaluated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,12 +112,8 @@ class RankerFamily(ModelFamily[RankerData]):
     def fit_without_encoder(self, data: RankerData, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
         from models.training.word_vectors import SETTINGS, fit_word_vectors
 
-        record = LinearRecord(
-            max_ngram=SETTINGS.max_ngram,
-            sublinear=SETTINGS.sublinear,
-            regularization=0.0,
-            blend=Blend(encoder=0.0, linear=1.0, linear_alone=1.0),
-        )
+        blend = Blend(encoder=0.0, linear=1.0, linear_alone=1.0)
+        record = LinearRecord(**{**asdict(SETTINGS), "regularization": 0.0}, blend=blend)
         return fit_word_vectors(rows), record
 
     def evaluate(self, task: str, data: RankerData, model: Model) -> Evaluated:

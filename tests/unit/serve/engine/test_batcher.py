@@ -22,6 +22,7 @@ from serve.engine.batcher import Batcher
 from serve.engine.queue import Entry, QueuedRequest, RequestQueue
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
+from tests.helpers.registry import registry_restored
 
 BAD = -1
 Rows = list[list[int]]
@@ -29,11 +30,8 @@ Rows = list[list[int]]
 
 @pytest.fixture(scope="module")
 def metrics() -> Iterator[Metrics]:
-    """Registered in the process's registry, and taken out of it again for whoever builds the next."""
-    before = set(REGISTRY._names_to_collectors.values())
-    yield Metrics("test")
-    for collector in set(REGISTRY._names_to_collectors.values()) - before:
-        REGISTRY.unregister(collector)
+    with registry_restored():
+        yield Metrics("test")
 
 
 def dropped(reason: str) -> float:

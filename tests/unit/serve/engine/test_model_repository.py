@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import REGISTRY
 
 from export.errors import BundleError
 from models.releases.release import Release
@@ -17,6 +16,7 @@ from serve.config import Config
 from serve.engine.admission import Admission
 from serve.engine.model_repository import ModelRepository, cached_outputs
 from serve.metrics import Metrics
+from tests.helpers.registry import registry_restored
 from tests.helpers.tiny_readers import SURE, linear_arrays, tiny_bundle, tiny_home
 
 
@@ -29,10 +29,8 @@ def test_the_cache_of_a_version_with_many_labels_takes_32_mb(texts: int, labels:
 
 @pytest.fixture
 def metrics() -> Iterator[Metrics]:
-    before = set(REGISTRY._names_to_collectors.values())
-    yield Metrics("intent")
-    for collector in set(REGISTRY._names_to_collectors.values()) - before:
-        REGISTRY.unregister(collector)
+    with registry_restored():
+        yield Metrics("intent")
 
 
 def test_a_version_whose_linear_reader_is_damaged_is_not_taken(tmp_path: Path, metrics: Metrics) -> None:

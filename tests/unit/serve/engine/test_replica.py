@@ -19,6 +19,7 @@ from serve.config import Config, LimitsConfig, TaskConfig
 from serve.engine.replica import Replica
 from serve.errors import Overloaded
 from serve.feedback.writer import now
+from tests.helpers.registry import registry_restored
 from tests.helpers.tiny_readers import SURE, UNSURE, tiny_bundle, tiny_home
 
 BOTH = ["linear", "encoder"]
@@ -28,10 +29,8 @@ WAIT_S = 0.4
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
     """Each replica registers its metrics anew."""
-    before = set(REGISTRY._names_to_collectors.values())
-    yield
-    for collector in set(REGISTRY._names_to_collectors.values()) - before:
-        REGISTRY.unregister(collector)
+    with registry_restored():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from serve.feedback.intake import Feedback, FeedbackService
 from serve.feedback.writer import PredictionLogger, now
 from serve.metrics import Metrics
 from tests.helpers.postgres import PostgresMissing, PostgresServer, postgres_server
+from tests.helpers.registry import registry_restored
 from tests.helpers.store import bytes_of_store
 
 USER = "customer-4711"
@@ -32,16 +33,12 @@ USER = "customer-4711"
 
 @pytest.fixture
 def prediction_logger(tmp_path: Path) -> Iterator[PredictionLogger]:
-    before = set(REGISTRY._names_to_collectors.values())
-    hasher = UserHasher(b"a secret of this test")
-    running = PredictionLogger(
-        f"sqlite:///{tmp_path / 'feedback.db'}", hasher, FeedbackConfig(), Metrics("recommendation")
-    )
-    running.start()
-    yield running
-    running.stop()
-    for collector in set(REGISTRY._names_to_collectors.values()) - before:
-        REGISTRY.unregister(collector)
+    database, hasher = f"sqlite:///{tmp_path / 'feedback.db'}", UserHasher(b"a secret of this test")
+    with registry_restored():
+        running = PredictionLogger(database, hasher, FeedbackConfig(), Metrics("recommendation"))
+        running.start()
+        yield running
+        running.stop()
 
 
 def test_a_ranking_is_kept_without_the_name_of_its_user(prediction_logger: PredictionLogger, tmp_path: Path) -> None:
