@@ -25,7 +25,7 @@ from serve.engine.loaded_model import LoadedVersion
 from serve.engine.token_cache import CachingEncoder
 from serve.errors import InvalidRequest
 from serve.metrics import Metrics
-from tests.helpers.registry import registry_restored
+from tests.helpers.collectors import registry_restored
 
 CLASSIFIERS = ("intent", "sentiment")
 UNUSUAL = [

@@ -22,7 +22,7 @@ from serve.engine.batcher import Batcher
 from serve.engine.queue import Entry, QueuedRequest, RequestQueue
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
-from tests.helpers.registry import registry_restored
+from tests.helpers.collectors import registry_restored
 
 BAD = -1
 Rows = list[list[int]]

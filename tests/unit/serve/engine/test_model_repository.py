@@ -16,7 +16,7 @@ from serve.config import Config
 from serve.engine.admission import Admission
 from serve.engine.model_repository import ModelRepository, cached_outputs
 from serve.metrics import Metrics
-from tests.helpers.registry import registry_restored
+from tests.helpers.collectors import registry_restored
 from tests.helpers.tiny_readers import SURE, linear_arrays, tiny_bundle, tiny_home
 
 

@@ -19,7 +19,7 @@ from serve.config import Config, LimitsConfig, TaskConfig
 from serve.engine.replica import Replica
 from serve.errors import Overloaded
 from serve.feedback.writer import now
-from tests.helpers.registry import registry_restored
+from tests.helpers.collectors import registry_restored
 from tests.helpers.tiny_readers import SURE, UNSURE, tiny_bundle, tiny_home
 
 BOTH = ["linear", "encoder"]
