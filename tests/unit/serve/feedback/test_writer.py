@@ -24,8 +24,8 @@ from serve.feedback import writer
 from serve.feedback.intake import Feedback, FeedbackService
 from serve.feedback.writer import PredictionLogger, now
 from serve.metrics import Metrics
-from tests.helpers.postgres import PostgresMissing, PostgresServer, postgres_server
 from tests.helpers.collectors import registry_restored
+from tests.helpers.postgres import PostgresMissing, PostgresServer, postgres_server
 from tests.helpers.store import bytes_of_store
 
 USER = "customer-4711"
