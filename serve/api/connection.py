@@ -7,6 +7,7 @@ as Ray Serve's, a task awaits the `http.disconnect` message, as in plain ASGI: c
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, cast
@@ -21,7 +22,10 @@ class Flow(Protocol):
 
 
 class Connection(Protocol):
-    """The extension's value. uvicorn's RequestResponseCycle is one."""
+    """The extension's value: uvicorn's RequestResponseCycle, to which our HTTP server adds `received_at`."""
+
+    received_at: float
+    """when the event loop read the request's headers, in time.monotonic"""
 
     more_body: bool
     """whether a part of the body has not arrived yet"""
@@ -33,6 +37,12 @@ class Connection(Protocol):
 def connection_of(request: Request) -> Connection | None:
     """The extension's value, or None under a server without it."""
     return cast(Connection | None, (request.scope.get("extensions") or {}).get(EXTENSION))
+
+
+def received_at(request: Request) -> float:
+    """When the event loop read the request, in time.monotonic; now, under a server without the extension."""
+    connection = connection_of(request)
+    return time.monotonic() if connection is None else connection.received_at
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.users import UserName, user_of_header
 from serve.api import oip
-from serve.api.connection import watch_disconnect
+from serve.api.connection import received_at, watch_disconnect
 from serve.api.request import read_body, refused_by_proxy, requested_timeout_s, require_json
 from serve.api.responses import (
     MOVED_ENDPOINTS,
@@ -126,12 +126,13 @@ class _Gateway:
         """A handler that picks a version, reads the body, calls `answer`, and records metrics and errors."""
 
         async def handler(request: Request) -> Response:
-            started = time.perf_counter()
+            started = received_at(request)
             call = None
             try:
+                self._replica.observe_lag(time.monotonic() - started)
                 pinned, user = request.path_params.get("version"), user_of_header(request.headers.get(_USER))
                 chosen = self._replica.choose(pinned, user)
-                deadline = time.monotonic() + requested_timeout_s(request, self._replica.max_seconds)
+                deadline = started + requested_timeout_s(request, self._replica.max_seconds)
                 call = Call(request, chosen, deadline, pinned, user)
                 body = await read_body(request, self._replica.body_limit, deadline)
                 response = await answer(call, body)
@@ -139,7 +140,7 @@ class _Gateway:
                 response = error_response(error)
             except Exception as error:
                 response = unforeseen(request, error)
-            version, seconds = call.version.version if call else "none", time.perf_counter() - started
+            version, seconds = call.version.version if call else "none", time.monotonic() - started
             count = self._replica.metrics.request
             self._replica.after_response(count, version, endpoint, response.status_code, seconds)
             if (refused := refused_by_proxy(request)) is not None:

@@ -12,10 +12,14 @@ _MIN_SHARE = 0.25
 _REGAINED_PER_SECOND = 0.03
 # When even the shortest text would wait for the bound less this share, the replica is full, and a proxy may refuse in
 # its place for this share of the target: the queue is long enough to keep the model busy meanwhile. Not when many
-# requests are cache hits or answered early, which a full replica answers too.
+# requests are cache hits or answered early, which a full replica answers too: then only while its event loop is this
+# late, and for as long as that.
 _FULL_MARGIN = 0.1
 _MAX_FULL_S = 0.5
 _MAX_CACHED_SHARE = 0.05
+_LATE_LOOP_S = 0.01
+# A request waits in its socket, unseen, for as long as it waits for its turn once it has been read.
+_WAITS_PER_LAG = 2
 _DECAY = 0.02  # weight of the newest request in the share of cache hits
 
 
@@ -31,6 +35,7 @@ class Admission:
         self._target_s = target_s
         self._share = 1.0
         self._cached_share = 0.0  # of recent requests
+        self._lag_s = 0.0
         self._last_wait_at = self._last_cut_at = -math.inf  # in time.monotonic
 
     @property
@@ -44,9 +49,19 @@ class Admission:
 
     def full_s(self, min_wait_s: float) -> float:
         """Seconds for which a proxy may refuse all requests, when the shortest text would wait `min_wait_s`."""
-        if min_wait_s < (1 - _FULL_MARGIN) * self.bound_s or self._cached_share > _MAX_CACHED_SHARE:
+        if min_wait_s < (1 - _FULL_MARGIN) * self.bound_s:
             return 0.0
+        if self._cached_share > _MAX_CACHED_SHARE:
+            return min(self._lag_s, _MAX_FULL_S) if self._lag_s >= _LATE_LOOP_S else 0.0
         return min(_FULL_MARGIN * self._target_s, _MAX_FULL_S)
+
+    def observe_lag(self, seconds: float) -> None:
+        """Record that the event loop handled a request so many `seconds` after it had read it."""
+        self._lag_s = seconds
+
+    def late_s(self) -> float:
+        """Seconds for which a proxy may refuse all requests, since the event loop cannot handle them in time; or 0."""
+        return min(self._lag_s, _MAX_FULL_S) if _WAITS_PER_LAG * self._lag_s > self.bound_s else 0.0
 
     def observe_wait(self, seconds: float, now: float) -> None:
         """Record that the model started a request at `now` which had been queued for `seconds`."""

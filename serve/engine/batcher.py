@@ -8,7 +8,6 @@ flight is not run again.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -28,14 +27,6 @@ _TOO_LATE = "the deadline passed before the model answered"
 _HUNG_S = 60.0
 # With more work than this, batches run in a thread, so that cache hits and load shedding are not blocked by them.
 _INLINE_BELOW_S = 0.15
-# Between two batches on the event loop: three turns suffice to send responses and to read, parse and queue requests. A
-# turn accepts only a few new connections, so turns continue until one is idle or the model has waited _MAX_TURNS_S.
-_TURNS = 3
-_IDLE_TURN_S = 50e-6
-_MAX_TURNS_S = 5e-3
-# How long the event loop spins for the next request of a single sequential client: a virtual machine's core that sleeps
-# is slow to wake, and its caches are used by others meanwhile.
-_AWAKE_S = 1e-3
 
 Run = Callable[[Sequence[Ids]], NDArray[np.float32]]
 ObserveWait = Callable[[float, float], None]
@@ -81,8 +72,6 @@ class Batcher:
         # requests as the model does, so it is part of the estimated wait.
         self._free_since: float | None = None
         self._arrived = asyncio.Event()
-        self._last_idle_s = math.inf  # length of the last idle period
-        self._was_alone = False  # whether the last batch had one text
         self._loop: asyncio.AbstractEventLoop
         self._worker: asyncio.Task[None] | None = None
 
@@ -175,15 +164,14 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while True:
-                await self._wait_for_work()
+                await self._arrived.wait()
                 if self._runs_inline:
-                    await _catch_up()
+                    await asyncio.sleep(0)  # the event loop's turn: it reads requests for this batch
                 self._report_dropped(self._queue.drop())
                 batch = self._without_abandoned(self._queue.take())
                 if not self._queue:
                     self._arrived.clear()
                 if batch:
-                    self._was_alone = len(batch) == 1
                     self._running, self._running_since = batch, time.monotonic()
                     await self._run_batch(batch)
                     self._report_waits(batch)
@@ -194,17 +182,6 @@ class Batcher:
             # Waiting requests fail at once; the replica reports that it is unhealthy and is replaced.
             for entry in [*self._running, *self._queue.clear()]:
                 entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
-
-    async def _wait_for_work(self) -> None:
-        """Return when a text is queued. Spins briefly first when a single client sends request after request."""
-        if self._arrived.is_set():
-            return
-        began = time.monotonic()
-        if self._inline and self._was_alone and self._last_idle_s < _AWAKE_S:
-            while not self._arrived.is_set() and time.monotonic() - began < _AWAKE_S:  # noqa: ASYNC110  see _AWAKE_S
-                await asyncio.sleep(0)
-        await self._arrived.wait()
-        self._last_idle_s = time.monotonic() - began
 
     @property
     def _runs_inline(self) -> bool:
@@ -278,16 +255,6 @@ class Batcher:
         began = time.monotonic()
         output = self._run(rows)
         return output, time.monotonic() - began
-
-
-async def _catch_up() -> None:
-    """Let the event loop handle pending I/O before a batch runs on it."""
-    began = now = time.monotonic()
-    turns, idle = 0, False
-    while turns < _TURNS or not (idle or now - began > _MAX_TURNS_S):
-        await asyncio.sleep(0)
-        before, now = now, time.monotonic()
-        turns, idle = turns + 1, now - before < _IDLE_TURN_S
 
 
 def _expire(request: QueuedRequest) -> None:

@@ -91,6 +91,10 @@ class Replica:
         """Seconds of queued work, summed over the versions, which share the model's thread."""
         return self._repository.backlog_s
 
+    def observe_lag(self, seconds: float) -> None:
+        """Record that the event loop handled a request so many `seconds` after it had read it."""
+        self._admission.observe_lag(seconds)
+
     async def answer(
         self,
         version: LoadedVersion,
@@ -180,7 +184,7 @@ class Replica:
         )
 
     def _check(self, texts: Sequence[str], deadline: float) -> None:
-        """Raises InvalidRequest for too many texts, DeadlineExceeded when the deadline has passed."""
+        """Raises InvalidRequest for too many texts, DeadlineExceeded, or Overloaded when the event loop is too late."""
         limits = self._config.limits
         if len(texts) > limits.texts:
             raise InvalidRequest(
@@ -189,6 +193,9 @@ class Replica:
         if time.monotonic() >= deadline:
             self.metrics.dropped("deadline", len(texts))
             raise DeadlineExceeded("the deadline passed before the request was read")
+        if late_s := self._admission.late_s():
+            self.metrics.dropped("overloaded", len(texts))
+            raise Overloaded("more requests arrive than can be read; try again later", retry_after=1, full_s=late_s)
 
     def _admit(
         self, texts: int, version: LoadedVersion, deadline: float, tokens_of: TokensToRun, *, answered: int = 0

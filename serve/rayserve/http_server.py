@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from typing import Any, cast
 
 import uvicorn
@@ -62,6 +63,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()  # starts a task, which runs later
         # Serve's own proxy, used while there is no replica, has this protocol too and has to pickle its scopes.
         if self._bypasses_serve and self.cycle is not None and self.cycle.scope is self.scope:
+            cast(Any, self.cycle).received_at = time.monotonic()
             cast(Any, self.scope)["extensions"] = {EXTENSION: self.cycle}
             reports.record("connection_extension")
 

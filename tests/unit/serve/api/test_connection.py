@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import uvicorn
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve.api.connection import connection_of, watch_disconnect
+from serve.api.connection import connection_of, received_at, watch_disconnect
 from serve.api.request import read_body
 from serve.errors import RequestError
 from serve.rayserve import bypass
@@ -30,9 +31,13 @@ class Watching:
         self.noted: list[str] = []
         self.knows: bool | None = None
         self.work_s = 0.0
+        self.blocks_s = 0.0
+        self.lags: list[float] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        self.lags.append(time.monotonic() - received_at(request))
+        time.sleep(self.blocks_s)  # noqa: ASYNC251  the event loop is busy
         self.knows = connection_of(request) is not None
         try:
             self.noted.append((await read_body(request, 100, time.monotonic() + 1)).decode())
@@ -104,3 +109,20 @@ def test_a_body_that_does_not_come_is_not_waited_for(served: tuple[Watching, soc
     application, client = served
     client.sendall(HEAD + b"te")
     assert noted(application, 1) == ["DeadlineExceeded"]
+
+
+def test_the_wait_for_a_busy_event_loop_is_known(served: tuple[Watching, socket.socket]) -> None:
+    """The loop reads the requests that came while it was busy, and then answers them one after the other."""
+    application, client = served
+    with ExitStack() as stack:
+        others = [stack.enter_context(socket.create_connection(client.getpeername(), timeout=10)) for _ in range(3)]
+        for blocks_s in (0.0, 0.2):  # first each is accepted
+            application.blocks_s = blocks_s
+            for one in (client, *others):
+                one.sendall(HEAD + b"text")
+            for one in (client, *others):
+                assert one.recv(65536).endswith(b"ok")
+    if application.knows:
+        assert 0.1 < max(application.lags) < 5
+    else:
+        assert max(application.lags) < 0.1

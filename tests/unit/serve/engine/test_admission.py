@@ -48,3 +48,27 @@ def test_a_full_replica_need_not_see_what_it_would_refuse_unless_some_of_it_is_k
 
 def test_however_long_may_be_waited_a_replica_is_asked_again_soon() -> None:
     assert Admission(300.0).full_s(min_wait_s=301.0) == pytest.approx(0.5)
+
+
+def test_a_replica_that_answers_early_too_is_full_for_as_long_as_its_event_loop_is_late() -> None:
+    admission = Admission(1.0)
+    for number in range(200):
+        admission.arrived(cached=number % 2 == 0)
+    admission.observe_lag(0.05)
+    assert admission.full_s(min_wait_s=1.1) == pytest.approx(0.05)
+    assert (
+        admission.full_s(min_wait_s=0.1) == 0.0
+    )  # the encoder has time, so closed loops of many clients are no overload
+    assert admission.late_s() == 0.0
+    admission.observe_lag(0.001)
+    assert admission.full_s(min_wait_s=1.1) == 0.0
+    admission.observe_lag(3.0)
+    assert admission.full_s(min_wait_s=1.1) == pytest.approx(0.5)  # then it is asked again
+
+
+def test_an_event_loop_that_is_later_than_may_be_waited_handles_nothing_however_early() -> None:
+    admission = Admission(1.0)
+    admission.observe_lag(0.4)
+    assert admission.late_s() == 0.0
+    admission.observe_lag(0.6)  # and about as long unread in its socket
+    assert admission.late_s() == pytest.approx(0.5)

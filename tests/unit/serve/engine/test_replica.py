@@ -232,3 +232,23 @@ async def test_no_proxy_refuses_for_a_replica_that_answers_early(two_readers: Pa
             with pytest.raises(Overloaded) as refusal:
                 await ask(replica, UNSURE)
     assert (refusal.value.full_s == 0.0) is early
+
+
+@in_loop
+async def test_a_replica_whose_event_loop_is_late_marks_itself_full_and_later_refuses(two_readers: Path) -> None:
+    async with serving(two_readers) as replica:
+        for _ in range(20):
+            await ask(replica, *list(SURE)[:1])
+        replica.observe_lag(WAIT_S / 4)
+        assert await ask(replica, *list(SURE)[:1])
+        async with full(replica):
+            with pytest.raises(Overloaded) as refusal:
+                await ask(replica, UNSURE)
+        assert refusal.value.full_s == pytest.approx(WAIT_S / 4)
+        replica.observe_lag(WAIT_S)
+        with pytest.raises(Overloaded, match="more requests arrive than can be read; try again later") as refusal:
+            await ask(replica, *list(SURE)[:1])
+        assert refusal.value.full_s == pytest.approx(WAIT_S)
+        assert count("flywheel_dropped_texts_total", reason="overloaded") == 2
+        replica.observe_lag(0.0)
+        assert await ask(replica, *list(SURE)[:1])
