@@ -27,6 +27,9 @@ _TOO_LATE = "the deadline passed before the model answered"
 _HUNG_S = 60.0
 # With more work than this, batches run in a thread, so that cache hits and load shedding are not blocked by them.
 _INLINE_BELOW_S = 0.15
+# Batches on the event loop follow each other for this long before it has its turns to read and answer requests: early
+# answers would otherwise delay the texts of the encoder by a turn a batch (docs/decisions/0038-edge.md).
+_TURNS_EVERY_S = 0.015
 
 Run = Callable[[Sequence[Ids]], NDArray[np.float32]]
 ObserveWait = Callable[[float, float], None]
@@ -72,6 +75,7 @@ class Batcher:
         # requests as the model does, so it is part of the estimated wait.
         self._free_since: float | None = None
         self._arrived = asyncio.Event()
+        self._turned_at = 0.0  # when the event loop had its last turn before a batch
         self._loop: asyncio.AbstractEventLoop
         self._worker: asyncio.Task[None] | None = None
 
@@ -165,8 +169,9 @@ class Batcher:
         try:
             while True:
                 await self._arrived.wait()
-                if self._runs_inline:
-                    await asyncio.sleep(0)  # the event loop's turn: it reads requests for this batch
+                if self._runs_inline and self._turn_is_due:
+                    await asyncio.sleep(0)  # the event loop reads requests, which may join this batch
+                    self._turned_at = time.monotonic()
                 self._report_dropped(self._queue.drop())
                 batch = self._without_abandoned(self._queue.take())
                 if not self._queue:
@@ -182,6 +187,10 @@ class Batcher:
             # Waiting requests fail at once; the replica reports that it is unhealthy and is replaced.
             for entry in [*self._running, *self._queue.clear()]:
                 entry.fail(NotReady("the model's worker has died; the replica is being replaced", retry_after=5))
+
+    @property
+    def _turn_is_due(self) -> bool:
+        return time.monotonic() - self._turned_at > _TURNS_EVERY_S
 
     @property
     def _runs_inline(self) -> bool:
@@ -238,7 +247,8 @@ class Batcher:
             if self._cache is not None and self._has_left(entry):
                 self._cache[entry.ids] = row.copy()  # a view would keep the whole batch in memory
             entry.set_output(row)
-        await asyncio.sleep(0)  # lets the responses be sent before the bookkeeping
+        if self._turn_is_due or not self._queue:
+            await asyncio.sleep(0)  # lets the responses be sent before the bookkeeping
         self._queue.observe_batch(sum(entry.length for entry in batch), ended - (self._free_since or started))
         self._free_since = ended if self._queue else None
         self._metrics.batch(self._version, len(batch), seconds)
