@@ -1,242 +1,240 @@
-"""Interactions of users with the items they were shown: the training data of the recommendation task.
+"""Interactions of users with items as columns: the training data of the recommendation task.
 
-A file is CSV or JSONL with one impression a row: `user_id`, `item_id`, `event` (`view` when it was only shown;
-`click`, `buy` or `like` when it was chosen), `time` (any increasing number), `text` of the item, optional `split`
-(`train` or `holdout`), and numeric columns of the item, such as `price`, under any other name.
+20 million events take half a gigabyte; an object an event would take ten. models/data/interaction_files.py reads them
+from files, models/data/implicit_feedback.py from the prediction log.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Self
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from export.bundle import Lineage
-from models.data.checks import Faults, row_faults
-from models.data.dataset import SEED, load_kept
-from models.data.records import DatasetError, column_fault, corpus_name, read_rows, stream_rows
-from models.data.report import CorpusReport, Finding
-from models.tasks.ranker import CHOSEN, EVENTS, HISTORY
-from models.users import user_name
+from models.data.records import DatasetError
+from models.tasks.ranker import HISTORY
 
-_REQUIRED = ("user_id", "item_id", "event", "time", "text")
-_HOLDOUT_SHARE = 0.2
-_MAX_EXAMPLES = 5
-_SEED_FILE = SEED / "behaviour.csv"
+Features = NDArray[np.float32]
+"""(rows, features); NaN where a value is missing"""
 
 
-class Impression(NamedTuple):
-    """One item shown to one user, and whether the user chose it."""
+@dataclass(frozen=True, eq=False)
+class Events:
+    """What users did, one entry an event in every array, sorted by user, then by time."""
 
-    user: str
-    item: str
-    chosen: bool
-    time: float
-    holdout: bool
-    before: bool = False
-    """chosen before the recording: part of the user's history, but not a choice among shown items to learn from"""
+    user: NDArray[np.int32]
+    """number of the user, from 0"""
+    item: NDArray[np.int32]
+    """number of the item, from 0"""
+    chosen: NDArray[np.bool_]
+    """whether the user chose the item; otherwise they were shown it, or dislike it"""
+    weight: NDArray[np.float32]
+    """how much the event says, above 0; 1 for a click or a rating"""
+    time: NDArray[np.float64]
+    """in the file's unit; only the order counts"""
+    holdout: NDArray[np.bool_]
+    """kept for evaluation: nothing is fitted to it"""
+    before: NDArray[np.bool_]
+    """chosen before the recording: history of the user, but not a choice among shown items to learn from"""
+    sampled: NDArray[np.bool_]
+    """not an event: an item that was drawn as not chosen. It is learned from, and is no part of the user's history"""
+
+    def __post_init__(self) -> None:
+        for column, dtype in _DTYPES.items():
+            values = np.ascontiguousarray(getattr(self, column), dtype)
+            if values.shape != (len(self.user),):
+                raise ValueError(f"{column} has the shape {values.shape}, and user {np.shape(self.user)}")
+            object.__setattr__(self, column, values)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(**{column: np.zeros(0, dtype) for column, dtype in _DTYPES.items()})
+
+    @classmethod
+    def of(
+        cls,
+        user: Any,
+        item: Any,
+        chosen: Any,
+        time: Any,
+        *,
+        weight: Any = 1.0,
+        holdout: Any = False,
+        before: Any = False,
+        sampled: Any = False,
+    ) -> Self:
+        """Events from columns in any order of rows that numpy can broadcast, for instance from lists."""
+        given = {
+            "user": user, "item": item, "chosen": chosen, "weight": weight, "time": time, "holdout": holdout,
+            "before": before, "sampled": sampled,
+        }  # fmt: skip
+        length = len(user)
+        columns = {name: np.broadcast_to(np.asarray(values, _DTYPES[name]), length) for name, values in given.items()}
+        return cls(**columns).sorted()
+
+    def take(self, rows: Any) -> Self:
+        """The events at `rows`: numbers, a slice or a mask that keep the order."""
+        return type(self)(**{column: getattr(self, column)[rows] for column in _DTYPES})
+
+    def and_more(self, more: Events) -> Self:
+        """These events and `more`, which come after those of the same user and time."""
+        joined = {name: np.concatenate([getattr(self, name), getattr(more, name)]) for name in _DTYPES}
+        return type(self)(**joined).sorted()
+
+    def sorted(self) -> Self:
+        """Sorted by user, then by time; equals stay in their order."""
+        return self.take(self.order())
+
+    def order(self) -> NDArray[np.intp]:
+        """The rows in the order of user and time."""
+        return np.lexsort((self.time, self.user))
+
+    def users(self) -> Iterator[tuple[int, slice]]:
+        """(user, rows) of each user that has events. The rows are one slice, since events are sorted by user."""
+        starts = np.flatnonzero(np.diff(self.user, prepend=-1))
+        for start, end in pairwise([*starts.tolist(), len(self)]):
+            yield int(self.user[start]), slice(start, end)
+
+    @property
+    def training(self) -> NDArray[np.bool_]:
+        """(events,): those that a model is fitted to."""
+        return ~(self.holdout | self.before)
 
 
-class CatalogueItem(NamedTuple):
-    text: str
-    numbers: dict[str, float]
+_DTYPES: dict[str, type[np.generic]] = {
+    "user": np.int32, "item": np.int32, "chosen": np.bool_, "weight": np.float32, "time": np.float64,
+    "holdout": np.bool_, "before": np.bool_, "sampled": np.bool_,
+}  # fmt: skip
 
 
-class Interactions(NamedTuple):
-    """Impressions, sorted by user and time, and their items."""
+NO_FEATURES: Features = np.zeros((0, 0), np.float32)
+"""for any number of rows"""
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Events with their users and items. Compare two by their fingerprint."""
 
     name: str
-    impressions: list[Impression]
-    items: dict[str, CatalogueItem]
-    numbers: list[str]
-    fingerprint: str
-    added: Mapping[str, Any] = MappingProxyType({})
-    """fields of the lineage about impressions that are not from the file"""
+    user_names: Sequence[str]
+    item_names: Sequence[str]
+    texts: Sequence[str]
+    """by item; "" for an item of a logged ranking that had none"""
+    events: Events
+    fingerprint: str = ""
+    """sha256 of everything but name and notes; computed where none is given"""
+    item_features: Features = NO_FEATURES
+    """(items, k)"""
+    item_feature_names: Sequence[str] = ()
+    user_features: Features = NO_FEATURES
+    """(users, m)"""
+    user_feature_names: Sequence[str] = ()
+    context_features: Features = NO_FEATURES
+    """(events, c): of the moment, such as the hour"""
+    context_feature_names: Sequence[str] = ()
+    added: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """fields of the lineage about events that are not from the file"""
+    notes: tuple[str, ...] = ()
+    """what a user should know about a version that is trained on these, in sentences"""
 
-    def by_user(self) -> dict[str, list[Impression]]:
-        users: dict[str, list[Impression]] = {}
-        for impression in self.impressions:
-            users.setdefault(impression.user, []).append(impression)
-        return users
+    def __post_init__(self) -> None:
+        for kind, rows in self._rows().items():
+            values = np.ascontiguousarray(getattr(self, f"{kind}_features"), np.float32)
+            names = getattr(self, f"{kind}_feature_names")
+            values = values if names else np.zeros((rows, 0), np.float32)
+            if values.shape != (rows, len(names)):
+                raise ValueError(f"{kind}_features has the shape {values.shape}")
+            object.__setattr__(self, f"{kind}_features", values)
+        if len(self.texts) != len(self.item_names):
+            raise ValueError("there must be one text an item")
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", self._digest())
 
     def lineage(self) -> Lineage:
         """The lineage that the bundle and the MLflow run record."""
-        held_out = sum(impression.holdout for impression in self.impressions)
         return Lineage(
             name=self.name,
-            train_rows=sum(not impression.before for impression in self.impressions) - held_out,
-            holdout_rows=held_out,
-            items=len(self.items),
+            train_rows=int(self.events.training.sum()),
+            holdout_rows=int(self.events.holdout.sum()),
+            items=len(self.item_names),
             fingerprint=self.fingerprint,
             **self.added,
         )
 
+    def item_numbers(self, item: int) -> dict[str, float]:
+        """The features that are known of an item, by name, as a request has them."""
+        row = self.item_features[item].tolist()
+        return {name: value for name, value in zip(self.item_feature_names, row, strict=True) if value == value}
 
-def histories(impressions: Sequence[Impression]) -> list[list[str]]:
-    """For each of one user's impressions, oldest first: the user's history at that time, newest item last.
+    def _rows(self) -> dict[str, int]:
+        return {"item": len(self.item_names), "user": len(self.user_names), "context": len(self.events)}
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for name, part in self.arrays().items():
+            if name == "notes":  # sentences, which a later version may word in another way
+                continue
+            digest.update(f"{name} {part.dtype.str} {part.shape}".encode())
+            digest.update(memoryview(np.where(np.isnan(part), np.nan, part) if part.dtype.kind == "f" else part))
+        return digest.hexdigest()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it but the fingerprint, in arrays whose bytes are the same on every machine."""
+        strings = {
+            name: list(getattr(self, name))
+            for name in (
+                "user_names", "item_names", "texts", "item_feature_names", "user_feature_names",
+                "context_feature_names",
+            )
+        }  # fmt: skip
+        return {
+            "strings": np.frombuffer(orjson.dumps(strings), np.uint8),
+            "notes": np.frombuffer(orjson.dumps(self.notes), np.uint8),
+            **{column: getattr(self.events, column) for column in _DTYPES},
+            **{f"{kind}_features": getattr(self, f"{kind}_features") for kind in self._rows()},
+        }
+
+
+def save_kept(interactions: Interactions, file: Path) -> None:
+    """Write all columns to `file`, in numpy's format; `read_kept` reads them to the same fingerprint."""
+    with file.open("wb") as out:
+        np.savez_compressed(out, **interactions.arrays())  # type: ignore[arg-type]
+
+
+def read_kept(file: Path) -> Interactions:
+    """What `save_kept` wrote, as it is: it was checked when it was read. Raises DatasetError for another file."""
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in kept.files}
+        strings, notes = (orjson.loads(arrays.pop(name).tobytes()) for name in ("strings", "notes"))
+        events = Events(**{column: arrays.pop(column) for column in _DTYPES})
+        return Interactions(name=file.stem, events=events, notes=tuple(notes), **strings, **arrays)
+    except Exception as error:  # zipfile, zlib, numpy and orjson raise a dozen types
+        raise DatasetError(f"{file} is damaged, or of an older version of Flywheel: {error}. Copy it again from where "
+                           "it was written, or train a new version.") from error  # fmt: skip
+
+
+def histories(events: Events) -> list[list[int]]:
+    """For each event: the items of its user's history at that time, newest last.
 
     It is the newest HISTORY items chosen before. Training, evaluation and serving must agree on it.
     """
-    chosen: list[str] = []
-    found = []
-    for impression in impressions:
-        found.append(chosen[-HISTORY:])
-        if impression.chosen:
-            chosen.append(impression.item)
+    found: list[list[int]] = []
+    for _, rows in events.users():
+        chosen: list[int] = []
+        for item, was_chosen in zip(events.item[rows].tolist(), events.chosen[rows].tolist(), strict=True):
+            found.append(chosen[-HISTORY:])
+            if was_chosen:
+                chosen.append(item)
     return found
-
-
-def load_interactions(file: Path | None = None) -> Interactions:
-    """Load `file`, or the seed shop. Without a `split` column each user's newest fifth is held out.
-
-    Raises DatasetError, with the line numbers, on data that would train a wrong model.
-    """
-    return load_checked_interactions(file)[0]
-
-
-def load_checked_interactions(file: Path | None = None) -> tuple[Interactions, CorpusReport]:
-    """As `load_interactions`, with the report of what was found in the file. Raises DatasetError with all errors."""
-    path = file or _SEED_FILE
-    impressions: list[Impression] = []
-    items: dict[str, CatalogueItem] = {}
-    names: dict[str, str] = {}  # one string object a name, which all its rows share
-    faults: Faults = defaultdict(list)
-    kinds: dict[str, str] = {}  # of faults, each with the sentence of the first
-    several: dict[str, str] = {}  # items with several texts, each with the line of a second one
-    digest = hashlib.sha256()
-    explicit = False
-    for line, row in _rows(file):
-        try:
-            impression, numbers = _read_row(row, names)
-        except ValueError as fault:
-            sentence, kind = fault.args[0], fault.args[-1]
-            faults[kinds.setdefault(kind, sentence)].append(line)
-            continue
-        digest.update(orjson.dumps(row, option=orjson.OPT_SORT_KEYS))
-        explicit = explicit or bool(row.get("split"))
-        impressions.append(impression)
-        item = items.setdefault(impression.item, CatalogueItem(row["text"], numbers))
-        if item.text != row["text"]:
-            several.setdefault(impression.item, f"{impression.item!r} in line {line}")
-    if errors := [finding.text for finding in row_faults(path, faults)]:
-        raise DatasetError("\n".join(errors))
-    impressions.sort(key=lambda impression: (impression.user, impression.time))
-    if not explicit:
-        impressions = _hold_out_newest(impressions)
-    columns = sorted({name for item in items.values() for name in item.numbers})
-    interactions = Interactions(corpus_name(path), impressions, items, columns, digest.hexdigest())
-    _check(path, interactions)
-    return interactions, _report(interactions, several)
-
-
-def _read_row(row: dict[str, Any], names: dict[str, str]) -> tuple[Impression, dict[str, float]]:
-    """The impression, and the numbers of its item.
-
-    Raises ValueError with what is wrong, as a sentence, and the kind of fault where the sentence has the row's value.
-    """
-    for column in _REQUIRED:
-        if fault := column_fault(row, column, may_be_number=column == "time"):
-            raise ValueError(f"{fault}.")
-    event, split = row["event"], row.get("split") or ""
-    if event not in EVENTS:
-        raise ValueError(f"the event is {event!r}; it must be one of: {', '.join(sorted(EVENTS))}.")
-    user = user_name(row["user_id"])
-    if not row["text"].strip() or user is None or not row["item_id"]:
-        raise ValueError("user_id, item_id and text must not be empty.")
-    if split not in ("train", "holdout", ""):
-        raise ValueError(f"split is {split!r}; it must be 'train' or 'holdout'.")
-    time = _number("time", row["time"])
-    item = names.setdefault(row["item_id"], row["item_id"])
-    numbers = {
-        key: _number(key, value)
-        for key, value in row.items()
-        if key not in (*_REQUIRED, "split") and value not in ("", None)
-    }
-    return Impression(names.setdefault(user, user), item, event in CHOSEN, time, split == "holdout"), numbers
-
-
-def _report(interactions: Interactions, several: Mapping[str, str]) -> CorpusReport:
-    held_out = sum(impression.holdout for impression in interactions.impressions)
-    found = Finding(
-        "item_with_several_texts", "warning", len(several),
-        f"{len(several):,} of {len(interactions.items):,} items have more than one text.",
-        "The first text of an item is used. Write the same text in all its rows.",
-        tuple(several.values())[:_MAX_EXAMPLES],
-    )  # fmt: skip
-    counts = len(interactions.impressions) - held_out, held_out, len(interactions.items)
-    return CorpusReport(interactions.name, *counts, (found,) if several else (), "items")
-
-
-def save_interactions(file: Path | None, kept: Path) -> None:
-    """Write the rows of `file`, or of the seed shop, as JSONL; load_interactions reads it to the same fingerprint."""
-    with kept.open("wb") as out:
-        for _, row in _rows(file):
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-
-
-def load_kept_interactions(home: Path, task: str, lineage: Lineage) -> Interactions:
-    """The interactions with the lineage of a bundle's `manifest.data`, with the same holdout.
-
-    Raises DatasetError when they were not kept, or the file has changed.
-    """
-    interactions = load_kept(home, task, lineage, load_interactions, load_interactions)
-    return interactions._replace(name=lineage.name)
-
-
-def _rows(file: Path | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _seed_rows(_SEED_FILE) if file is None else stream_rows(file, required=_REQUIRED)
-
-
-def _seed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    catalogue = {
-        row["id"]: {"text": f"{row['title']}. {row['description']}", "price": row["price"]}
-        for _, row in read_rows(SEED / "catalogue.csv", required=("id", "title", "description", "price"))
-    }
-    for line, row in read_rows(path, required=("user_id", "item_id", "event", "time")):
-        yield line, {**row, **catalogue[row["item_id"]]}
-
-
-def _number(column: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        hint = (
-            "Give seconds since 1970, for instance."
-            if column == "time"
-            else "Write numbers such as 9.5, or leave the column out."
-        )
-        raise ValueError(f"{column} is {repr(value)[:40]}, which is not a number. {hint}", column)
-    return number
-
-
-def _hold_out_newest(impressions: list[Impression]) -> list[Impression]:
-    total: dict[str, int] = {}
-    for impression in impressions:
-        total[impression.user] = total.get(impression.user, 0) + 1
-    seen: dict[str, int] = {}
-    split = []
-    for impression in impressions:
-        seen[impression.user] = seen.get(impression.user, 0) + 1
-        newest = seen[impression.user] > total[impression.user] * (1 - _HOLDOUT_SHARE)
-        split.append(impression._replace(holdout=newest))
-    return split
-
-
-def _check(path: Path, interactions: Interactions) -> None:
-    for name, rows in (
-        ("training", [i for i in interactions.impressions if not i.holdout]),
-        ("holdout", [i for i in interactions.impressions if i.holdout]),
-    ):
-        chosen = sum(impression.chosen for impression in rows)
-        if not 0 < chosen < len(rows):
-            raise DatasetError(
-                f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {len(rows)} are chosen."
-            )
