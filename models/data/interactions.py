@@ -118,8 +118,9 @@ _DTYPES: dict[str, type[np.generic]] = {
 }  # fmt: skip
 
 
-NO_FEATURES: Features = np.zeros((0, 0), np.float32)
-"""for any number of rows"""
+def _no_features() -> Features:
+    """For any number of rows."""
+    return np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +135,13 @@ class Interactions:
     events: Events
     fingerprint: str = ""
     """sha256 of everything but name and notes; computed where none is given"""
-    item_features: Features = NO_FEATURES
+    item_features: Features = field(default_factory=_no_features)
     """(items, k)"""
     item_feature_names: Sequence[str] = ()
-    user_features: Features = NO_FEATURES
+    user_features: Features = field(default_factory=_no_features)
     """(users, m)"""
     user_feature_names: Sequence[str] = ()
-    context_features: Features = NO_FEATURES
+    context_features: Features = field(default_factory=_no_features)
     """(events, c): of the moment, such as the hour"""
     context_feature_names: Sequence[str] = ()
     added: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -186,7 +187,8 @@ class Interactions:
             if name == "notes":  # sentences, which a later version may word in another way
                 continue
             digest.update(f"{name} {part.dtype.str} {part.shape}".encode())
-            digest.update(memoryview(np.where(np.isnan(part), np.nan, part) if part.dtype.kind == "f" else part))
+            part = np.where(np.isnan(part), np.nan, part) if part.dtype.kind == "f" else part
+            digest.update(part.data)
         return digest.hexdigest()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
