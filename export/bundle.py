@@ -2,9 +2,10 @@
 
     model.onnx       the graph: `input_ids`, `attention_mask` of shape (batch, length) to one float output
     linear/*.npy     the linear reader (export/linear.py): of classifiers, and of first versions, which have no graph
+    towers/*.npy     of a ranker: vectors of the items it was trained with (models/tasks/ranker.py)
     tokenizer.json   the tokenizer, as the `tokenizers` library writes it
     manifest.json    metadata, and the sha256 of every other file
-    assets/*.json    further data of the task (answer templates, ranking weights), the spelling of symbols
+    assets/*.json    further data of the task (answer templates, weights and items of a ranker), the spelling of symbols
 
 A Bundle is immutable. It is verified whenever it is opened, so that an incomplete or damaged directory raises an error
 instead of giving wrong answers.
@@ -34,10 +35,12 @@ from pydantic import (
 
 from export.errors import BundleError
 
-FORMAT = 4  # 1 had no skips_padding, 2 no attention, notes and symbols, 3 no linear reader
+FORMAT = 5  # 1 had no skips_padding, 2 no attention, notes and symbols, 3 no linear reader, 4 no arrays of a ranker
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
 LINEAR = "linear"
 """the folder of the linear reader's arrays"""
+TOWERS = "towers"
+"""the folder of a ranker's arrays"""
 SYMBOLS = "symbols"
 """the asset with the symbols that the tokenizer does not know, and their spelling (export/symbols.py)"""
 
@@ -136,7 +139,7 @@ class LinearRecord(Record):
 
 
 class Manifest(BaseModel):
-    """The metadata of a bundle. `output`: (n, labels) logits of a classifier, (n, dimensions) vectors of a ranker."""
+    """The metadata of a bundle. `output`: (n, labels) logits of a classifier, (n, width) projections of a ranker."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -206,6 +209,16 @@ class Bundle:
             return None
         return orjson.loads((self.path / file).read_bytes())
 
+    def tower(self, name: str) -> NDArray[Any] | None:
+        """A ranker's array, not read but mapped, or None if the bundle has no such array. Raises BundleError."""
+        file = f"{TOWERS}/{name}.npy"
+        if file not in self.manifest.files:
+            return None
+        try:
+            return mapped_array(self.path / file)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{file} of the bundle {self.path} cannot be read: {error}. Export it again.") from error
+
 
 def write_bundle(
     path: Path,
@@ -215,11 +228,12 @@ def write_bundle(
     fields: Mapping[str, Any],
     assets: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]] | None = None,
+    towers: Mapping[str, NDArray[Any]] | None = None,
 ) -> Bundle:
     """Write a bundle atomically: `path` either does not exist or is complete.
 
     `fields` are the Manifest's; `format`, `files` and `has_encoder` are set here. `arrays` are the linear reader's, by
-    name. `model` is None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
+    name, and `towers` a ranker's. `model` is None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; a bundle is never changed in place.")
@@ -229,9 +243,10 @@ def write_bundle(
         (staging / "assets").mkdir(parents=True)
         if model is not None:
             shutil.copyfile(model, staging / MODEL)
-        for name, array in (arrays or {}).items():
-            (staging / LINEAR).mkdir(exist_ok=True)
-            np.save(staging / LINEAR / f"{name}.npy", array)
+        for folder, named in ((LINEAR, arrays), (TOWERS, towers)):
+            for name, array in (named or {}).items():
+                (staging / folder).mkdir(exist_ok=True)
+                np.save(staging / folder / f"{name}.npy", array)
         shutil.copyfile(tokenizer, staging / TOKENIZER)
         for name, value in assets.items():
             (staging / "assets" / f"{name}.json").write_bytes(orjson.dumps(value))
@@ -266,6 +281,12 @@ def read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise BundleError(f"The bundle {path} is damaged: {MANIFEST}, {where}: {first['msg']}.") from error
+
+
+def mapped_array(file: Path) -> NDArray[Any]:
+    """The array in `file`, which is not read but mapped. Raises OSError, ValueError."""
+    # Not as the memmap that it is: whatever is computed of one is a memmap too, which takes as long as the reading.
+    return np.asarray(np.lib.format.open_memmap(file, mode="r"))
 
 
 def sha256_of(file: Path) -> str:

@@ -44,30 +44,25 @@ _MAX_PARAMETERS = 500_000_000  # 2 GB in fp32, protobuf's limit, less what the n
 
 
 class TextModel(nn.Module):
-    """Encoder, mean pooling over the attention mask, and a linear head.
+    """Encoder, mean pooling over the attention mask, and a linear head: logits of labels, or a ranker's projections."""
 
-    `normalize=False` is a classifier: `forward` gives logits of shape (batch, labels).
-    `normalize=True` is a ranker's tower: unit vectors of shape (batch, dimensions).
-    """
-
-    def __init__(self, encoder: PreTrainedModel, outputs: int, *, normalize: bool = False, dropout: float = 0.1):
+    def __init__(self, encoder: PreTrainedModel, outputs: int, *, dropout: float = 0.1):
         super().__init__()
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.config.hidden_size, outputs)
-        self.normalize = normalize
-        nn.init.normal_(self.head.weight, std=encoder.config.hidden_size**-0.5 if normalize else 0.02)
+        nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask, both (batch, length), to the output, (batch, labels or dimensions)."""
+        """Token ids and mask, both (batch, length), to the output, (batch, outputs)."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return self.output(hidden, attention_mask)
 
     def output(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pooling and head: hidden states, (batch, length, hidden), to (batch, labels or dimensions)."""
+        """Pooling and head: hidden states, (batch, length, hidden), to (batch, outputs)."""
         out: Tensor = self.head(self.dropout(mean_pooled(hidden, attention_mask)))
-        return nn.functional.normalize(out, dim=-1) if self.normalize else out
+        return out
 
 
 def load_base(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -216,7 +211,7 @@ def max_tokens(encoder: PreTrainedModel, wanted: int) -> int:
 
 
 def save_checkpoint(folder: Path, model: TextModel, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> None:
-    """Write the checkpoint; `labels` become `id2label` (empty for a ranker's tower)."""
+    """Write the checkpoint; `labels` become `id2label` (empty for a ranker)."""
     folder.mkdir(parents=True, exist_ok=True)
     if labels:
         model.encoder.config.id2label = dict(enumerate(labels))
@@ -224,7 +219,7 @@ def save_checkpoint(folder: Path, model: TextModel, tokenizer: PreTrainedTokeniz
     model.encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     head = {"weight": model.head.weight.detach(), "bias": model.head.bias.detach()}
-    save_file(head, folder / _HEAD_FILE, metadata={"normalize": str(model.normalize)})
+    save_file(head, folder / _HEAD_FILE)
 
 
 def checkpoint_labels(folder: Path) -> list[str]:
@@ -242,12 +237,12 @@ def _check(folder: Path) -> None:
         raise CheckpointError(f"{folder} is not a Flywheel checkpoint: it has no {_HEAD_FILE}.")
 
 
-def load_checkpoint(folder: Path, *, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+def load_checkpoint(folder: Path) -> tuple[TextModel, PreTrainedTokenizerBase]:
     """The model, in evaluation mode, and its tokenizer. Raises CheckpointError when `folder` is not a checkpoint."""
     _check(folder)
     encoder, tokenizer = load_base(str(folder))
     head = load_file(folder / _HEAD_FILE)
-    model = TextModel(encoder, head["weight"].shape[0], normalize=normalize)
+    model = TextModel(encoder, head["weight"].shape[0])
     model.head.load_state_dict(head)
     with torch.no_grad():
         return model.eval(), tokenizer

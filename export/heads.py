@@ -1,4 +1,4 @@
-"""The heads of the kinds of models: logits or unit vectors. All that an export needs to know of a kind."""
+"""The heads of the kinds of models: logits or projections. All that an export needs to know of a kind."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MAX_LABELS_MOVED = {"int8": 0.03, "fp16": 0.005, "fp32": 0.001}
 # The holdout is a sample of these texts, and may be small: an export is refused when a share that is allowed would
 # move as many of its labels with a probability below this. docs/decisions/0033-any-corpus.md
 _SIGNIFICANCE = 0.05
-# For a ranker, the mean cosine with the checkpoint's vectors. Single texts may differ more, since the ranking weights
-# and the metrics are computed from the exported vectors.
+# For a ranker, the mean cosine with the checkpoint's projections. Single texts may differ more, since the ranking weights
+# and the metrics are computed from the exported model.
 MIN_MEAN_COSINE = 0.97
 
 Output = NDArray[np.float32]
@@ -27,9 +27,6 @@ Output = NDArray[np.float32]
 
 class Head(ABC):
     """The output of one kind of model."""
-
-    normalize: ClassVar[bool]
-    """`normalize` of export.checkpoint.TextModel"""
 
     @abstractmethod
     def width(self, labels: int, found: int) -> int:
@@ -55,8 +52,6 @@ class Head(ABC):
 class LabelHead(Head):
     """A classifier's head: logits; scores are the probabilities."""
 
-    normalize = False
-
     def width(self, labels: int, found: int) -> int:
         return labels
 
@@ -78,10 +73,8 @@ class LabelHead(Head):
             )
 
 
-class VectorHead(Head):
-    """A ranker's head: unit vectors."""
-
-    normalize = True
+class ProjectionHead(Head):
+    """A ranker's head: projections of a text, which stand in for an item without behaviour."""
 
     def width(self, labels: int, found: int) -> int:
         return found
@@ -90,12 +83,13 @@ class VectorHead(Head):
         return output
 
     def agreement(self, expected: Output, alone: Output, together: Output) -> dict[str, Any]:
-        cosines = (alone * expected).sum(1)
+        norms = np.linalg.norm(alone, axis=1) * np.linalg.norm(expected, axis=1)
+        cosines = (alone * expected).sum(1) / np.maximum(norms, 1e-9)
         return {"mean_cosine": round(float(cosines.mean()), 5), "min_cosine": round(float(cosines.min()), 5)}
 
     def check(self, parity: Parity, precision: Precision) -> None:
         if parity.mean_cosine is not None and parity.mean_cosine < MIN_MEAN_COSINE:
-            raise ParityError(f"The exported vectors stray from the checkpoint's: cosine {parity.mean_cosine}.")
+            raise ParityError(f"The exported projections stray from the checkpoint's: cosine {parity.mean_cosine}.")
 
 
 def moves_too_many_labels(parity: Parity, precision: Precision) -> bool:
@@ -108,7 +102,7 @@ def moves_too_many_labels(parity: Parity, precision: Precision) -> bool:
     return bool(binom.sf(round(share * texts) - 1, texts, allowed) < _SIGNIFICANCE)
 
 
-_HEADS: Mapping[Kind, Head] = {"classifier": LabelHead(), "ranker": VectorHead()}
+_HEADS: Mapping[Kind, Head] = {"classifier": LabelHead(), "ranker": ProjectionHead()}
 
 
 def head_of(kind: Kind) -> Head:

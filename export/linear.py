@@ -8,8 +8,8 @@ which share one copy:
     weights   (n-grams, labels) float16: the coefficients
     bias      (labels,) float32
 
-models/training/linear_reader.py trains them. In a ranker's first version, which has no encoder, the labels are the
-dimensions of a text's vector (models/training/word_vectors.py).
+models/training/linear_reader.py trains them. In a ranker's first version, which has no encoder, the labels are a text's
+projections (models/training/first_ranker.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.bundle import LINEAR, TOKENIZER, Bundle, LinearRecord
+from export.bundle import LINEAR, TOKENIZER, Bundle, LinearRecord, mapped_array
 from export.errors import BundleError
 
 ARRAYS = ("keys", "idf", "weights", "bias")
@@ -118,7 +118,7 @@ class LinearReader:
         `labels` is None for vectors of any width.
         """
         try:
-            keys, idf, weights, bias = (_mapped(folder / f"{name}.npy") for name in ARRAYS)
+            keys, idf, weights, bias = (mapped_array(folder / f"{name}.npy") for name in ARRAYS)
         except (OSError, ValueError) as error:
             raise BundleError(
                 f"The linear reader in {folder} cannot be read: {error}. Export the model again."
@@ -142,12 +142,6 @@ class LinearReader:
         """The reading of one text, given its token ids."""
         rows, values, known = self.vocabulary.features(ids)
         return Reading(values.dot(self.weights.take(rows, axis=0).astype(np.float32)) + self.bias, known)
-
-
-def _mapped(file: Path) -> NDArray[Any]:
-    """The array in `file`, which is not read but mapped. Raises OSError, ValueError."""
-    # Not as the memmap that it is: whatever is computed of one is a memmap too, which takes as long as the reading.
-    return np.asarray(np.lib.format.open_memmap(file, mode="r"))
 
 
 def _misfit(

@@ -6,7 +6,6 @@ a blend of both (docs/decisions/0035-two-readers.md).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -187,7 +186,4 @@ class Model:
 
     def _answer_alone(self, ids: Ids) -> Floats:
         assert self.readers is not None
-        output = self.readers.linear.read(ids).logits
-        if self.bundle.manifest.kind == "classifier":
-            return output * np.float32(self.readers.blend.linear_alone)
-        return output / np.float32(math.sqrt(output @ output) or 1.0)
+        return self.readers.linear.read(ids).logits * np.float32(self.readers.blend.linear_alone)

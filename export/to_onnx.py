@@ -18,7 +18,6 @@ from export.checkpoint import TextModel, linear_record, load_base, load_checkpoi
 from export.errors import CheckpointError
 from export.graph.optimize import quantize_static_int8, to_fp16
 from export.graph.trace import trace_fastest
-from export.heads import head_of
 from export.linear import LinearReader
 from export.model import Model
 from export.parity import measure_parity
@@ -84,15 +83,20 @@ class Exported:
         parity: Parity,
         metrics: Mapping[str, float],
         assets: Mapping[str, Any],
+        towers: Mapping[str, NDArray[Any]] | None = None,
         notes: Sequence[str] = (),
     ) -> Bundle:
-        """Write the bundle, with parity, metrics and notes in its manifest. Raises FileExistsError if `path` exists."""
+        """Write the bundle, with parity, metrics and notes in its manifest; `assets` and `towers` as in `write_bundle`.
+
+        Raises FileExistsError if `path` exists.
+        """
         noted = [*self._fields["notes"], *notes]
         fields = {**self._fields, "parity": parity, "metrics": metrics, "notes": noted}
         own = {**self._assets, **assets}
         return write_bundle(
-            path, model=self._graph, tokenizer=self._tokenizer, fields=fields, assets=own, arrays=self._arrays
-        )
+            path, model=self._graph, tokenizer=self._tokenizer, fields=fields, assets=own, arrays=self._arrays,
+            towers=towers,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -105,7 +109,7 @@ def exported(
     comes along. `calibration` are training texts,
     from which int8 gets the range of every activation. Raises CheckpointError when `checkpoint` is not a checkpoint.
     """
-    model, tokenizer = load_checkpoint(checkpoint, normalize=head_of(fields["kind"]).normalize)
+    model, tokenizer = load_checkpoint(checkpoint)
     with tempfile.TemporaryDirectory() as tmp:
         tokenizer_json = Path(tmp) / "tokenizer.json"
         tokenizer.backend_tokenizer.save(str(tokenizer_json))

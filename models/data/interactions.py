@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from export.bundle import Lineage
 from models.data.records import DatasetError
-from models.tasks.ranker import HISTORY
 
 Features = NDArray[np.float32]
 """(rows, features); NaN where a value is missing"""
@@ -225,18 +224,3 @@ def read_kept(file: Path) -> Interactions:
     except Exception as error:  # zipfile, zlib, numpy and orjson raise a dozen types
         raise DatasetError(f"{file} is damaged, or of an older version of Flywheel: {error}. Copy it again from where "
                            "it was written, or train a new version.") from error  # fmt: skip
-
-
-def histories(events: Events) -> list[list[int]]:
-    """For each event: the items of its user's history at that time, newest last.
-
-    It is the newest HISTORY items chosen before. Training, evaluation and serving must agree on it.
-    """
-    found: list[list[int]] = []
-    for _, rows in events.users():
-        chosen: list[int] = []
-        for item, was_chosen in zip(events.item[rows].tolist(), events.chosen[rows].tolist(), strict=True):
-            found.append(chosen[-HISTORY:])
-            if was_chosen:
-                chosen.append(item)
-    return found

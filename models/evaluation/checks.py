@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.evaluate import Evaluation, RankerEvaluation
-from models.evaluation.metrics import CONFIDENCE_BINS, calibration_error, confidence_bins
+from models.evaluation.metrics import CONFIDENCE_BINS, RANKS, calibration_error, confidence_bins, user_aucs, user_ndcgs
 from models.evaluation.significance import (
     bootstrap,
     difference_lower_bound,
@@ -238,15 +238,14 @@ def latency(ratios: NDArray[np.float64], thresholds: Thresholds) -> Check:
 
 
 def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds: Thresholds) -> Iterator[Check]:
-    """AUC over all impressions and mean AUC within a user: for each, checks of observed loss, possible loss and trend.
+    """AUC over all events, mean AUC and nDCG within a user: for each, checks of observed loss, possible loss and trend.
 
-    The bootstrap resamples users, not impressions, since those of one user are correlated.
+    The bootstrap resamples users, not events, since those of one user are correlated.
     """
-    names = {user: i for i, user in enumerate(dict.fromkeys(candidate.users))}
-    of_user = np.array([names[user] for user in candidate.users])
-    chosen = np.array(candidate.chosen)
+    names, of_user = np.unique(candidate.users, return_inverse=True)
+    chosen = candidate.chosen
     confidence = f"{1 - thresholds.significance:.0%}"
-    for name, statistic in (("AUC", _auc), ("AUC within a user", _user_auc)):
+    for name, statistic in (("AUC", _auc), ("AUC within a user", _user_auc), (f"nDCG@{RANKS}", _user_ndcg)):
         before = statistic(chosen, champion.scores, of_user, len(names))
         after = statistic(chosen, candidate.scores, of_user, len(names))
 
@@ -262,7 +261,7 @@ def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds:
         possible, lower_bound = (
             float(v) for v in -100 * np.quantile(draws, [thresholds.significance, 1 - thresholds.significance])
         )
-        sentence = f"{name} went from {before(once):.4f} to {after(once):.4f} on {len(chosen)} impressions."
+        sentence = f"{name} went from {before(once):.4f} to {after(once):.4f} on {len(chosen)} events."
         yield Check(
             name,
             loss <= thresholds.max_loss,
@@ -304,15 +303,21 @@ def _auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], user
 
 
 def _user_auc(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], users: int) -> Statistic:
-    """The mean over users of the AUC within each user's impressions; users without both outcomes are left out."""
-    rows = [np.flatnonzero(of_user == user) for user in range(users)]
-    once, alone = np.ones(1, int), np.zeros(len(scores), int)
-    own = np.array([_auc(chosen[r], scores[r], alone[r], 1)(once) for r in rows])
-    counted = np.isfinite(own)
+    """The mean over users of the AUC within each user's events; users without both outcomes are left out."""
+    return _weighted_mean(user_aucs(of_user, chosen, scores))
+
+
+def _user_ndcg(chosen: NDArray[Any], scores: NDArray[Any], of_user: NDArray[Any], users: int) -> Statistic:
+    """The mean over users of nDCG; users who chose nothing are left out."""
+    return _weighted_mean(user_ndcgs(of_user, chosen, scores))
+
+
+def _weighted_mean(of_users: NDArray[np.float64]) -> Statistic:
+    counted = np.isfinite(of_users)
 
     def mean(drawn: NDArray[Any]) -> float:
         weights = drawn[counted]
-        return float(np.average(own[counted], weights=weights)) if weights.sum() else float("nan")
+        return float(np.average(of_users[counted], weights=weights)) if weights.sum() else float("nan")
 
     return mean
 

@@ -15,8 +15,9 @@ from export.bundle import Bundle
 from export.heads import head_of, moves_too_many_labels, softmax
 from export.model import Model, Parts
 from export.providers import Providers
-from models.data.interactions import Interactions, histories
-from models.tasks.ranker import Item, Ranker
+from models.data.histories import histories_of
+from models.data.interactions import Interactions
+from models.tasks.ranker import Candidates, Past, Ranker, named
 
 _TIMED_TEXTS = 8
 _MIN_FOR_CONSTANT = 20  # texts; fewer may well all get one label
@@ -92,16 +93,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RankerEvaluation:
-    """The scores of one bundle for the held-out impressions, and whether the user chose; one entry an impression."""
+    """The scores of one bundle for the held-out events, and whether the user chose; all are (events,)."""
 
-    users: tuple[str, ...]
-    chosen: tuple[bool, ...]
+    users: NDArray[np.int64]
+    """numbers from 0"""
+    chosen: NDArray[np.bool_]
     scores: NDArray[np.float64]
 
     def defect(self) -> str | None:
         """Why these scores are unusable, as the end of a sentence; None when they are valid."""
-        if self.scores.shape != (len(self.users),):
-            return f"its scores have the shape {self.scores.shape}, not {(len(self.users),)}"
+        if self.scores.shape != self.users.shape:
+            return f"its scores have the shape {self.scores.shape}, not {self.users.shape}"
         if not np.isfinite(self.scores).all():
             return "some of its scores are not finite numbers"
         if len(self.users) > 1 and np.ptp(self.scores) == 0:
@@ -134,24 +136,43 @@ def evaluate_bundle(
 
 
 def evaluate_ranker(model: Model, interactions: Interactions) -> RankerEvaluation:
-    """Score the held-out impressions, each with the history at its time, as the server would. Raises DefectError."""
-    names = list(interactions.items)
-    users, chosen, scores = [], [], []
+    """Score the held-out events of a bundle's ranker as the server would. Raises DefectError."""
     try:
-        ranker = Ranker.from_asset(model.bundle.asset("ranker"))
-        vectors = model.predict([interactions.items[name].text for name in names])
-        row = {name: i for i, name in enumerate(names)}
-        for user, impressions in interactions.by_user().items():
-            for impression, past in zip(impressions, histories(impressions), strict=True):
-                if impression.holdout:
-                    items = [Item(name, interactions.items[name].numbers) for name in (*past, impression.item)]
-                    item_vectors = vectors[[row[name] for name in (*past, impression.item)]]
-                    scores.append(float(ranker.score(items[:-1], item_vectors[:-1], items[-1:], item_vectors[-1:])[0]))
-                    users.append(user)
-                    chosen.append(impression.chosen)
+        return score_holdout(Ranker.of_bundle(model.bundle), model, interactions)
     except Exception as error:  # from onnxruntime, or from weights that do not fit
         raise DefectError(f"it fails on the holdout: {_first_line(error)}") from error
-    return RankerEvaluation(tuple(users), tuple(chosen), np.array(scores))
+
+
+def score_holdout(ranker: Ranker, model: Model, interactions: Interactions) -> RankerEvaluation:
+    """The scores of the held-out events, each with its user's history outside the holdout.
+
+    `model` reads the texts of items that the ranker does not know.
+    """
+    events, names = interactions.events, interactions.item_names
+    rows = ranker.rows(names)
+    unknown = [interactions.texts[i] for i in np.flatnonzero(rows < 0)]
+    projections = model.predict(unknown) if unknown else np.zeros((0, ranker.width), np.float32)
+    numbers = [interactions.item_numbers(i) for i in range(len(names))]
+    items = ranker.candidates(names, rows, projections, numbers)
+    past_vectors = ranker.past(names, rows, projections, np.ones(len(names), bool), np.ones(len(names))).vectors
+    past = events.take(~events.holdout & ~events.sampled)
+    users = len(interactions.user_names)
+    histories = histories_of(past.user, past.item, past.chosen, past.weight, users, len(names))
+    judged = events.take(events.holdout)
+    scores = np.empty(len(judged))
+    for user, its_rows in judged.users():
+        own = slice(*histories.starts[user : user + 2])
+        seen = histories.item[own]
+        history = Past(past_vectors[seen], histories.chosen[own], histories.weight[own], seen.tolist())
+        told = named(interactions.user_feature_names, interactions.user_features[user])
+        scored = judged.item[its_rows]
+        candidates = Candidates(items.vectors[scored], items.terms[scored], items.features[scored], scored.tolist())
+        scores[its_rows] = ranker.logits(history, candidates, told, {})
+    if ranker.context.names:
+        contexts = interactions.context_features[events.holdout]
+        told_of = [named(interactions.context_feature_names, row) for row in contexts]
+        scores += ranker.context_logits(told_of, items.vectors[judged.item])
+    return RankerEvaluation(judged.user.astype(np.int64), judged.chosen, scores)
 
 
 def check_parity(model: Model, texts: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def judge_ranker(
     thresholds: Thresholds,
     ratios: NDArray[np.float64] = _NO_TIMES,
 ) -> GateResult:
-    """Compare two rankers on the same held-out impressions, by AUC and by AUC within a user."""
+    """Compare two rankers on the same held-out events, by AUC and by AUC within a user."""
     if defect := champion.defect():
         return refusal("champion", f"The champion is broken: {defect}. Promote another version by hand.")
     reasons = [checks.sound(candidate.defect(), HOLDOUT)]
@@ -165,7 +165,7 @@ def gate_classifier(
 def gate_ranker(
     champion: Path, candidate: Path, interactions: Interactions, thresholds: Thresholds, providers: Providers = "auto"
 ) -> GateResult:
-    """As `gate_classifier`, for rankers, on the held-out impressions of `interactions`."""
+    """As `gate_classifier`, for rankers, on the held-out events of `interactions`."""
     texts = [item.text for item in interactions.items.values()]
     role = "champion"
     try:

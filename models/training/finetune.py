@@ -52,7 +52,7 @@ def finetune_classifier(
     if start:
         model, tokenizer = resume(recipe, start, labels)
     else:
-        model, tokenizer = prepare(recipe, outputs=len(labels), normalize=False)
+        model, tokenizer = prepare(recipe, outputs=len(labels))
     index = {label: i for i, label in enumerate(labels)}
     rows = tokenize(tokenizer, training_set.texts, recipe.max_length)
     truth = torch.tensor([index[example.label] for example in examples])
@@ -90,7 +90,7 @@ def interpolate_weights(model: TextModel, labels: Sequence[str], start: Path, sh
 
     This keeps old answers right. The head's rows of labels that `start` does not have stay as trained.
     """
-    before, _ = load_checkpoint(start, normalize=False)
+    before, _ = load_checkpoint(start)
     old = before.encoder.state_dict()
     for name, value in model.encoder.state_dict().items():
         if value.is_floating_point():
@@ -100,11 +100,11 @@ def interpolate_weights(model: TextModel, labels: Sequence[str], start: Path, sh
         extended[rows] = torch.lerp(extended[rows], known, 1 - share)
 
 
-def prepare(recipe: Recipe, *, outputs: int, normalize: bool) -> tuple[TextModel, PreTrainedTokenizerBase]:
+def prepare(recipe: Recipe, *, outputs: int) -> tuple[TextModel, PreTrainedTokenizerBase]:
     """The base model with a new head, seeded; weights that the recipe freezes are frozen. Raises CheckpointError."""
-    _set_up(recipe)
+    set_up(recipe)
     encoder, tokenizer = load_base(recipe.base)
-    return TextModel(_trainable(encoder, recipe), outputs, normalize=normalize), tokenizer
+    return TextModel(_trainable(encoder, recipe), outputs), tokenizer
 
 
 def resume(recipe: Recipe, start: Path, labels: Sequence[str]) -> tuple[TextModel, PreTrainedTokenizerBase]:
@@ -112,11 +112,11 @@ def resume(recipe: Recipe, start: Path, labels: Sequence[str]) -> tuple[TextMode
 
     Raises CheckpointError when `start` is not a classifier's checkpoint or has a label that is not in `labels`.
     """
-    _set_up(recipe)
+    set_up(recipe)
     known = checkpoint_labels(start)
     if lost := set(known) - set(labels):
         raise CheckpointError(f"{start} knows the label {min(lost)!r}, which the new version would not have.")
-    model, tokenizer = load_checkpoint(start, normalize=False)
+    model, tokenizer = load_checkpoint(start)
     model.head = _extended_head(model.head, known, labels)
     model.encoder = _trainable(model.encoder, recipe)
     return model, tokenizer
@@ -137,7 +137,8 @@ def _extended_head(head: nn.Linear, known: Sequence[str], labels: Sequence[str])
     return extended
 
 
-def _set_up(recipe: Recipe) -> None:
+def set_up(recipe: Recipe) -> None:
+    """Set torch's threads and seeds as the recipe says."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)

@@ -52,9 +52,10 @@ def build_first_version(job: TrainingJob, home: Path, report: ReportStage) -> Tr
         parts: dict[str, Any] = {"model": None, "tokenizer": file, "arrays": reader.arrays}
         assets = {SYMBOLS: encoder.symbols} if encoder.symbols else {}
         draft = write_bundle(folder / "draft", fields=fields, assets=assets, **parts)
-        evaluated = family.evaluate(job.task, data, Model.open(draft))
+        evaluated = family.evaluate(job.task, data, Model.open(draft), None)
         fields["metrics"] = evaluated.metrics
-        bundle = write_bundle(folder / BUNDLE, fields=fields, assets=assets | evaluated.assets, **parts)
+        found = {"assets": assets | evaluated.assets, "towers": evaluated.towers}
+        bundle = write_bundle(folder / BUNDLE, fields=fields, **found, **parts)
         return TrainedCandidate(
             task=job.task,
             bundle=bundle.path,

@@ -1,143 +1,160 @@
-"""Fit a ranker to interactions: matrices for the text tower, then the weights that combine it with other features."""
+"""Train a ranker on interactions: pool the items' texts, choose the number of epochs, fit the towers, write them."""
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from torch import nn
 
-from export.model import Model
-from models.data.dataset import DatasetError
-from models.data.interactions import Impression, Interactions, histories
-from models.evaluation.metrics import ranker_metrics
-from models.tasks.ranker import Item, Ranker
+from export.checkpoint import TextModel, load_checkpoint, save_checkpoint, text_encoder
+from export.pooling import pooled
+from models.data.interactions import Interactions
+from models.training.config import Recipe
+from models.training.finetune import prepare, set_up
+from models.training.progress import ReportStage
+from models.training.tower_checkpoint import KINDS, TrainedTowers
+from models.training.tower_examples import Examples, Floats, examples_of, newest, scalings_of
+from models.training.towers import BY_ITEM, Towers, TowerSettings, epochs_for, fit_towers, towers_from
 
-Phase = Literal["before", "tower", "ranker", "holdout"]
-_TOWER_SHARE = 0.75  # share of a user's training impressions, the oldest
-_MAX_CELLS = 25_000_000  # of a matrix of users and items: 100 MB, and training holds half a dozen
-_PRIOR = 10.0  # pseudo-impressions at the average popularity, for smoothing
+_VALIDATION_SHARE = 0.1
+_CONTINUED_EPOCHS = 2
+_REPLAYED_EVENTS = 1_000_000  # beside the new ones: some minutes on two cores
+
+Losses = list[tuple[int, float]]
+Mask = NDArray[np.bool_]
 
 
-def phases(impressions: Sequence[Impression]) -> list[Phase]:
-    """What each of one user's impressions, oldest first, is used for: the tower, the ranker's weights, or the holdout.
+def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: ReportStage) -> Losses:
+    """Train on everything but the holdout and write the checkpoint to `out`. The losses, as (step, loss).
 
-    Choices made before the recording ("before") are used for none of these, only as history of the others.
-
-    The weights are fitted on impressions that the tower was not trained on. On its training impressions its cosines
-    are overfitted, and a ranker whose weights were fitted to them ranked worse than popularity alone.
+    The number of epochs is chosen on the newest tenth of each user's training events, by models trained without these.
+    Raises CheckpointError for an unknown base.
     """
-    training = sum(not (impression.holdout or impression.before) for impression in impressions)
-    found: list[Phase] = []
-    trained = 0
-    for impression in impressions:
-        older = trained < training * _TOWER_SHARE
-        trained += not (impression.holdout or impression.before)
-        if impression.before:
-            found.append("before")
-        else:
-            found.append("holdout" if impression.holdout else "tower" if older else "ranker")
+    model, tokenizer = prepare(recipe, outputs=1)
+    raw = _pooled_texts(model, tokenizer, interactions, recipe, report)
+    mean = raw.mean(0)
+    scale = float(np.sqrt(((raw - mean) ** 2).sum(1).mean())) or 1.0
+    scalings = scalings_of(interactions)
+    examples = examples_of(interactions, (raw - mean) / scale, scalings)
+    settings = TowerSettings(seed=recipe.seed)
+    validation = examples.learn & newest(examples.user, _VALIDATION_SHARE)
+    epochs = epochs_for(
+        examples, validation, settings, lambda done, total: report("choosing the number of epochs", done, total)
+    )
+    members, losses = fit_towers(examples, epochs, settings, lambda done, total: report("training", done, total))
+    unseen = np.bincount(examples.item, minlength=examples.items) == 0
+    states = [_without(member, unseen) for member in members]
+    names = {kind: list(getattr(interactions, f"{kind}_feature_names")) for kind in KINDS}
+    items = interactions.item_names
+    trained = TrainedTowers(states, items, examples.item_features, names, scalings, mean, scale)
+    _save(trained, model, tokenizer, out)
+    return losses
+
+
+def continue_ranker(
+    interactions: Interactions, new: Mask, champion: Path, recipe: Recipe, out: Path, report: ReportStage
+) -> Losses:
+    """As `fit_ranker`, from the champion's checkpoint on the `new` events, (events,), with replay.
+
+    The users with new events are replayed whole, and random others until there are a million old events. The vectors
+    are drawn to the champion's instead of to 0, and those of items that were not replayed stay as they were. New items
+    start from their text. Features that the champion does not know are left out, until a training from nothing.
+    Raises CheckpointError when the champion's checkpoint is of an older version.
+    """
+    before = TrainedTowers.load(champion)
+    set_up(recipe)
+    model, tokenizer = load_checkpoint(champion)
+    interactions = with_features(interactions, before.feature_names)
+    raw = _pooled_texts(model, tokenizer, interactions, recipe, report)
+    examples = examples_of(interactions, (raw - before.text_mean) / np.float32(before.text_scale), before.scalings)
+    part = examples.only(_replayed(examples, new[~interactions.events.holdout], recipe.seed))
+    settings = TowerSettings(seed=recipe.seed)
+    rows = _rows_before(before.items, interactions.item_names)
+    start = [towers_from(member, rows) for member in before.members]
+    members, losses = fit_towers(
+        part, _CONTINUED_EPOCHS, settings, lambda done, total: report("training", done, total), start
+    )
+    seen = np.bincount(part.item, minlength=part.items) > 0
+    old = [towers_from(member, rows) for member in before.members]
+    states = [_mixed(member, champions, seen) for member, champions in zip(members, old, strict=True)]
+    trained = TrainedTowers(
+        states, interactions.item_names, examples.item_features, before.feature_names, before.scalings,
+        before.text_mean, before.text_scale,
+    )  # fmt: skip
+    _save(trained, model, tokenizer, out)
+    return losses
+
+
+def with_features(interactions: Interactions, names: Mapping[str, Sequence[str]]) -> Interactions:
+    """The interactions with exactly these features, by kind, in this order; those that they lack are missing."""
+    changed: dict[str, Any] = {}
+    for kind in KINDS:
+        has = {name: i for i, name in enumerate(getattr(interactions, f"{kind}_feature_names"))}
+        values = getattr(interactions, f"{kind}_features")
+        missing = np.full(len(values), np.nan, np.float32)
+        columns = [values[:, has[name]] if name in has else missing for name in names[kind]]
+        changed[f"{kind}_features"] = np.stack(columns, 1) if columns else np.zeros((len(values), 0), np.float32)
+        changed[f"{kind}_feature_names"] = list(names[kind])
+    return replace(interactions, **changed)
+
+
+def _pooled_texts(
+    model: TextModel, tokenizer: Any, interactions: Interactions, recipe: Recipe, report: ReportStage
+) -> Floats:
+    """(items, hidden)"""
+    rows = [row.ids for row in text_encoder(tokenizer, recipe.max_length).encode(list(interactions.texts))]
+    found: Floats = pooled(model.encoder, rows, lambda done, total: report("reading texts", done, total)).numpy()
     return found
 
 
-def tower_matrices(interactions: Interactions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`shown` and `chosen` for item_tower.fit_tower, both (users, items), from the impressions of the tower's phase.
-
-    Of very many users, a fixed random sample is taken. Raises DatasetError when the remaining impressions are too few
-    to fit the ranking weights.
-    """
-    outcomes = {
-        impression.chosen
-        for impressions in interactions.by_user().values()
-        for impression, phase in zip(impressions, phases(impressions), strict=True)
-        if phase == "ranker"
-    }
-    if len(outcomes) < 2:
-        raise DatasetError(
-            f"{interactions.name}: too few impressions a user. The newest quarter of the training rows must hold both "
-            "chosen and unchosen items; give more rows a user."
-        )
-    column = {item: i for i, item in enumerate(interactions.items)}
-    users = [*interactions.by_user().values()]
-    if len(users) > (max_users := max(1, _MAX_CELLS // len(column))):
-        users = random.Random(0).sample(users, max_users)
-    shown = np.zeros((len(users), len(column)), np.float32)
-    chosen = np.zeros_like(shown)
-    for row, impressions in enumerate(users):
-        for impression, phase in zip(impressions, phases(impressions), strict=True):
-            at = row, column[impression.item]
-            if phase == "tower":
-                shown[at] = 1.0
-            if phase in ("tower", "before"):
-                chosen[at] = max(chosen[at], impression.chosen)
-    return shown, chosen
+def _replayed(examples: Examples, new: Mask, seed: int) -> Mask:
+    """(events,): those of users with new events, and of random other users."""
+    counts = np.bincount(examples.user, minlength=examples.users)
+    touched = np.bincount(examples.user, new, minlength=examples.users) > 0
+    others = np.random.default_rng(seed).permutation(np.flatnonzero(~touched))
+    replayed = others[np.cumsum(counts[others]) <= _REPLAYED_EVENTS]
+    touched[replayed] = True
+    found: Mask = touched[examples.user]
+    return found
 
 
-def fit_ranker(interactions: Interactions, model: Model) -> tuple[Ranker, dict[str, float]]:
-    """The ranker, fitted on training impressions, and its metrics on the held-out ones.
-
-    `popularity_auc` is the AUC of ranking by popularity alone, on the same impressions.
-    """
-    names = list(interactions.items)
-    vectors = model.predict([interactions.items[name].text for name in names])
-    vector_of = dict(zip(names, vectors, strict=True))
-    popularity, shown = _popularity(interactions)
-    raw = np.array([[interactions.items[n].numbers.get(k, np.nan) for k in interactions.numbers] for n in names])
-    raw = np.sign(raw) * np.log1p(np.abs(raw))
-    mean, scale = np.nanmean(raw, 0), np.maximum(np.nanstd(raw, 0), 1e-6)
-    unfitted = Ranker(interactions.numbers, mean.tolist(), scale.tolist(), popularity, [], 0.0)
-    x, y, phase, users = _design(interactions, unfitted, vector_of, popularity, shown)
-    fitted, held_out = phase == "ranker", phase == "holdout"
-    center, spread = x[fitted].mean(0), np.maximum(x[fitted].std(0), 1e-6)
-    regression = LogisticRegression(max_iter=1000).fit((x[fitted] - center) / spread, y[fitted])
-    weights = regression.coef_[0] / spread
-    bias = float(regression.intercept_[0] - (weights * center).sum())
-    ranker = Ranker(interactions.numbers, mean.tolist(), scale.tolist(), popularity, weights.tolist(), bias)
-    held_out_users = [user for user, held in zip(users, held_out, strict=True) if held]
-    metrics = ranker_metrics(held_out_users, y[held_out].tolist(), (x[held_out] @ weights + bias).tolist())
-    by_popularity = ranker_metrics(held_out_users, y[held_out].tolist(), x[held_out][:, 4].tolist())
-    return ranker, {**metrics, "popularity_auc": by_popularity["auc"]}
+def _rows_before(before: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
+    """(items,): the champion's row of each item; -1 for a new one."""
+    row_of = {name: row for row, name in enumerate(before)}
+    return np.array([row_of.get(name, -1) for name in names], np.intp)
 
 
-def _popularity(interactions: Interactions) -> tuple[dict[str, float], Counter[str]]:
-    """By item: the share of its training impressions in which it was chosen, smoothed; how often it was shown."""
-    shown, chosen = Counter[str](), Counter[str]()
-    for impression in interactions.impressions:
-        if not (impression.holdout or impression.before):
-            shown[impression.item] += 1
-            chosen[impression.item] += impression.chosen
-    mean = sum(chosen.values()) / sum(shown.values())
-    return {item: (chosen[item] + _PRIOR * mean) / (shown[item] + _PRIOR) for item in shown}, shown
+def _without(member: Towers, unseen: Mask) -> dict[str, Floats]:
+    """The member's parameters; items that have no event keep nothing of their random start."""
+    state = _state(member)
+    for name in BY_ITEM:
+        state[name][unseen] = 0.0
+    return state
 
 
-def _design(
-    interactions: Interactions,
-    ranker: Ranker,
-    vector_of: dict[str, NDArray[np.float32]],
-    popularity: dict[str, float],
-    shown: Counter[str],
-) -> tuple[Any, Any, Any, list[str]]:
-    """Features, chosen, phase and user of each impression; features use the history at that time."""
-    rows, chosen, phase, users = [], [], list[Phase](), []
-    for user, impressions in interactions.by_user().items():
-        for impression, its_phase, history in zip(
-            impressions, phases(impressions), histories(impressions), strict=True
-        ):
-            if its_phase == "before":
-                continue
-            past = [Item(name, interactions.items[name].numbers) for name in history]
-            past_vectors = np.array([vector_of[name] for name in history])
-            item = Item(impression.item, interactions.items[impression.item].numbers)
-            rows.append(ranker.features(past, past_vectors, [item], vector_of[impression.item][None])[0])
-            if not impression.holdout:
-                # The item's popularity includes this outcome: leave it out, or the label leaks into the feature.
-                total = shown[impression.item] + _PRIOR
-                rows[-1][4] = (popularity[impression.item] * total - impression.chosen) / (total - 1)
-            chosen.append(impression.chosen)
-            phase.append(its_phase)
-            users.append(user)
-    return np.array(rows), np.array(chosen), np.array(phase), users
+def _mixed(member: Towers, champion: Towers, seen: Mask) -> dict[str, Floats]:
+    """The member's parameters; those of items that were not seen are the champion's."""
+    state, before = _state(member), _state(champion)
+    for name in BY_ITEM:
+        state[name][~seen] = before[name][~seen]
+    return state
+
+
+def _state(member: Towers) -> dict[str, Floats]:
+    return {name: part.detach().numpy().copy() for name, part in member.state_dict().items()}
+
+
+def _save(trained: TrainedTowers, model: TextModel, tokenizer: Any, out: Path) -> None:
+    weight, bias = trained.head()
+    model.head = nn.Linear(weight.shape[1], len(weight))
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(weight))
+        model.head.bias.copy_(torch.from_numpy(bias))
+    save_checkpoint(out, model, tokenizer, [])
+    trained.save(out)

@@ -147,10 +147,13 @@ def export(
     calibration = calibration_sample(data.texts, recipe.seed)
     with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
         parity = model.parity(parity_sample(data.holdout_texts, recipe.seed))
-        evaluated = family.evaluate(job.task, data, model.model)
+        evaluated = family.evaluate(job.task, data, model.model, checkpoint)
         told = _unknown_note(model.model.encoder.unknown(calibration))
         return (
-            model.write(out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets, notes=told),
+            model.write(
+                out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets, towers=evaluated.towers,
+                notes=told,
+            ),  # fmt: skip
             evaluated,
         )
 

@@ -159,7 +159,7 @@ def split_validation(examples: Sequence[Example], seed: int) -> tuple[list[Examp
 
 def encoder_logits(checkpoint: Path, rows: Sequence[Sequence[int]]) -> Floats:
     """The logits of a checkpoint, in PyTorch, for texts given by their token ids: (texts, labels)."""
-    model, _ = load_checkpoint(checkpoint, normalize=False)
+    model, _ = load_checkpoint(checkpoint)
     with torch.no_grad():
         logits: Floats = model.head(pooled(model.encoder, rows)).numpy()
     return logits
@@ -172,7 +172,7 @@ def _tokens(
     number = {label: i for i, label in enumerate(labels)}
     truth = np.array([number[example.label] for example in examples], np.intp)
     drawn = draw_texts(truth, MAX_TEXTS)
-    _, tokenizer = load_checkpoint(checkpoint, normalize=False)
+    _, tokenizer = load_checkpoint(checkpoint)
     return tokenize(tokenizer, [examples[i].text for i in drawn.tolist()], recipe.max_length), truth[drawn]
 
 

@@ -134,7 +134,7 @@ class Replica:
         id_ = new_id()
         self.after_response(self._log, id_, version, request, texts, predictions, early, user)
         if (challenger := self._repository.router.shadow) is not None and version is not challenger:
-            self._shadow.compare(challenger, request, texts, predictions, busy=self.backlog_s > 0)
+            self._shadow.compare(challenger, request, predictions, busy=self.backlog_s > 0)
         if version.task.wants_details(request):
             for prediction, stages in zip(predictions, version.stages(early), strict=True):
                 prediction["stages"] = stages

@@ -31,7 +31,6 @@ class Shadow:
         self,
         challenger: LoadedVersion,
         request: Any,
-        texts: Sequence[str],
         predictions: Sequence[Prediction],
         *,
         busy: bool,
@@ -40,12 +39,13 @@ class Shadow:
         if busy or (self._comparison is not None and not self._comparison.done()):
             self._metrics.shadow(challenger.version, "busy", len(predictions))
             return
-        self._comparison = asyncio.create_task(self._compare(challenger, request, texts, predictions))
+        self._comparison = asyncio.create_task(self._compare(challenger, request, predictions))
 
     async def _compare(
-        self, challenger: LoadedVersion, request: Any, texts: Sequence[str], predictions: Sequence[Prediction]
+        self, challenger: LoadedVersion, request: Any, predictions: Sequence[Prediction]
     ) -> None:
         try:
+            texts = challenger.task.texts(request)  # not the champion's: a ranker reads only items that it has not met
             encoded = await challenger.encoder.encode(texts)
             rows = [row.ids for row in encoded]
             early = await challenger.early_answers(rows)

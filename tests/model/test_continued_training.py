@@ -125,7 +125,7 @@ def test_two_workers_learn_together(parent: Path, tmp_path: Path, cluster: None)
     done, total = next((int(done), int(total)) for stage, done, total in reversed(told) if stage == "training")
     assert done == total == 3 * math.ceil(len(training_set.examples) / recipe.batch)  # each took half of every batch
     assert losses
-    model, tokenizer = load_checkpoint(tmp_path / "out", normalize=False)
+    model, tokenizer = load_checkpoint(tmp_path / "out")
     with torch.no_grad():
         logits = model.eval()(*pad_rows(tokenizer([example.text for example in CORRECTIONS])["input_ids"]))
     labels = checkpoint_labels(tmp_path / "out")
@@ -143,7 +143,7 @@ def test_old_logits_are_untouched_until_the_first_step(parent: Path) -> None:
     from models.training.finetune import resume
 
     start = parent / "checkpoints" / "intent" / "1"
-    model, tokenizer = load_checkpoint(start, normalize=False)
+    model, tokenizer = load_checkpoint(start)
     inputs = pad_rows(tokenizer([text for text, _ in OWN[:8]])["input_ids"])
     for method in ("full", "lora"):
         grown, _ = resume(Recipe(method=method), start, ["aquaria", "astronomy", "cooking", "gardening"])
@@ -164,7 +164,7 @@ def test_blending_all_the_way_back_gives_the_old_answers_and_keeps_new_labels(me
     from models.training.finetune import interpolate_weights, merge_adapters, resume
 
     start, labels = parent / "checkpoints" / "intent" / "1", ["aquaria", "astronomy", "cooking", "gardening"]
-    model, tokenizer = load_checkpoint(start, normalize=False)
+    model, tokenizer = load_checkpoint(start)
     inputs = pad_rows(tokenizer([text for text, _ in OWN[:8]])["input_ids"])
     moved, _ = resume(Recipe(method=method), start, labels)
     with torch.no_grad():

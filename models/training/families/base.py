@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from numpy.typing import NDArray
+
 from export.bundle import Bundle, Kind, Lineage, LinearRecord
 from export.tokenizer import Ids
 from models.curation.types import Rules
@@ -71,10 +73,12 @@ Data = TypeVar("Data", bound=TrainingData)
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics of an exported model on the holdout, and the assets that its bundle needs beside the graph."""
+    """Metrics of an exported model on the holdout, and what its bundle needs beside the graph."""
 
     metrics: dict[str, float]
     assets: dict[str, Any] = field(default_factory=dict)
+    towers: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """arrays of a ranker, by name"""
     confusion: tuple[list[str], list[str], list[str]] | None = None
     """for a classifier's confusion matrix: its labels, and the true and the predicted label of each holdout example"""
 
@@ -142,8 +146,11 @@ class ModelFamily(ABC, Generic[Data]):
         """
 
     @abstractmethod
-    def evaluate(self, task: str, data: Data, model: Model) -> Evaluated:
-        """Evaluate the exported model on the holdout, and make its assets."""
+    def evaluate(self, task: str, data: Data, model: Model, checkpoint: Path | None) -> Evaluated:
+        """Evaluate the exported model on the holdout, and make its assets.
+
+        `checkpoint` is the one that was exported; None for a first version, which has none.
+        """
 
     # Retraining, on corrections from users; docs/feedback.md
 

@@ -113,7 +113,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         record = LinearRecord(**asdict(settings), blend=fit_alone(unseen, truth))
         return fit_linear_reader(rows, truth, len(data.labels), settings), record
 
-    def evaluate(self, task: str, data: TrainingSet, model: Model) -> Evaluated:
+    def evaluate(self, task: str, data: TrainingSet, model: Model, checkpoint: Path | None) -> Evaluated:
         from models.evaluation.metrics import classifier_metrics, reader_metrics
 
         task_class = get_task(task)

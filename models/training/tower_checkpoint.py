@@ -1,0 +1,115 @@
+"""The trained towers in a checkpoint, `towers.safetensors` beside the encoder and its head, and the ranker made of them.
+
+A later version starts from these parameters. The head has the projections of texts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from export.errors import CheckpointError
+from models.tasks.ranker import Features, Ranker
+from models.training.tower_examples import Scaling, Scalings
+
+Floats = NDArray[np.float32]
+_FILE = "towers.safetensors"
+KINDS = ("item", "user", "context")
+
+
+@dataclass(frozen=True)
+class TrainedTowers:
+    """The members' parameters, by the names of models.training.towers.Towers, and what they were trained on."""
+
+    members: Sequence[Mapping[str, Floats]]
+    items: Sequence[str]
+    """their names, in the order of the members' rows"""
+    item_features: Floats
+    """(items, k), standardized"""
+    feature_names: Mapping[str, Sequence[str]]
+    """by kind: item, user, context"""
+    scalings: Scalings
+    text_mean: Floats
+    """(hidden,): subtracted from pooled texts, which are then divided by `text_scale`"""
+    text_scale: float
+
+    def save(self, folder: Path) -> None:
+        """Write to the checkpoint `folder`."""
+        arrays = {f"{i}.{name}": part for i, member in enumerate(self.members) for name, part in member.items()}
+        arrays |= {"item_features": self.item_features, "text_mean": self.text_mean}
+        scalings = {kind: [part.tolist() for part in getattr(self.scalings, kind)] for kind in KINDS}
+        record = {
+            "items": list(self.items), "names": {kind: list(names) for kind, names in self.feature_names.items()},
+            "scalings": scalings, "text_scale": self.text_scale, "members": len(self.members),
+        }  # fmt: skip
+        whole = {name: np.ascontiguousarray(part, np.float32) for name, part in arrays.items()}
+        save_file(whole, folder / _FILE, metadata={"record": orjson.dumps(record).decode()})
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedTowers:
+        """Of the checkpoint `folder`. Raises CheckpointError when it has none, as those of older versions."""
+        if not (folder / _FILE).is_file():
+            raise CheckpointError(
+                f"{folder} has no {_FILE}: it is of an older version of Flywheel. Train the task again: "
+                "flywheel train recommendation."
+            )
+        with safe_open(folder / _FILE, "np") as opened:
+            record = orjson.loads(opened.metadata()["record"])
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no dict
+        prefixes = [f"{i}." for i in range(record["members"])]
+        members = [
+            {name.removeprefix(prefix): part for name, part in arrays.items() if name.startswith(prefix)}
+            for prefix in prefixes
+        ]
+        scalings = Scalings(*(_scaling(record["scalings"][kind]) for kind in KINDS))
+        return cls(
+            members, record["items"], arrays["item_features"], record["names"], scalings, arrays["text_mean"],
+            record["text_scale"],
+        )  # fmt: skip
+
+    def head(self) -> tuple[Floats, Floats]:
+        """The head on pooled texts whose outputs are the projections `[A t, B t, w . t]`: (2 d + 1, hidden), bias."""
+        parts = [self._joined("item_text"), self._joined("history_text"), self._mean("text_weight")[None]]
+        weight = np.concatenate(parts) / np.float32(self.text_scale)
+        return weight, -weight @ self.text_mean
+
+    def ranker(self, projections: Floats) -> Ranker:
+        """The ranker, given the exported model's outputs for the items' texts, (items, 2 d + 1)."""
+        item_vectors, history_vectors = (self._joined(name, axis=1) for name in ("item_ids", "history_ids"))
+        d = item_vectors.shape[1]
+        arrays = {
+            "item_vectors": item_vectors + projections[:, :d],
+            "history_vectors": history_vectors + projections[:, d : 2 * d],
+            "item_terms": self._mean("item_bias") + projections[:, 2 * d],
+            "item_features": self.item_features,
+        }
+        features = [
+            Features(
+                self.feature_names[kind], *getattr(self.scalings, kind), self._mean(f"feature_weights.{i}"),
+                self._joined(f"feature_vectors.{i}").T,
+            )
+            for i, kind in enumerate(KINDS)
+        ]  # fmt: skip
+        return Ranker(self.items, arrays, float(self._mean("bias")), *features)
+
+    def _joined(self, name: str, axis: int = 0) -> Floats:
+        """The members' vectors side by side, so that a product of two is the mean of the members' products."""
+        parts = [member[name] for member in self.members]
+        return np.concatenate(parts, axis) / np.float32(np.sqrt(len(parts)))
+
+    def _mean(self, name: str) -> Floats:
+        found: Floats = np.mean([member[name] for member in self.members], axis=0, dtype=np.float32)
+        return found
+
+
+def _scaling(parts: Any) -> Scaling:
+    mean, scale = (np.array(part, np.float64) for part in parts)
+    return mean, scale

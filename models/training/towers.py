@@ -1,0 +1,322 @@
+"""Two towers that read a user's history: how a ranker is trained (docs/decisions/0040-towers.md).
+
+The logit that a user chooses an item in a context is
+
+    b + b_item + w . t_item + q . x_item + r . f_user + s . c_context + <h_user, v_item>
+    v_item = V_item + A t_item + C x_item
+    h_user = sum over chosen a_j p_j / sqrt(n_chosen + 5) - sum over not chosen a_j p_j / sqrt(n_not + 5) + U f + K c
+    p_j    = P_j + B t_j
+
+with the frozen encoder's pooled vector `t` of an item's text, numeric features `x`, `f` and `c`, and the weight `a_j` of
+an event. `V`, `P` and `b_item` are learned for each item with behaviour; `A`, `B` and `w` stand in for them where there
+is none. The scored item is left out of the history that scores it, in training as in serving.
+
+Sums are kept for each user, so that an epoch takes time and memory in proportion to the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.data.histories import Histories, Indices
+from models.evaluation.metrics import ranker_metrics
+from models.tasks.ranker import SHRINKAGE
+from models.training.tower_examples import Examples, Floats, history_of
+
+Progress = Callable[[int, int], None]
+
+BY_ITEM = ("item_ids", "history_ids", "item_bias")
+"""the parameters with a row for each item"""
+
+
+@dataclass(frozen=True)
+class TowerSettings:
+    """How towers are trained. Chosen on validation parts of training data: docs/decisions/0040-towers.md."""
+
+    dimensions: int = 32
+    members: int = 3
+    """models with other seeds, whose mean logit is the model's: it is one model of `members` times the dimensions"""
+    max_members_events: int = 3_000_000
+    """above so many events one model is trained: its members would hardly differ"""
+    max_epochs: int = 30
+    patience: int = 3
+    """validated epochs without a better one, after which the number of epochs is chosen"""
+    learning_rate: float = 0.01
+    id_decay: float = 0.3
+    """AdamW's decay of the vectors of ids, for each unit of the learning rate"""
+    bias_decay: float = 0.1
+    projection_rate: float = 0.003
+    projection_decay: float = 0.1
+    id_dropout: float = 0.1
+    """share of the items of a batch that are scored from their text alone"""
+    text_dropout: float = 0.2
+    steps_per_epoch: int = 40
+    min_batch_events: int = 1024
+    seed: int = 7
+
+
+class Towers(nn.Module):
+    """The parameters of the module's formula. `widths` are the numbers of features of items, users and contexts."""
+
+    def __init__(self, items: int, hidden: int, widths: tuple[int, int, int], dimensions: int):
+        super().__init__()
+        self.item_ids = nn.Parameter(torch.randn(items, dimensions) * 0.01)  # V
+        self.history_ids = nn.Parameter(torch.randn(items, dimensions) * 0.01)  # P
+        self.item_bias = nn.Parameter(torch.zeros(items))
+        self.item_text = nn.Parameter(torch.randn(dimensions, hidden) * 0.1)  # A
+        self.history_text = nn.Parameter(torch.randn(dimensions, hidden) * 0.1)  # B
+        self.text_weight = nn.Parameter(torch.zeros(hidden))  # w
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.feature_vectors = nn.ParameterList(torch.zeros(dimensions, width) for width in widths)  # C, U, K
+        self.feature_weights = nn.ParameterList(torch.zeros(width) for width in widths)  # q, r, s
+
+    def forward(self, batch: Batch, id_dropout: float = 0.0, text_dropout: float = 0.0) -> Tensor:
+        """The logits of the batch's events."""
+        x, f, c = batch.item_features, batch.user_features, batch.context_features
+        item_vectors, user_vectors, context_vectors = self.feature_vectors
+        item_weights, user_weights, context_weights = self.feature_weights
+        texts = nn.functional.dropout(batch.texts, text_dropout)
+        kept = (torch.rand(len(batch.items), 1) >= id_dropout).float()
+        vectors = self.item_ids[batch.items] * kept + texts @ self.item_text.T + x @ item_vectors.T
+        past = self.history_ids[batch.items] * kept + texts @ self.history_text.T
+        biases = self.item_bias[batch.items] * kept[:, 0] + texts @ self.text_weight + x @ item_weights
+        tastes = self._tastes(batch, past)
+        tastes = tastes + (f @ user_vectors.T)[batch.user] + c @ context_vectors.T
+        own: Tensor = self.bias + biases[batch.item] + (f @ user_weights)[batch.user] + c @ context_weights
+        return own + (tastes * vectors[batch.item]).sum(1)
+
+    @staticmethod
+    def _tastes(batch: Batch, past: Tensor) -> Tensor:
+        """(events, dimensions): the part of h_user from the history, without each event's own item."""
+        weighted = past[batch.past_item] * batch.past_weight[:, None]
+        group = 2 * batch.past_user + batch.past_chosen
+        groups = 2 * batch.users
+        sums = past.new_zeros(groups, past.shape[1]).index_add(0, group, weighted)
+        counts = torch.bincount(group, minlength=groups).to(past.dtype)
+        inside = (batch.own >= 0).to(past.dtype)
+        own = weighted[batch.own.clamp(min=0)] * inside[:, None]
+        own_chosen = batch.past_chosen[batch.own.clamp(min=0)] * inside
+        parts = []
+        for chosen, its_own in ((1, own_chosen), (0, inside - own_chosen)):
+            where = 2 * batch.user + chosen
+            parts.append((sums[where] - own * its_own[:, None]) / (counts[where] - its_own + SHRINKAGE).sqrt()[:, None])
+        return parts[0] - parts[1]
+
+
+def towers_from(member: Mapping[str, Floats], rows: NDArray[np.intp]) -> Towers:
+    """Towers with these parameters, whose items are the `rows` of the parameters' own; those of -1 start at 0."""
+    state = {name: torch.from_numpy(part.copy()) for name, part in member.items()}
+    new = torch.from_numpy(rows < 0)
+    for name in BY_ITEM:
+        state[name] = state[name][torch.from_numpy(np.maximum(rows, 0))]
+        state[name][new] = 0.0
+    dimensions, hidden = state["item_text"].shape
+    widths = tuple(state[f"feature_weights.{i}"].shape[0] for i in range(3))
+    towers = Towers(len(rows), hidden, (widths[0], widths[1], widths[2]), dimensions)
+    towers.load_state_dict(state)
+    return towers
+
+
+class Batch(NamedTuple):
+    """Some users' events and history; `items` are those in either, and all other indices point into the batch."""
+
+    users: int
+    items: Tensor
+    texts: Tensor
+    item_features: Tensor
+    user_features: Tensor
+    context_features: Tensor
+    user: Tensor
+    item: Tensor
+    own: Tensor
+    chosen: Tensor
+    weight: Tensor
+    past_user: Tensor
+    past_item: Tensor
+    past_chosen: Tensor
+    past_weight: Tensor
+
+
+class Batches:
+    """Batches of whole users, of about `size` events. `events` are scored, with `history`."""
+
+    def __init__(self, events: Examples, history: Histories, size: int):
+        self._events, self._history, self._size = events, history, size
+        self._own = history.rows_of(events.user, events.item, events.items)
+        self._starts = np.searchsorted(events.user, np.arange(events.users + 1))
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self._events.user) // self._size))
+
+    def shuffled(self, rng: np.random.Generator | None) -> Iterator[tuple[Batch, Indices]]:
+        """Each batch with the rows of its events; in the order of users without `rng`."""
+        counts = np.diff(self._starts)
+        users = np.flatnonzero(counts)
+        if rng is not None:
+            users = rng.permutation(users)
+        batch_of = np.cumsum(counts[users]) // self._size
+        for part in np.split(users, np.flatnonzero(np.diff(batch_of)) + 1):
+            yield self._batch(part)
+
+    def _batch(self, users: Indices) -> tuple[Batch, Indices]:
+        events, history = self._events, self._history
+        rows, user = _ranges(self._starts, users)
+        past, past_user = _ranges(history.starts, users)
+        items, inverse = np.unique(np.concatenate((events.item[rows], history.item[past])), return_inverse=True)
+        # Rows of the history, as places in the batch: those of a user stay neighbours.
+        place = np.cumsum(np.diff(history.starts)[users]) - np.diff(history.starts)[users]
+        own = self._own[rows]
+        own = np.where(own >= 0, own - history.starts[users][user] + place[user], -1)
+        tensor = torch.from_numpy
+        batch = Batch(
+            users=len(users), items=tensor(items), texts=tensor(events.texts[items]),
+            item_features=tensor(events.item_features[items]), user_features=tensor(events.user_features[users]),
+            context_features=tensor(events.context_features[rows]), user=tensor(user),
+            item=tensor(inverse[: len(rows)]), own=tensor(own), chosen=tensor(events.chosen[rows].astype(np.float32)),
+            weight=tensor(events.weight[rows]), past_user=tensor(past_user), past_item=tensor(inverse[len(rows) :]),
+            past_chosen=tensor(history.chosen[past].astype(np.int64)), past_weight=tensor(history.weight[past]),
+        )  # fmt: skip
+        return batch, rows
+
+
+def _ranges(starts: Indices, groups: Indices) -> tuple[Indices, Indices]:
+    """The rows of the groups, one after another, and for each row the place of its group in `groups`."""
+    counts = np.diff(starts)[groups]
+    group = np.repeat(np.arange(len(groups)), counts)
+    before = np.cumsum(counts) - counts
+    return starts[groups][group] + np.arange(len(group)) - before[group], group
+
+
+def epochs_for(examples: Examples, validation: NDArray[np.bool_], settings: TowerSettings, progress: Progress) -> int:
+    """The number of epochs after which towers trained without the `validation` events rank these best."""
+    past, judged = examples.only(~validation), examples.only(validation)
+    if not 0 < judged.chosen.sum() < len(judged.chosen) or not past.learn.any():
+        return settings.max_epochs // 3
+    history = history_of(past)
+    batches = Batches(judged, history, 100_000)
+    best, best_epoch = -np.inf, 1
+    members = [_Training(past, history, settings, settings.seed + i) for i in range(_members(examples, settings))]
+    for epoch in range(1, settings.max_epochs + 1):
+        for i, member in enumerate(members):
+            member.run_epoch(lambda done, total, i=i: progress(done + i * total, total * len(members)))  # type: ignore[misc]
+        logits = np.mean([logits_of(member.towers, batches, len(judged.user)) for member in members], axis=0)
+        quality = ranking_quality(judged.user, judged.chosen, logits)
+        if quality > best:
+            best, best_epoch = quality, epoch
+        elif epoch - best_epoch >= settings.patience:
+            break
+    return best_epoch
+
+
+def ranking_quality(users: Indices, chosen: NDArray[np.bool_], scores: NDArray[Any]) -> float:
+    """AUC over all events plus the mean AUC within users: both are what the gate compares."""
+    metrics = ranker_metrics(users, chosen, scores)
+    return metrics["auc"] + metrics.get("user_auc", 0.5)
+
+
+@torch.no_grad()
+def logits_of(towers: Towers, batches: Batches, events: int) -> NDArray[np.float64]:
+    """(events,): the towers' logits, in the order of the events."""
+    towers.eval()
+    found = np.empty(events)
+    for batch, rows in batches.shuffled(None):
+        found[rows] = towers(batch).numpy()
+    return found
+
+
+def fit_towers(
+    examples: Examples, epochs: int, settings: TowerSettings, progress: Progress, start: Sequence[Towers] = ()
+) -> tuple[list[Towers], list[tuple[int, float]]]:
+    """The members, trained on all of `examples` for `epochs`, and the first one's losses as (step, loss).
+
+    With `start`, each of these is trained further instead.
+    """
+    history = history_of(examples)
+    members, losses = [], list[tuple[int, float]]()
+    count = len(start) or _members(examples, settings)
+    for i in range(count):
+        training = _Training(examples, history, settings, settings.seed + i, start[i] if start else None)
+        for epoch in range(epochs):
+            done_before = (i * epochs + epoch, count * epochs)
+            loss = training.run_epoch(lambda done, total, at=done_before: progress(done + at[0] * total, at[1] * total))  # type: ignore[misc]
+            if i == 0:
+                losses.append(((epoch + 1) * len(training.batches), loss))
+        members.append(training.towers)
+    return members, losses
+
+
+def _members(examples: Examples, settings: TowerSettings) -> int:
+    return settings.members if len(examples.user) <= settings.max_members_events else 1
+
+
+def _new_towers(examples: Examples, dimensions: int) -> Towers:
+    parts = (examples.item_features, examples.user_features, examples.context_features)
+    item, user, context = (part.shape[1] for part in parts)
+    return Towers(examples.items, examples.texts.shape[1], (item, user, context), dimensions)
+
+
+class _Training:
+    """One member in training."""
+
+    def __init__(
+        self, examples: Examples, history: Histories, settings: TowerSettings, seed: int, start: Towers | None = None
+    ):
+        learned = examples.only(examples.learn)
+        size = max(settings.min_batch_events, len(learned.user) // settings.steps_per_epoch)
+        self.batches = Batches(learned, history, size)
+        self._settings, self._seed, self._epoch = settings, seed, 0
+        torch.manual_seed(seed)
+        self.towers = start or _new_towers(examples, settings.dimensions)
+        self._anchors = [part.detach().clone() for part in self._by_item()] if start else None
+        mean = float(np.average(learned.chosen, weights=learned.weight))
+        if start is None:
+            with torch.no_grad():
+                self.towers.bias.fill_(float(np.log(max(mean, 1e-3) / max(1 - mean, 1e-3))))
+        ids, kept = [self.towers.item_ids, self.towers.history_ids], start is not None
+        projections = [self.towers.item_text, self.towers.history_text, self.towers.text_weight]
+        rest = [*self.towers.feature_vectors, *self.towers.feature_weights]
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": ids, "weight_decay": 0.0 if kept else settings.id_decay},
+                {"params": [self.towers.item_bias], "weight_decay": 0.0 if kept else settings.bias_decay},
+                {"params": projections, "weight_decay": settings.projection_decay, "lr": settings.projection_rate},
+                {"params": rest, "weight_decay": settings.projection_decay},
+                {"params": [self.towers.bias], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+        )
+
+    def _by_item(self) -> list[nn.Parameter]:
+        return [self.towers.item_ids, self.towers.history_ids, self.towers.item_bias]
+
+    @torch.no_grad()
+    def _draw_to_anchors(self) -> None:
+        """Instead of decay: what the champion knows of an item is kept, as far as new events do not contradict it."""
+        decays = self._settings.id_decay, self._settings.id_decay, self._settings.bias_decay
+        for part, anchor, decay in zip(self._by_item(), self._anchors or (), decays, strict=False):
+            part.lerp_(anchor, self._settings.learning_rate * decay)
+
+    def run_epoch(self, progress: Progress) -> float:
+        """Train on every event once. The mean loss."""
+        self._epoch += 1
+        rng = np.random.default_rng((self._seed, self._epoch))
+        total, weights = 0.0, 0.0
+        self.towers.train()
+        for step, (batch, _) in enumerate(self.batches.shuffled(rng), 1):
+            logits = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.chosen, batch.weight, reduction="sum")
+            weight = batch.weight.sum()
+            self._optimizer.zero_grad()
+            (loss / weight).backward()
+            self._optimizer.step()
+            self._draw_to_anchors()
+            total, weights = total + float(loss.detach()), weights + float(weight)
+            progress(step, max(step, len(self.batches)))
+        return total / max(weights, 1e-9)
