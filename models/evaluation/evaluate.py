@@ -135,20 +135,19 @@ def evaluate_bundle(
 
 def evaluate_ranker(model: Model, interactions: Interactions) -> RankerEvaluation:
     """Score the held-out impressions, each with the history at its time, as the server would. Raises DefectError."""
-    names = list(interactions.items)
+    names, events = interactions.item_names, interactions.events
     users, chosen, scores = [], [], []
     try:
         ranker = Ranker.from_asset(model.bundle.asset("ranker"))
-        vectors = model.predict([interactions.items[name].text for name in names])
-        row = {name: i for i, name in enumerate(names)}
-        for user, impressions in interactions.by_user().items():
-            for impression, past in zip(impressions, histories(impressions), strict=True):
-                if impression.holdout:
-                    items = [Item(name, interactions.items[name].numbers) for name in (*past, impression.item)]
-                    item_vectors = vectors[[row[name] for name in (*past, impression.item)]]
-                    scores.append(float(ranker.score(items[:-1], item_vectors[:-1], items[-1:], item_vectors[-1:])[0]))
-                    users.append(user)
-                    chosen.append(impression.chosen)
+        vectors = model.predict(interactions.texts)
+        items = [Item(name, interactions.item_numbers(number)) for number, name in enumerate(names)]
+        for at, past in enumerate(histories(events)):
+            if events.holdout[at]:
+                item = int(events.item[at])
+                history = [items[number] for number in past]
+                scores.append(float(ranker.score(history, vectors[past], [items[item]], vectors[[item]])[0]))
+                users.append(interactions.user_names[events.user[at]])
+                chosen.append(bool(events.chosen[at]))
     except Exception as error:  # from onnxruntime, or from weights that do not fit
         raise DefectError(f"it fails on the holdout: {_first_line(error)}") from error
     return RankerEvaluation(tuple(users), tuple(chosen), np.array(scores))

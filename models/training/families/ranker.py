@@ -15,13 +15,14 @@ from export.tokenizer import Ids
 from models.curation.types import Rules
 from models.data.dataset import DatasetError
 from models.data.implicit_feedback import with_rankings
-from models.data.interactions import (
-    Interactions,
+from models.data.interaction_files import (
+    InteractionFiles,
     load_checked_interactions,
     load_interactions,
     load_kept_interactions,
     save_interactions,
 )
+from models.data.interactions import KEPT_ENDING, Interactions
 from models.data.report import CorpusReport
 from models.feedback.types import Sample
 from models.tasks.ranker import EVENTS
@@ -44,8 +45,6 @@ class RankerData:
 
     interactions: Interactions
     parent: str | None = None
-    file: Path | None = None
-    """the file it was read from, for a version without a parent; None for the seed shop"""
     report: CorpusReport | None = None
 
     @property
@@ -58,7 +57,7 @@ class RankerData:
 
     @property
     def texts(self) -> list[str]:
-        return [item.text for item in self.interactions.items.values()]
+        return list(self.interactions.texts)
 
     @property
     def holdout_texts(self) -> list[str]:
@@ -66,7 +65,7 @@ class RankerData:
 
     def save_corpus(self, file: Path) -> None:
         if self.parent is None:  # later interactions are read from the prediction log again
-            save_interactions(self.file, file)
+            save_interactions(self.interactions, file)
 
 
 class RankerFamily(ModelFamily[RankerData]):
@@ -77,6 +76,7 @@ class RankerFamily(ModelFamily[RankerData]):
     """
 
     kind = "ranker"
+    corpus_ending = KEPT_ENDING
 
     def check_options(self, task: str, options: Mapping[str, Any]) -> None:
         if options.keys() & {"epochs", "max_steps"} or options.get("method") == "lora":
@@ -86,11 +86,14 @@ class RankerFamily(ModelFamily[RankerData]):
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> RankerData:
         if job.parent is None:
-            interactions, found = load_checked_interactions(job.data)
-            return RankerData(interactions, file=job.data, report=found)
+            interactions, found = load_checked_interactions(_files_of(job))
+            return RankerData(interactions, report=found)
         if job.interactions is None:
             raise DatasetError(f"{job.task} is a ranker: it continues with interactions, not with labels.")
         return RankerData(job.interactions, job.parent)
+
+    def notes(self, job: TrainingJob, home: Path, data: RankerData, recipe: Recipe) -> Sequence[str]:
+        return data.interactions.notes
 
     def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> RankerData:
         return RankerData(load_kept_interactions(home, job.task, lineage))
@@ -98,7 +101,7 @@ class RankerFamily(ModelFamily[RankerData]):
     def load_for_export(self, job: TrainingJob, home: Path, checkpoint: Path, kept: Lineage | None) -> RankerData:
         if job.data is None and kept is not None:
             return self.load_kept(job, home, kept)
-        return RankerData(load_interactions(job.data), file=job.data)
+        return RankerData(load_interactions(_files_of(job)))
 
     def train(
         self, job: TrainingJob, home: Path, data: RankerData, recipe: Recipe, out: Path, report: ReportStage
@@ -169,6 +172,11 @@ class RankerFamily(ModelFamily[RankerData]):
 
         interactions = with_rankings(_corpus_of(champion), replayed, learned, held_out)
         return gate_ranker(champion.bundle.path, candidate, interactions, thresholds)
+
+
+def _files_of(job: TrainingJob) -> InteractionFiles | None:
+    """The files of the job; None for the seed shop."""
+    return None if job.data is None else InteractionFiles(job.data, job.items, job.users)
 
 
 def _corpus_of(champion: Champion) -> Interactions:
