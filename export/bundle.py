@@ -233,7 +233,8 @@ def write_bundle(
     """Write a bundle atomically: `path` either does not exist or is complete.
 
     `fields` are the Manifest's; `format`, `files` and `has_encoder` are set here. `arrays` are the linear reader's, by
-    name, and `towers` a ranker's. `model` is None for a bundle that has this reader alone. Raises FileExistsError when `path` exists.
+    name, and `towers` a ranker's. `model` is None for a bundle that has this reader alone. Raises FileExistsError when
+    `path` exists.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists; a bundle is never changed in place.")

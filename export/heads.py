@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ MAX_LABELS_MOVED = {"int8": 0.03, "fp16": 0.005, "fp32": 0.001}
 # The holdout is a sample of these texts, and may be small: an export is refused when a share that is allowed would
 # move as many of its labels with a probability below this. docs/decisions/0033-any-corpus.md
 _SIGNIFICANCE = 0.05
-# For a ranker, the mean cosine with the checkpoint's projections. Single texts may differ more, since the ranking weights
-# and the metrics are computed from the exported model.
+# For a ranker, the mean cosine with the checkpoint's projections. Single texts may differ more, since the vectors of
+# known items and the metrics are computed with the exported model.
 MIN_MEAN_COSINE = 0.97
 
 Output = NDArray[np.float32]

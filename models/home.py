@@ -38,9 +38,9 @@ def training_folder(checkpoint: Path) -> Path:
     return checkpoint / "training"
 
 
-def corpus_file(home: Path, task: str, fingerprint: str) -> Path:
+def corpus_file(home: Path, task: str, fingerprint: str, ending: str = ".jsonl") -> Path:
     """The corpus with this `manifest.data.fingerprint`, kept for trainings that continue from it."""
-    return home / "corpora" / task / f"{fingerprint}.jsonl"
+    return home / "corpora" / task / f"{fingerprint}{ending}"
 
 
 def work_folder(home: Path) -> Path:

@@ -80,17 +80,17 @@ def check_corpus(path: Path, rows: Labelled, faults: Faults) -> CorpusReport:
     return CorpusReport(corpus_name(path), len(rows.rows) - held_out, held_out, labels, tuple(found))
 
 
-def row_faults(path: Path, faults: Faults) -> Iterator[Finding]:
-    """An error for each kind of row that cannot be used."""
+def row_faults(path: Path, faults: Faults, unit: str = "line") -> Iterator[Finding]:
+    """An error for each kind of row that cannot be used; `unit` is what the numbers in `faults` count."""
     in_order = sorted(faults.items(), key=lambda item: item[1][0])
     if rest := in_order[_MAX_FAULTS:]:
         count = sum(len(lines) for _, lines in rest)
         in_order = in_order[:_MAX_FAULTS]
     for sentence, lines in in_order:
-        more = f" (and {len(lines) - 1:,} more such lines: {_listed(map(str, lines[1:]))})" if len(lines) > 1 else ""
-        yield Finding("unusable_row", "error", len(lines), f"{path}, line {lines[0]}{more}: {sentence}", "")
+        more = f" (and {len(lines) - 1:,} more such {unit}s: {_listed(map(str, lines[1:]))})" if len(lines) > 1 else ""
+        yield Finding("unusable_row", "error", len(lines), f"{path}, {unit} {lines[0]}{more}: {sentence}", "")
     if rest:
-        yield Finding("unusable_row", "error", count, f"{path}: {count:,} more lines have other faults.", "")
+        yield Finding("unusable_row", "error", count, f"{path}: {count:,} more {unit}s have other faults.", "")
 
 
 def _split_errors(path: Path, rows: Labelled) -> Iterator[Finding]:

@@ -194,12 +194,13 @@ def load_kept(
     lineage: Lineage,
     load: Callable[[Path], _Read],
     seed: Callable[[], _Read] | None,
+    ending: str = ".jsonl",
 ) -> _Read:
-    """The kept data with the fingerprint of `lineage`, or `seed` if that has it.
+    """The kept data with the fingerprint of `lineage`, in a file with this ending, or `seed` if that has it.
 
     Raises DatasetError when neither has it, or the kept file has changed.
     """
-    file = corpus_file(home, task, lineage.fingerprint)
+    file = corpus_file(home, task, lineage.fingerprint, ending)
     if file.is_file():
         found = load(file)
         if found.fingerprint != lineage.fingerprint:

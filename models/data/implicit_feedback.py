@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from models.data.dataset import fingerprint
-from models.data.interactions import CatalogueItem, Impression, Interactions
-from models.feedback.types import Sample
-from models.tasks.ranker import CHOSEN
+import numpy as np
 
-_Items = dict[str, CatalogueItem]
+from models.data.columns import FeatureTable
+from models.data.dataset import fingerprint
+from models.data.interactions import Events, Features, Interactions
+from models.feedback.types import Sample
+from models.tasks.event_names import EVENT_KINDS, EventKind
+
+_CHOSEN_BEFORE = EventKind(True, 1.0)  # of an item of a history that names no event
+_Numbers = dict[str, float]
+
+
+class _Item(NamedTuple):
+    name: str
+    text: str
+    numbers: _Numbers
 
 
 class _Ranking(NamedTuple):
     """One logged answer. `user` is a hash, or the answer's id if the request named no user."""
 
     user: str
+    user_numbers: _Numbers
+    context: _Numbers
     time: float
-    history: _Items
-    shown: _Items
+    history: list[tuple[_Item, EventKind]]
+    shown: list[_Item]
     """items that the user is assumed to have seen"""
-    chosen: frozenset[str]
+    chosen: dict[str, float]
+    """weights of the items that they chose"""
+
+
+class _Row(NamedTuple):
+    """One entry of Events."""
+
+    user: int
+    item: int
+    chosen: bool
+    weight: float
+    time: float
+    holdout: bool
+    before: bool
+    sampled: bool = False
 
 
 def with_rankings(
@@ -34,32 +62,88 @@ def with_rankings(
     the third means that the first two were skipped (Joachims et al., 2005, https://doi.org/10.1145/1076034.1076063).
     Samples whose ranking is no longer logged are skipped. History items in the request count as chosen before.
     """
-    impressions, items = list(interactions.impressions), dict(interactions.items)
-    chosen_before = {(i.user, i.item) for i in impressions if i.chosen}
     known = {sample.prediction_id for sample in (*learned, *learn)}
     judge = [sample for sample in judge if sample.prediction_id not in known]  # never split an answer
+    grown = _Grown(interactions)
     for samples, held_out in (([*learned, *learn], False), (judge, True)):
         for ranking in _rankings(samples):
-            for name, item in (*ranking.history.items(), *ranking.shown.items()):
-                items.setdefault(name, item)
-            for name in ranking.history:
-                if (ranking.user, name) not in chosen_before:
-                    chosen_before.add((ranking.user, name))
-                    impressions.append(Impression(ranking.user, name, True, ranking.time, False, before=True))
-            # Chosen items come last, so that they are not history of the other items of their ranking.
-            for name in sorted(ranking.shown, key=ranking.chosen.__contains__):
-                chosen = name in ranking.chosen
-                impressions.append(Impression(ranking.user, name, chosen, ranking.time, held_out))
-                if chosen:
-                    chosen_before.add((ranking.user, name))
-    impressions.sort(key=lambda impression: (impression.user, impression.time))
+            grown.add(ranking, held_out)
     added = {
         "samples": len(learn),
         "samples_fingerprint": fingerprint(sorted((s.prediction_id or "", _item(s), s.label) for s in learn)),
         "learned_samples": len(learned),
     }
-    numbers = sorted({*interactions.numbers, *(name for item in items.values() for name in item.numbers)})
-    return interactions._replace(impressions=impressions, items=items, numbers=numbers, added=added)
+    return grown.interactions(added)
+
+
+class _Grown:
+    """Interactions to which rankings are added."""
+
+    def __init__(self, interactions: Interactions):
+        self._old = interactions
+        self._users = {name: number for number, name in enumerate(interactions.user_names)}
+        self._items = {name: number for number, name in enumerate(interactions.item_names)}
+        self._texts = list(interactions.texts)
+        self._numbers: dict[str, dict[str, list[tuple[int, float]]]] = {
+            "item": defaultdict(list), "user": defaultdict(list), "context": defaultdict(list),
+        }  # fmt: skip
+        self._rows: list[_Row] = []
+        old = interactions.events
+        self._known = set(zip(old.user[old.chosen].tolist(), old.item[old.chosen].tolist(), strict=True))
+
+    def add(self, ranking: _Ranking, held_out: bool) -> None:
+        user = self._users.setdefault(ranking.user, len(self._users))
+        self._add_numbers("user", user, ranking.user_numbers)
+        for item, kind in ranking.history:
+            pair = user, self._number_of(item)
+            if pair not in self._known:
+                self._known.add(pair)
+                self._rows.append(_Row(*pair, kind.chosen, kind.weight, ranking.time, False, before=True))
+        # Chosen items come last, so that they are not history of the other items of their ranking.
+        for item in sorted(ranking.shown, key=lambda item: (item.name in ranking.chosen, item.name)):
+            pair, weight = (user, self._number_of(item)), ranking.chosen.get(item.name)
+            self._add_numbers("context", len(self._old.events) + len(self._rows), ranking.context)
+            self._rows.append(_Row(*pair, weight is not None, weight or 1.0, ranking.time, held_out, before=False))
+            if weight is not None:
+                self._known.add(pair)
+
+    def interactions(self, added: dict[str, Any]) -> Interactions:
+        """All interactions; `added` are the lineage's fields about the new ones."""
+        columns = zip(*self._rows, strict=True)
+        new = Events(*map(np.array, columns)) if self._rows else Events.empty()
+        events = self._old.events.joined(new)
+        order = events.order()
+        item, item_names = self._features("item", len(self._items))
+        user, user_names = self._features("user", len(self._users))
+        context, context_names = self._features("context", len(events))
+        return replace(
+            self._old, user_names=list(self._users), item_names=list(self._items), texts=self._texts,
+            events=events.take(order), added=added, item_features=item, item_feature_names=item_names,
+            user_features=user, user_feature_names=user_names,
+            context_features=context[order], context_feature_names=context_names,
+        )  # fmt: skip
+
+    def _number_of(self, item: _Item) -> int:
+        number = self._items.setdefault(item.name, len(self._items))
+        if number == len(self._texts):
+            self._texts.append(item.text)
+        self._add_numbers("item", number, item.numbers)
+        return number
+
+    def _add_numbers(self, kind: str, row: int, numbers: _Numbers) -> None:
+        for name, value in numbers.items():
+            self._numbers[kind][name].append((row, value))
+
+    def _features(self, kind: str, rows: int) -> tuple[Features, list[str]]:
+        """The old features of `item`, `user` or `context`, and what the rankings add to them."""
+        table = FeatureTable()
+        old: Features = getattr(self._old, f"{kind}_features")
+        for at, name in enumerate(getattr(self._old, f"{kind}_feature_names")):
+            table.add(name, np.arange(len(old), dtype=np.int32), old[:, at].astype(np.float64))
+        for name, cells in self._numbers[kind].items():
+            at_rows, values = zip(*cells, strict=True)
+            table.add(name, np.array(at_rows, np.int32), np.array(values, np.float64))
+        return table.matrix(rows)
 
 
 def unusable_reason(sample: Sample) -> str | None:
@@ -87,20 +171,32 @@ def _ranking(events: list[Sample]) -> _Ranking:
     touched = [ranked.index(_item(event)) for event in events if _item(event) in ranked]
     seen = ranked[: max(touched, default=-1) + 2]
     user = request.get("user") or {}
+    kinds = [(_item(event), EVENT_KINDS[event.label]) for event in events if event.label in EVENT_KINDS]
+    chosen: dict[str, float] = {}
+    for name, kind in kinds:
+        if kind.chosen:
+            chosen[name] = max(kind.weight, chosen.get(name, 0.0))
     return _Ranking(
         user=user.get("id") or str(events[0].prediction_id),
+        user_numbers=user.get("features") or {},
+        context=request.get("context") or {},
         time=min(event.at for event in events).timestamp(),
-        history=dict(_catalogued(item) for item in user.get("history", ())),
-        shown={name: _catalogued(candidates[name])[1] for name in seen},
-        chosen=frozenset(_item(event) for event in events if event.label in CHOSEN),
+        history=[_of_history(item) for item in user.get("history", ())],
+        shown=[_catalogued(candidates[name]) for name in seen],
+        chosen=chosen,
     )
 
 
-def _catalogued(item: dict[str, Any] | str) -> tuple[str, CatalogueItem]:
-    """(name, item) of an item of a request; the name is its id, or its text if it has none."""
+def _of_history(item: dict[str, Any] | str) -> tuple[_Item, EventKind]:
+    event = None if isinstance(item, str) else item.get("event")
+    return _catalogued(item), EVENT_KINDS.get(event or "", _CHOSEN_BEFORE)
+
+
+def _catalogued(item: dict[str, Any] | str) -> _Item:
+    """An item of a request; its name is its id, or its text if it has none."""
     if isinstance(item, str):
-        return item, CatalogueItem(item, {})
-    return item.get("id") or item["text"], CatalogueItem(item["text"], item.get("features") or {})
+        return _Item(item, item, {})
+    return _Item(item.get("id") or item["text"], item["text"], item.get("features") or {})
 
 
 def _item(sample: Sample) -> str:

@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from export.bundle import Lineage
 from models.data.records import DatasetError
 
+KEPT_ENDING = ".npz"
+"""of files that save_kept writes"""
+
 Features = NDArray[np.float32]
 """(rows, features); NaN where a value is missing"""
 
@@ -86,10 +89,9 @@ class Events:
         """The events at `rows`: numbers, a slice or a mask that keep the order."""
         return type(self)(**{column: getattr(self, column)[rows] for column in _DTYPES})
 
-    def and_more(self, more: Events) -> Self:
-        """These events and `more`, which come after those of the same user and time."""
-        joined = {name: np.concatenate([getattr(self, name), getattr(more, name)]) for name in _DTYPES}
-        return type(self)(**joined).sorted()
+    def joined(self, more: Events) -> Self:
+        """These events and then `more`, not sorted yet."""
+        return type(self)(**{name: np.concatenate([getattr(self, name), getattr(more, name)]) for name in _DTYPES})
 
     def sorted(self) -> Self:
         """Sorted by user, then by time; equals stay in their order."""

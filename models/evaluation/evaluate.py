@@ -150,7 +150,7 @@ def score_holdout(ranker: Ranker, model: Model, interactions: Interactions) -> R
     """
     events, names = interactions.events, interactions.item_names
     rows = ranker.rows(names)
-    unknown = [interactions.texts[i] for i in np.flatnonzero(rows < 0)]
+    unknown = [interactions.texts[i] for i in np.flatnonzero(rows < 0).tolist()]
     projections = model.predict(unknown) if unknown else np.zeros((0, ranker.width), np.float32)
     numbers = [interactions.item_numbers(i) for i in range(len(names))]
     items = ranker.candidates(names, rows, projections, numbers)

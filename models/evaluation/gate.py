@@ -166,7 +166,7 @@ def gate_ranker(
     champion: Path, candidate: Path, interactions: Interactions, thresholds: Thresholds, providers: Providers = "auto"
 ) -> GateResult:
     """As `gate_classifier`, for rankers, on the held-out events of `interactions`."""
-    texts = [item.text for item in interactions.items.values()]
+    texts = list(interactions.texts)
     role = "champion"
     try:
         old = open_model(champion, providers)

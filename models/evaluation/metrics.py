@@ -85,6 +85,18 @@ def ranker_metrics(
     return {name: round(value, 4) for name, value in metrics.items()}
 
 
+def popularity(
+    item: NDArray[np.integer[Any]], chosen: NDArray[np.bool_], items: int, prior: float = 5.0
+) -> NDArray[np.float64]:
+    """(items,): the share of each item's events in which it was chosen, smoothed to the mean by `prior` events.
+
+    The list of bestsellers, which a ranker has to beat. `item` and `chosen` are (events,).
+    """
+    counts = np.bincount(item, minlength=items)
+    found: NDArray[np.float64] = (np.bincount(item, chosen, items) + prior * chosen.mean()) / (counts + prior)
+    return found
+
+
 def user_aucs(
     users: NDArray[np.integer[Any]], chosen: NDArray[np.bool_], scores: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 The logit is that of models/training/towers.py, which trains it:
 
-    bias + item's own term + terms of features + <h_user, v_item>
+    bias + item's own term + terms of features + term of the user's rate + <h_user, v_item>
 
 `h_user` is a sum over the user's history, so that the logit divides exactly into contributions of history items and of
 features. Vectors of the items that the model was trained with are in the bundle, mapped by all replicas. Those of other
@@ -11,6 +11,7 @@ items are projections of their text, which the bundle's graph gives: `item_vecto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -56,8 +57,8 @@ class Features:
         return standardized(np.array(raw, np.float64).reshape(len(given), len(self.names)), self.mean, self.scale)
 
     def to_asset(self) -> dict[str, Any]:
-        parts = {"mean": self.mean, "scale": self.scale, "weights": self.weights, "vectors": self.vectors}
-        return {"names": list(self.names), **{name: part.tolist() for name, part in parts.items()}}
+        numbers = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "weights": self.weights.tolist()}
+        return {"names": list(self.names), **numbers, "vectors": self.vectors.tolist()}
 
 
 def compressed(raw: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,6 +71,20 @@ def standardized(raw: NDArray[np.float64], mean: NDArray[np.float64], scale: NDA
     """(n, k) raw values to compressed ones in standard deviations from the mean, at most 5; NaN, unknown, to 0."""
     values = np.nan_to_num((compressed(raw) - mean) / scale, nan=0.0)
     return np.clip(values, -_MAX_STANDARDIZED, _MAX_STANDARDIZED).astype(np.float32)
+
+
+class Rate(NamedTuple):
+    """How often a user chooses, of what is in their history, and what it counts for."""
+
+    mean: float
+    """the share of all training events that are chosen, above 0 and below 1"""
+    weight: float
+
+    def term(self, chosen: NDArray[np.bool_]) -> float:
+        """Of the logit, for a history of which so many are chosen, (n,): 0 without a history."""
+        liked = int(np.count_nonzero(chosen))
+        odds = (liked + SHRINKAGE * self.mean) / (len(chosen) - liked + SHRINKAGE * (1 - self.mean))
+        return self.weight * (math.log(odds) - math.log(self.mean / (1 - self.mean)))
 
 
 class Past(NamedTuple):
@@ -108,12 +123,14 @@ class Contributions(NamedTuple):
     context_features: Floats
     item: Floats
     """(candidates,): the item itself, its popularity and its text"""
+    rate: Floats
+    """(candidates,): how often the user chooses at all"""
     bias: float
 
     def logits(self) -> Floats:
         """(candidates,)"""
         features = (self.item_features, self.user_features, self.context_features)
-        total: Floats = self.bias + self.item + self.history.sum(1) + sum(part.sum(1) for part in features)
+        total: Floats = self.bias + self.item + self.rate + self.history.sum(1) + sum(part.sum(1) for part in features)
         return total
 
 
@@ -129,6 +146,7 @@ class Ranker:
         ids: Sequence[str],
         arrays: Mapping[str, NDArray[Any]],
         bias: float,
+        rate: Rate,
         item: Features,
         user: Features,
         context: Features,
@@ -136,8 +154,8 @@ class Ranker:
         self._ids = list(ids)
         self._row_of = {id_: row for row, id_ in enumerate(self._ids)}
         self.arrays = {name: arrays[name] for name in _ARRAYS}
-        self.bias, self.item, self.user, self.context = bias, item, user, context
-        self.dimensions = self.arrays["item_vectors"].shape[1]
+        self.bias, self.rate, self.item, self.user, self.context = bias, rate, item, user, context
+        self.dimensions = int(self.arrays["item_vectors"].shape[1])
         shapes = {name: array.shape for name, array in self.arrays.items()}
         n, d = len(self._ids), self.dimensions
         wanted = dict(zip(_ARRAYS, ((n, d), (n, d), (n,), (n, len(item.names))), strict=True))
@@ -192,12 +210,14 @@ class Ranker:
     ) -> Floats:
         """(candidates,): the logit of the probability that the user chooses each candidate."""
         f, c = self.user.values([user])[0], self.context.values([context])[0]
-        factors = _factors(past, past.chosen)
+        factors = _factors(past)
         taste = factors @ past.vectors + f @ self.user.vectors + c @ self.context.vectors
         fixed = self.bias + float(f @ self.user.weights) + float(c @ self.context.weights)
-        found = fixed + candidates.terms + candidates.features @ self.item.weights + candidates.vectors @ taste
-        for i, factors_of_i in self._in_their_history(past, candidates):
-            found[i] += (factors_of_i - factors) @ (past.vectors @ candidates.vectors[i])
+        fixed += self.rate.term(past.chosen)
+        found: Floats = fixed + candidates.terms + candidates.features @ self.item.weights + candidates.vectors @ taste
+        for i, others in self._in_their_history(past, candidates):
+            found[i] += (_factors(past, others) - factors) @ (past.vectors @ candidates.vectors[i])
+            found[i] += self.rate.term(past.chosen[others]) - self.rate.term(past.chosen)
         return found
 
     def context_logits(self, contexts: Sequence[Mapping[str, float]], vectors: Floats) -> Floats:
@@ -215,31 +235,32 @@ class Ranker:
         candidate counts by itself only: through its vector, it is part of what the history items contribute.
         """
         f, c = self.user.values([user])[0], self.context.values([context])[0]
-        factors = np.repeat(_factors(past, past.chosen)[None], len(candidates.keys), 0)
-        for i, own in self._in_their_history(past, candidates):
-            factors[i] = own
+        factors = np.repeat(_factors(past)[None], len(candidates.keys), 0)
+        rate = np.full(len(candidates.keys), self.rate.term(past.chosen), np.float32)
+        for i, others in self._in_their_history(past, candidates):
+            factors[i], rate[i] = _factors(past, others), self.rate.term(past.chosen[others])
         return Contributions(
             history=factors * (candidates.vectors @ past.vectors.T),
             item_features=candidates.features * self.item.weights,
             user_features=f * (self.user.weights + candidates.vectors @ self.user.vectors.T),
             context_features=c * (self.context.weights + candidates.vectors @ self.context.vectors.T),
             item=candidates.terms,
+            rate=rate,
             bias=self.bias,
         )
 
     @staticmethod
-    def _in_their_history(past: Past, candidates: Candidates) -> Iterable[tuple[int, Floats]]:
-        """Candidates that are in the history, each with the history's factors without it: as in training."""
+    def _in_their_history(past: Past, candidates: Candidates) -> Iterable[tuple[int, NDArray[np.bool_]]]:
+        """Candidates that are in the history, each with the rest of the history, (n,), which scores it in training."""
         place = {key: j for j, key in enumerate(past.keys)}
         for i, key in enumerate(candidates.keys):
             if (j := place.get(key)) is not None:
-                others = np.arange(len(past.keys)) != j
-                yield i, _factors(past, past.chosen, others)
+                yield i, np.arange(len(past.keys)) != j
 
     def to_bundle(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """The assets and the arrays of a bundle, by name."""
         features = {name: getattr(self, name).to_asset() for name in ("item", "user", "context")}
-        return {_ASSET: {"bias": self.bias, **features}, _ITEMS: self._ids}, self.arrays
+        return {_ASSET: {"bias": self.bias, "rate": self.rate._asdict(), **features}, _ITEMS: self._ids}, self.arrays
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Self:
@@ -253,13 +274,14 @@ class Ranker:
             )
         try:
             features = {name: Features(**asset[name]) for name in ("item", "user", "context")}
-            return cls(ids, arrays, float(asset["bias"]), **features)  # type: ignore[arg-type]
+            return cls(ids, arrays, float(asset["bias"]), Rate(**asset["rate"]), **features)  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"The ranker of the bundle {bundle.path} is damaged: {error}. {_TRAIN_AGAIN}") from error
 
 
-def _factors(past: Past, chosen: NDArray[np.bool_], counted: NDArray[np.bool_] | None = None) -> Floats:
+def _factors(past: Past, counted: NDArray[np.bool_] | None = None) -> Floats:
     """(n,): what each history item's vector is multiplied by, of those `counted`; 0 for the others."""
+    chosen = past.chosen
     counted = np.ones(len(chosen), bool) if counted is None else counted
     liked = int((chosen & counted).sum())
     others = int(counted.sum()) - liked

@@ -44,9 +44,15 @@ class TrainingJob:
     """Ray Train workers; with 1, the training runs in this process"""
     resume: Path | None = None
     """the work folder of an unfinished training to go on from: models/training/unfinished.py"""
+    items: Path | None = None
+    """for a ranker, with `data`: texts and features of the items"""
+    users: Path | None = None
+    """for a ranker, with `data`: features of the users"""
 
     def __post_init__(self) -> None:
         new = self.samples or self.interactions
+        if self.data is None and (self.items or self.users):
+            raise ValueError("files of items and users need a file of events: give it with --data")
         if self.parent is None and (new or self.learned):
             raise ValueError("corrections need a parent to continue from")
         if self.parent is not None and (self.data is not None or not new):

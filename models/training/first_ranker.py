@@ -8,6 +8,7 @@ of features are those of a logistic regression.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from export.linear import LinearReader
 from models.data.interactions import Interactions
-from models.tasks.ranker import SHRINKAGE, Features, Ranker
+from models.tasks.ranker import SHRINKAGE, Features, Ranker, Rate
 from models.training.linear_reader import LinearSettings, Rows, ngram_features
 from models.training.tower_examples import Examples, Floats, Scalings, examples_of, history_of, scalings_of
 
@@ -36,6 +37,7 @@ class _Fitted:
     popularity: Floats
     """(items,): the items' own terms"""
     features: tuple[Floats, Floats, Floats]
+    rate: Rate
 
 
 def fit_first_reader(interactions: Interactions, rows: Rows) -> LinearReader:
@@ -60,7 +62,8 @@ def first_ranker(interactions: Interactions, projections: Floats) -> Ranker:
         "item_vectors": projections[:, :d], "history_vectors": projections[:, d : 2 * d],
         "item_terms": fitted.popularity, "item_features": examples.item_features,
     }  # fmt: skip
-    return Ranker(interactions.item_names, arrays, fitted.bias, *_features(interactions, scalings, fitted, d))
+    item, user, context = _features(interactions, scalings, fitted, d)
+    return Ranker(interactions.item_names, arrays, fitted.bias, fitted.rate, item, user, context)
 
 
 def _features(interactions: Interactions, scalings: Scalings, fitted: _Fitted, d: int) -> list[Features]:
@@ -75,42 +78,47 @@ def _fit(examples: Examples) -> _Fitted:
     """The weights of a logistic regression on training events, each without itself in what describes it."""
     learned = examples.only(examples.learn)
     own = learned.weight * learned.chosen
-    shown = np.bincount(learned.item, learned.weight, examples.items)
-    chosen = np.bincount(learned.item, own, examples.items)
+    shown = np.bincount(learned.item, learned.weight, examples.items).astype(np.float64)
+    chosen = np.bincount(learned.item, own, examples.items).astype(np.float64)
     mean = float(np.clip(own.sum() / learned.weight.sum(), 1e-3, 1 - 1e-3))
     popularity = _log_odds(chosen, shown, mean)
     without_itself = _log_odds(chosen[learned.item] - own, shown[learned.item] - learned.weight, mean)
-    affinity = (_tastes(examples, learned) * learned.texts[learned.item]).sum(1)
+    tastes, rates = _tastes(examples, learned, mean)
+    affinity = (tastes * learned.texts[learned.item]).sum(1)
     given = (
         learned.item_features[learned.item], learned.user_features[learned.user], learned.context_features,
     )  # fmt: skip
-    design = np.column_stack((affinity, without_itself, *given))
+    design = np.column_stack((affinity, without_itself, rates, *given))
     some = np.random.default_rng(0).permutation(len(design))[:_MAX_FITTED]
     spread = np.maximum(design[some].std(0), 1e-6)
     regression = LogisticRegression(max_iter=1000)
     regression.fit(design[some] / spread, learned.chosen[some], sample_weight=learned.weight[some])
     weights = (regression.coef_[0] / spread).astype(np.float32)
-    at = np.cumsum([2, *(part.shape[1] for part in given)])
+    at = np.cumsum([3, *(part.shape[1] for part in given)])
     features = (weights[at[0] : at[1]], weights[at[1] : at[2]], weights[at[2] :])
     terms = (weights[1] * popularity).astype(np.float32)
-    return _Fitted(float(regression.intercept_[0]), float(weights[0]), terms, features)
+    return _Fitted(float(regression.intercept_[0]), float(weights[0]), terms, features, Rate(mean, float(weights[2])))
 
 
-def _log_odds(chosen: NDArray[np.float64], shown: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
+def _log_odds(chosen: NDArray[Any], shown: NDArray[Any], mean: float) -> NDArray[np.float64]:
     """Of an item's share of chosen events, smoothed to the mean."""
     share = (chosen + _PRIOR * mean) / (shown + _PRIOR)
     found: NDArray[np.float64] = np.log(share / (1 - share))
     return found
 
 
-def _tastes(examples: Examples, learned: Examples) -> Floats:
-    """(events, dimensions): what each event's user chose less what they did not, without the event's own item."""
+def _tastes(examples: Examples, learned: Examples, mean: float) -> tuple[Floats, Floats]:
+    """What each event's user chose less what they did not, (events, dimensions), and how often they chose, (events,).
+
+    Both are without the event's own item, and like models.tasks.ranker computes them.
+    """
     history = history_of(examples)
     user = np.repeat(np.arange(examples.users), np.diff(history.starts))
     weighted = examples.texts[history.item] * history.weight[:, None]
     own = history.rows_of(learned.user, learned.item, examples.items)
     inside = own >= 0
     tastes = np.zeros((len(learned.user), weighted.shape[1]), np.float32)
+    rates = np.full(len(learned.user), -np.log(mean / (1 - mean)), np.float32)
     for chosen, sign in ((True, 1), (False, -1)):
         part = history.chosen == chosen
         sums = np.zeros((examples.users, weighted.shape[1]), np.float32)
@@ -118,5 +126,7 @@ def _tastes(examples: Examples, learned: Examples) -> Floats:
         counts = np.bincount(user[part], minlength=examples.users)
         is_own = inside & (history.chosen[own] == chosen) if len(history.item) else inside
         rest = sums[learned.user] - np.where(is_own[:, None], weighted[own], 0) if len(history.item) else 0
-        tastes += sign * rest / np.sqrt(counts[learned.user] - is_own + SHRINKAGE)[:, None]
-    return tastes
+        numbers = counts[learned.user] - is_own
+        tastes += sign * rest / np.sqrt(numbers + SHRINKAGE)[:, None]
+        rates += sign * np.log(numbers + SHRINKAGE * (mean if chosen else 1 - mean))
+    return tastes, rates

@@ -39,7 +39,7 @@ def build_first_version(job: TrainingJob, home: Path, report: ReportStage) -> Tr
         report("first version", 0, 0)
         recipe = family.recipe(job, home)
         data = family.load(job, home, recipe)
-        data.save_corpus(folder / CORPUS)
+        data.save_corpus(folder / f"{CORPUS}{family.corpus_ending}")
         file = Path(resolve_base(recipe.base)) / "tokenizer.json"
         encoder = TextEncoder(file, recipe.max_length, spelled_symbols(Tokenizer.from_file(str(file))))
         reader, record = family.fit_without_encoder(data, [encoded.ids for encoded in encoder.encode(data.texts)])
@@ -54,8 +54,8 @@ def build_first_version(job: TrainingJob, home: Path, report: ReportStage) -> Tr
         draft = write_bundle(folder / "draft", fields=fields, assets=assets, **parts)
         evaluated = family.evaluate(job.task, data, Model.open(draft), None)
         fields["metrics"] = evaluated.metrics
-        found = {"assets": assets | evaluated.assets, "towers": evaluated.towers}
-        bundle = write_bundle(folder / BUNDLE, fields=fields, **found, **parts)
+        parts |= {"assets": assets | evaluated.assets, "towers": evaluated.towers}
+        bundle = write_bundle(folder / BUNDLE, fields=fields, **parts)
         return TrainedCandidate(
             task=job.task,
             bundle=bundle.path,

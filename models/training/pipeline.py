@@ -28,7 +28,7 @@ from models.training.unfinished import CHECKPOINT, Trained, advice, is_trained, 
 
 log = logging.getLogger("flywheel.training")
 
-CORPUS, BUNDLE = "corpus.jsonl", "bundle"
+CORPUS, BUNDLE = "corpus", "bundle"
 """names in a work folder"""
 
 _RETRAINING = "retrain-"
@@ -47,7 +47,8 @@ def build_candidate(job: TrainingJob, home: Path, report: ReportStage) -> Traine
     with own_work_folder(job, home) as folder:
         recipe = family.recipe(job, home)
         data = family.load(job, home, recipe)
-        data.save_corpus(folder / CORPUS)  # now, since the user's file may change during the training
+        # Now, since the user's file may change during the training.
+        data.save_corpus(folder / f"{CORPUS}{family.corpus_ending}")
         report("loading", 0, 0)  # importing torch takes seconds: the data is checked before it
         recipe, notes = recipe_for_base(job, recipe)
         notes = [*notes, *family.notes(job, home, data, recipe)]
@@ -151,9 +152,13 @@ def export(
         told = _unknown_note(model.model.encoder.unknown(calibration))
         return (
             model.write(
-                out, parity=parity, metrics=evaluated.metrics, assets=evaluated.assets, towers=evaluated.towers,
+                out,
+                parity=parity,
+                metrics=evaluated.metrics,
+                assets=evaluated.assets,
+                towers=evaluated.towers,
                 notes=told,
-            ),  # fmt: skip
+            ),
             evaluated,
         )
 
@@ -233,8 +238,8 @@ def register_candidate(
 
 def _keep_corpus(folder: Path, home: Path, task: str, lineage: Lineage) -> None:
     """Move the corpus of a training to its place, unless it is there."""
-    if (corpus := folder / CORPUS).is_file():
-        place = corpus_file(home, task, lineage.fingerprint)
+    for corpus in folder.glob(f"{CORPUS}.*"):
+        place = corpus_file(home, task, lineage.fingerprint, corpus.suffix)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(corpus, place)
 

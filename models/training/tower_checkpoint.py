@@ -1,4 +1,4 @@
-"""The trained towers in a checkpoint, `towers.safetensors` beside the encoder and its head, and the ranker made of them.
+"""The trained towers in a checkpoint (`towers.safetensors`, beside encoder and head), and the ranker made of them.
 
 A later version starts from these parameters. The head has the projections of texts alone.
 """
@@ -17,11 +17,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from export.errors import CheckpointError
-from models.tasks.ranker import Features, Ranker
+from models.tasks.ranker import Features, Ranker, Rate
 from models.training.tower_examples import Scaling, Scalings
 
 Floats = NDArray[np.float32]
-_FILE = "towers.safetensors"
+TOWERS_FILE = "towers.safetensors"
 KINDS = ("item", "user", "context")
 
 
@@ -51,17 +51,17 @@ class TrainedTowers:
             "scalings": scalings, "text_scale": self.text_scale, "members": len(self.members),
         }  # fmt: skip
         whole = {name: np.ascontiguousarray(part, np.float32) for name, part in arrays.items()}
-        save_file(whole, folder / _FILE, metadata={"record": orjson.dumps(record).decode()})
+        save_file(whole, folder / TOWERS_FILE, metadata={"record": orjson.dumps(record).decode()})
 
     @classmethod
     def load(cls, folder: Path) -> TrainedTowers:
         """Of the checkpoint `folder`. Raises CheckpointError when it has none, as those of older versions."""
-        if not (folder / _FILE).is_file():
+        if not (folder / TOWERS_FILE).is_file():
             raise CheckpointError(
-                f"{folder} has no {_FILE}: it is of an older version of Flywheel. Train the task again: "
+                f"{folder} has no {TOWERS_FILE}: it is of an older version of Flywheel. Train the task again: "
                 "flywheel train recommendation."
             )
-        with safe_open(folder / _FILE, "np") as opened:
+        with safe_open(folder / TOWERS_FILE, "np") as opened:
             record = orjson.loads(opened.metadata()["record"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no dict
         prefixes = [f"{i}." for i in range(record["members"])]
@@ -78,8 +78,9 @@ class TrainedTowers:
     def head(self) -> tuple[Floats, Floats]:
         """The head on pooled texts whose outputs are the projections `[A t, B t, w . t]`: (2 d + 1, hidden), bias."""
         parts = [self._joined("item_text"), self._joined("history_text"), self._mean("text_weight")[None]]
-        weight = np.concatenate(parts) / np.float32(self.text_scale)
-        return weight, -weight @ self.text_mean
+        weight: Floats = np.concatenate(parts) / np.float32(self.text_scale)
+        bias: Floats = -weight @ self.text_mean
+        return weight, bias
 
     def ranker(self, projections: Floats) -> Ranker:
         """The ranker, given the exported model's outputs for the items' texts, (items, 2 d + 1)."""
@@ -91,19 +92,21 @@ class TrainedTowers:
             "item_terms": self._mean("item_bias") + projections[:, 2 * d],
             "item_features": self.item_features,
         }
-        features = [
+        rate = Rate(float(self.members[0]["mean_rate"]), float(self._mean("rate_weight")))
+        item, user, context = (
             Features(
-                self.feature_names[kind], *getattr(self.scalings, kind), self._mean(f"feature_weights.{i}"),
+                self.feature_names[kind], *self.scalings[i], self._mean(f"feature_weights.{i}"),
                 self._joined(f"feature_vectors.{i}").T,
             )
             for i, kind in enumerate(KINDS)
-        ]  # fmt: skip
-        return Ranker(self.items, arrays, float(self._mean("bias")), *features)
+        )  # fmt: skip
+        return Ranker(self.items, arrays, float(self._mean("bias")), rate, item, user, context)
 
     def _joined(self, name: str, axis: int = 0) -> Floats:
         """The members' vectors side by side, so that a product of two is the mean of the members' products."""
         parts = [member[name] for member in self.members]
-        return np.concatenate(parts, axis) / np.float32(np.sqrt(len(parts)))
+        joined: Floats = np.concatenate(parts, axis) / np.float32(np.sqrt(len(parts)))
+        return joined
 
     def _mean(self, name: str) -> Floats:
         found: Floats = np.mean([member[name] for member in self.members], axis=0, dtype=np.float32)

@@ -2,14 +2,16 @@
 
 The logit that a user chooses an item in a context is
 
-    b + b_item + w . t_item + q . x_item + r . f_user + s . c_context + <h_user, v_item>
+    b + b_item + w . t_item + q . x_item + r . f_user + s . c_context + g rate_user + <h_user, v_item>
     v_item = V_item + A t_item + C x_item
     h_user = sum over chosen a_j p_j / sqrt(n_chosen + 5) - sum over not chosen a_j p_j / sqrt(n_not + 5) + U f + K c
     p_j    = P_j + B t_j
+    rate   = log((n_chosen + 5 m) / (n_not + 5 (1 - m))) - log(m / (1 - m))
 
-with the frozen encoder's pooled vector `t` of an item's text, numeric features `x`, `f` and `c`, and the weight `a_j` of
-an event. `V`, `P` and `b_item` are learned for each item with behaviour; `A`, `B` and `w` stand in for them where there
-is none. The scored item is left out of the history that scores it, in training as in serving.
+with the frozen encoder's pooled vector `t` of an item's text, numeric features `x`, `f` and `c`, and the weight `a_j`
+of an event; `m` is the share of all training events that are chosen. `V`, `P` and `b_item` are learned for each item
+with behaviour; `A`, `B` and `w` stand in for them where there is none. The scored item is left out of the history that
+scores it, in training as in serving.
 
 Sums are kept for each user, so that an epoch takes time and memory in proportion to the events.
 """
@@ -74,6 +76,9 @@ class Towers(nn.Module):
         self.history_text = nn.Parameter(torch.randn(dimensions, hidden) * 0.1)  # B
         self.text_weight = nn.Parameter(torch.zeros(hidden))  # w
         self.bias = nn.Parameter(torch.zeros(()))
+        self.rate_weight = nn.Parameter(torch.zeros(()))  # g
+        self.mean_rate: Tensor
+        self.register_buffer("mean_rate", torch.tensor(0.5))  # m
         self.feature_vectors = nn.ParameterList(torch.zeros(dimensions, width) for width in widths)  # C, U, K
         self.feature_weights = nn.ParameterList(torch.zeros(width) for width in widths)  # q, r, s
 
@@ -87,14 +92,20 @@ class Towers(nn.Module):
         vectors = self.item_ids[batch.items] * kept + texts @ self.item_text.T + x @ item_vectors.T
         past = self.history_ids[batch.items] * kept + texts @ self.history_text.T
         biases = self.item_bias[batch.items] * kept[:, 0] + texts @ self.text_weight + x @ item_weights
-        tastes = self._tastes(batch, past)
+        tastes, rates = self._tastes(batch, past)
         tastes = tastes + (f @ user_vectors.T)[batch.user] + c @ context_vectors.T
-        own: Tensor = self.bias + biases[batch.item] + (f @ user_weights)[batch.user] + c @ context_weights
-        return own + (tastes * vectors[batch.item]).sum(1)
+        own: Tensor = (
+            self.bias
+            + biases[batch.item]
+            + (f @ user_weights)[batch.user]
+            + c @ context_weights
+            + self.rate_weight * rates
+        )
+        logits: Tensor = own + (tastes * vectors[batch.item]).sum(1)
+        return logits
 
-    @staticmethod
-    def _tastes(batch: Batch, past: Tensor) -> Tensor:
-        """(events, dimensions): the part of h_user from the history, without each event's own item."""
+    def _tastes(self, batch: Batch, past: Tensor) -> tuple[Tensor, Tensor]:
+        """The history's part of h_user, (events, dimensions), and the rates, both without each event's own item."""
         weighted = past[batch.past_item] * batch.past_weight[:, None]
         group = 2 * batch.past_user + batch.past_chosen
         groups = 2 * batch.users
@@ -103,11 +114,14 @@ class Towers(nn.Module):
         inside = (batch.own >= 0).to(past.dtype)
         own = weighted[batch.own.clamp(min=0)] * inside[:, None]
         own_chosen = batch.past_chosen[batch.own.clamp(min=0)] * inside
-        parts = []
+        parts, numbers = [], []
         for chosen, its_own in ((1, own_chosen), (0, inside - own_chosen)):
             where = 2 * batch.user + chosen
-            parts.append((sums[where] - own * its_own[:, None]) / (counts[where] - its_own + SHRINKAGE).sqrt()[:, None])
-        return parts[0] - parts[1]
+            numbers.append(counts[where] - its_own)
+            parts.append((sums[where] - own * its_own[:, None]) / (numbers[-1] + SHRINKAGE).sqrt()[:, None])
+        mean = self.mean_rate
+        rates = (numbers[0] + SHRINKAGE * mean).log() - (numbers[1] + SHRINKAGE * (1 - mean)).log() - mean.logit()
+        return parts[0] - parts[1], rates
 
 
 def towers_from(member: Mapping[str, Floats], rows: NDArray[np.intp]) -> Towers:
@@ -204,8 +218,9 @@ def epochs_for(examples: Examples, validation: NDArray[np.bool_], settings: Towe
     best, best_epoch = -np.inf, 1
     members = [_Training(past, history, settings, settings.seed + i) for i in range(_members(examples, settings))]
     for epoch in range(1, settings.max_epochs + 1):
-        for i, member in enumerate(members):
-            member.run_epoch(lambda done, total, i=i: progress(done + i * total, total * len(members)))  # type: ignore[misc]
+        progress(epoch - 1, settings.max_epochs)
+        for member in members:
+            member.run_epoch()
         logits = np.mean([logits_of(member.towers, batches, len(judged.user)) for member in members], axis=0)
         quality = ranking_quality(judged.user, judged.chosen, logits)
         if quality > best:
@@ -244,8 +259,8 @@ def fit_towers(
     for i in range(count):
         training = _Training(examples, history, settings, settings.seed + i, start[i] if start else None)
         for epoch in range(epochs):
-            done_before = (i * epochs + epoch, count * epochs)
-            loss = training.run_epoch(lambda done, total, at=done_before: progress(done + at[0] * total, at[1] * total))  # type: ignore[misc]
+            progress(i * epochs + epoch, count * epochs)
+            loss = training.run_epoch()
             if i == 0:
                 losses.append(((epoch + 1) * len(training.batches), loss))
         members.append(training.towers)
@@ -278,7 +293,8 @@ class _Training:
         mean = float(np.average(learned.chosen, weights=learned.weight))
         if start is None:
             with torch.no_grad():
-                self.towers.bias.fill_(float(np.log(max(mean, 1e-3) / max(1 - mean, 1e-3))))
+                self.towers.mean_rate.fill_(min(max(mean, 1e-3), 1 - 1e-3))
+                self.towers.bias.copy_(self.towers.mean_rate.logit())
         ids, kept = [self.towers.item_ids, self.towers.history_ids], start is not None
         projections = [self.towers.item_text, self.towers.history_text, self.towers.text_weight]
         rest = [*self.towers.feature_vectors, *self.towers.feature_weights]
@@ -288,7 +304,7 @@ class _Training:
                 {"params": [self.towers.item_bias], "weight_decay": 0.0 if kept else settings.bias_decay},
                 {"params": projections, "weight_decay": settings.projection_decay, "lr": settings.projection_rate},
                 {"params": rest, "weight_decay": settings.projection_decay},
-                {"params": [self.towers.bias], "weight_decay": 0.0},
+                {"params": [self.towers.bias, self.towers.rate_weight], "weight_decay": 0.0},
             ],
             lr=settings.learning_rate,
         )
@@ -303,20 +319,19 @@ class _Training:
         for part, anchor, decay in zip(self._by_item(), self._anchors or (), decays, strict=False):
             part.lerp_(anchor, self._settings.learning_rate * decay)
 
-    def run_epoch(self, progress: Progress) -> float:
+    def run_epoch(self) -> float:
         """Train on every event once. The mean loss."""
         self._epoch += 1
         rng = np.random.default_rng((self._seed, self._epoch))
         total, weights = 0.0, 0.0
         self.towers.train()
-        for step, (batch, _) in enumerate(self.batches.shuffled(rng), 1):
+        for batch, _ in self.batches.shuffled(rng):
             logits = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
             loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.chosen, batch.weight, reduction="sum")
             weight = batch.weight.sum()
             self._optimizer.zero_grad()
-            (loss / weight).backward()
+            (loss / weight).backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._draw_to_anchors()
             total, weights = total + float(loss.detach()), weights + float(weight)
-            progress(step, max(step, len(self.batches)))
         return total / max(weights, 1e-9)

@@ -26,7 +26,19 @@ from serve.cli.explanations import asking_for_explanations, print_explained
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
-from serve.cli.terminal import URL, ConfigOption, TaskArgument, UrlOption, accept_any_text, err, out, print_error, say
+from serve.cli.terminal import (
+    URL,
+    ConfigOption,
+    ItemsOption,
+    TaskArgument,
+    UrlOption,
+    UsersOption,
+    accept_any_text,
+    err,
+    out,
+    print_error,
+    say,
+)
 from serve.config import Config, ConfigError
 from serve.metrics import process_registry
 
@@ -211,6 +223,8 @@ def _prepare_in_subprocess(config: Path | None, signals: StopSignals, options: S
 def train(
     task: TaskArgument,
     data: Annotated[Path | None, typer.Option(help="Your .csv or .jsonl; default: the seed corpus.")] = None,
+    items: ItemsOption = None,
+    users: UsersOption = None,
     base: Annotated[str | None, typer.Option(help="Encoder: a Hugging Face name or a directory.")] = None,
     method: Annotated[Literal["full", "lora"], typer.Option(help="Fine-tune all weights, or LoRA adapters.")] = "full",
     epochs: Annotated[
@@ -229,8 +243,9 @@ def train(
 ) -> None:
     """Fine-tune, export, check and register a new version of TASK.
 
-    A file for a classifier has the columns `text` and `label`; one for recommendation `user_id`, `item_id`,
-    `event`, `time` and `text`. A task's first version with an encoder is released at once, a later one by
+    A file for a classifier has the columns `text` and `label`; one for recommendation, which may be .parquet too,
+    `user_id`, `item_id`, `event`, `time` and `text`, or the texts stand in a second file (docs/recommendation.md). A
+    task's first version with an encoder is released at once, a later one by
     `flywheel promote`.
 
     Examples:
@@ -242,6 +257,8 @@ def train(
         flywheel train intent --data tickets.jsonl --base ./my-encoder --method lora
 
         flywheel train intent --data tickets.csv --check
+
+        flywheel train recommendation --data events.csv --items items.csv
     """
     from models.training.candidate import TrainingJob
     from models.training.families import family_of
@@ -250,7 +267,7 @@ def train(
 
     settings, family = load_config(config), family_of(task)
     if resume is not None:
-        if any(option is not None for option in (data, base, epochs, max_steps, seed)) or check:
+        if any(option is not None for option in (data, items, users, base, epochs, max_steps, seed)) or check:
             raise typer.BadParameter("--resume goes on with the data and options of that training; give no others.")
         read_trained(resume, task)
         train_jobs([TrainingJob(task, resume=resume)], settings, out)
@@ -262,9 +279,9 @@ def train(
     options |= {key: value for key, value in given.items() if value is not None}
     try:
         family.check_options(task, options)
+        job = TrainingJob(task, data, precision, tuple(options.items()), items=items, users=users)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    job = TrainingJob(task, data, precision, tuple(options.items()))
     # Check the file before the slow import of torch, since most mistakes are in the file.
     report = family.load(job, settings.home, family.recipe(job, settings.home)).report
     for line in report.lines() if report is not None else ():
@@ -300,6 +317,8 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="The version's training data; default: what the home keeps.")
     ] = None,
+    items: ItemsOption = None,
+    users: UsersOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Export a version's checkpoint again, in another precision, and check its parity with PyTorch.
@@ -315,7 +334,7 @@ def export(
     get_task(task)
     checkpoint, served = checkpoint_folder(settings.home, task, version), bundle_folder(settings.home, task, version)
     trained = read_manifest(served) if (served / MANIFEST).is_file() else None
-    job = TrainingJob(task, data, precision)
+    job = TrainingJob(task, data, precision, items=items, users=users)
     manifest = export_checkpoint(job, settings.home, checkpoint, bundle, trained).manifest
     shown = {"bundle": str(bundle), "metrics": manifest.metrics, "parity": manifest.parity.model_dump()}
     out.print_json(data={**shown, "notes": manifest.notes})

@@ -20,6 +20,12 @@ err = Console(stderr=True, soft_wrap=True)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration; default ./flywheel.yaml.")]
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="intent, sentiment, recommendation, or your own.")]
+ItemsOption = Annotated[
+    Path | None, typer.Option(help="For recommendation: a file with `item_id`, `text` and numbers of the items.")
+]
+UsersOption = Annotated[
+    Path | None, typer.Option(help="For recommendation: a file with `user_id` and numbers of the users.")
+]
 UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLYWHEEL_URL")]
 
 

@@ -41,9 +41,7 @@ class Shadow:
             return
         self._comparison = asyncio.create_task(self._compare(challenger, request, predictions))
 
-    async def _compare(
-        self, challenger: LoadedVersion, request: Any, predictions: Sequence[Prediction]
-    ) -> None:
+    async def _compare(self, challenger: LoadedVersion, request: Any, predictions: Sequence[Prediction]) -> None:
         try:
             texts = challenger.task.texts(request)  # not the champion's: a ranker reads only items that it has not met
             encoded = await challenger.encoder.encode(texts)

@@ -105,6 +105,8 @@ class ModelFamily(ABC, Generic[Data]):
     """One kind of model. Instances are stateless. `job.parent`, if set, is the version to continue from."""
 
     kind: ClassVar[Kind]
+    corpus_ending: ClassVar[str] = ".jsonl"
+    """of the files that `TrainingData.save_corpus` writes"""
 
     # Training
 

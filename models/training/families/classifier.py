@@ -51,6 +51,8 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         return replace(continued, **dict(job.recipe))
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> TrainingSet:
+        if job.items or job.users:
+            raise DatasetError(f"{job.task} learns labels of texts: --items and --users are for recommendation.")
         if job.parent is None:
             corpus, report = load_checked(job.task, job.data)
             found = token_findings([example.text for example in corpus.train], recipe.base, recipe.max_length)
@@ -129,7 +131,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         metrics = classifier_metrics(data.labels, truth, probabilities)
         if outputs.parts is not None:
             metrics |= reader_metrics(data.labels, truth, outputs.parts)
-        return Evaluated(metrics, assets, (data.labels, truth, predicted))
+        return Evaluated(metrics, assets, confusion=(data.labels, truth, predicted))
 
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
         return champion.learned()

@@ -1,4 +1,4 @@
-"""Rankers: a text tower for item vectors and ranking weights, refitted on users' actions on what they were shown."""
+"""Rankers: towers that read the history, trained further on users' actions on what they were shown."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from export.tokenizer import Ids
 from models.curation.types import Rules
 from models.data.dataset import DatasetError
 from models.data.implicit_feedback import with_rankings
-from models.data.interactions import (
-    Interactions,
+from models.data.interaction_files import (
+    InteractionFiles,
     load_checked_interactions,
     load_interactions,
     load_kept_interactions,
     save_interactions,
 )
+from models.data.interactions import KEPT_ENDING, Interactions
 from models.data.report import CorpusReport
 from models.feedback.types import Sample
-from models.tasks.ranker import EVENTS
+from models.home import checkpoint_folder
+from models.tasks.ranker import EVENTS, Ranker
 from models.tasks.thresholds import Thresholds
 from models.training.candidate import TrainingJob
 from models.training.config import Recipe
 from models.training.families.base import Champion, Evaluated, Losses, ModelFamily
 from models.training.progress import ReportStage
+from models.training.tower_checkpoint import TOWERS_FILE
 
 if TYPE_CHECKING:
     from export.linear import LinearReader
@@ -44,8 +47,6 @@ class RankerData:
 
     interactions: Interactions
     parent: str | None = None
-    file: Path | None = None
-    """the file it was read from, for a version without a parent; None for the seed shop"""
     report: CorpusReport | None = None
 
     @property
@@ -58,7 +59,7 @@ class RankerData:
 
     @property
     def texts(self) -> list[str]:
-        return [item.text for item in self.interactions.items.values()]
+        return list(self.interactions.texts)
 
     @property
     def holdout_texts(self) -> list[str]:
@@ -66,7 +67,7 @@ class RankerData:
 
     def save_corpus(self, file: Path) -> None:
         if self.parent is None:  # later interactions are read from the prediction log again
-            save_interactions(self.file, file)
+            save_interactions(self.interactions, file)
 
 
 class RankerFamily(ModelFamily[RankerData]):
@@ -77,20 +78,25 @@ class RankerFamily(ModelFamily[RankerData]):
     """
 
     kind = "ranker"
+    corpus_ending = KEPT_ENDING
 
     def check_options(self, task: str, options: Mapping[str, Any]) -> None:
         if options.keys() & {"epochs", "max_steps"} or options.get("method") == "lora":
             raise ValueError(
-                f"{task} learns a projection and its ranking weights: no --epochs, no --max-steps, no --method lora"
+                f"{task} learns vectors of items beside a frozen encoder, and chooses the number of epochs itself: "
+                "no --epochs, no --max-steps, no --method lora"
             )
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> RankerData:
         if job.parent is None:
-            interactions, found = load_checked_interactions(job.data)
-            return RankerData(interactions, file=job.data, report=found)
+            interactions, found = load_checked_interactions(_files_of(job))
+            return RankerData(interactions, report=found)
         if job.interactions is None:
             raise DatasetError(f"{job.task} is a ranker: it continues with interactions, not with labels.")
         return RankerData(job.interactions, job.parent)
+
+    def notes(self, job: TrainingJob, home: Path, data: RankerData, recipe: Recipe) -> Sequence[str]:
+        return data.interactions.notes
 
     def load_kept(self, job: TrainingJob, home: Path, lineage: Lineage) -> RankerData:
         return RankerData(load_kept_interactions(home, job.task, lineage))
@@ -98,29 +104,53 @@ class RankerFamily(ModelFamily[RankerData]):
     def load_for_export(self, job: TrainingJob, home: Path, checkpoint: Path, kept: Lineage | None) -> RankerData:
         if job.data is None and kept is not None:
             return self.load_kept(job, home, kept)
-        return RankerData(load_interactions(job.data), file=job.data)
+        return RankerData(load_interactions(_files_of(job)))
 
     def train(
         self, job: TrainingJob, home: Path, data: RankerData, recipe: Recipe, out: Path, report: ReportStage
     ) -> Losses:
-        from models.training.fit_ranker import tower_matrices
-        from models.training.item_tower import fit_tower
+        from models.training.fit_ranker import continue_ranker, fit_ranker
 
-        shown, chosen = tower_matrices(data.interactions)
-        return fit_tower(data.texts, shown, chosen, recipe, out, report)
+        start = None if job.parent is None else checkpoint_folder(home, job.task, job.parent)
+        if start is None or not has_towers(start):
+            return fit_ranker(data.interactions, recipe, out, report)
+        kept = load_kept_interactions(home, job.task, data.lineage)
+        return continue_ranker(data.interactions, new_events(kept, data.interactions), start, recipe, out, report)
 
     def fit_without_encoder(self, data: RankerData, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
-        from models.training.word_vectors import SETTINGS, fit_word_vectors
+        from models.training.first_ranker import SETTINGS, fit_first_reader
 
         blend = Blend(encoder=0.0, linear=1.0, linear_alone=1.0)
         record = LinearRecord(**{**asdict(SETTINGS), "regularization": 0.0}, blend=blend)
-        return fit_word_vectors(rows), record
+        return fit_first_reader(data.interactions, rows), record
 
-    def evaluate(self, task: str, data: RankerData, model: Model) -> Evaluated:
-        from models.training.fit_ranker import fit_ranker
+    def evaluate(self, task: str, data: RankerData, model: Model, checkpoint: Path | None) -> Evaluated:
+        from models.evaluation.evaluate import score_holdout
+        from models.evaluation.metrics import popularity, ranker_metrics
 
-        ranker, metrics = fit_ranker(data.interactions, model)
-        return Evaluated(metrics, {"ranker": ranker.to_asset()})
+        events, ranker = data.interactions.events, self._ranker(data.interactions, model, checkpoint)
+        scored = score_holdout(ranker, model, data.interactions)
+        metrics = ranker_metrics(scored.users, scored.chosen, scored.scores)
+        past = events.take(events.training)
+        by_popularity = popularity(past.item, past.chosen, len(data.interactions.item_names))
+        held_out = events.item[events.holdout]
+        baseline = ranker_metrics(scored.users, scored.chosen, by_popularity[held_out])
+        assets, arrays = ranker.to_bundle()
+        return Evaluated(
+            {**metrics, **{f"popularity_{name}": value for name, value in baseline.items()}}, assets, arrays
+        )
+
+    @staticmethod
+    def _ranker(interactions: Interactions, model: Model, checkpoint: Path | None) -> Ranker:
+        """The ranker of the exported model, with the vectors of its items as the model gives them."""
+        projections = model.predict(list(interactions.texts))
+        if checkpoint is None:
+            from models.training.first_ranker import first_ranker
+
+            return first_ranker(interactions, projections)
+        from models.training.tower_checkpoint import TrainedTowers
+
+        return TrainedTowers.load(checkpoint).ranker(projections)
 
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
         return champion.learned(max_samples)  # each with its whole ranking
@@ -169,6 +199,30 @@ class RankerFamily(ModelFamily[RankerData]):
 
         interactions = with_rankings(_corpus_of(champion), replayed, learned, held_out)
         return gate_ranker(champion.bundle.path, candidate, interactions, thresholds)
+
+
+def has_towers(checkpoint: Path) -> bool:
+    """Whether a training can continue from the checkpoint: those of older versions have other parameters."""
+    return (checkpoint / TOWERS_FILE).is_file()
+
+
+def new_events(kept: Interactions, grown: Interactions) -> NDArray[np.bool_]:
+    """(events,): which of `grown`'s are not in `kept`, from which it has grown: the newest of a user, as many as came.
+
+    A user of whom both have as many events has no new one.
+    """
+    before = dict(zip(kept.user_names, np.bincount(kept.events.user, minlength=len(kept.user_names)), strict=True))
+    counts = np.bincount(grown.events.user, minlength=len(grown.user_names))
+    old = np.array([before.get(name, 0) for name in grown.user_names], int)
+    users = grown.events.user
+    place = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
+    found: NDArray[np.bool_] = place >= old[users]
+    return found
+
+
+def _files_of(job: TrainingJob) -> InteractionFiles | None:
+    """The files of the job; None for the seed shop."""
+    return None if job.data is None else InteractionFiles(job.data, job.items, job.users)
 
 
 def _corpus_of(champion: Champion) -> Interactions:
