@@ -50,7 +50,7 @@ class TrainedTowers:
             "items": list(self.items), "names": {kind: list(names) for kind, names in self.feature_names.items()},
             "scalings": scalings, "text_scale": self.text_scale, "members": len(self.members),
         }  # fmt: skip
-        whole = {name: np.ascontiguousarray(part, np.float32) for name, part in arrays.items()}
+        whole = {name: np.array(part, np.float32, order="C") for name, part in arrays.items()}
         save_file(whole, folder / TOWERS_FILE, metadata={"record": orjson.dumps(record).decode()})
 
     @classmethod
