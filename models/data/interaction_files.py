@@ -270,7 +270,8 @@ class _Reader:
         sampled = [finding.sentence for finding in self._notes if finding.kind == "negatives_sampled"]
         found = Interactions(
             corpus_name(self._files.events), self._users.names, [self._items.names[at] for at in items],
-            [self._texts[at] or "" for at in items], replace(events, item=np.searchsorted(items, events.item).astype(np.int32)),
+            [self._texts[at] or "" for at in items],
+            replace(events, item=np.searchsorted(items, events.item).astype(np.int32)),
             item_features=item_features[items], item_feature_names=item_feature_names,
             user_features=user_features, user_feature_names=user_feature_names,
             context_features=context, context_feature_names=context_names, notes=tuple(sampled),
