@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.records import ENDINGS, DatasetError, stream_rows
+from models.data.records import ENDINGS, DatasetError, is_csv, stream_fields, stream_rows
 
 PARQUET = ".parquet"
-_CHUNK_ROWS = 65_536
+_CHUNK_ROWS = 2_048  # of lists, which Python's garbage collector visits: larger chunks take several times as long
+_PARQUET_ROWS = 65_536
 _MISSING = ("", None)
 
 Values = Sequence[Any] | NDArray[Any]
@@ -32,7 +33,7 @@ class Chunk:
     lines: NDArray[np.uint32]
     """line of each row in its file; of a Parquet file, its row, from 1"""
     columns: dict[str, Values]
-    _rows: Sequence[dict[str, Any]] = field(default=())
+    _rows: Sequence[dict[str, Any]] = ()
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -55,12 +56,26 @@ def read_chunks(path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
     if path.suffix.lower() == PARQUET:
         yield from _parquet_chunks(path, required)
         return
+    if is_csv(path):
+        yield from _csv_chunks(path, required)
+        return
     rows = stream_rows(path, required=required)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
         lines, found = zip(*chunk, strict=True)
         names = dict.fromkeys(name for row in found for name in row)
         columns: dict[str, Values] = {name: [row.get(name) for row in found] for name in names}
         yield Chunk(np.array(lines, np.uint32), columns, found)
+
+
+def _csv_chunks(path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
+    fields = stream_fields(path, required=required)
+    _, header = next(fields)
+    while chunk := list(islice(fields, _CHUNK_ROWS)):
+        lines, found = zip(*chunk, strict=True)
+        # A row may have fewer fields than the header; one that has more has them empty.
+        columns = dict(zip(header, zip_longest(*found, fillvalue=None), strict=False))
+        missing: list[Any] = [None] * len(lines)
+        yield Chunk(np.array(lines, np.uint32), {name: columns.get(name, missing) for name in header})
 
 
 def unit_of(path: Path) -> str:
@@ -83,7 +98,7 @@ def _parquet_chunks(path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
                     f"These are needed: {', '.join(required)}"
                 )
             start = 1
-            for batch in file.iter_batches(_CHUNK_ROWS):
+            for batch in file.iter_batches(_PARQUET_ROWS):
                 lines = np.arange(start, start + len(batch), dtype=np.uint32)
                 columns = zip(names, map(_parquet_values, batch.columns), strict=True)
                 yield Chunk(lines, dict(columns))

@@ -270,7 +270,8 @@ class _Reader:
         sampled = [finding.sentence for finding in self._notes if finding.kind == "negatives_sampled"]
         found = Interactions(
             corpus_name(self._files.events), self._users.names, [self._items.names[at] for at in items],
-            [self._texts[at] or "" for at in items], replace(events, item=np.searchsorted(items, events.item).astype(np.int32)),
+            [self._texts[at] or "" for at in items],
+            replace(events, item=np.searchsorted(items, events.item).astype(np.int32)),
             item_features=item_features[items], item_feature_names=item_feature_names,
             user_features=user_features, user_feature_names=user_feature_names,
             context_features=context, context_feature_names=context_names, notes=tuple(sampled),
@@ -330,7 +331,7 @@ class _FileFaults:
         if not bad.any():
             return
         first = chunk.row(int(bad.argmax()))[column]
-        what = "is not finite" if isinstance(first, float) or _is_number(first) else "is not a number"
+        what = "is not a number" if math.isnan(_float(first)) else "is not finite"
         sentence = f"{column} is {repr(first)[:40]}, which {what}. Write numbers such as 9.5, or leave the column out."
         self._columns.setdefault(column, (sentence, []))[1].extend(chunk.lines[bad].tolist())
 
@@ -370,7 +371,7 @@ def _fault_of_event(row: dict[str, Any], required: tuple[str, ...]) -> tuple[str
         return (f"{_listed(name for name in required if name not in ('event', 'time'))} must not be empty.",)
     if (row.get("split") or "") not in _CODE_OF_SPLIT:
         return (f"split is {repr(row['split'])[:40]}; it must be 'train' or 'holdout'.",)
-    if not _is_number(row["time"]):
+    if not math.isfinite(_float(row["time"])):
         return (f"time is {repr(row['time'])[:40]}, which is not a number. Give seconds since 1970, for instance.",
                 "time")  # fmt: skip
     needs = "its number of stars or points" if event == "rating" else "its seconds"
@@ -396,11 +397,12 @@ def _is_name(value: Any) -> bool:
     return not isinstance(value, float) or value.is_integer()
 
 
-def _is_number(value: Any) -> bool:
+def _float(value: Any) -> float:
+    """The number; NaN for what is none."""
     try:
-        return math.isfinite(float(value))
+        return float(value)
     except (TypeError, ValueError, OverflowError):
-        return False
+        return math.nan
 
 
 def _listed(names: Iterable[str]) -> str:

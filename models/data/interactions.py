@@ -218,7 +218,7 @@ def save_kept(interactions: Interactions, file: Path) -> None:
 def read_kept(file: Path) -> Interactions:
     """What `save_kept` wrote, as it is: it was checked when it was read. Raises DatasetError for another file."""
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with file.open("rb") as raw, np.load(raw, allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept.files}
         strings, notes = (orjson.loads(arrays.pop(name).tobytes()) for name in ("strings", "notes"))
         events = Events(**{column: arrays.pop(column) for column in _DTYPES})

@@ -11,9 +11,10 @@ import csv
 import gzip
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -35,6 +36,8 @@ _OTHER_FORMATS = {
     ".parquet": "Write it as JSONL, for instance with pandas: to_json('data.jsonl', orient='records', lines=True)",
     ".zip": "Unpack it, or compress the one file with gzip.",
 }
+
+_Parsed = TypeVar("_Parsed")
 
 Row = tuple[int, dict[str, Any]]
 """(line number, row); a row of a CSV file has strings, and None for a field that its line lacks"""
@@ -70,14 +73,35 @@ def column_fault(row: dict[str, Any], column: str, *, may_be_number: bool = Fals
 
 def stream_rows(path: Path, *, required: tuple[str, ...]) -> Iterator[Row]:
     """As `read_rows`, but the columns of a row are not checked; those of the header of a CSV file are."""
-    kind = _ending(path)
+    if not is_csv(path):
+        yield from _stream(path, _jsonl_rows)
+        return
+    fields = stream_fields(path, required=required)
+    _, header = next(fields)
+    for line, row in fields:
+        yield line, dict(zip(header, row, strict=False))
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file has a header and fields, by its ending; otherwise it has JSON. Raises DatasetError for others."""
+    return _ending(path) in (".csv", ".tsv")
+
+
+def stream_fields(path: Path, *, required: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of the header of a CSV file, and then of each row, which may have more fields, or fewer.
+
+    What is more is empty. Raises DatasetError for a header without the `required` columns.
+    """
+    return _stream(path, partial(_csv_fields, required=required))
+
+
+def _stream(path: Path, read: Callable[[Path, io.TextIOWrapper], Iterator[_Parsed]]) -> Iterator[_Parsed]:
+    """What `read` reads. Raises DatasetError for a file that cannot be read as text."""
     try:
         with _open(path) as raw:
-            encoding = _encoding(path, raw)
-            newline = "" if kind in (".csv", ".tsv") else "\n"
             # Not closed: closing it would close `raw`, which the block above does.
-            text = io.TextIOWrapper(raw, encoding, newline=newline)
-            yield from _csv_rows(path, text, required) if newline == "" else _jsonl_rows(path, text)
+            text = io.TextIOWrapper(raw, _encoding(path, raw), newline="" if is_csv(path) else "\n")
+            yield from read(path, text)
             text.detach()
     except UnicodeDecodeError as error:
         raise _not_decodable(path, error) from error
@@ -143,7 +167,7 @@ def _not_decodable(path: Path, error: UnicodeDecodeError) -> DatasetError:
     return DatasetError(f"{path}: not UTF-8. Save the file as UTF-8.")
 
 
-def _csv_rows(path: Path, text: io.TextIOWrapper, required: tuple[str, ...]) -> Iterator[Row]:
+def _csv_fields(path: Path, text: io.TextIOWrapper, required: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     first = text.readline()
     skipped = 0
     if first.lower().startswith("sep=") and len(first.strip()) == 5:  # which Excel writes and reads
@@ -163,13 +187,14 @@ def _csv_rows(path: Path, text: io.TextIOWrapper, required: tuple[str, ...]) -> 
             ) from error
         if header is None:
             header = _header(path, line, fields or [], required)
+            yield line, header
         elif fields is None:
             return
-        elif any(field.strip() for field in fields[len(header) :]):  # Excel ends lines with empty fields
+        elif any(map(str.strip, fields[len(header) :])):  # Excel ends lines with empty fields
             name = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, repr(delimiter))
             raise DatasetError(f"{path}, line {line}: more fields than the header has. Quote texts with {name}.")
-        elif any(field.strip() for field in fields):  # and files with lines of them
-            yield line, dict(zip(header, fields, strict=False))
+        elif fields and (fields[0].strip() or any(map(str.strip, fields))):  # and files with lines of them
+            yield line, fields
 
 
 def _lines(first: str, text: io.TextIOWrapper) -> Iterator[str]:

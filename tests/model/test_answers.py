@@ -16,7 +16,7 @@ from export.model import Model
 from export.parity import BATCHES, run_in_random_batches
 from export.session import OnnxSession
 from models.data.dataset import Dataset, load_dataset
-from models.data.interactions import load_interactions
+from models.data.interaction_files import load_interactions
 from models.evaluation.metrics import classifier_metrics, ranker_metrics
 from models.tasks.base import TextRequest, all_tasks, get_task
 from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
@@ -36,7 +36,7 @@ def rows(session: OnnxSession) -> list[list[int]]:
     """Token ids of the task's holdout; a ranker has no labelled texts, so its catalogue."""
     manifest = session.bundle.manifest
     if manifest.kind == "ranker":
-        texts = [item.text for item in load_interactions().items.values()]
+        texts = list(load_interactions().texts)
     else:
         texts = [example.text for example in load_dataset(manifest.task).holdout]
     return [encoded.ids for encoded in session.encoder.encode(texts)]
@@ -118,22 +118,23 @@ def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_
     bundle = Bundle.open(bundle_of("recommendation"))
     interactions = load_interactions()
     ranker = Ranker.from_asset(bundle.asset("ranker"))
-    output = OnnxSession(bundle, providers="cpu").predict([item.text for item in interactions.items.values()])
-    vector_of = dict(zip(interactions.items, output, strict=True))
+    vectors = OnnxSession(bundle, providers="cpu").predict(interactions.texts)
+    items = [Item(name, interactions.item_numbers(number)) for number, name in enumerate(interactions.item_names)]
+    events = interactions.events
     users: list[str] = []
     chosen: list[int] = []
     predicted: list[float] = []
-    for user, impressions in interactions.by_user().items():
-        history: list[Item] = []
-        for impression in impressions:
-            item = Item(impression.item, interactions.items[impression.item].numbers)
-            if impression.holdout:
+    for user, rows in events.users():
+        history: list[int] = []
+        for row in range(rows.start, rows.stop):
+            item = int(events.item[row])
+            if events.holdout[row]:
                 newest = history[-HISTORY:]
-                vectors = [vector_of[str(past.id)] for past in newest]
-                users.append(user)
-                chosen.append(impression.chosen)
-                predicted += ranker.score(newest, vectors, [item], vector_of[impression.item][None]).tolist()
-            if impression.chosen:
+                users.append(interactions.user_names[user])
+                chosen.append(int(events.chosen[row]))
+                past = [items[number] for number in newest]
+                predicted += ranker.score(past, vectors[newest], [items[item]], vectors[[item]]).tolist()
+            if events.chosen[row]:
                 history.append(item)
     metrics = bundle.manifest.metrics
     assert ranker_metrics(users, chosen, predicted) == pytest.approx(

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from export.bundle import MODEL, Bundle, write_bundle
 from export.linear import LinearReader
 from models.data.dataset import load_dataset
-from models.data.interactions import load_interactions
+from models.data.interaction_files import load_interactions
 from models.evaluation.gate import GateResult, gate_classifier, gate_ranker
 from models.evaluation.report import DATA, PAGE, write_report
 from models.feedback.types import Sample

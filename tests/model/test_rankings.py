@@ -13,7 +13,7 @@ import pytest
 from export.bundle import Bundle
 from export.session import OnnxSession
 from models.data.dataset import SEED
-from models.data.interactions import load_interactions
+from models.data.interaction_files import load_interactions
 from models.feedback.store import Store
 from models.feedback.types import LoggedPrediction, NewFeedback
 from models.releases.release import read_release

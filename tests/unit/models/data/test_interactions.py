@@ -6,10 +6,12 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.data.dataset import DatasetError
-from models.data.interactions import Impression, Interactions, load_checked_interactions, load_interactions
+from models.data.interaction_files import load_checked_interactions, load_interactions
+from models.data.interactions import Events, Interactions
 from models.training.fit_ranker import phases, tower_matrices
 
 HEADER = "user_id,item_id,event,time,text"
@@ -35,8 +37,15 @@ def load(folder: Path, rows: list[Row], *lines: str, header: str = HEADER) -> In
     return load_interactions(write(folder, rows, *lines, header=header))
 
 
+def numbers_of(interactions: Interactions, item: str) -> dict[str, float]:
+    return interactions.item_numbers(interactions.item_names.index(item))
+
+
 LINES = {
-    "unknown event": ("u1,i1,hover,3,Tent", "the event is 'hover'; it must be one of: buy, click, like, view"),
+    "unknown event": (
+        "u1,i1,hover,3,Tent",
+        "the event is 'hover'; it must be one of: buy, click, dislike, dwell, like, rating, view",
+    ),
     "empty event": ("u1,i1,,3,Tent", "the event is ''"),
     "time a word": ("u1,i1,view,monday,Tent", "time is 'monday', which is not a number"),
     "time empty": ("u1,i1,view,,Tent", "time is '', which is not a number"),
@@ -90,9 +99,11 @@ def test_the_holdout_needs_both_outcomes_too(tmp_path: Path) -> None:
 
 def test_the_newest_fifth_of_each_user_is_held_out(tmp_path: Path) -> None:
     interactions = load(tmp_path, list(reversed(shop(users=3, each=10))))
-    for impressions in interactions.by_user().values():
-        assert [impression.time for impression in impressions] == list(range(10))
-        assert [impression.holdout for impression in impressions] == [False] * 8 + [True] * 2
+    users = list(interactions.events.users())
+    assert len(users) == 3
+    for _, rows in users:
+        assert interactions.events.time[rows].tolist() == list(range(10))
+        assert interactions.events.holdout[rows].tolist() == [False] * 8 + [True] * 2
     lineage = interactions.lineage()
     assert (lineage.train_rows, lineage.holdout_rows, lineage.items) == (24, 6, 10)
 
@@ -100,55 +111,56 @@ def test_the_newest_fifth_of_each_user_is_held_out(tmp_path: Path) -> None:
 def test_a_user_is_one_however_the_file_spells_them(tmp_path: Path) -> None:
     spelled = ("Jürgen", "Ju\u0308rgen", " J%C3%BCrgen ")
     rows = [(spelled[int(row[3]) % 3], *row[1:]) for row in shop(users=1)]
-    assert [len(seen) for seen in load(tmp_path, rows).by_user().values()] == [10]
+    interactions = load(tmp_path, rows)
+    assert interactions.user_names == ["Jürgen"]
+    assert len(interactions.events) == 10
 
 
 def test_an_explicit_split_is_kept(tmp_path: Path) -> None:
     rows = [",".join((*row, "holdout" if int(row[3]) < 2 else "train")) for row in shop()]
     interactions = load(tmp_path, [], *rows, header=HEADER + ",split")
-    assert {impression.time for impression in interactions.impressions if impression.holdout} == {0.0, 1.0}
+    assert set(interactions.events.time[interactions.events.holdout].tolist()) == {0.0, 1.0}
 
 
 def test_numbers_of_items_are_read_and_may_be_missing(tmp_path: Path) -> None:
     rows = [",".join((*row, "" if row[1] == "i3" else row[3], "5")) for row in shop()]
     interactions = load(tmp_path, [], *rows, header=HEADER + ",price,weight")
-    assert interactions.numbers == ["price", "weight"]
-    assert interactions.items["i2"].numbers == {"price": 2.0, "weight": 5.0}
-    assert interactions.items["i3"].numbers == {"weight": 5.0}
+    assert interactions.item_feature_names == ["price", "weight"]
+    assert numbers_of(interactions, "i2") == {"price": 2.0, "weight": 5.0}
+    assert numbers_of(interactions, "i3") == {"weight": 5.0}
 
 
 @pytest.mark.parametrize("event", ["click", "buy", "like"])
 def test_each_kind_of_choice_counts(event: str, tmp_path: Path) -> None:
     rows = [(user, item, event if old == "click" else old, time, text) for user, item, old, time, text in shop()]
-    assert sum(impression.chosen for impression in load(tmp_path, rows).impressions) == 10
+    assert load(tmp_path, rows).events.chosen.sum() == 10
 
 
 def test_the_tower_learns_from_the_past_the_ranker_from_later_and_neither_from_the_holdout(tmp_path: Path) -> None:
     """Whatever the order in the file: 8 of 10 are for training, three quarters of them for the tower."""
-    users = load(tmp_path, list(reversed(shop()))).by_user()
-    assert users
-    for impressions in users.values():
-        assert phases(impressions) == ["tower"] * 6 + ["ranker"] * 2 + ["holdout"] * 2
+    found = phases(load(tmp_path, list(reversed(shop()))).events)
+    assert found.tolist() == (["tower"] * 6 + ["ranker"] * 2 + ["holdout"] * 2) * 2
 
 
 def test_the_tower_sees_what_each_user_was_shown_and_chose(tmp_path: Path) -> None:
     interactions = load(tmp_path, shop(users=3))
     shown, chosen = tower_matrices(interactions)
     assert shown.shape == chosen.shape == (3, 10)
-    at = [list(interactions.items).index(f"i{n}") for n in range(10)]
+    at = [interactions.item_names.index(f"i{n}") for n in range(10)]
     assert shown[:, at].tolist() == [[1.0] * 6 + [0.0] * 4] * 3
     assert chosen[:, at].tolist() == [[1.0, 0.0] * 3 + [0.0] * 4] * 3
 
 
 def test_the_seed_shop_s_histories_are_of_the_past() -> None:
     interactions = load_interactions()
-    held_out = [impression for impression in interactions.impressions if impression.holdout]
-    last_train = {i.user: i.time for i in interactions.impressions if not i.holdout}
-    assert all(impression.time > last_train[impression.user] for impression in held_out)
-    assert interactions.numbers == ["price"]
-    counts = Counter(phase for impressions in interactions.by_user().values() for phase in phases(impressions))
-    assert counts.keys() >= {"tower", "ranker", "holdout"}
-    assert counts["holdout"] == len(held_out)
+    events = interactions.events
+    for _, rows in events.users():
+        time, held_out = events.time[rows], events.holdout[rows]
+        assert time[held_out].min() > time[~held_out].max()
+    assert interactions.item_feature_names == ["price"]
+    counts = Counter(phases(events).tolist())
+    assert counts.keys() == {"tower", "ranker", "holdout"}
+    assert counts["holdout"] == events.holdout.sum()
     assert min(counts.values()) > 1000
 
 
@@ -156,7 +168,7 @@ def test_the_same_content_as_jsonl_is_the_same(tmp_path: Path) -> None:
     file = tmp_path / "behaviour.jsonl"
     names = HEADER.split(",")
     file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in shop()))
-    assert load_interactions(file) == load(tmp_path, shop())
+    assert load_interactions(file).fingerprint == load(tmp_path, shop()).fingerprint
 
 
 def test_jsonl_may_hold_numbers_where_numbers_are_meant(tmp_path: Path) -> None:
@@ -164,7 +176,7 @@ def test_jsonl_may_hold_numbers_where_numbers_are_meant(tmp_path: Path) -> None:
     names = [*HEADER.split(","), "price"]
     rows = [(user, item, event, int(time), text, 9.5) for user, item, event, time, text in shop()]
     file.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
-    assert load_interactions(file).items["i0"].numbers == {"price": 9.5}
+    assert numbers_of(load_interactions(file), "i0") == {"price": 9.5}
 
 
 def test_an_unknown_split_is_named(tmp_path: Path) -> None:
@@ -199,7 +211,7 @@ def test_the_report_counts_rows_and_items_and_tells_an_item_with_several_texts(t
         "behaviour: 16 training rows, 4 in the holdout, 10 items"
     ]
     interactions, report = load_checked_interactions(write(tmp_path, shop(), "u1,i3,view,30,Another name"))
-    assert interactions.items["i3"].text == "Item 3"
+    assert interactions.texts[interactions.item_names.index("i3")] == "Item 3"
     assert [finding.kind for finding in report.findings] == ["item_with_several_texts"]
     assert "1 of 10 items have more than one text. For instance: 'i3' in line 22." in report.lines()[1]
 
@@ -215,5 +227,5 @@ def test_the_matrices_of_very_many_users_are_of_a_sample(monkeypatch: pytest.Mon
 
 
 def test_phases_of_a_user_with_very_many_impressions_take_no_quadratic_time() -> None:
-    impressions = [Impression("u", "i", False, float(i), False) for i in range(200_000)]
-    assert phases(impressions).count("tower") == 150_000
+    times = np.arange(200_000)
+    assert (phases(Events.of(times * 0, times * 0, times < 0, times)) == "tower").sum() == 150_000

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
 from models.data.dataset import Example
-from models.data.interactions import Impression, histories
+from models.data.interactions import Events, histories
 from models.data.sampling import balanced_sample
 from models.tasks.ranker import HISTORY
 from models.text import same_text_key
@@ -27,11 +29,14 @@ def test_few_labels_give_more_than_their_part_where_it_would_be_too_little() -> 
 
 
 def test_a_history_is_what_was_chosen_until_then_and_no_longer_than_serving_reads() -> None:
-    items = [Impression("u", f"i{n}", n % 2 == 0, n, False, before=n == 0) for n in range(2 * HISTORY + 6)]
-    found = histories(items)
-    assert found[:4] == [[], ["i0"], ["i0"], ["i0", "i2"]]
-    assert found[-1] == [f"i{n}" for n in range(6, 2 * HISTORY + 6, 2)]
+    numbers = np.arange(2 * HISTORY + 6)
+    of_one = Events.of(numbers * 0, numbers, numbers % 2 == 0, numbers, before=numbers == 0)
+    found = histories(of_one)
+    assert found[:4] == [[], [0], [0], [0, 2]]
+    assert found[-1] == [*range(6, 2 * HISTORY + 6, 2)]
     assert len(found[-1]) == HISTORY
+    of_two = of_one.joined(Events.of([1, 1], [0, 1], [False, True], [0, 1]))
+    assert histories(of_two)[-2:] == [[], []]
 
 
 def test_texts_that_a_reader_takes_for_the_same_have_one_key() -> None:
