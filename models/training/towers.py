@@ -50,15 +50,16 @@ class TowerSettings:
     max_epochs: int = 30
     patience: int = 3
     """validated epochs without a better one, after which the number of epochs is chosen"""
-    learning_rate: float = 0.01
-    id_decay: float = 0.3
-    """AdamW's decay of the vectors of ids, for each unit of the learning rate"""
-    bias_decay: float = 0.1
+    learning_rate: float = 0.005
     projection_rate: float = 0.003
-    projection_decay: float = 0.1
+    """of the projections of texts"""
+    id_decay: float = 3.0
+    """AdamW's decay of the vectors of ids: without it they learn single events by heart within two epochs"""
+    bias_decay: float = 0.1
+    projection_decay: float = 6.0
     id_dropout: float = 0.1
     """share of the items of a batch that are scored from their text alone"""
-    text_dropout: float = 0.2
+    text_dropout: float = 0.3
     steps_per_epoch: int = 40
     min_batch_events: int = 1024
     seed: int = 7

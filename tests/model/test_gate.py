@@ -111,7 +111,7 @@ def test_a_ranker_bundle(bundle_of: Callable[[str], Path], tmp_path: Path) -> No
     opened = Bundle.open(champion)
     kept = opened.manifest.model_dump(exclude={"files", "format"})
     write_bundle(bare, model=opened.model_path, tokenizer=opened.tokenizer_path, fields=kept, assets={})
-    assert "ranker.json" in gate_ranker(champion, bare, interactions, ANY_SPEED).sentence
+    assert "Train the task again" in gate_ranker(champion, bare, interactions, ANY_SPEED).sentence
 
 
 def test_the_page_shows_what_changed_and_nothing_it_must_not(bundle_of: Callable[[str], Path], tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_an_output_for_every_text_and_none_from_another_request(task: type[Task]
 def test_classifier_outputs_may_be_anything_finite(task: type[Task], session: OnnxSession) -> None:
     """Large logits overflow nothing."""
     if task.kind != "classifier":
-        pytest.skip("a ranker's vectors are unit vectors")
+        pytest.skip("a ranker's outputs are projections")
     labels = len(session.bundle.manifest.labels)
     logits = np.zeros((2, labels), np.float32)
     logits[0, 0], logits[1, 1] = 1e4, 1e4

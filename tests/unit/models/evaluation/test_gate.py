@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import ndcg_score, roc_auc_score
 
 from export.model import Parts
 from models.evaluation.checks import _auc, _gaps, _user_auc, calibration
 from models.evaluation.evaluate import Evaluation, RankerEvaluation
 from models.evaluation.gate import GateResult, judge, judge_ranker, refusal
-from models.evaluation.metrics import calibration_error, ranker_metrics
+from models.evaluation.metrics import calibration_error, ranker_metrics, user_aucs, user_ndcgs
 from models.evaluation.report import DATA, write_report
 from models.evaluation.significance import (
     difference_lower_bound,
@@ -308,16 +308,31 @@ def test_auc_of_a_draw_is_sklearns() -> None:
     of_user, drawn = np.arange(400) % 40, rng.integers(0, 4, 40)
     expected = roc_auc_score(chosen, scores, sample_weight=drawn[of_user])
     assert _auc(chosen, scores, of_user, 40)(drawn) == pytest.approx(expected)
-    own = ranker_metrics([str(u) for u in of_user], chosen.tolist(), scores.tolist())["user_auc"]
+    own = ranker_metrics(of_user, chosen, scores)["user_auc"]
     assert _user_auc(chosen, scores, of_user, 40)(np.ones(40, int)) == pytest.approx(own, abs=1e-4)
+
+
+def test_metrics_within_users_are_sklearns() -> None:
+    rng = np.random.default_rng(6)
+    users, chosen, scores = rng.integers(0, 30, 300), rng.random(300) < 0.4, rng.integers(0, 6, 300).astype(float)
+    chosen[users == 3] = True
+    found, ranked = user_aucs(users, chosen, scores), user_ndcgs(users, chosen, rng.permutation(300).astype(float))
+    assert np.isnan([found[3], ranked[3]]).all()
+    for user in set(range(30)) - {3}:
+        own = users == user
+        if 0 < chosen[own].sum() < own.sum():
+            assert found[user] == pytest.approx(roc_auc_score(chosen[own], scores[own]))
+    untied = rng.permutation(300).astype(float)
+    own = users == 5
+    expected = ndcg_score([chosen[own].astype(float)], [untied[own]], k=10)
+    assert user_ndcgs(users, chosen, untied)[5] == pytest.approx(expected)
 
 
 def impressions(quality: float, seed: int) -> RankerEvaluation:
     rng = np.random.default_rng(7)
     chosen = rng.random(3000) < 0.3
     noise = np.random.default_rng(seed).normal(size=3000) * 0.3 + rng.normal(size=3000)
-    users = tuple(f"u{i % 300}" for i in range(3000))
-    return RankerEvaluation(users, tuple(map(bool, chosen)), quality * chosen + noise)
+    return RankerEvaluation(np.arange(3000) % 300, chosen, quality * chosen + noise)
 
 
 def test_rankers_are_judged_by_auc() -> None:
@@ -326,7 +341,7 @@ def test_rankers_are_judged_by_auc() -> None:
     assert judge_ranker(champion, impressions(1.0, 2), THRESHOLDS).accepted
     assert judge_ranker(champion, impressions(1.3, 2), THRESHOLDS).accepted
     worse = judge_ranker(champion, impressions(0.8, 2), THRESHOLDS)
-    assert names(worse) >= {"AUC", "AUC, margin", "AUC, trend", "AUC within a user"}
+    assert names(worse) >= {"AUC", "AUC, margin", "AUC, trend", "AUC within a user", "nDCG@10"}
     slow = judge_ranker(champion, champion, THRESHOLDS, np.full(31, 2.0))
     assert names(slow) == {"latency"}
 
@@ -337,7 +352,7 @@ def test_broken_rankers_are_refused() -> None:
         broken = RankerEvaluation(champion.users, champion.chosen, scores)
         assert names(judge_ranker(champion, broken, THRESHOLDS)) == {"sound on holdout"}
         assert names(judge_ranker(broken, champion, THRESHOLDS)) == {"champion"}
-    unchosen = RankerEvaluation(champion.users, (False,) * 3000, champion.scores)
+    unchosen = RankerEvaluation(champion.users, np.zeros(3000, bool), champion.scores)
     assert not judge_ranker(unchosen, unchosen, THRESHOLDS).accepted
 
 

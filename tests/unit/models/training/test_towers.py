@@ -115,8 +115,12 @@ def test_sampled_events_and_the_holdout_are_no_history() -> None:
 
 
 def test_an_item_that_was_seen_and_chosen_is_chosen_with_its_heaviest_weight() -> None:
-    examples = world(users=1).only(np.arange(3))._replace(
-        item=np.array([2, 2, 2]), chosen=np.array([False, True, True]), weight=np.array([9.0, 1.0, 3.0], np.float32)
+    examples = (
+        world(users=1)
+        .only(np.arange(3))
+        ._replace(
+            item=np.array([2, 2, 2]), chosen=np.array([False, True, True]), weight=np.array([9.0, 1.0, 3.0], np.float32)
+        )
     )
     history = history_of(examples)
     assert (history.item.tolist(), history.chosen.tolist(), history.weight.tolist()) == ([2], [True], [3.0])
