@@ -45,11 +45,11 @@ class Features:
     user's vector.
     """
 
-    def __init__(self, names: Sequence[str], mean: Any, scale: Any, weights: Any, vectors: Any):
+    def __init__(self, names: Sequence[str], mean: Any, scale: Any, weights: Any, vectors: Any, dimensions: int):
         self.names = tuple(names)
         self.mean, self.scale = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
         self.weights = np.asarray(weights, np.float32)
-        self.vectors = np.asarray(vectors, np.float32).reshape(len(self.names), -1)
+        self.vectors = np.asarray(vectors, np.float32).reshape(len(self.names), dimensions)
 
     def values(self, given: Sequence[Mapping[str, float]]) -> Floats:
         """(n, k): standardized values. Features that are not given, or unknown, count as the training mean: 0."""
@@ -273,7 +273,8 @@ class Ranker:
                 f"does not read. {_TRAIN_AGAIN}"
             )
         try:
-            features = {name: Features(**asset[name]) for name in ("item", "user", "context")}
+            dimensions = arrays["item_vectors"].shape[1]  # type: ignore[union-attr]
+            features = {name: Features(**asset[name], dimensions=dimensions) for name in ("item", "user", "context")}
             return cls(ids, arrays, float(asset["bias"]), Rate(**asset["rate"]), **features)  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"The ranker of the bundle {bundle.path} is damaged: {error}. {_TRAIN_AGAIN}") from error

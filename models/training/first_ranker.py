@@ -69,7 +69,7 @@ def first_ranker(interactions: Interactions, projections: Floats) -> Ranker:
 def _features(interactions: Interactions, scalings: Scalings, fitted: _Fitted, d: int) -> list[Features]:
     names = (interactions.item_feature_names, interactions.user_feature_names, interactions.context_feature_names)
     return [
-        Features(own, *scaling, weights, np.zeros((len(own), d), np.float32))
+        Features(own, *scaling, weights, np.zeros((len(own), d), np.float32), d)
         for own, scaling, weights in zip(names, scalings, fitted.features, strict=True)
     ]
 

@@ -95,11 +95,14 @@ class TrainedTowers:
         rate = Rate(float(self.members[0]["mean_rate"]), float(self._mean("rate_weight")))
         item, user, context = (
             Features(
-                self.feature_names[kind], *self.scalings[i], self._mean(f"feature_weights.{i}"),
+                self.feature_names[kind],
+                *self.scalings[i],
+                self._mean(f"feature_weights.{i}"),
                 self._joined(f"feature_vectors.{i}").T,
+                d,
             )
             for i, kind in enumerate(KINDS)
-        )  # fmt: skip
+        )
         return Ranker(self.items, arrays, float(self._mean("bias")), rate, item, user, context)
 
     def _joined(self, name: str, axis: int = 0) -> Floats:

@@ -14,7 +14,7 @@ ITEMS, D = 6, 4
 
 def features(rng: np.random.Generator, *names: str) -> Features:
     return Features(names, np.zeros(len(names)), np.ones(len(names)), rng.normal(size=len(names)),
-                    rng.normal(size=(len(names), D)))  # fmt: skip
+                    rng.normal(size=(len(names), D)), D)  # fmt: skip
 
 
 def ranker() -> Ranker:
