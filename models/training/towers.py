@@ -53,13 +53,13 @@ class TowerSettings:
     learning_rate: float = 0.005
     projection_rate: float = 0.003
     """of the projections of texts"""
-    id_decay: float = 3.0
+    id_decay: float = 2.0
     """AdamW's decay of the vectors of ids: without it they learn single events by heart within two epochs"""
     bias_decay: float = 0.1
     projection_decay: float = 6.0
     id_dropout: float = 0.1
     """share of the items of a batch that are scored from their text alone"""
-    text_dropout: float = 0.3
+    text_dropout: float = 0.2
     steps_per_epoch: int = 40
     min_batch_events: int = 1024
     seed: int = 7
