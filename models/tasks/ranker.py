@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.tasks.reasons import Contributions
+
 FloatArray = NDArray[np.float64]
 
 CHOSEN = frozenset({"click", "buy", "like"})
@@ -76,13 +78,42 @@ class Ranker:
             columns[:, 6::2] = np.abs(values - history_mean) if history else 0.0
         return columns
 
+    def logits(
+        self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any
+    ) -> FloatArray:
+        """(candidates,): the log-odds that the user chooses the candidate. Arguments as in `features`."""
+        logits: FloatArray = self.features(history, history_vectors, candidates, vectors) @ self.weights + self.bias
+        return logits
+
     def score(
         self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any
     ) -> FloatArray:
         """(candidates,): the probability, 0 to 1, that the user chooses the candidate. Arguments as in `features`."""
-        logits = self.features(history, history_vectors, candidates, vectors) @ self.weights + self.bias
-        probabilities: FloatArray = 1.0 / (1.0 + np.exp(-logits))
-        return probabilities
+        return probability(self.logits(history, history_vectors, candidates, vectors))
+
+    def contributions(
+        self, history: Sequence[Item], history_vectors: Any, candidates: Sequence[Item], vectors: Any
+    ) -> Contributions:
+        """What makes up `logits`. Arguments as in `features`.
+
+        Of the cosines, the mean's is divided among the history's items, the nearest's and the newest's go to that item.
+        A number's feature has its value and its distance from the history's mean.
+        """
+        weighted = self.features(history, history_vectors, candidates, vectors) * self.weights
+        of_history = np.zeros((len(candidates), len(history)))
+        if history:
+            cosines = np.asarray(vectors, np.float64) @ np.asarray(history_vectors, np.float64).T
+            of_history += self.weights[0] * cosines / len(history)
+            of_history[np.arange(len(candidates)), cosines.argmax(1)] += weighted[:, 1]
+            of_history[:, -1] += weighted[:, 2]
+        return Contributions(
+            history=of_history,
+            features=weighted[:, 5::2] + weighted[:, 6::2],
+            feature_names=self.numbers,
+            item=weighted[:, 4],
+            user=weighted[:, 3],
+            base=self.bias,
+        )
 
     def _standardized(self, items: Sequence[Item]) -> FloatArray:
         raw = np.array([[item.features.get(name, np.nan) for name in self.numbers] for item in items], np.float64)
@@ -107,3 +138,9 @@ class Ranker:
         if asset is None:
             raise ValueError("the bundle has no assets/ranker.json; train the recommendation task again")
         return cls(**asset)
+
+
+def probability(logits: FloatArray) -> FloatArray:
+    """The scores, 0 to 1, of logits of the same shape."""
+    probabilities: FloatArray = 1.0 / (1.0 + np.exp(-logits))
+    return probabilities

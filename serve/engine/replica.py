@@ -133,7 +133,8 @@ class Replica:
             await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()
         self.after_response(self._log, id_, version, request, texts, predictions, early, user)
-        if (challenger := self._repository.router.shadow) is not None and version is not challenger:
+        challenger = self._repository.router.shadow
+        if challenger is not None and version is not challenger and not version.task.draws(request):
             self._shadow.compare(challenger, request, texts, predictions, busy=self.backlog_s > 0)
         if version.task.wants_details(request):
             for prediction, stages in zip(predictions, version.stages(early), strict=True):
@@ -172,7 +173,7 @@ class Replica:
     ) -> None:
         if not self._config.feedback.log.sample:
             return
-        outputs = [{name: prediction[name] for name in self._logged_fields} for prediction in predictions]
+        outputs = [{name: p[name] for name in self._logged_fields if name in p} for p in predictions]
         if version.model.answers_early:  # the test for drift compares their share
             for output, found in zip(outputs, early, strict=True):
                 output["early"] = found is not None
