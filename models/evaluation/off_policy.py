@@ -91,6 +91,7 @@ class PolicyValue:
 
 def estimate(rankings: Sequence[JudgedRanking], positions: int, resamples: int = RESAMPLES) -> PolicyValue:
     """The value of a policy over the first `positions` of each answer. Raises TooFewError."""
+    _check_number(len(rankings), len({ranking.user for ranking in rankings}))
     sums = _Sums.of(rankings, positions)
     _check(sums, positions)
     return PolicyValue(
@@ -182,12 +183,15 @@ class _Sums:
         return Estimate(value(_Totals(self.of_users.sum(0))), float(low), float(high))
 
 
-def _check(sums: _Sums, positions: int) -> None:
-    if sums.answers < MIN_ANSWERS or sums.users < MIN_USERS:
+def _check_number(answers: int, users: int) -> None:
+    if answers < MIN_ANSWERS or users < MIN_USERS:
         raise TooFewError(
-            f"{sums.answers} answers to {sums.users} users have propensities; an estimate needs {MIN_ANSWERS} answers "
-            f'to {MIN_USERS} users. Send requests with "explore" above 0, and feedback on what users choose.'
+            f"{answers} answers to {users} users have propensities; an estimate needs {MIN_ANSWERS} answers to "
+            f'{MIN_USERS} users. Send requests with "explore" above 0, and feedback on what users choose.'
         )
+
+
+def _check(sums: _Sums, positions: int) -> None:
     if not sums.chosen.any():
         raise TooFewError(
             f"no user chose one of the first {positions} items of the {sums.answers} answers. Send feedback on what "
