@@ -61,9 +61,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store.open(f"sqlite:///{home / 'feedback.db'}")
     bundle = Bundle.open(bundle_folder(home, TASK, "1"))
     task, model = Recommendation(bundle), Model.open(bundle)
+    task._rng = np.random.default_rng(2)
     draw, start = np.random.default_rng(1), datetime.now(UTC) - timedelta(hours=1)
     rows, events = [], []
-    for number in range(240):
+    for number in range(360):
         at, id_ = start + timedelta(seconds=number), f"{number:032x}"
         likes = int(draw.integers(2))
         body = {
@@ -96,14 +97,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_version_judged_by_its_own_answers_has_the_value_that_was_logged(run: Command, shop: Path) -> None:
     done = run("evaluate", TASK, "--policy", "1", "--positions", "3", home=shop)
     assert done.returncode == 0, done.stderr
-    assert "160/160" in done.stdout  # the bar
-    assert "version 1, judged by 160 answers to 40 users, who chose" in done.stdout
-    figures = [line.split()[-4:] for line in done.stdout.splitlines() if " to 0." in line or " to +" in line]
+    assert "240/240" in done.stdout  # the bar
+    assert "version 1, judged by 240 answers to 40 users, who chose" in done.stdout
+    figures = [line.split()[-4:] for line in done.stdout.splitlines() if line.split()[-2:-1] == ["to"]]
     shown, snips, robust, difference = [[float(number) for number in (row[0], row[1], row[3])] for row in figures]
     assert shown == snips
     assert shown[1] < robust[0] < shown[2]
     assert difference[0] == pytest.approx(robust[0] - shown[0], abs=2e-4)
-    assert "effective sample size by position: 160, 160, 160" in done.stdout
+    assert "effective sample size by position: 240, 240, 240" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -123,17 +124,17 @@ def test_a_version_that_knows_less_is_worse(shop: Path) -> None:
     store, bundle = Store.open(f"sqlite:///{shop / 'feedback.db'}"), Bundle.open(bundle_folder(shop, TASK, "1"))
     logged = read_rankings(store, TASK, 1000)
     store.close()
-    assert len(logged) == 160
+    assert len(logged) == 240
     assert all(len(ranking.items) == 4 and ranking.user.startswith("hash") for ranking in logged)
     task, done = Recommendation(bundle), []
     task._ranker.weights = 0.1 * task._ranker.weights
-    judged = judge(logged, task, Model.open(bundle), 2, done.append)
-    assert done == [100, 160]
-    value = estimate(judged, 2)
+    judged = judge(logged, task, Model.open(bundle), 1, done.append)
+    assert done == [100, 200, 240]
+    value = estimate(judged, 1)
     assert value.difference.high < 0
     assert value.snips.value == pytest.approx(value.doubly_robust.value, abs=0.1)
-    assert max(value.effective) < 160
-    assert [len(ranking.order) for ranking in judged] == [2] * 160
+    assert max(value.effective) < 240
+    assert [len(ranking.order) for ranking in judged] == [1] * 240
 
 
 def test_what_a_version_cannot_be_asked_again_is_left_out(shop: Path) -> None:
