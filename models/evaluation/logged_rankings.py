@@ -50,17 +50,20 @@ def judge(
     model: Model,
     positions: int,
     report: Callable[[int], None] = lambda done: None,
+    *,
+    explore: float | None = None,
 ) -> list[JudgedRanking]:
     """The rankings, as the version of `task` and `model` would have drawn the first `positions` of each.
 
-    It is asked what was asked: with the same candidates, `diversity`, `explore` and `exclude_seen`. A ranking that it
-    cannot repeat is left out: its request is refused today, or an item that was shown is not among the candidates.
+    It is asked what was asked: with the same candidates, `diversity`, `exclude_seen` and, unless it is given here,
+    `explore`. A ranking that it cannot repeat is left out: its request is refused today, or an item that was shown is
+    not among the candidates.
     `report` is called with the number of rankings that are done.
     """
     vectors: dict[str, NDArray[np.float32]] = {}
     judged, done = [], 0
     for some in _batches(iter(rankings), _AT_ONCE):
-        asked = [(ranking, request) for ranking in some if (request := _request(ranking)) is not None]
+        asked = [(ranking, request) for ranking in some if (request := _request(ranking, explore)) is not None]
         texts = dict.fromkeys(text for _, request in asked for text in task.texts(request))
         if len(vectors) > _MAX_VECTORS:
             vectors.clear()
@@ -95,9 +98,10 @@ def _judged(
     )
 
 
-def _request(ranking: LoggedRanking) -> RankRequest | None:
+def _request(ranking: LoggedRanking, explore: float | None) -> RankRequest | None:
+    changed = {} if explore is None else {"explore": explore}
     try:
-        return RankRequest.model_validate(ranking.request)
+        return RankRequest.model_validate({**ranking.request, **changed})
     except ValidationError:
         return None
 

@@ -25,7 +25,10 @@ commands = typer.Typer()
 def evaluate(
     task: TaskArgument,
     policy: Annotated[str, typer.Option(help="The version to judge, as `flywheel releases` lists it.")],
-    positions: Annotated[int, typer.Option(min=1, help="Judge the first so many items of each answer.")] = 5,
+    positions: Annotated[int, typer.Option(min=1, help="Judge the first so many items of each answer.")] = 3,
+    explore: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Judge it with so much exploration; default: as each was asked.")
+    ] = None,
     answers: Annotated[int, typer.Option(min=1, help="Read at most so many answers of the log, the newest.")] = 10_000,
     config: ConfigOption = None,
 ) -> None:
@@ -39,7 +42,7 @@ def evaluate(
 
         flywheel evaluate recommendation --policy 3
 
-        flywheel evaluate recommendation --policy 3 --positions 2
+        flywheel evaluate recommendation --policy 3 --positions 1 --explore 0
     """
     from models.tasks.recommendation import Recommendation
     from serve.cli.progress import check_train_extra
@@ -59,7 +62,7 @@ def evaluate(
     from models.evaluation.off_policy import TooFewError, estimate
 
     logged = _logged(settings, task, answers)
-    judged = _judged(settings, task, policy, positions, logged) if logged else []
+    judged = _judged(settings, task, policy, positions, explore, logged) if logged else []
     try:
         value = estimate(judged, positions)
     except TooFewError as error:
@@ -81,7 +84,7 @@ def _logged(settings: Config, task: str, answers: int) -> list[LoggedRanking]:
 
 
 def _judged(
-    settings: Config, task: str, version: str, positions: int, logged: list[LoggedRanking]
+    settings: Config, task: str, version: str, positions: int, explore: float | None, logged: list[LoggedRanking]
 ) -> list[JudgedRanking]:
     from export.bundle import Bundle
     from export.model import Model
@@ -98,7 +101,7 @@ def _judged(
         bar = progress.add_task(f"version {version} ranks what was asked", total=len(logged))
         return judge(
             logged, Recommendation(bundle, options), Model.open(bundle), positions,
-            lambda done: progress.update(bar, completed=done),
+            lambda done: progress.update(bar, completed=done), explore=explore,
         )  # fmt: skip
 
 

@@ -137,6 +137,21 @@ def test_a_version_that_knows_less_is_worse(shop: Path) -> None:
     assert [len(ranking.order) for ranking in judged] == [1] * 240
 
 
+def test_a_version_is_judged_with_other_exploration_than_was_logged(shop: Path) -> None:
+    store, bundle = Store.open(f"sqlite:///{shop / 'feedback.db'}"), Bundle.open(bundle_folder(shop, TASK, "1"))
+    logged = read_rankings(store, TASK, 1000)
+    store.close()
+    values = []
+    for explore in (0.0, 0.8, 1.0):
+        judged = judge(logged, Recommendation(bundle), Model.open(bundle), 1, explore=explore)
+        values.append(estimate(judged, 1))
+        assert all(ranking.probabilities.sum() == pytest.approx(1.0) for ranking in judged)
+    certain, drawn, uniform = values
+    assert certain.snips.value > uniform.snips.value  # users choose what it ranks first
+    assert drawn.snips.value == pytest.approx(drawn.logged.value)
+    assert certain.effective < drawn.effective
+
+
 def test_what_a_version_cannot_be_asked_again_is_left_out(shop: Path) -> None:
     store, bundle = Store.open(f"sqlite:///{shop / 'feedback.db'}"), Bundle.open(bundle_folder(shop, TASK, "1"))
     newest = read_rankings(store, TASK, 3)
