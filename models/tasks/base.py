@@ -127,6 +127,8 @@ class Task(ABC):
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     inputs: ClassVar[tuple[Tensor, ...]]
     outputs: ClassVar[tuple[Tensor, ...]]
+    parameters: ClassVar[tuple[str, ...]] = ()
+    """the fields of a request that an OIP inference request may give among its `parameters`"""
     example: ClassVar[dict[str, Any]]
     max_length: ClassVar[int] = 128
     gate: ClassVar[Thresholds] = Thresholds()
@@ -182,6 +184,10 @@ class Task(ABC):
 
     def explains(self, request: Any) -> bool:
         """Whether the request asks for the contribution of each word to its text's label."""
+        return False
+
+    def draws(self, request: Any) -> bool:
+        """Whether chance has a part in the answer, so that two versions cannot be compared by their answers to it."""
         return False
 
     def wants_details(self, request: Any) -> bool:

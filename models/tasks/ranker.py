@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from export.bundle import Bundle
 from export.errors import BundleError
+from models.tasks.reasons import Contributions
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -112,28 +113,6 @@ class Candidates(NamedTuple):
     keys: Sequence[Hashable]
 
 
-class Contributions(NamedTuple):
-    """What the logits are made of: the parts of a candidate add up to its logit."""
-
-    history: Floats
-    """(candidates, history items)"""
-    item_features: Floats
-    """(candidates, features)"""
-    user_features: Floats
-    context_features: Floats
-    item: Floats
-    """(candidates,): the item itself, its popularity and its text"""
-    rate: Floats
-    """(candidates,): how often the user chooses at all"""
-    bias: float
-
-    def logits(self) -> Floats:
-        """(candidates,)"""
-        features = (self.item_features, self.user_features, self.context_features)
-        total: Floats = self.bias + self.item + self.rate + self.history.sum(1) + sum(part.sum(1) for part in features)
-        return total
-
-
 class Ranker:
     """The ranking model of a bundle. Thread-safe.
 
@@ -207,14 +186,15 @@ class Ranker:
 
     def logits(
         self, past: Past, candidates: Candidates, user: Mapping[str, float], context: Mapping[str, float]
-    ) -> Floats:
+    ) -> NDArray[np.float64]:
         """(candidates,): the logit of the probability that the user chooses each candidate."""
         f, c = self.user.values([user])[0], self.context.values([context])[0]
         factors = _factors(past)
         taste = factors @ past.vectors + f @ self.user.vectors + c @ self.context.vectors
         fixed = self.bias + float(f @ self.user.weights) + float(c @ self.context.weights)
         fixed += self.rate.term(past.chosen)
-        found: Floats = fixed + candidates.terms + candidates.features @ self.item.weights + candidates.vectors @ taste
+        found = candidates.terms + candidates.features @ self.item.weights + candidates.vectors @ taste
+        found = found.astype(np.float64) + fixed
         for i, others in self._in_their_history(past, candidates):
             found[i] += (_factors(past, others) - factors) @ (past.vectors @ candidates.vectors[i])
             found[i] += self.rate.term(past.chosen[others]) - self.rate.term(past.chosen)
@@ -231,22 +211,27 @@ class Ranker:
     ) -> Contributions:
         """What `logits` of the same arguments are made of.
 
-        A feature of the user or the context counts by itself and through the candidate's vector. A feature of the
-        candidate counts by itself only: through its vector, it is part of what the history items contribute.
+        `features` are those of the candidate, the user and the context. One of the user or the context counts by itself
+        and through the candidate's vector. One of the candidate counts by itself only: through its vector, it is part
+        of what the history items contribute. `user` is how often the user chooses at all.
         """
         f, c = self.user.values([user])[0], self.context.values([context])[0]
         factors = np.repeat(_factors(past)[None], len(candidates.keys), 0)
-        rate = np.full(len(candidates.keys), self.rate.term(past.chosen), np.float32)
+        rate = np.full(len(candidates.keys), self.rate.term(past.chosen))
         for i, others in self._in_their_history(past, candidates):
             factors[i], rate[i] = _factors(past, others), self.rate.term(past.chosen[others])
+        of_features = (
+            candidates.features * self.item.weights,
+            f * (self.user.weights + candidates.vectors @ self.user.vectors.T),
+            c * (self.context.weights + candidates.vectors @ self.context.vectors.T),
+        )
         return Contributions(
-            history=factors * (candidates.vectors @ past.vectors.T),
-            item_features=candidates.features * self.item.weights,
-            user_features=f * (self.user.weights + candidates.vectors @ self.user.vectors.T),
-            context_features=c * (self.context.weights + candidates.vectors @ self.context.vectors.T),
-            item=candidates.terms,
-            rate=rate,
-            bias=self.bias,
+            history=(factors * (candidates.vectors @ past.vectors.T)).astype(np.float64),
+            features=np.concatenate(of_features, 1).astype(np.float64),
+            feature_names=(*self.item.names, *self.user.names, *self.context.names),
+            item=candidates.terms.astype(np.float64),
+            user=rate,
+            base=self.bias,
         )
 
     @staticmethod
@@ -296,7 +281,7 @@ def named(names: Sequence[str], values: NDArray[Any]) -> dict[str, float]:
     return {name: value for name, value in zip(names, values.tolist(), strict=True) if value == value}
 
 
-def probabilities(logits: Floats) -> NDArray[np.float64]:
+def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sigmoid of logits, (n,): 0 to 1."""
-    found: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -60, 60)))
+    found: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(logits, -60, 60)))
     return found

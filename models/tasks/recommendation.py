@@ -8,7 +8,16 @@ from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from export.bundle import Bundle
 from models.tasks.base import (
@@ -23,11 +32,15 @@ from models.tasks.base import (
     rounded,
 )
 from models.tasks.event_names import outcome
-from models.tasks.ranker import Candidates, Past, Ranker, Rows, probabilities
+from models.tasks.ranker import Candidates, Past, Ranker, Rows, probability
+from models.tasks.ranking_policy import FloatArray, Floats, rank
+from models.tasks.reasons import reasons
+from models.text import same_text_key
 from models.users import UserName, user_name
 
 ItemText = Annotated[str, StringConstraints(strict=True), AfterValidator(not_blank)]
 ItemId = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 FeatureValues = dict[str, Annotated[float, Field(allow_inf_nan=False, strict=True)]]
 
 MAX_HISTORY = 10_000
@@ -76,7 +89,48 @@ class RankRequest(Strict):
     user: User = User()
     candidates: list[Candidate] = Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)
     context: FeatureValues = Field({}, description="of the moment, such as the hour: " + _FEATURES)
-    top_k: int | None = Field(None, ge=1, strict=True)
+    top_k: int | None = Field(
+        None, ge=1, strict=True, description="how many items the answer has; at most as there are candidates"
+    )
+    explain: StrictBool = Field(False, description="adds to each item the `reasons` for its score")
+    diversity: Share = Field(
+        0,
+        description="0 to 1: how much an item's likeness to those above it counts against it (docs/recommendation.md)",
+    )
+    explore: Share = Field(
+        0,
+        description="0 to 1: how much of the order is left to chance. 0: none; 0.5: the first item is drawn in "
+        "proportion to its odds; 1: every order is as probable. Above 0 each item has its `propensity`",
+    )
+    exclude_seen: StrictBool = Field(False, description="leaves out the candidates that are in the user's history")
+
+    @field_validator("candidates")
+    @classmethod
+    def _each_once(cls, candidates: list[Candidate]) -> list[Candidate]:
+        if len({candidate.id for candidate in candidates}) < len(candidates):
+            first: dict[str, int] = {}
+            for i, candidate in enumerate(candidates):
+                if (before := first.setdefault(candidate.id, i)) != i:
+                    raise ValueError(
+                        f"[{before}] and [{i}] have the same id, {candidate.id!r:.100}; send each item once"
+                    )
+        return candidates
+
+    @field_validator("top_k")
+    @classmethod
+    def _not_above_their_number(cls, top_k: int | None, info: ValidationInfo) -> int | None:
+        count = len(info.data.get("candidates", ()))
+        if top_k is not None and count and top_k > count:
+            raise ValueError(f"is {top_k}, and there are {count} candidates; leave it out for an answer with all")
+        return top_k
+
+
+class Scored(NamedTuple):
+    """The candidates of a request that may be shown, with their logits and item vectors, in the request's order."""
+
+    candidates: list[Candidate]
+    logits: FloatArray
+    vectors: Floats
 
 
 class RecommendationOptions(TaskOptions):
@@ -90,10 +144,13 @@ class Read(NamedTuple):
     """A request's items as the ranker sees them; the encoder reads the texts of those of row -1, history first."""
 
     past_keys: list[str]
+    past_places: list[int]
+    """in the request's history"""
     past_rows: Rows
     past_texts: list[str]
     chosen: list[bool]
     weights: list[float]
+    candidates: list[Candidate]
     candidate_rows: Rows
     candidate_texts: list[str]
 
@@ -108,7 +165,8 @@ class Recommendation(RankerTask):
         Tensor("history", "BYTES", optional=True),
         Tensor("candidate_id", "BYTES", optional=True),
     )
-    outputs = (Tensor("id", "BYTES"), Tensor("score", "FP32"))
+    outputs = (Tensor("id", "BYTES"), Tensor("score", "FP32"), Tensor("propensity", "FP32"))
+    parameters = ("top_k", "diversity", "explore", "exclude_seen")
     example = {
         "user": {"id": "u1", "history": ["Trailhead 2P Ultralight Tent. Two-person tent under one kilo."]},
         "candidates": [
@@ -121,78 +179,112 @@ class Recommendation(RankerTask):
 
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         super().__init__(bundle, options)
-        self.ranker = Ranker.of_bundle(bundle)
+        self._ranker = Ranker.of_bundle(bundle)
+        self._rng = np.random.default_rng()
 
     def user(self, request: RankRequest) -> UserName | None:
         return None if request.user.id is None else user_name(request.user.id)
 
+    def draws(self, request: RankRequest) -> bool:
+        return request.explore > 0
+
     def texts(self, request: RankRequest) -> list[str]:
-        read = self.read(request)
+        """Of the items that the model was not trained with: it has the vectors of the others."""
+        read = self._read(request)
         return read.past_texts + read.candidate_texts
 
-    def read(self, request: RankRequest) -> Read:
+    def _read(self, request: RankRequest) -> Read:
         """Look the request's items up. An item that is twice in the history counts once, chosen if it was chosen once.
 
         Of the newest history items, so many are read as the options say.
         """
         strongest: dict[str, tuple[bool, float]] = {}
         texts: dict[str, str | None] = {}
-        for item in self._newest(request.user.history):
-            key, text, said = _history_entry(item)
+        places: dict[str, int] = {}
+        for place in self._newest(request.user.history):
+            key, text, said = _history_entry(request.user.history[place])
             before = strongest.pop(key, said)  # popped, so that the order is that of the newest events
             strongest[key] = max(before, said)
             texts[key] = text if text is not None else texts.get(key)
+            places[key] = place
         keys = list(strongest)
-        rows = self.ranker.rows(keys)
+        rows = self._ranker.rows(keys)
         unread = [i for i in np.flatnonzero(rows < 0).tolist() if texts[keys[i]] is not None]
         unread = unread[max(0, len(unread) - self.options.unknown_history) :]
         kept = sorted([*np.flatnonzero(rows >= 0).tolist(), *unread])
-        keys = [keys[i] for i in kept]
-        candidate_rows = self.ranker.rows(candidate.id for candidate in request.candidates)
+        keys, rows = [keys[i] for i in kept], rows[kept]
+        candidates = _shown(request)
+        candidate_rows = self._ranker.rows(candidate.id for candidate in candidates)
         return Read(
             past_keys=keys,
-            past_rows=rows[kept],
-            past_texts=[str(texts[key]) for key, row in zip(keys, rows[kept], strict=True) if row < 0],
+            past_places=[places[key] for key in keys],
+            past_rows=rows,
+            past_texts=[str(texts[key]) for key, row in zip(keys, rows.tolist(), strict=True) if row < 0],
             chosen=[strongest[key][0] for key in keys],
             weights=[strongest[key][1] for key in keys],
+            candidates=candidates,
             candidate_rows=candidate_rows,
-            candidate_texts=[request.candidates[i].text for i in np.flatnonzero(candidate_rows < 0)],
+            candidate_texts=[candidates[i].text for i in np.flatnonzero(candidate_rows < 0).tolist()],
         )
 
-    def _newest(self, history: Sequence[HistoryItem | str]) -> Sequence[HistoryItem | str]:
+    def _newest(self, history: Sequence[HistoryItem | str]) -> list[int]:
+        """The places of the newest items in the history, oldest first."""
         times = [None if isinstance(item, str) else item.time for item in history]
+        order = list(range(len(history)))
         if history and all(time is not None for time in times):
             seconds = [time.timestamp() if isinstance(time, datetime) else time for time in times]
-            history = [history[i] for i in np.argsort(np.array(seconds, np.float64), kind="stable")]
-        return history[-self.options.history :]
+            order = np.argsort(np.array(seconds, np.float64), kind="stable").tolist()
+        return order[-self.options.history :]
 
-    def scored(self, request: RankRequest, read: Read, output: NDArray[np.float32]) -> tuple[Past, Candidates]:
-        """The ranker's view of the request; `output` is the encoder's for `texts`."""
+    def scored(self, request: RankRequest, output: NDArray[np.float32]) -> Scored:
+        """The candidates that the answer may have. `output` as for `decode`."""
+        read = self._read(request)
+        past, candidates = self._sides(read, output)
+        logits = self._ranker.logits(past, candidates, request.user.features, request.context)
+        return Scored(read.candidates, logits, candidates.vectors)
+
+    def _sides(self, read: Read, output: NDArray[np.float32]) -> tuple[Past, Candidates]:
+        """The request as the ranker sees it."""
         split = len(read.past_texts)
-        output = output.reshape(-1, self.ranker.width)
-        past = self.ranker.past(read.past_keys, read.past_rows, output[:split], read.chosen, read.weights)
-        ids, features = zip(*((item.id, item.features) for item in request.candidates), strict=True)
-        return past, self.ranker.candidates(ids, read.candidate_rows, output[split:], features)
+        output = output.reshape(-1, self._ranker.width)
+        past = self._ranker.past(read.past_keys, read.past_rows, output[:split], read.chosen, read.weights)
+        ids = [candidate.id for candidate in read.candidates]
+        features = [candidate.features for candidate in read.candidates]
+        return past, self._ranker.candidates(ids, read.candidate_rows, output[split:], features)
 
     def decode(self, request: RankRequest, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
-        read = self.read(request)
-        past, candidates = self.scored(request, read, output)
-        logits = self.ranker.logits(past, candidates, request.user.features, request.context)
-        scores = probabilities(logits)
-        cut = self._cut(read, truncated)
+        read = self._read(request)
+        past, candidates = self._sides(read, output)
+        logits = self._ranker.logits(past, candidates, request.user.features, request.context)
+        order, propensities = rank(
+            logits,
+            candidates.vectors,
+            len(logits) if request.top_k is None else request.top_k,
+            diversity=request.diversity,
+            explore=request.explore,
+            rng=self._rng,
+        )
+        scores, cut = probability(logits), _cut(read, truncated)
         predictions = []
-        for i in np.argsort(-logits, kind="stable")[: request.top_k].tolist():
-            prediction: dict[str, Any] = {"id": request.candidates[i].id, "score": rounded(scores[i])}
+        for i in order.tolist():
+            prediction: dict[str, Any] = {"id": read.candidates[i].id, "score": rounded(scores[i])}
             if i in cut:
                 prediction["truncated"] = True
             predictions.append(prediction)
+        if propensities is not None:
+            for prediction, propensity in zip(predictions, propensities.tolist(), strict=True):
+                prediction["propensity"] = propensity  # not rounded: an estimate divides by it
+        if request.explain:
+            found = self._ranker.contributions(past, candidates, request.user.features, request.context)
+            named = [_named(request, place) for place in read.past_places]
+            for i, prediction in zip(order, predictions, strict=True):
+                prediction["reasons"] = reasons(found, i, named)
         return predictions
 
-    @staticmethod
-    def _cut(read: Read, truncated: Sequence[bool]) -> set[int]:
-        """The candidates whose text was cut."""
-        unknown = np.flatnonzero(read.candidate_rows < 0).tolist()
-        return {i for i, cut in zip(unknown, truncated[len(read.past_texts) :], strict=True) if cut}
+    @classmethod
+    def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+        # Without exploration an item's place is certain.
+        return super().tensors_from_predictions([{"propensity": 1.0, **prediction} for prediction in predictions])
 
     @classmethod
     def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:
@@ -211,3 +303,31 @@ def _history_entry(item: HistoryItem | str) -> tuple[str, str | None, tuple[bool
     if isinstance(item, str):
         return item, item, outcome("click", None)
     return item.id or str(item.text), item.text, outcome(item.event, item.value)
+
+
+def _named(request: RankRequest, place: int) -> dict[str, Any]:
+    """What an item of the history is called in a reason."""
+    item = request.user.history[place]
+    return {"index": place} if isinstance(item, str) or item.id is None else {"index": place, "id": item.id}
+
+
+def _cut(read: Read, truncated: Sequence[bool]) -> set[int]:
+    """The candidates whose text was cut."""
+    unknown = np.flatnonzero(read.candidate_rows < 0).tolist()
+    return {i for i, cut in zip(unknown, truncated[len(read.past_texts) :], strict=True) if cut}
+
+
+def _shown(request: RankRequest) -> list[Candidate]:
+    """The candidates that the answer may have; with `exclude_seen`, not those of the user's history.
+
+    An item is in the history by its id, or by its text where the history has no id.
+    """
+    if not request.exclude_seen:
+        return request.candidates
+    seen = {item.id for item in request.user.history if not isinstance(item, str)}
+    texts = {
+        same_text_key(item if isinstance(item, str) else str(item.text))
+        for item in request.user.history
+        if isinstance(item, str) or item.id is None
+    }
+    return [item for item in request.candidates if item.id not in seen and same_text_key(item.text) not in texts]

@@ -78,6 +78,8 @@ def parse_infer(task: type[Task], body: bytes, header_length: str | None) -> Par
         plain = task.request_from_tensors(columns)
     except ValueError as error:
         raise InvalidRequest(f"inputs: {error}") from None
+    given = request.parameters or {}
+    plain |= {name: given[name] for name in task.parameters if name in given}
     return Parsed(plain, request.id, _wanted(task, request))
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from models.tasks.base import ClassifierTask, Task, get_task
+from models.tasks.recommendation import Recommendation
 from serve.api.oip import InferRequest
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
@@ -61,9 +62,11 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             paths[f"{path}/ready"] = {"get": {**_read("Is this model ready?", ["404", "503"]), **common}}
             common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
+            content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
             if issubclass(task, ClassifierTask):
-                content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
                 content["schema"] = _CLASSIFIED
+            elif issubclass(task, Recommendation):
+                content["schema"] = _RANKED
             paths[f"{path}/infer"] = {
                 "post": {**_write("Open Inference Protocol inference", infer, _infer_example(task)), **common}
             }
@@ -93,6 +96,7 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
         "Error": _ERROR,
         "FeedbackResult": _FEEDBACK_RESULT,
         "Explanation": _EXPLANATION,
+        "Reason": _REASON,
     }
     return {
         "openapi": "3.1.0",
@@ -135,27 +139,65 @@ _USER = {
     "schema": {"type": "string"},
     "description": "who asks, in UTF-8 or percent-encoded: gets one version of a canary, and is stored as a keyed hash",
 }
-_CLASSIFIED = {
-    "type": "object",
-    "required": ["id", "model_name", "model_version", "predictions"],
-    "properties": {
-        "id": {"type": "string", "description": "for feedback"},
-        "model_name": {"type": "string"},
-        "model_version": {"type": "string"},
-        "predictions": {
-            "type": "array",
-            "description": "one per text, in order",
-            "items": {
-                "type": "object",
-                "required": ["label", "score"],
-                "properties": {
-                    "label": {"type": "string"},
-                    "score": {"type": "number", "description": "the label's probability, 0 to 1"},
-                    "explanation": {"$ref": "#/components/schemas/Explanation"},
-                },
-            },
+
+
+def _answer(order: str, required: Sequence[str], **fields: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an answer to predict. `fields` are those of a prediction, `order` that of the predictions."""
+    prediction = {"type": "object", "required": list(required), "properties": fields}
+    return {
+        "type": "object",
+        "required": ["id", "model_name", "model_version", "predictions"],
+        "properties": {
+            "id": {"type": "string", "description": "for feedback"},
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "predictions": {"type": "array", "description": order, "items": prediction},
         },
+    }
+
+
+_CLASSIFIED = _answer(
+    "one per text, in order",
+    ("label", "score"),
+    label={"type": "string"},
+    score={"type": "number", "description": "the label's probability, 0 to 1"},
+    explanation={"$ref": "#/components/schemas/Explanation"},
+)
+_RANKED = _answer(
+    "the items in the order in which they are to be shown, first at the top; without `diversity` and `explore`, by "
+    "their scores",
+    ("id", "score"),
+    id={"type": "string", "description": "the candidate's"},
+    score={"type": "number", "description": "the probability that the user chooses it, 0 to 1"},
+    propensity={
+        "type": "number",
+        "description": "with `explore`: the probability, above 0 to 1, with which it was drawn at its place, given the "
+        "items above it",
     },
+    reasons={
+        "type": "array",
+        "description": "with `explain`: what makes up log(score / (1 - score)); their contributions sum to it. The "
+        "greatest first, `base` last",
+        "items": {"$ref": "#/components/schemas/Reason"},
+    },
+    truncated={"type": "boolean", "description": "true if its text was longer than the model reads"},
+)
+_REASON = {
+    "type": "object",
+    "required": ["source", "contribution"],
+    "properties": {
+        "source": {
+            "enum": ["history", "feature", "item", "user", "base"],
+            "description": "an item of the user's history; a feature by its `name`; what is known of the item, or of "
+            "the user, besides; what every candidate has",
+        },
+        "index": {"type": "integer", "description": "of a history item: its place in `user.history`, from 0"},
+        "id": {"type": "string", "description": "of a history item, if it has one"},
+        "name": {"type": "string", "description": "of a feature"},
+        "others": {"type": "integer", "description": "the contribution is the sum of so many that are not listed"},
+        "contribution": {"type": "number", "description": "above 0: it raises the score; below: it lowers it"},
+    },
+    "example": {"source": "history", "index": 2, "id": "tent-1", "contribution": 0.75},
 }
 _EXPLANATION = {
     "type": "object",

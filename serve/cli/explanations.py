@@ -1,4 +1,5 @@
-"""Explained predictions on a terminal: the words coloured by their contributions; elsewhere, as numbers."""
+"""Explained predictions: the words coloured by their contributions on a terminal, as numbers elsewhere. Of a ranking,
+the reasons for each item."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ def asking_for_explanations(body: bytes) -> bytes:
 
 
 def print_explained(console: Console, predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Print each prediction's label, score and explanation."""
+    """Print each prediction's label, score and explanation, or its item, score and reasons."""
+    if predictions and "reasons" in predictions[0]:
+        _print_ranking(console, predictions)
+        return
     for prediction in predictions:
         console.print(Text(f"{prediction['label']}  {prediction['score']}", "bold"), soft_wrap=True)
         explanation = prediction["explanation"]
@@ -55,3 +59,22 @@ def _numbers(explanation: Mapping[str, Any]) -> Iterator[str]:
         yield f"{word['contribution']:+{_COLUMN}.4f}  {word['word']}"
     yield f"{explanation['rest']:+{_COLUMN}.4f}  (rest)"
     yield f"{explanation['total']:+{_COLUMN}.4f}  (total: the log-odds of the score)"
+
+
+def _print_ranking(console: Console, predictions: Sequence[Mapping[str, Any]]) -> None:
+    for prediction in predictions:
+        console.print(Text(f"{prediction['id']}  {prediction['score']}", "bold"), soft_wrap=True)
+        for reason in prediction["reasons"]:
+            style = "green" if reason["contribution"] > 0 else "red"
+            console.print(
+                Text(f"{reason['contribution']:+{_COLUMN}.4f}", style), Text(_described(reason)), soft_wrap=True
+            )
+
+
+def _described(reason: Mapping[str, Any]) -> str:
+    """What the contribution is of: `history tent-1`, `feature price`, `history, 12 others`."""
+    if "others" in reason:
+        return f"{reason['source']}, {reason['others']} others"
+    if reason["source"] == "history":
+        return f"history {reason.get('id') or '#' + str(reason['index'])}"
+    return f"{reason['source']} {reason.get('name', '')}".strip()

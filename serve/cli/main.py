@@ -22,6 +22,7 @@ from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, is_first_version, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call, fetch
+from serve.cli.evaluation import commands as evaluation
 from serve.cli.explanations import asking_for_explanations, print_explained
 from serve.cli.lifecycle import commands
 from serve.cli.settings import host_of_environment, load_config
@@ -49,6 +50,7 @@ app = typer.Typer(
     help="Serve fine-tuned text classifiers, and train the next version of them.",
 )
 app.add_typer(commands)
+app.add_typer(evaluation)
 
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")

@@ -133,7 +133,8 @@ class Replica:
             await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()
         self.after_response(self._log, id_, version, request, texts, predictions, early, user)
-        if (challenger := self._repository.router.shadow) is not None and version is not challenger:
+        challenger = self._repository.router.shadow
+        if challenger is not None and version is not challenger and not version.task.draws(request):
             self._shadow.compare(challenger, request, predictions, busy=self.backlog_s > 0)
         if version.task.wants_details(request):
             for prediction, stages in zip(predictions, version.stages(early), strict=True):

@@ -6,9 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+"""what runs `flywheel` with these arguments"""
 
 
 def flywheel(*args: str, home: Path | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -151,6 +151,21 @@ def test_wrong_tensors(server: Server, inputs: list[dict[str, Any]]) -> None:
     refuse(server, INFER, 422, json={"inputs": inputs})
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"diversity": 1.5}, "diversity: Input should be less than or equal to 1"),
+        ({"explore": -1}, "explore: Input should be greater than or equal to 0"),
+        ({"top_k": 2}, "top_k: is 2, and there are 1 candidates"),
+        ({"candidates": []}, "candidates: List should have at least 1 item"),
+        ({"candidates": [{"id": "a", "text": "mug"}] * 2}, "candidates: [0] and [1] have the same id, 'a'"),
+    ],
+)
+def test_wrong_options_of_a_ranking(server: Server, options: dict[str, Any], sentence: str) -> None:
+    body = {"candidates": [{"id": "a", "text": "mug"}], **options}
+    assert sentence in refuse(server, RANK, 422, json=body)["error"]
+
+
 def test_missing_tensor(server: Server) -> None:
     error = refuse(server, "/v2/models/recommendation/infer", 422, json={"inputs": [tensor(name="history")]})
     assert "candidate" in error["error"]

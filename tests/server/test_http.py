@@ -119,7 +119,7 @@ SHELF = [
 ]
 
 
-@pytest.mark.parametrize("top_k", [None, 1, 3, 50])
+@pytest.mark.parametrize("top_k", [None, 1, 3, 4])
 def test_recommendation_is_sorted_and_cut(server: Server, top_k: int | None) -> None:
     history = ["Down sleeping bag. Warm to minus five.", {"id": "h2", "text": "Hiking backpack, 50 litres."}]
     request = {"user": {"id": "u1", "history": history}, "candidates": SHELF, "top_k": top_k}
@@ -137,6 +137,25 @@ def test_recommendation_prefers_what_is_like_the_history(server: Server) -> None
     ranked = predict(server, "recommendation", user={"history": history}, candidates=candidates)
     ids = [item["id"] for item in ranked]
     assert ids.index("tent") < ids.index("lipstick")
+
+
+def test_a_ranking_explains_diversifies_explores_and_leaves_out_what_was_seen(server: Server) -> None:
+    history = [{"id": "h1", "text": "Down sleeping bag. Warm to minus five."}, {"id": "tent", "text": SHELF[1]["text"]}]
+    body = {"user": {"id": "u1", "history": history}, "candidates": SHELF}
+    plain = {item["id"]: item["score"] for item in predict(server, "recommendation", **body)}
+    for item in predict(server, "recommendation", **body, explain=True):
+        total = sum(reason["contribution"] for reason in item["reasons"])
+        assert 1 / (1 + math.exp(-total)) == pytest.approx(item["score"], abs=3e-5)
+        assert item["score"] == plain[item["id"]]
+    diverse = predict(server, "recommendation", **body, diversity=1)
+    assert {item["id"]: item["score"] for item in diverse} == plain
+    assert diverse[0]["id"] == max(plain, key=lambda name: plain[name])
+    drawn = [predict(server, "recommendation", **body, explore=1) for _ in range(20)]
+    assert len({tuple(item["id"] for item in ranking) for ranking in drawn}) > 1
+    assert [item["propensity"] for item in drawn[0]] == pytest.approx([1 / 4, 1 / 3, 1 / 2, 1])
+    unseen = predict(server, "recommendation", **body, exclude_seen=True)
+    assert {item["id"] for item in unseen} == {"cushion", "lipstick", "stove"}
+    assert predict(server, "recommendation", **{**body, "candidates": SHELF[1:2]}, exclude_seen=True) == []
 
 
 @pytest.mark.parametrize("user", [{}, {"user": {}}, {"user": {"id": "new", "history": []}}])

@@ -132,6 +132,9 @@ def test_triton_ranks(client: triton.InferenceServerClient, history: list[str] |
     assert set(as_texts(by_id, "id")) == set(candidates)
     scores = by_id.as_numpy("score").tolist()
     assert scores == sorted(scores, reverse=True)
+    assert by_id.as_numpy("propensity").tolist() == [1.0] * 3
+    drawn = client.infer("recommendation", inputs, parameters={"explore": 1.0, "top_k": 2})
+    assert drawn.as_numpy("propensity").tolist() == pytest.approx([1 / 3, 1 / 2])
 
 
 @both_modes

@@ -115,6 +115,22 @@ class Feedback:
         with self._database.read() as connection:
             return {version: (int(right), total) for version, right, total in connection.execute(query)}
 
+    def events(self, task: str, prediction_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
+        """By prediction: the item and the event of each piece of feedback on it, also without consent.
+
+        Quarantined feedback is left out, as in `live_accuracy`; so are predictions without any.
+        """
+        found: dict[str, list[tuple[str, str]]] = {}
+        columns = select(_c.prediction_id, _c.item_id, _c.event)
+        with self._database.read() as connection:
+            for some in chunks(list(prediction_ids)):
+                query = columns.where(
+                    _c.task == task, _c.prediction_id.in_(some), _c.item_id.is_not(None), _c.state != "quarantined"
+                )
+                for id_, item, event in connection.execute(query):
+                    found.setdefault(id_, []).append((item, event))
+        return found
+
     def used(self, task: str, versions: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
         """Samples that were learned; given `versions`, only those that one of these was trained on. Newest first."""
         query = samples_where(_c.task == task, _c.state == "used")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
@@ -18,6 +18,7 @@ from models.feedback.types import LoggedPrediction
 _key = attrgetter("task", "id")
 _COLUMNS = [field.name for field in fields(LoggedPrediction)]
 _EXPIRED_AT_ONCE = 1000
+_READ_AT_ONCE = 200
 _PAUSE_S = 0.02
 
 
@@ -56,6 +57,21 @@ class Predictions:
         )
         with self._database.read() as connection:
             return [LoggedPrediction(*row) for row in connection.execute(query)]
+
+    def newest(self, task: str) -> Iterator[LoggedPrediction]:
+        """The predictions of a task, from the last that was stored to the first, read some at a time."""
+        c = predictions.c
+        below: int | None = None
+        while True:
+            query = select(c.serial, *(c[name] for name in _COLUMNS)).where(c.task == task)
+            if below is not None:
+                query = query.where(c.serial < below)
+            with self._database.read() as connection:
+                rows = connection.execute(query.order_by(c.serial.desc()).limit(_READ_AT_ONCE)).all()
+            if not rows:
+                return
+            below = rows[-1].serial
+            yield from (LoggedPrediction(*row[1:]) for row in rows)
 
     def expire(self, before: datetime) -> int:
         """Delete the predictions made before `before`, in batches so that writers are not blocked. How many.

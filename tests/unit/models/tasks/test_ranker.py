@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.tasks.ranker import Candidates, Features, Past, Ranker, Rate, probabilities
+from models.tasks.ranker import Candidates, Features, Past, Ranker, Rate, probability
 
 ITEMS, D = 6, 4
 
@@ -48,7 +48,7 @@ def test_the_contributions_of_a_candidate_add_up_to_its_logit(past_ids: list[str
     past, candidates = scored(model, past_ids, ["i2", "i4", "new", "unknown"])
     user, context = {"years": 3.0}, {"hour": 21.0}
     logits = model.logits(past, candidates, user, context)
-    assert model.contributions(past, candidates, user, context).logits() == pytest.approx(logits, abs=1e-5)
+    assert model.contributions(past, candidates, user, context).logits == pytest.approx(logits, abs=1e-5)
     assert np.isfinite(logits).all()
 
 
@@ -94,5 +94,5 @@ def test_arrays_of_another_shape_are_refused() -> None:
         Ranker([f"i{i}" for i in range(ITEMS)], arrays, 0.0, model.rate, model.item, model.user, model.context)
 
 
-def test_probabilities_of_extreme_logits_are_numbers() -> None:
-    assert probabilities(np.array([-1e4, 0.0, 1e4], np.float32)).tolist() == pytest.approx([0.0, 0.5, 1.0])
+def test_probability_of_extreme_logits_are_numbers() -> None:
+    assert probability(np.array([-1e4, 0.0, 1e4])).tolist() == pytest.approx([0.0, 0.5, 1.0])

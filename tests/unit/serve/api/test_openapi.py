@@ -50,3 +50,17 @@ def test_details_of_a_prediction_are_described() -> None:
         assert (details["type"], details["default"], details["examples"]) == ("boolean", False, [True])
         assert "`stages`" in details["description"]
     assert "details" not in schemas["RankRequest"]["properties"]
+
+
+def test_the_answer_to_a_ranking_is_described() -> None:
+    described = openapi(["recommendation"], "0")
+    request = described["components"]["schemas"]["RankRequest"]["properties"]
+    for name, kind in (("diversity", "number"), ("explore", "number"), ("explain", "boolean")):
+        assert request[name]["type"] == kind
+        assert request[name]["description"]
+    assert (request["explore"]["minimum"], request["explore"]["maximum"]) == (0, 1)
+    answer = described["paths"]["/v2/models/recommendation/predict"]["post"]["responses"]["200"]
+    prediction = answer["content"]["application/json"]["schema"]["properties"]["predictions"]["items"]
+    assert set(prediction["properties"]) == {"id", "score", "propensity", "reasons", "truncated"}
+    assert prediction["required"] == ["id", "score"]
+    assert prediction["properties"]["reasons"]["items"]["$ref"].rpartition("/")[2] in described["components"]["schemas"]

@@ -58,3 +58,22 @@ def test_a_request_is_made_to_ask_for_explanations(body: bytes, asked: object) -
 
 def test_what_is_no_json_is_left_to_the_server() -> None:
     assert asking_for_explanations(b"{") == b"{"
+
+
+def test_reasons_of_a_ranking() -> None:
+    reasons = [
+        {"source": "history", "index": 0, "id": "tent-[1]", "contribution": 0.75},
+        {"source": "history", "index": 3, "contribution": -0.5},
+        {"source": "history", "others": 12, "contribution": 0.25},
+        {"source": "feature", "name": "price", "contribution": -0.125},
+        {"source": "item", "contribution": 0.1},
+        {"source": "base", "contribution": -1.0},
+    ]
+    file = io.StringIO()
+    print_explained(Console(file=file, width=20), [{"id": "stove", "score": 0.37, "reasons": reasons}])
+    assert [line.split(None, 1) for line in file.getvalue().splitlines()] == [
+        ["stove", "0.37"], ["+0.7500", "history tent-[1]"], ["-0.5000", "history #3"],
+        ["+0.2500", "history, 12 others"],
+        ["-0.1250", "feature price"], ["+0.1000", "item"], ["-1.0000", "base"],
+    ]  # fmt: skip
+    print_explained(Console(file=file), [])  # all were seen

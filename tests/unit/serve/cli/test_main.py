@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,37 +10,12 @@ import pytest
 
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback
-from serve.cli.main import main
-from tests.helpers.command import ROOT, flywheel, free_port, refused
+from tests.helpers.command import Command, flywheel, free_port, refused
 
 COMMANDS = (
-    "up", "train", "export", "releases", "status", "predict", "bench",
+    "up", "train", "export", "evaluate", "releases", "status", "predict", "bench",
     "feedback", "retrain", "challenge", "promote", "rollback", "dead-letters", "erase",
 )  # fmt: skip
-
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The `flywheel` command in this process, which takes half a second less; what is no sentence of ours is raised."""
-
-    def command(*args: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", ["flywheel", *args])
-        if home:
-            monkeypatch.setenv("FLYWHEEL_HOME", str(home))
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(args, code, said.out, said.err)
-
-    return command
 
 
 @pytest.mark.parametrize("command", COMMANDS)

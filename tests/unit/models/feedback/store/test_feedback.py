@@ -41,6 +41,34 @@ def test_an_item_is_joined_with_its_request(store: Store) -> None:
     ]
 
 
+def test_events_of_a_ranking_are_read_also_without_consent(store: Store) -> None:
+    request = {"candidates": [{"id": "m", "text": "mug"}, {"id": "c", "text": "cup"}]}
+    rows = [prediction(n, task="recommendation", input=request, output=[{"id": "c", "score": 0.7}]) for n in (1, 2, 3)]
+    store.predictions.log([*rows, prediction(1)])
+    given = {"task": "recommendation", "label": None}
+    add(store, correction(1, **given, event="click", item_id="c"), correction(1, **given, event="buy", item_id="c"))
+    add(store, correction(2, **given, event="view", item_id="m", consent=False), correction(1))
+    add(store, correction(3, **given, event="click", item_id="m"))
+    newest = [row.id for row in store.predictions.newest("recommendation")]
+    assert newest == [made(3), made(2), made(1)]
+    events = store.feedback.events("recommendation", newest[1:])
+    assert {id_: sorted(found) for id_, found in events.items()} == {
+        made(1): [("c", "buy"), ("c", "click")],
+        made(2): [("m", "view")],
+    }
+    [sample] = [
+        sample for sample in store.queue.lease("recommendation", "me", 9, 60) if sample.prediction_id == made(3)
+    ]
+    store.queue.settle("me", {sample.id: ("quarantined", "it is odd")})
+    assert store.feedback.events("recommendation", [made(3)]) == {}
+
+
+def test_more_predictions_than_are_read_at_once(store: Store) -> None:
+    store.predictions.log([prediction(n) for n in range(1, 451)])
+    assert [row.id for row in store.predictions.newest("intent")] == [made(n) for n in range(450, 0, -1)]
+    assert list(store.predictions.newest("sentiment")) == []
+
+
 def test_what_cannot_be_joined_says_why(store: Store, clock: Clock) -> None:
     store.predictions.log([prediction(1, "one", "two"), prediction(2)])
     long_ago = made(3, NOW - timedelta(days=31))

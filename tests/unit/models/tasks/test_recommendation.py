@@ -1,0 +1,190 @@
+"""A ranking request's options: what is refused, what is left out, and that reasons add up to the score."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.tasks.ranker import Item, Ranker
+from models.tasks.reasons import Contributions, reasons
+from models.tasks.recommendation import RankRequest, Recommendation
+from serve.api.oip import parse_infer
+from serve.api.validation import validate
+from serve.errors import InvalidRequest
+
+RANKER = Ranker(
+    ["price", "weight"],
+    [3.0, 1.0],
+    [0.5, 2.0],
+    {"a": 0.3, "b": 0.7},
+    [1.2, 0.8, -0.5, 0.4, 2.0, 0.3, -0.2, 0.1, 0.6],
+    -1.1,
+)
+
+
+class _Bundle:
+    """The two things that a task reads of a bundle."""
+
+    class manifest:  # noqa: N801
+        labels: tuple[str, ...] = ()
+
+    def asset(self, name: str) -> Any:
+        return RANKER.to_asset()
+
+
+@pytest.fixture(scope="module")
+def task() -> Recommendation:
+    return Recommendation(_Bundle())  # type: ignore[arg-type]
+
+
+def request(count: int = 4, **options: Any) -> dict[str, Any]:
+    candidates = [
+        {"id": str(i), "text": f"item {i}", "features": {"price": 10.0 * i, "weight": 1.0}} for i in range(count)
+    ]
+    return {"candidates": candidates, **options}
+
+
+def answer(task: Recommendation, body: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
+    asked = validate(RankRequest, json.loads(json.dumps(body)))
+    vectors = np.random.default_rng(seed).normal(size=(len(task.texts(asked)), 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return task.decode(asked, vectors, [False] * len(vectors))
+
+
+HISTORY = ["item 1", {"id": "x", "text": "item 2"}, {"id": "3", "text": "now called otherwise"}]
+
+REFUSED = [
+    ({"diversity": 1.1}, "diversity: Input should be less than or equal to 1"),
+    ({"diversity": -0.1}, "diversity: Input should be greater than or equal to 0"),
+    ({"diversity": "0.5"}, "diversity: Input should be a valid number"),
+    ({"diversity": None}, "diversity: Input should be a valid number"),
+    ({"explore": 2}, "explore: Input should be less than or equal to 1"),
+    ({"explore": True}, "explore: Input should be a valid number"),
+    ({"explain": 1}, "explain: Input should be a valid boolean"),
+    ({"exclude_seen": "yes"}, "exclude_seen: Input should be a valid boolean"),
+    ({"top_k": 5}, "top_k: is 5, and there are 4 candidates; leave it out for an answer with all"),
+    ({"top_k": 0}, "top_k: Input should be greater than or equal to 1"),
+    ({"candidates": []}, "candidates: List should have at least 1 item"),
+    (
+        {"candidates": [{"id": name, "text": "a mug"} for name in "abcb"]},
+        "candidates: [1] and [3] have the same id, 'b'; send each item once",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), REFUSED, ids=[sentence for _, sentence in REFUSED])
+def test_what_is_refused(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validate(RankRequest, request(**wrong))
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_must_be_finite(value: float) -> None:
+    for wrong in ({"diversity": value}, {"explore": value}):
+        with pytest.raises(InvalidRequest, match=next(iter(wrong))):
+            validate(RankRequest, request(**wrong))
+
+
+def test_two_faults_are_told_apart() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validate(RankRequest, request(candidates=[{"id": "a", "text": " "}], top_k=7))
+    assert [field["field"] for field in caught.value.body()["fields"]] == ["candidates.0.text"]
+
+
+@pytest.mark.parametrize("count", [1, 100, 1000])
+@pytest.mark.parametrize("options", [{}, {"diversity": 0.5}, {"explore": 0.5}, {"diversity": 1.0, "explore": 1.0}])
+def test_any_number_of_candidates(task: Recommendation, count: int, options: dict[str, Any]) -> None:
+    predictions = answer(task, request(count, explain=True, user={"history": HISTORY}, **options))
+    assert {prediction["id"] for prediction in predictions} == {str(i) for i in range(count)}
+    assert all(("propensity" in prediction) == ("explore" in options) for prediction in predictions)
+    cut = answer(task, request(count, top_k=1, **options))
+    assert len(cut) == 1
+
+
+def test_without_exploration_an_answer_is_always_the_same_and_with_it_the_scores_are(task: Recommendation) -> None:
+    plain, body = answer(task, request(50)), request(50, explore=1.0)
+    assert plain == answer(task, request(50, explore=0, diversity=0, explain=False, exclude_seen=False))
+    drawn, again = answer(task, body), answer(task, body)
+    assert [p["id"] for p in drawn] != [p["id"] for p in again]
+    scores = {p["id"]: p["score"] for p in plain}
+    assert {p["id"]: p["score"] for p in drawn} == scores == {p["id"]: p["score"] for p in again}
+
+
+def test_what_the_user_has_is_left_out(task: Recommendation) -> None:
+    """By its id; by its text only where the history has no id: two items may have one text."""
+    body = request(6, user={"history": HISTORY}, exclude_seen=True)
+    assert {prediction["id"] for prediction in answer(task, body)} == {"0", "2", "4", "5"}
+    assert len(answer(task, {**body, "exclude_seen": False})) == 6
+    assert len(answer(task, {**body, "top_k": 6})) == 4
+    assert answer(task, {**request(2), "user": {"history": ["item 0", "ITEM  1"]}, "exclude_seen": True}) == []
+
+
+@pytest.mark.parametrize("history", [[], HISTORY, [f"text {i}" for i in range(30)]])
+def test_reasons_sum_to_the_log_odds_of_the_score(task: Recommendation, history: list[Any]) -> None:
+    for prediction in answer(task, request(20, explain=True, user={"history": history})):
+        total = sum(reason["contribution"] for reason in prediction["reasons"])
+        assert 1 / (1 + math.exp(-total)) == pytest.approx(prediction["score"], abs=3e-5)
+        assert prediction["reasons"][-1]["source"] == "base"
+        used = [reason["index"] for reason in prediction["reasons"] if reason["source"] == "history"]
+        newest = range(max(0, len(history) - task.options.history), len(history))
+        assert set(used) <= set(newest)
+        ids = {reason["index"]: reason["id"] for reason in prediction["reasons"] if "id" in reason}
+        assert ids == ({1: "x", 2: "3"} if history == HISTORY else {})
+    assert "reasons" not in answer(task, request(1))[0]
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_contributions_are_exact(length: int) -> None:
+    draw = np.random.default_rng(length)
+    history = [Item(None, {"price": float(draw.integers(99))}) for _ in range(length)]
+    items = [Item("a", {"price": 5.0}), Item("b", {}), Item(None, {"weight": -2.0})]
+    past, vectors = draw.normal(size=(length, 6)), draw.normal(size=(3, 6))
+    found = RANKER.contributions(history, past, items, vectors)
+    assert found.logits == pytest.approx(RANKER.logits(history, past, items, vectors), abs=1e-12)
+    assert found.history.shape == (3, length)
+    assert found.feature_names == ("price", "weight")
+    if length > 1:  # the item whose likeness is taken away takes its contribution with it
+        without = RANKER.contributions(history, np.vstack([past[:1] * 0, past[1:]]), items, vectors)
+        assert without.history[:, 0].tolist() != found.history[:, 0].tolist()
+
+
+def test_what_is_not_listed_is_summed_up() -> None:
+    found = Contributions(
+        history=np.array([[0.01 * i for i in range(25)]]),
+        features=np.array([[-5.0, 0.0]]),
+        feature_names=("price", "weight"),
+        item=np.array([0.3]),
+        user=np.array([0.0]),
+        base=-0.123456,
+    )
+    given = reasons(found, 0, [{"index": i} for i in range(25)])
+    assert given[0] == {"source": "feature", "name": "price", "contribution": -5.0}
+    assert {"source": "history", "others": 15, "contribution": 1.05} in given
+    assert [row["index"] for row in given if "index" in row] == list(range(24, 14, -1))
+    assert not [row for row in given if row.get("name") == "weight" or row["source"] == "user"]
+    assert sum(row["contribution"] for row in given) == pytest.approx(found.logits[0], abs=5e-5)
+
+
+def test_an_inference_request_has_the_options_in_its_parameters() -> None:
+    tensor = {"name": "candidate", "datatype": "BYTES", "shape": [2], "data": ["a mug", "a tent"]}
+
+    def parsed(**parameters: Any) -> RankRequest:
+        body = {"inputs": [tensor], "parameters": {"binary_data_output": False, "sequence_id": 7, **parameters}}
+        return validate(RankRequest, parse_infer(Recommendation, json.dumps(body).encode(), None).request)
+
+    asked = parsed(explore=0.25, diversity=0.5, exclude_seen=True, top_k=1)
+    assert (asked.explore, asked.diversity, asked.exclude_seen, asked.top_k) == (0.25, 0.5, True, 1)
+    assert parsed().explore == 0
+    with pytest.raises(InvalidRequest, match="diversity"):
+        parsed(diversity=2)
+
+
+def test_an_inference_answer_always_has_propensities() -> None:
+    drawn = [{"id": "a", "score": 0.5, "propensity": 0.25}]
+    assert Recommendation.tensors_from_predictions(drawn)["propensity"] == [0.25]
+    assert Recommendation.tensors_from_predictions([{"id": "a", "score": 0.5}])["propensity"] == [1.0]
