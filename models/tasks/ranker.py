@@ -194,11 +194,11 @@ class Ranker:
         fixed = self.bias + float(f @ self.user.weights) + float(c @ self.context.weights)
         fixed += self.rate.term(past.chosen)
         found = candidates.terms + candidates.features @ self.item.weights + candidates.vectors @ taste
-        found = found.astype(np.float64) + fixed
+        logits: NDArray[np.float64] = found.astype(np.float64) + fixed
         for i, others in self._in_their_history(past, candidates):
-            found[i] += (_factors(past, others) - factors) @ (past.vectors @ candidates.vectors[i])
-            found[i] += self.rate.term(past.chosen[others]) - self.rate.term(past.chosen)
-        return found
+            logits[i] += (_factors(past, others) - factors) @ (past.vectors @ candidates.vectors[i])
+            logits[i] += self.rate.term(past.chosen[others]) - self.rate.term(past.chosen)
+        return logits
 
     def context_logits(self, contexts: Sequence[Mapping[str, float]], vectors: Floats) -> Floats:
         """(n,): what each context adds to the logit of the item beside it, of which `vectors` are the item vectors."""

@@ -62,8 +62,8 @@ class HistoryItem(Strict):
     text: ItemText | None = None
     event: str = Field("click", description="what the user did, as in training data")
     value: float | None = Field(None, allow_inf_nan=False, description="of a `rating` or a `dwell`")
-    time: float | AwareDatetime | None = Field(
-        None, allow_inf_nan=False, description="seconds since 1970, or RFC 3339; orders the items if all have one"
+    time: Annotated[float, Field(allow_inf_nan=False)] | AwareDatetime | None = Field(
+        None, description="seconds since 1970, or RFC 3339; orders the history if all its items have one"
     )
     features: FeatureValues = Field({}, description="not read: a history item counts by its id or its text")
 

@@ -9,31 +9,50 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.tasks.ranker import Item, Ranker
+from export.errors import BundleError
+from models.tasks.ranker import Features, Ranker, Rate
 from models.tasks.reasons import Contributions, reasons
 from models.tasks.recommendation import RankRequest, Recommendation
 from serve.api.oip import parse_infer
 from serve.api.validation import validate
 from serve.errors import InvalidRequest
 
-RANKER = Ranker(
-    ["price", "weight"],
-    [3.0, 1.0],
-    [0.5, 2.0],
-    {"a": 0.3, "b": 0.7},
-    [1.2, 0.8, -0.5, 0.4, 2.0, 0.3, -0.2, 0.1, 0.6],
-    -1.1,
-)
+DIMENSIONS = 4
+
+
+def _ranker() -> Ranker:
+    """One that knows the items 0 to 9, of which each has a price and a weight."""
+    draw = np.random.default_rng(5)
+    arrays = {
+        "item_vectors": draw.normal(size=(10, DIMENSIONS)),
+        "history_vectors": draw.normal(size=(10, DIMENSIONS)),
+        "item_terms": draw.normal(size=10),
+        "item_features": draw.normal(size=(10, 2)),
+    }
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+
+    def features(*names: str) -> Features:
+        k = len(names)
+        scale = np.full(k, 2.0)
+        return Features(names, np.ones(k), scale, draw.normal(size=k), draw.normal(size=(k, DIMENSIONS)), DIMENSIONS)
+
+    ids = [str(i) for i in range(10)]
+    return Ranker(ids, arrays, -1.1, Rate(0.4, 0.5), features("price", "weight"), features("age"), features())
 
 
 class _Bundle:
-    """The two things that a task reads of a bundle."""
+    """What a task reads of a bundle."""
+
+    path = "bundle"
 
     class manifest:  # noqa: N801
         labels: tuple[str, ...] = ()
 
     def asset(self, name: str) -> Any:
-        return RANKER.to_asset()
+        return json.loads(json.dumps(_ranker().to_bundle()[0][name]))
+
+    def tower(self, name: str) -> Any:
+        return _ranker().to_bundle()[1][name]
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +69,9 @@ def request(count: int = 4, **options: Any) -> dict[str, Any]:
 
 def answer(task: Recommendation, body: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
     asked = validate(RankRequest, json.loads(json.dumps(body)))
-    vectors = np.random.default_rng(seed).normal(size=(len(task.texts(asked)), 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return task.decode(asked, vectors, [False] * len(vectors))
+    read = len(task.texts(asked))
+    output = np.random.default_rng(seed).normal(size=(read, 2 * DIMENSIONS + 1)).astype(np.float32)
+    return task.decode(asked, output, [False] * read)
 
 
 HISTORY = ["item 1", {"id": "x", "text": "item 2"}, {"id": "3", "text": "now called otherwise"}]
@@ -130,27 +149,89 @@ def test_reasons_sum_to_the_log_odds_of_the_score(task: Recommendation, history:
         total = sum(reason["contribution"] for reason in prediction["reasons"])
         assert 1 / (1 + math.exp(-total)) == pytest.approx(prediction["score"], abs=3e-5)
         assert prediction["reasons"][-1]["source"] == "base"
-        used = [reason["index"] for reason in prediction["reasons"] if reason["source"] == "history"]
+        used = [reason["index"] for reason in prediction["reasons"] if "index" in reason]
         newest = range(max(0, len(history) - task.options.history), len(history))
         assert set(used) <= set(newest)
         ids = {reason["index"]: reason["id"] for reason in prediction["reasons"] if "id" in reason}
-        assert ids == ({1: "x", 2: "3"} if history == HISTORY else {})
+        itself = {} if prediction["id"] == "3" else {2: "3"}  # an item is no reason for itself
+        assert ids == ({1: "x", **itself} if history == HISTORY else {})
     assert "reasons" not in answer(task, request(1))[0]
 
 
-@pytest.mark.parametrize("length", [0, 1, 7])
-def test_contributions_are_exact(length: int) -> None:
-    draw = np.random.default_rng(length)
-    history = [Item(None, {"price": float(draw.integers(99))}) for _ in range(length)]
-    items = [Item("a", {"price": 5.0}), Item("b", {}), Item(None, {"weight": -2.0})]
-    past, vectors = draw.normal(size=(length, 6)), draw.normal(size=(3, 6))
-    found = RANKER.contributions(history, past, items, vectors)
-    assert found.logits == pytest.approx(RANKER.logits(history, past, items, vectors), abs=1e-12)
-    assert found.history.shape == (3, length)
-    assert found.feature_names == ("price", "weight")
-    if length > 1:  # the item whose likeness is taken away takes its contribution with it
-        without = RANKER.contributions(history, np.vstack([past[:1] * 0, past[1:]]), items, vectors)
-        assert without.history[:, 0].tolist() != found.history[:, 0].tolist()
+READ = [
+    ("known items need no text", {"history": [{"id": "1"}]}, [], ["1"]),
+    ("unknown ones do", {"history": [{"id": "x", "text": "a"}, "b"]}, ["a", "b"], ["x", "b"]),
+    ("without one they do not count", {"history": [{"id": "x"}, {"id": "2"}]}, [], ["2"]),
+    ("twice is once", {"history": [{"id": "1"}, {"id": "2"}, {"id": "1", "event": "view"}]}, [], ["2", "1"]),
+    ("by time", {"history": [{"id": "1", "time": 9}, {"id": "2", "time": "1970-01-01T00:00:05Z"}]}, [], ["2", "1"]),
+    ("not all have one", {"history": [{"id": "1", "time": 9}, {"id": "2"}]}, [], ["1", "2"]),
+    ("the newest", {"history": [{"id": str(i % 10)} for i in range(5000)]}, [], [str(i) for i in range(10)]),
+    ("few unknown ones", {"history": [f"t{i}" for i in range(90)]}, [f"t{i}" for i in range(70, 90)], None),
+]
+
+
+@pytest.mark.parametrize(("user", "texts", "keys"), [row[1:] for row in READ], ids=[row[0] for row in READ])
+def test_what_is_read_of_a_history(
+    task: Recommendation, user: dict[str, Any], texts: list[str], keys: list[str] | None
+) -> None:
+    asked = validate(RankRequest, {"user": user, "candidates": [{"id": "0", "text": "known"}]})
+    assert task.texts(asked) == texts
+    read = task._read(asked)
+    assert read.past_keys == (keys or texts)
+    assert [asked.user.history[place] for place in read.past_places] != []
+
+
+def test_an_item_that_was_seen_and_chosen_is_chosen(task: Recommendation) -> None:
+    history = [{"id": "1", "event": "buy"}, {"id": "1", "event": "view"}, {"id": "2", "event": "dislike"}]
+    asked = validate(RankRequest, request(1, user={"history": history}))
+    read = task._read(asked)
+    assert (read.past_keys, read.chosen, read.weights) == (["1", "2"], [True, False], [3.0, 1.0])
+
+
+WRONG = [
+    ({"id": "1", "event": "stare"}, "event is 'stare'; it must be one of: view, click"),
+    ({"id": "1", "event": "rating"}, "a rating needs a 'value'"),
+    ({"id": "1", "event": "rating", "value": 7}, "the value of a rating is 7.0; it must be from 0 to 5"),
+    ({"event": "click"}, "give an 'id' or a 'text'"),
+    ({"id": "1", "time": "yesterday"}, "time"),
+    ({"id": "1", "features": {"price": "cheap"}}, "features"),
+]
+
+
+@pytest.mark.parametrize(("item", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
+def test_wrong_history_items_are_refused(item: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validate(RankRequest, request(1, user={"history": [item]}))
+    assert sentence in str(caught.value)
+
+
+def test_a_history_has_at_most_ten_thousand_items(task: Recommendation) -> None:
+    assert len(answer(task, request(3, user={"history": [{"id": "1"}] * 10_000}))) == 3
+    with pytest.raises(InvalidRequest, match="10000"):
+        validate(RankRequest, request(1, user={"history": [{"id": "1"}] * 10_001}))
+
+
+def test_what_was_chosen_and_what_was_not_count_apart(task: Recommendation) -> None:
+    def score(event: str) -> float:
+        body = {"candidates": [{"id": "2", "text": "t"}], "user": {"history": [{"id": "1", "event": event}]}}
+        return float(answer(task, body)[0]["score"])
+
+    assert score("click") != score("view") == score("dislike")
+
+
+def test_unknown_features_are_ignored_and_known_ones_count(task: Recommendation) -> None:
+    plain = answer(task, request(3))
+    assert answer(task, request(3, context={"hour": 3}, user={"features": {"height": 2}})) == plain
+    assert answer(task, request(3, user={"features": {"age": 40}})) != plain
+
+
+def test_a_bundle_of_an_older_version_says_what_to_do() -> None:
+    class Older(_Bundle):
+        def tower(self, name: str) -> Any:
+            return None
+
+    with pytest.raises(BundleError, match="flywheel train recommendation"):
+        Recommendation(Older())  # type: ignore[arg-type]
 
 
 def test_what_is_not_listed_is_summed_up() -> None:
