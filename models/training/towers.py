@@ -55,13 +55,17 @@ class TowerSettings:
     """of the projections of texts"""
     id_decay: float = 2.0
     """AdamW's decay of the vectors of ids: without it they learn single events by heart within two epochs"""
-    bias_decay: float = 0.1
+    bias_decay: float = 0.0
     projection_decay: float = 6.0
     id_dropout: float = 0.1
     """share of the items of a batch that are scored from their text alone"""
     text_dropout: float = 0.2
     steps_per_epoch: int = 40
     min_batch_events: int = 1024
+    prior: float = 10.0
+    """events at the mean by which popularity, the start of an item's own term, is smoothed"""
+    likeness: float = 0.1
+    """the factor of the texts' principal axes at the start"""
     seed: int = 7
 
 
@@ -272,10 +276,29 @@ def _members(examples: Examples, settings: TowerSettings) -> int:
     return settings.members if len(examples.user) <= settings.max_members_events else 1
 
 
-def _new_towers(examples: Examples, dimensions: int) -> Towers:
+@torch.no_grad()
+def new_towers(examples: Examples, settings: TowerSettings) -> Towers:
+    """Untrained towers that rank by popularity and by likeness of texts, of which training a few epochs makes more.
+
+    Started at random, the projections would have to unlearn noise, for which small data has too few steps.
+    """
     parts = (examples.item_features, examples.user_features, examples.context_features)
     item, user, context = (part.shape[1] for part in parts)
-    return Towers(examples.items, examples.texts.shape[1], (item, user, context), dimensions)
+    towers = Towers(examples.items, examples.texts.shape[1], (item, user, context), settings.dimensions)
+    learned = examples.only(examples.learn)
+    own = learned.weight * learned.chosen
+    mean = float(np.clip(own.sum() / learned.weight.sum(), 1e-3, 1 - 1e-3))
+    towers.mean_rate.fill_(mean)
+    towers.bias.copy_(towers.mean_rate.logit())
+    towers.rate_weight.fill_(1.0)
+    shown, chosen = (np.bincount(learned.item, part, examples.items) for part in (learned.weight, own))
+    share = (chosen + settings.prior * mean) / (shown + settings.prior)
+    towers.item_bias.copy_(torch.from_numpy(share).logit() - towers.bias)
+    axes = torch.linalg.svd(torch.from_numpy(examples.texts), full_matrices=False).Vh[: settings.dimensions]
+    for projection in (towers.item_text, towers.history_text):
+        projection.zero_()
+        projection[: len(axes)] = settings.likeness * axes
+    return towers
 
 
 class _Training:
@@ -289,13 +312,8 @@ class _Training:
         self.batches = Batches(learned, history, size)
         self._settings, self._seed, self._epoch = settings, seed, 0
         torch.manual_seed(seed)
-        self.towers = start or _new_towers(examples, settings.dimensions)
+        self.towers = start or new_towers(examples, settings)
         self._anchors = [part.detach().clone() for part in self._by_item()] if start else None
-        mean = float(np.average(learned.chosen, weights=learned.weight))
-        if start is None:
-            with torch.no_grad():
-                self.towers.mean_rate.fill_(min(max(mean, 1e-3), 1 - 1e-3))
-                self.towers.bias.copy_(self.towers.mean_rate.logit())
         ids, kept = [self.towers.item_ids, self.towers.history_ids], start is not None
         projections = [self.towers.item_text, self.towers.history_text, self.towers.text_weight]
         rest = [*self.towers.feature_vectors, *self.towers.feature_weights]
