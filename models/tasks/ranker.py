@@ -36,7 +36,10 @@ SHRINKAGE = 5.0
 _MAX_STANDARDIZED = 5.0
 _ASSET, _ITEMS = "ranker", "items"
 _ARRAYS = ("item_vectors", "history_vectors", "item_terms", "item_features")
-_TRAIN_AGAIN = "Train the task again: flywheel train recommendation."
+_TRAIN_AGAIN = (
+    "Train the task again and promote the new version: flywheel train recommendation, then flywheel promote "
+    "recommendation VERSION."
+)
 
 
 class Features:
