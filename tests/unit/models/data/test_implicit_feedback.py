@@ -19,7 +19,7 @@ from models.data.interactions import KEPT_ENDING, Events, Interactions
 from models.feedback.types import Sample
 from models.home import corpus_file
 from models.retraining.run import _split
-from models.training.fit_ranker import tower_matrices
+from models.training.tower_examples import examples_of, scalings_of
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -82,13 +82,14 @@ def test_history_tells_who_the_user_is_once_and_is_not_a_choice_that_is_learned(
     assert interactions.item_numbers(interactions.item_names.index("b")) == {"price": 2.0}
 
 
-def test_what_a_user_had_chosen_is_in_the_tower_s_choices_and_not_in_what_was_shown() -> None:
+def test_what_a_user_had_chosen_before_is_history_and_not_learned() -> None:
     events = [event("b", answer=str(n), history=["a kettle"], minute=n) for n in range(6)]
     interactions = with_rankings(EMPTY, [], events)
-    shown, chosen = tower_matrices(interactions)
-    kettle = interactions.item_names.index("a kettle")
-    assert (shown[0, kettle], chosen[0, kettle]) == (0.0, 1.0)
-    assert shown.sum() > 0
+    examples = examples_of(interactions, np.zeros((len(interactions.texts), 1), np.float32), scalings_of(interactions))
+    kettle = examples.item == interactions.item_names.index("a kettle")
+    assert not examples.learn[kettle].any()
+    assert examples.past[kettle].all()
+    assert examples.learn.any()
 
 
 def test_held_out_are_those_that_judge() -> None:

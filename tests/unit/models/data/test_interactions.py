@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.data.dataset import DatasetError
 from models.data.interaction_files import load_checked_interactions, load_interactions
-from models.data.interactions import Events, Interactions
-from models.training.fit_ranker import phases, tower_matrices
+from models.data.interactions import Interactions
 
 HEADER = "user_id,item_id,event,time,text"
 Row = tuple[str, str, str, str, str]
@@ -136,21 +133,6 @@ def test_each_kind_of_choice_counts(event: str, tmp_path: Path) -> None:
     assert load(tmp_path, rows).events.chosen.sum() == 10
 
 
-def test_the_tower_learns_from_the_past_the_ranker_from_later_and_neither_from_the_holdout(tmp_path: Path) -> None:
-    """Whatever the order in the file: 8 of 10 are for training, three quarters of them for the tower."""
-    found = phases(load(tmp_path, list(reversed(shop()))).events)
-    assert found.tolist() == (["tower"] * 6 + ["ranker"] * 2 + ["holdout"] * 2) * 2
-
-
-def test_the_tower_sees_what_each_user_was_shown_and_chose(tmp_path: Path) -> None:
-    interactions = load(tmp_path, shop(users=3))
-    shown, chosen = tower_matrices(interactions)
-    assert shown.shape == chosen.shape == (3, 10)
-    at = [interactions.item_names.index(f"i{n}") for n in range(10)]
-    assert shown[:, at].tolist() == [[1.0] * 6 + [0.0] * 4] * 3
-    assert chosen[:, at].tolist() == [[1.0, 0.0] * 3 + [0.0] * 4] * 3
-
-
 def test_the_seed_shop_s_histories_are_of_the_past() -> None:
     interactions = load_interactions()
     events = interactions.events
@@ -158,10 +140,7 @@ def test_the_seed_shop_s_histories_are_of_the_past() -> None:
         time, held_out = events.time[rows], events.holdout[rows]
         assert time[held_out].min() > time[~held_out].max()
     assert interactions.item_feature_names == ["price"]
-    counts = Counter(phases(events).tolist())
-    assert counts.keys() == {"tower", "ranker", "holdout"}
-    assert counts["holdout"] == events.holdout.sum()
-    assert min(counts.values()) > 1000
+    assert min(events.holdout.sum(), events.training.sum()) > 1000
 
 
 def test_the_same_content_as_jsonl_is_the_same(tmp_path: Path) -> None:
@@ -214,18 +193,3 @@ def test_the_report_counts_rows_and_items_and_tells_an_item_with_several_texts(t
     assert interactions.texts[interactions.item_names.index("i3")] == "Item 3"
     assert [finding.kind for finding in report.findings] == ["item_with_several_texts"]
     assert "1 of 10 items have more than one text. For instance: 'i3' in line 22." in report.lines()[1]
-
-
-def test_the_matrices_of_very_many_users_are_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    interactions = load_interactions()
-    users, items = tower_matrices(interactions)[0].shape
-    monkeypatch.setattr("models.training.fit_ranker._MAX_CELLS", items * 10)
-    shown, chosen = tower_matrices(interactions)
-    assert shown.shape == chosen.shape == (10, items)
-    assert users > 10
-    assert shown.any()
-
-
-def test_phases_of_a_user_with_very_many_impressions_take_no_quadratic_time() -> None:
-    times = np.arange(200_000)
-    assert (phases(Events.of(times * 0, times * 0, times < 0, times)) == "tower").sum() == 150_000

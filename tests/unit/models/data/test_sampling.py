@@ -7,9 +7,8 @@ from collections import Counter
 import numpy as np
 
 from models.data.dataset import Example
-from models.data.interactions import Events, histories
+from models.data.histories import histories_of
 from models.data.sampling import balanced_sample
-from models.tasks.ranker import HISTORY
 from models.text import same_text_key
 
 MANY = [Example(f"text {n}", "many") for n in range(50)]
@@ -28,15 +27,15 @@ def test_few_labels_give_more_than_their_part_where_it_would_be_too_little() -> 
     assert balanced_sample([], 10, 60, seed=3) == []
 
 
-def test_a_history_is_what_was_chosen_until_then_and_no_longer_than_serving_reads() -> None:
-    numbers = np.arange(2 * HISTORY + 6)
-    of_one = Events.of(numbers * 0, numbers, numbers % 2 == 0, numbers, before=numbers == 0)
-    found = histories(of_one)
-    assert found[:4] == [[], [0], [0], [0, 2]]
-    assert found[-1] == [*range(6, 2 * HISTORY + 6, 2)]
-    assert len(found[-1]) == HISTORY
-    of_two = of_one.joined(Events.of([1, 1], [0, 1], [False, True], [0, 1]))
-    assert histories(of_two)[-2:] == [[], []]
+def test_a_history_has_each_item_once_and_chosen_if_it_was_chosen_once() -> None:
+    user, item = np.array([1, 0, 0, 0, 3]), np.array([2, 2, 2, 1, 0])
+    chosen, weight = np.array([False, False, True, True, True]), np.array([1, 9, 2, 1, 1], np.float32)
+    found = histories_of(user, item, chosen, weight, users=4, items=3)
+    assert found.starts.tolist() == [0, 2, 3, 3, 4]
+    assert found.item.tolist() == [1, 2, 2, 0]
+    assert found.chosen.tolist() == [True, True, False, True]
+    assert found.weight.tolist() == [1.0, 2.0, 1.0, 1.0]
+    assert found.rows_of(np.array([0, 0, 2]), np.array([2, 0, 0]), items=3).tolist() == [1, -1, -1]
 
 
 def test_texts_that_a_reader_takes_for_the_same_have_one_key() -> None:

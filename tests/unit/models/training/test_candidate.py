@@ -38,6 +38,15 @@ def test_a_job_that_makes_no_sense_is_refused(arguments: dict[str, object]) -> N
         TrainingJob("intent", **arguments)  # type: ignore[arg-type]
 
 
+def test_files_of_items_and_users_need_a_file_of_events_and_a_ranker(tmp_path: Path) -> None:
+    for files in ({"items": Path("items.csv")}, {"users": Path("users.csv")}):
+        with pytest.raises(ValueError, match="need a file of events: give it with --data"):
+            TrainingJob("recommendation", **files)
+    job = TrainingJob("intent", Path("own.csv"), items=Path("items.csv"))
+    with pytest.raises(DatasetError, match="intent learns labels of texts"):
+        build_candidate(job, tmp_path, quiet)
+
+
 def test_what_int8_changes_too_much_is_exported_in_fp32_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[str, tuple[str, ...]]] = []
 

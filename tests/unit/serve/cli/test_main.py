@@ -34,6 +34,22 @@ def test_help_lists_every_command() -> None:
     assert all(f" {command} " in done.stdout for command in COMMANDS)
 
 
+def test_events_with_files_of_items_and_users_are_checked(run: Command, tmp_path: Path) -> None:
+    rows = [f"u{user},i{item},rating,{item},{item * 3 % 5 + 1}" for user in range(3) for item in range(10)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,event,time,value", *rows, rows[-1]]))
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,text", *(f"i{at},Item {at}" for at in range(10))]))
+    (tmp_path / "users.csv").write_text("user_id,age\nu1,30\n")
+    files = [f"--{name}={tmp_path / f'{file}.csv'}" for name, file in (("items", "items"), ("users", "users"))]
+    train = ("train", "recommendation", "--check", *files)
+    done = run(*train, f"--data={tmp_path / 'events.csv'}", home=tmp_path / "home")
+    assert done.stdout.splitlines() == [
+        "events: 24 training rows, 6 in the holdout, 10 items",
+        "note: 1 rows repeat another one: the same user, item, event and time. For instance: line 32. They count once.",
+    ]
+    assert "files of items and users need a file of events" in run(*train, home=tmp_path / "home").stderr
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
