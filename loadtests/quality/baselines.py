@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 
 _PRIOR = 5.0
 _FACTORS = 32
+_FOLDS = 5
 
 
 def main() -> None:
@@ -29,33 +30,33 @@ def main() -> None:
 
 
 def lightgbm_scores(data: dict[str, Any]) -> Any:
-    """Statistics of item and user, the user's affinity to the item's classes, each without the event itself."""
+    """Statistics of item and user, the user's affinity to the item's classes, and the classes."""
     holdout = data["holdout"]
     design = _design(data)
-    model = lightgbm.LGBMClassifier(n_estimators=200, learning_rate=0.05, num_leaves=31, random_state=7, verbose=-1)
-    model.fit(design[~holdout], data["chosen"][~holdout])
-    return model.predict_proba(design[holdout])[:, 1]
+    parameters = {"objective": "binary", "learning_rate": 0.05, "num_leaves": 31, "seed": 7, "verbose": -1}
+    known = lightgbm.Dataset(design[~holdout], data["chosen"][~holdout].astype(int))
+    return lightgbm.train(parameters, known, num_boost_round=200).predict(design[holdout])
 
 
 def _design(data: dict[str, Any]) -> Any:
+    """Statistics are of training events in other folds than the event's: leaving out the event alone gives it away."""
     user, item, chosen, holdout = (data[name] for name in ("user", "item", "chosen", "holdout"))
-    classes, own = data["classes"].astype(float), np.where(holdout, 0.0, 1.0)
-    liked = own * chosen
-    mean = liked.sum() / own.sum()
+    classes = data["classes"].astype(float)
+    fold = np.where(holdout, _FOLDS, np.random.default_rng(7).integers(0, _FOLDS, len(user)))
+    own = np.where(holdout, 0.0, 1.0)
+    mean = (own * chosen).sum() / own.sum()
 
-    def rates(group: Any) -> tuple[Any, Any]:
-        count = np.bincount(group, own)[group] - own
-        return (np.bincount(group, liked)[group] - liked + _PRIOR * mean) / (count + _PRIOR), np.log1p(count)
+    def elsewhere(group: Any, weights: Any) -> Any:
+        inside = np.bincount(group * (_FOLDS + 1) + fold, weights, (int(group.max()) + 1) * (_FOLDS + 1))
+        return np.bincount(group, weights)[group] - inside[group * (_FOLDS + 1) + fold]
 
-    width = classes.shape[1]
-    cells = user[:, None] * width + np.arange(width)
-    weights = classes[item] * own[:, None]
-    size = (int(user.max()) + 1) * width
-    seen = np.bincount(cells.ravel(), weights.ravel(), size)[cells] - weights
-    chose = np.bincount(cells.ravel(), (weights * chosen[:, None]).ravel(), size)[cells] - weights * chosen[:, None]
-    affinity = (chose + _PRIOR * mean) / (seen + _PRIOR)
-    of_item = (affinity * classes[item]).sum(1) / np.maximum(classes[item].sum(1), 1)
-    return np.column_stack((*rates(item), *rates(user), of_item, classes[item]))
+    def rate(group: Any, weights: Any) -> tuple[Any, Any]:
+        count = elsewhere(group, weights)
+        return (elsewhere(group, weights * chosen) + _PRIOR * mean) / (count + _PRIOR), np.log1p(count)
+
+    of_classes = [rate(user, own * classes[item, k])[0] for k in range(classes.shape[1])]
+    affinity = (np.column_stack(of_classes) * classes[item]).sum(1) / np.maximum(classes[item].sum(1), 1)
+    return np.column_stack((*rate(item, own), *rate(user, own), affinity, classes[item]))
 
 
 def implicit_scores(data: dict[str, Any]) -> Any:
