@@ -112,7 +112,7 @@ def _print(task: str, version: str, value: PolicyValue, left_out: int) -> None:
     ]
     if left_out:
         lines.append(f"left out: {left_out:,} answers that this version cannot be asked for again")
-    lines.append(f"{'discounted choices an answer':<34}value    95 % interval")
+    lines.append(f"{'discounted choices an answer':<36}value    95 % interval")
     named = {
         "as shown": value.logged,
         f"version {version}, SNIPS": value.snips,
