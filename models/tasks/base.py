@@ -40,7 +40,11 @@ class UnknownTaskError(Exception):
 
 
 class Tensor(NamedTuple):
-    """One tensor of the task's Open Inference Protocol signature; `optional` inputs may be left out."""
+    """One tensor of the task's Open Inference Protocol signature.
+
+    An `optional` input may be left out of a request. An `optional` output may be missing in a prediction, and
+    `tensors_from_predictions` then has a value for it.
+    """
 
     name: str
     datatype: Datatype

@@ -165,7 +165,7 @@ class Recommendation(RankerTask):
         Tensor("history", "BYTES", optional=True),
         Tensor("candidate_id", "BYTES", optional=True),
     )
-    outputs = (Tensor("id", "BYTES"), Tensor("score", "FP32"), Tensor("propensity", "FP32"))
+    outputs = (Tensor("id", "BYTES"), Tensor("score", "FP32"), Tensor("propensity", "FP32", optional=True))
     parameters = ("top_k", "diversity", "explore", "exclude_seen")
     example = {
         "user": {"id": "u1", "history": ["Trailhead 2P Ultralight Tent. Two-person tent under one kilo."]},

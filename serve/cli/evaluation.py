@@ -108,11 +108,11 @@ def _judged(
 def _print(task: str, version: str, value: PolicyValue, left_out: int) -> None:
     lines = [
         f"{task}: version {version}, judged by {value.answers:,} answers to {value.users:,} users, who chose "
-        f"{value.chosen:,} of the first {len(value.effective)} items"
+        f"{value.chosen:,} items among the first {len(value.effective)}"
     ]
     if left_out:
         lines.append(f"left out: {left_out:,} answers that this version cannot be asked for again")
-    lines.append(f"{'discounted choices an answer':<34}value    95 % interval")
+    lines.append(f"{'discounted choices an answer':<36}value    95 % interval")
     named = {
         "as shown": value.logged,
         f"version {version}, SNIPS": value.snips,

@@ -463,7 +463,7 @@ def predict(
         list[str] | None, typer.Argument(help="One or more texts; without them: JSON from standard input.")
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show how much each word speaks for the label, or against it.")
+        bool, typer.Option("--explain", help="Show what each word adds to the label, or the reasons for a ranking.")
     ] = False,
     url: UrlOption = URL,
 ) -> None:

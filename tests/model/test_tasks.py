@@ -44,6 +44,8 @@ def test_its_bundle_answers_the_example(task: type[Task], session: OnnxSession) 
     assert answers
     for answer in answers:
         for tensor in task.outputs:
+            if tensor.optional and tensor.name not in answer:
+                continue
             assert isinstance(answer[tensor.name], DATATYPES[tensor.datatype])
         assert 0 <= answer["score"] <= 1
         assert "truncated" not in answer
