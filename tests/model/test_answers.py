@@ -19,6 +19,7 @@ from models.data.dataset import Dataset, load_dataset
 from models.data.interaction_files import load_interactions
 from models.evaluation.metrics import classifier_metrics, ranker_metrics
 from models.tasks.base import TextRequest, all_tasks, get_task
+from models.tasks.event_names import EVENT_KINDS
 from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
 
 CLASSIFIERS = ("intent", "sentiment")
@@ -112,6 +113,9 @@ def test_the_holdout_metrics_of_a_classifier_are_reproduced(task: str, bundle_of
     assert bundle.manifest.data == dataset.lineage()
 
 
+CHOICES = {kind.weight: name for name, kind in EVENT_KINDS.items() if kind.chosen and not kind.has_value}
+
+
 def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_of: Callable[[str], Path]) -> None:
     """Requests with whole histories and known items, for which no text is read, to the task of the bundle."""
     bundle = Bundle.open(bundle_of("recommendation"))
@@ -125,7 +129,8 @@ def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_
         held_out = np.flatnonzero(events.holdout[rows]) + rows.start
         past = np.flatnonzero(~events.holdout[rows]) + rows.start
         history = [
-            {"id": names[events.item[row]], "event": "click" if events.chosen[row] else "view"} for row in past.tolist()
+            {"id": names[events.item[row]], "event": CHOICES[events.weight[row]] if events.chosen[row] else "view"}
+            for row in past.tolist()
         ]
         shown = dict.fromkeys(events.item[held_out].tolist())
         candidates = [{"id": names[item], "text": texts[item]} for item in shown]
