@@ -43,9 +43,10 @@ def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: Re
     scalings = scalings_of(interactions)
     examples = examples_of(interactions, (raw - mean) / scale, scalings)
     settings = TowerSettings(seed=recipe.seed)
-    validation = examples.learn & newest(examples.user, _VALIDATION_SHARE)
+    some = examples.only(_some_users(examples, settings))
+    validation = some.learn & newest(some.user, _VALIDATION_SHARE)
     epochs = epochs_for(
-        examples, validation, settings, lambda done, total: report("choosing the number of epochs", done, total)
+        some, validation, settings, lambda done, total: report("choosing the number of epochs", done, total)
     )
     members, losses = fit_towers(examples, epochs, settings, lambda done, total: report("training", done, total))
     unseen = np.bincount(examples.item, minlength=examples.items) == 0
@@ -110,6 +111,16 @@ def _pooled_texts(
     """(items, hidden)"""
     rows = [row.ids for row in text_encoder(tokenizer, recipe.max_length).encode(list(interactions.texts))]
     found: Floats = pooled(model.encoder, rows, lambda done, total: report("reading texts", done, total)).numpy()
+    return found
+
+
+def _some_users(examples: Examples, settings: TowerSettings) -> Mask:
+    """(events,): those of random users, as many as there is one member for. An epoch has as many steps with fewer."""
+    counts = np.bincount(examples.user, minlength=examples.users)
+    order = np.random.default_rng(settings.seed).permutation(examples.users)
+    kept = np.zeros(examples.users, bool)
+    kept[order[np.cumsum(counts[order]) <= settings.max_members_events]] = True
+    found: Mask = kept[examples.user]
     return found
 
 
