@@ -57,8 +57,8 @@ class TowerSettings:
     """AdamW's decay of the vectors of ids: without it they learn single events by heart within two epochs"""
     bias_decay: float = 0.0
     projection_decay: float = 6.0
-    id_dropout: float = 0.1
-    """share of the items of a batch that are scored from their text alone"""
+    id_dropout: float = 0.5
+    """share of the items of a batch that are read by their text alone: new items are ranked by what is learned there"""
     text_dropout: float = 0.2
     steps_per_epoch: int = 40
     min_batch_events: int = 1024
