@@ -140,8 +140,8 @@ def test_a_continued_training_keeps_what_it_does_not_see() -> None:
     seen = np.bincount(part.item, minlength=30) > 0
     state = _mixed(after[0], towers_from(before[0], rows), seen)
     assert (state["item_ids"][5] == before[0]["item_ids"][5]).all()
-    some = int(np.flatnonzero(seen[:29])[0])
-    assert not (state["item_ids"][some] == before[0]["item_ids"][some]).all()
+    learned = np.flatnonzero(seen[:29])
+    assert not (state["item_ids"][learned] == before[0]["item_ids"][learned]).all()
 
 
 def test_users_with_new_events_are_replayed_whole() -> None:
