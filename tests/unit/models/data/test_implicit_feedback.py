@@ -13,12 +13,14 @@ import pytest
 
 from export.bundle import Lineage
 from models.data.dataset import DatasetError
+from models.data.event_names import EVENT_KINDS
 from models.data.implicit_feedback import unusable_reason, with_rankings
 from models.data.interaction_files import load_interactions, load_kept_interactions, save_interactions
 from models.data.interactions import KEPT_ENDING, Events, Interactions
 from models.feedback.types import Sample
 from models.home import corpus_file
 from models.retraining.run import _split
+from models.tasks.ranker import CHOSEN, EVENTS
 from models.training.fit_ranker import tower_matrices
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -172,3 +174,7 @@ def test_rankings_are_added_to_the_events_of_their_users() -> None:
     assert interactions.user_names == ["ann", "bob"]
     assert interactions.events.user.tolist() == [0] * 4 + [1]  # that ann chose a is known
     assert interactions.context_features[[0, -1], 0].tolist() == [1.0, 2.0]
+
+
+def test_events_of_feedback_mean_what_they_mean_in_a_file() -> None:
+    assert {name for name in EVENTS if EVENT_KINDS[name].chosen} == CHOSEN
