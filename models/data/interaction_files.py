@@ -8,9 +8,8 @@ with `user_` of the user, with `context_` of the event, the others of the item.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from numpy.typing import NDArray
 
 from export.bundle import Lineage
 from models.data import event_checks as checks
-from models.data.checks import Faults, row_faults
 from models.data.columns import Chunk, FeatureTable, Names, Values, numbers, read_chunks, unit_of
 from models.data.dataset import SEED, load_kept
+from models.data.event_faults import FileFaults, event_fault, item_fault, user_fault
 from models.data.interactions import KEPT_ENDING, Events, Features, Interactions, read_kept, save_kept
 from models.data.negatives import with_negatives
-from models.data.records import DatasetError, column_fault, corpus_name
+from models.data.records import DatasetError, corpus_name
 from models.data.report import CorpusReport, Finding
 from models.tasks.event_names import EVENT_KINDS, EVENT_NAMES
 from models.users import user_name
@@ -126,14 +125,14 @@ class _Reader:
             (self._files.users, self._read_users),
         ):
             if path is not None:
-                faults = _FileFaults(path)
+                faults = FileFaults(path)
                 read(path, faults)
                 errors += faults.errors()
                 self._notes += faults.notes()
         if errors:
             raise DatasetError("\n".join(finding.text for finding in errors))
 
-    def _read_items(self, path: Path, faults: _FileFaults) -> None:
+    def _read_items(self, path: Path, faults: FileFaults) -> None:
         seed = path == _SEED_ITEMS  # whose texts are in two columns
         for chunk in read_chunks(path, ("id", "title", "description") if seed else ("item_id", "text")):
             if seed:
@@ -142,20 +141,20 @@ class _Reader:
             texts = chunk.get("text")
             self._texts += [None] * (len(self._items.names) - len(self._texts))
             blank = [not isinstance(text, str) or not text.strip() for text in texts]
-            faults.add_rows(chunk, np.flatnonzero((items < 0) | np.array(blank, np.bool_)), _item_fault)
+            faults.add_rows(chunk, np.flatnonzero((items < 0) | np.array(blank, np.bool_)), item_fault)
             self._take_texts(path, chunk, items)
             self._add_features(chunk, {"item": items}, frozenset({"item_id", "text"}), faults, "item")
 
-    def _read_users(self, path: Path, faults: _FileFaults) -> None:
+    def _read_users(self, path: Path, faults: FileFaults) -> None:
         with_events = len(self._users.names)
         for chunk in read_chunks(path, ("user_id",)):
             users = self._users.numbers_of(chunk.get("user_id"))
-            faults.add_rows(chunk, np.flatnonzero(users < 0), _user_fault)
+            faults.add_rows(chunk, np.flatnonzero(users < 0), user_fault)
             users[users >= with_events] = -1
             self._add_features(chunk, {"user": users}, frozenset({"user_id"}), faults, "user")
         del self._users.names[with_events:]
 
-    def _read_events(self, path: Path, faults: _FileFaults) -> None:
+    def _read_events(self, path: Path, faults: FileFaults) -> None:
         required = _EVENT_COLUMNS if self._files.items is not None else (*_EVENT_COLUMNS, "text")
         for chunk in read_chunks(path, required):
             users = self._users.numbers_of(chunk.get("user_id"))
@@ -169,7 +168,7 @@ class _Reader:
             bad |= np.isin(events, _WITH_VALUE) & ~(np.isfinite(values) & (values >= 0))
             if self._files.items is None:
                 bad |= np.array([not isinstance(text, str) or not text.strip() for text in chunk.get("text")])
-            faults.add_rows(chunk, np.flatnonzero(bad), _event_fault(required))
+            faults.add_rows(chunk, np.flatnonzero(bad), event_fault(required))
             self._add_features(chunk, {"item": items, "user": users}, _KNOWN, faults, "item")
             if "text" in chunk.columns:
                 self._take_texts(path, chunk, items)
@@ -198,7 +197,7 @@ class _Reader:
         chunk: Chunk,
         rows: Mapping[str, NDArray[np.int32]],
         known: frozenset[str],
-        faults: _FileFaults,
+        faults: FileFaults,
         default: str,
     ) -> None:
         """Take the columns that are features. `rows` are the chunk's items and users, `default` says whose most are."""
@@ -302,112 +301,6 @@ def newest_fifth(users: NDArray[np.int32]) -> NDArray[np.bool_]:
     total = np.repeat(totals, totals)
     newest: NDArray[np.bool_] = (position + 1 > total * (1 - _HOLDOUT_SHARE)) & (total > 1)
     return newest
-
-
-class _FileFaults:
-    """The rows of one file that cannot be used, and its columns that are no features."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._faults: Faults = defaultdict(list)
-        self._kinds: dict[str, str] = {}  # of faults, each with the sentence of the first
-        self._columns: dict[str, tuple[str, list[int]]] = {}
-        self._numeric: set[str] = set()
-
-    def add_rows(self, chunk: Chunk, rows: NDArray[np.intp], fault: _RowFault) -> None:
-        """Add rows of a chunk; `fault` says what is wrong with one."""
-        for at in rows.tolist():
-            sentence, kind = fault(chunk.row(at))
-            self._faults[self._kinds.setdefault(kind, sentence)].append(int(chunk.lines[at]))
-
-    def is_text(self, column: str) -> bool:
-        """Whether a column had values, and no number among them, in a whole chunk: no use in reading the others."""
-        return column in self._columns and column not in self._numeric
-
-    def add_features(self, chunk: Chunk, column: str, found: NDArray[np.float64], bad: NDArray[np.bool_]) -> None:
-        """Add the values of a feature that are no finite number: faults if others of the column are."""
-        if not bad.all() and np.isfinite(found).any():
-            self._numeric.add(column)
-        if not bad.any():
-            return
-        first = chunk.row(int(bad.argmax()))[column]
-        what = "is not a number" if math.isnan(_float(first)) else "is not finite"
-        sentence = f"{column} is {repr(first)[:40]}, which {what}. Write numbers such as 9.5, or leave the column out."
-        self._columns.setdefault(column, (sentence, []))[1].extend(chunk.lines[bad].tolist())
-
-    def errors(self) -> list[Finding]:
-        faults = {sentence: list(lines) for sentence, lines in self._faults.items()}
-        for column in self._numeric & self._columns.keys():
-            sentence, lines = self._columns[column]
-            faults[sentence] = lines
-        return list(row_faults(self._path, faults, unit_of(self._path)))
-
-    def notes(self) -> list[Finding]:
-        """The columns without any number."""
-        texts = sorted(self._columns.keys() - self._numeric)
-        return [checks.text_columns(self._path, texts)] if texts else []
-
-
-_RowFault = Callable[[dict[str, Any]], tuple[str, str]]
-"""what is wrong with a row, as a sentence, and the kind of fault, by which rows are counted together"""
-
-
-def _event_fault(required: tuple[str, ...]) -> _RowFault:
-    def fault(row: dict[str, Any]) -> tuple[str, str]:
-        sentence, *kind = _fault_of_event(row, required)
-        return sentence, kind[0] if kind else sentence
-
-    return fault
-
-
-def _fault_of_event(row: dict[str, Any], required: tuple[str, ...]) -> tuple[str, ...]:
-    for column in required:
-        if fault := column_fault(row, column, may_be_number=column not in ("event", "text")):
-            return (f"{fault}.",)
-    event, value = row["event"], row.get("value")
-    if event not in EVENT_KINDS:
-        return (f"the event is {repr(event)[:40]}; it must be one of: {', '.join(sorted(EVENT_NAMES))}.",)
-    if not (_is_name(row["user_id"]) and _is_name(row["item_id"]) and str(row.get("text", "-")).strip()):
-        return (f"{_listed(name for name in required if name not in ('event', 'time'))} must not be empty.",)
-    if (row.get("split") or "") not in _CODE_OF_SPLIT:
-        return (f"split is {repr(row['split'])[:40]}; it must be 'train' or 'holdout'.",)
-    if not math.isfinite(_float(row["time"])):
-        return (f"time is {repr(row['time'])[:40]}, which is not a number. Give seconds since 1970, for instance.",
-                "time")  # fmt: skip
-    needs = "its number of stars or points" if event == "rating" else "its seconds"
-    return (f"the value of the {event} is {repr(value)[:40]}. A {event} needs {needs} in the column 'value', from 0 "
-            "up; leave rows without one out.", f"value of {event}")  # fmt: skip
-
-
-def _item_fault(row: dict[str, Any]) -> tuple[str, str]:
-    for column in ("item_id", "text"):
-        if fault := column_fault(row, column, may_be_number=column == "item_id"):
-            return f"{fault}.", fault
-    return "item_id and text must not be empty.", "empty"
-
-
-def _user_fault(row: dict[str, Any]) -> tuple[str, str]:
-    fault = column_fault(row, "user_id", may_be_number=True)
-    return (f"{fault}.", fault) if fault else ("user_id must not be empty.", "empty")
-
-
-def _is_name(value: Any) -> bool:
-    if isinstance(value, str):
-        return user_name(value) is not None
-    return not isinstance(value, float) or value.is_integer()
-
-
-def _float(value: Any) -> float:
-    """The number; NaN for what is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}"
 
 
 def _codes(values: Values, codes: Mapping[Any, int]) -> NDArray[np.int8]:

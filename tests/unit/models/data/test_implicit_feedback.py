@@ -19,6 +19,8 @@ from models.data.interactions import KEPT_ENDING, Events, Interactions
 from models.feedback.types import Sample
 from models.home import corpus_file
 from models.retraining.run import _split
+from models.tasks.event_names import EVENT_KINDS
+from models.tasks.ranker import CHOSEN, EVENTS
 from models.training.tower_examples import examples_of, scalings_of
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -173,3 +175,7 @@ def test_rankings_are_added_to_the_events_of_their_users() -> None:
     assert interactions.user_names == ["ann", "bob"]
     assert interactions.events.user.tolist() == [0] * 4 + [1]  # that ann chose a is known
     assert interactions.context_features[[0, -1], 0].tolist() == [1.0, 2.0]
+
+
+def test_events_of_feedback_mean_what_they_mean_in_a_file() -> None:
+    assert {name for name in EVENTS if EVENT_KINDS[name].chosen} == CHOSEN
