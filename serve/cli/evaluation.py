@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.home import bundle_folder
 from models.releases.release import ReleaseError, local_versions
@@ -86,6 +85,15 @@ def _logged(settings: Config, task: str, answers: int) -> list[LoggedRanking]:
 def _judged(
     settings: Config, task: str, version: str, positions: int, explore: float | None, logged: list[LoggedRanking]
 ) -> list[JudgedRanking]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     from export.bundle import Bundle
     from export.model import Model
     from models.evaluation.logged_rankings import judge
