@@ -72,3 +72,6 @@ def test_an_event_loop_that_is_later_than_may_be_waited_handles_nothing_however_
     assert admission.late_s() == 0.0
     admission.observe_lag(0.6)  # and about as long unread in its socket
     assert admission.late_s() == pytest.approx(0.5)
+    impatient = Admission(0.05)
+    impatient.observe_lag(0.1)  # as after one large request
+    assert impatient.late_s() == 0.0
