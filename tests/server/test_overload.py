@@ -28,7 +28,7 @@ PREDICT = "/v2/models/intent/predict"
 GOOD = {"text": "where is my order 88231?"}
 HEADER = "x-request-timeout-seconds"
 DEADLINE_S = 8.0
-HAPROXYS = "the model is busy; try again later"
+REFUSED_BY_HAPROXY = "the model is busy; try again later"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_burst_is_answered_or_refused_and_nothing_else(impatient: Server) -> N
         assert assert_error(response, 503)["code"] == "overloaded"
         assert int(response.headers["retry-after"]) >= 1
     # HAProxy knows nothing of a request's texts, and tells of what it refused with the requests that follow.
-    texts = sum(1 if response.json()["error"] == HAPROXYS else 8 for response in refused)
+    texts = sum(1 if response.json()["error"] == REFUSED_BY_HAPROXY else 8 for response in refused)
     for _ in range(8):
         assert_works(impatient)
     assert dropped(impatient, "overloaded") - before == texts

@@ -56,9 +56,7 @@ def test_a_replica_that_answers_early_too_is_full_for_as_long_as_its_event_loop_
         admission.arrived(cached=number % 2 == 0)
     admission.observe_lag(0.05)
     assert admission.full_s(min_wait_s=1.1) == pytest.approx(0.05)
-    assert (
-        admission.full_s(min_wait_s=0.1) == 0.0
-    )  # the encoder has time, so closed loops of many clients are no overload
+    assert admission.full_s(min_wait_s=0.1) == 0.0  # the encoder has time: many clients are no overload
     assert admission.late_s() == 0.0
     admission.observe_lag(0.001)
     assert admission.full_s(min_wait_s=1.1) == 0.0
