@@ -19,7 +19,7 @@ import statistics
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -139,10 +139,13 @@ def requests(url: str, tasks: Sequence[str], texts: Sequence[str] | None = None)
 
 
 def _varied(texts: Sequence[str]) -> Iterator[bytes]:
-    """Bodies with a text and a word of another: no cache hit, and about as often answered early as the texts are."""
-    words = [word for text in texts for word in text.split()]
-    while True:
-        yield json.dumps({"text": f"{random.choice(texts)} {random.choice(words)}"}).encode()
+    """Bodies with a text and a word of another: no pair twice before all were sent, and another order in each run."""
+    texts = random.sample(texts, len(texts))
+    words = list({word for text in texts for word in text.split()})
+    random.shuffle(words)
+    for turn in count():
+        for number, text in enumerate(texts):
+            yield json.dumps({"text": f"{text} {words[(number + turn) % len(words)]}"}).encode()
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

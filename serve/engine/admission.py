@@ -18,8 +18,10 @@ _FULL_MARGIN = 0.1
 _MAX_FULL_S = 0.5
 _MAX_CACHED_SHARE = 0.05
 _LATE_LOOP_S = 0.01
-# A request waits in its socket, unseen, for as long as it waits for its turn once it has been read.
+# A request waits in its socket, unseen, for as long as it waits for its turn once it has been read. A single large
+# request, or a batch on the event loop, delays the next one and is no overload.
 _WAITS_PER_LAG = 2
+_MIN_TOO_LATE_S = 0.5
 _DECAY = 0.02  # weight of the newest request in the share of cache hits
 
 
@@ -61,7 +63,9 @@ class Admission:
 
     def late_s(self) -> float:
         """Seconds for which a proxy may refuse all requests, since the event loop cannot handle them in time; or 0."""
-        return min(self._lag_s, _MAX_FULL_S) if _WAITS_PER_LAG * self._lag_s > self.bound_s else 0.0
+        if _WAITS_PER_LAG * self._lag_s <= max(self.bound_s, _MIN_TOO_LATE_S):
+            return 0.0
+        return min(self._lag_s, _MAX_FULL_S)
 
     def observe_wait(self, seconds: float, now: float) -> None:
         """Record that the model started a request at `now` which had been queued for `seconds`."""

@@ -29,7 +29,7 @@ _HUNG_S = 60.0
 _INLINE_BELOW_S = 0.15
 # Batches on the event loop follow each other for this long before it has its turns to read and answer requests: early
 # answers would otherwise delay the texts of the encoder by a turn a batch (docs/decisions/0038-edge.md).
-_TURNS_EVERY_S = 0.015
+_TURNS_EVERY_S = 0.01
 
 Run = Callable[[Sequence[Ids]], NDArray[np.float32]]
 ObserveWait = Callable[[float, float], None]

@@ -171,10 +171,17 @@ def test_of_an_overload_most_is_refused_before_it_reaches_a_replica_and_counted(
     eventually(lambda: refusals_counted(own_server) - counted == shed, 10)
 
 
-def test_where_more_than_a_few_requests_are_known_a_full_replica_sees_all_of_them(own_server: Server) -> None:
+def cache_hits(server: Server) -> float:
+    pattern = r'^flywheel_cache_texts_total\{.*result="hit".*task="intent".*\} (\S+)$'
+    return sum(map(float, re.findall(pattern, server.get("/metrics").text, re.M)))
+
+
+def test_of_an_overload_the_texts_that_are_known_are_answered(own_server: Server) -> None:
+    """HAProxy refuses for a replica only while its event loop is late, and the replica answers each that it knows."""
+    hits = cache_hits(own_server)
     outcome, sent = overloaded(own_server, requests_of_thirty_words(known=4))
     assert len(outcome.shed) > 0
-    assert sent == outcome.sent
+    assert cache_hits(own_server) - hits > 0.8 * sent / 4
 
 
 def test_a_client_cannot_count_refusals(own_server: Server) -> None:

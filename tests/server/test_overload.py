@@ -28,6 +28,7 @@ PREDICT = "/v2/models/intent/predict"
 GOOD = {"text": "where is my order 88231?"}
 HEADER = "x-request-timeout-seconds"
 DEADLINE_S = 8.0
+REFUSED_BY_HAPROXY = "the model is busy; try again later"
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_burst_is_answered_or_refused_and_nothing_else(impatient: Server) -> N
         assert assert_error(response, 503)["code"] == "overloaded"
         assert int(response.headers["retry-after"]) >= 1
     # HAProxy knows nothing of a request's texts, and tells of what it refused with the requests that follow.
-    texts = sum(8 if "for the next" in response.json()["error"] else 1 for response in refused)
+    texts = sum(1 if response.json()["error"] == REFUSED_BY_HAPROXY else 8 for response in refused)
     for _ in range(8):
         assert_works(impatient)
     assert dropped(impatient, "overloaded") - before == texts
@@ -199,6 +200,7 @@ def test_early_answers_do_not_wait_for_the_encoder(impatient: Server, sure: list
         assert sorted(seconds)[len(seconds) // 2] < 0.1, seconds
         print(f"early answers of a full server: {1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f} ms")
         wait(work)
-    assert_works(impatient)
+    # Texts past their deadline leave the queue after the batch that runs.
+    eventually(lambda: impatient.post(PREDICT, json=GOOD).status_code == 200, 5)
     shown = flywheel("status", "--url", impatient.url).stdout
     assert re.search(r"intent: ready, version 99 \(.*, \d+% of its texts answered early\)", shown), shown

@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from models.evaluation.gate import GateResult
 
 
-# Of a first version: with many labels the pairs of neighbours take most of its seconds, and hardly help.
-_MAX_LABELS_OF_PAIRS = 10
-
-
 class ClassifierFamily(ModelFamily[TrainingSet]):
     """Corrections are labelled texts: curated against the corpus, learned with replay, judged on its holdout."""
 
@@ -110,7 +106,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
 
         number = {label: i for i, label in enumerate(data.labels)}
         truth = np.array([number[example.label] for example in data.examples], np.intp)
-        settings = LinearSettings(max_ngram=2 if len(data.labels) <= _MAX_LABELS_OF_PAIRS else 1)
+        settings = LinearSettings(max_ngram=2)
         unseen, _ = out_of_fold(rows, truth, len(data.labels), settings)
         record = LinearRecord(**asdict(settings), blend=fit_alone(unseen, truth))
         return fit_linear_reader(rows, truth, len(data.labels), settings), record

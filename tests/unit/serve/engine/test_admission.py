@@ -56,9 +56,7 @@ def test_a_replica_that_answers_early_too_is_full_for_as_long_as_its_event_loop_
         admission.arrived(cached=number % 2 == 0)
     admission.observe_lag(0.05)
     assert admission.full_s(min_wait_s=1.1) == pytest.approx(0.05)
-    assert (
-        admission.full_s(min_wait_s=0.1) == 0.0
-    )  # the encoder has time, so closed loops of many clients are no overload
+    assert admission.full_s(min_wait_s=0.1) == 0.0  # the encoder has time: many clients are no overload
     assert admission.late_s() == 0.0
     admission.observe_lag(0.001)
     assert admission.full_s(min_wait_s=1.1) == 0.0
@@ -72,3 +70,6 @@ def test_an_event_loop_that_is_later_than_may_be_waited_handles_nothing_however_
     assert admission.late_s() == 0.0
     admission.observe_lag(0.6)  # and about as long unread in its socket
     assert admission.late_s() == pytest.approx(0.5)
+    impatient = Admission(0.05)
+    impatient.observe_lag(0.1)  # as after one large request
+    assert impatient.late_s() == 0.0
