@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from models.data.interactions import Interactions
 from models.training.config import Recipe
 from models.training.finetune import prepare, set_up
 from models.training.progress import ReportStage
-from models.training.tower_checkpoint import KINDS, TrainedTowers
+from models.training.tower_checkpoint import KINDS, TrainedTowers, text_key
 from models.training.tower_examples import Examples, Floats, examples_of, newest, scalings_of
 from models.training.towers import BY_ITEM, Towers, TowerSettings, epochs_for, fit_towers, towers_from
 
@@ -28,6 +28,7 @@ _REPLAYED_EVENTS = 1_000_000  # beside the new ones: some minutes on two cores
 
 Losses = list[tuple[int, float]]
 Mask = NDArray[np.bool_]
+Read = Callable[[Sequence[str]], Floats]
 
 
 def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: ReportStage) -> Losses:
@@ -37,7 +38,7 @@ def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: Re
     Raises CheckpointError for an unknown base.
     """
     model, tokenizer = prepare(recipe, outputs=1)
-    raw = _pooled_texts(model, tokenizer, interactions, recipe, report)
+    raw = _pooled_texts(model, tokenizer, interactions.texts, recipe, report)
     mean = raw.mean(0)
     scale = float(np.sqrt(((raw - mean) ** 2).sum(1).mean())) or 1.0
     scalings = scalings_of(interactions)
@@ -52,8 +53,10 @@ def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: Re
     unseen = np.bincount(examples.item, minlength=examples.items) == 0
     states = [_without(member, unseen) for member in members]
     names = {kind: list(getattr(interactions, f"{kind}_feature_names")) for kind in KINDS}
-    items = interactions.item_names
-    trained = TrainedTowers(states, items, examples.item_features, names, scalings, mean, scale)
+    items, keys = interactions.item_names, [text_key(text) for text in interactions.texts]
+    trained = TrainedTowers(
+        states, items, examples.item_features, names, scalings, mean, scale, examples.texts, keys
+    )  # fmt: skip
     _save(trained, model, tokenizer, out)
     return losses
 
@@ -72,11 +75,16 @@ def continue_ranker(
     set_up(recipe)
     model, tokenizer = load_checkpoint(champion)
     interactions = with_features(interactions, before.feature_names)
-    raw = _pooled_texts(model, tokenizer, interactions, recipe, report)
-    examples = examples_of(interactions, (raw - before.text_mean) / np.float32(before.text_scale), before.scalings)
+    rows = _rows_before(before.items, interactions.item_names)
+    keys = [text_key(text) for text in interactions.texts]
+
+    def read(some: Sequence[str]) -> Floats:
+        return _pooled_texts(model, tokenizer, some, recipe, report)
+
+    texts = _texts_with(before, rows, keys, read, interactions.texts)
+    examples = examples_of(interactions, texts, before.scalings)
     part = examples.only(_replayed(examples, new[~interactions.events.holdout], recipe.seed))
     settings = TowerSettings(seed=recipe.seed)
-    rows = _rows_before(before.items, interactions.item_names)
     start = [towers_from(member, rows) for member in before.members]
     members, losses = fit_towers(
         part, _CONTINUED_EPOCHS, settings, lambda done, total: report("training", done, total), start
@@ -86,7 +94,7 @@ def continue_ranker(
     states = [_mixed(member, champions, seen) for member, champions in zip(members, old, strict=True)]
     trained = TrainedTowers(
         states, interactions.item_names, examples.item_features, before.feature_names, before.scalings,
-        before.text_mean, before.text_scale,
+        before.text_mean, before.text_scale, texts, keys,
     )  # fmt: skip
     _save(trained, model, tokenizer, out)
     return losses
@@ -106,11 +114,24 @@ def with_features(interactions: Interactions, names: Mapping[str, Sequence[str]]
 
 
 def _pooled_texts(
-    model: TextModel, tokenizer: Any, interactions: Interactions, recipe: Recipe, report: ReportStage
+    model: TextModel, tokenizer: Any, texts: Sequence[str], recipe: Recipe, report: ReportStage
 ) -> Floats:
-    """(items, hidden)"""
-    rows = [row.ids for row in text_encoder(tokenizer, recipe.max_length).encode(list(interactions.texts))]
+    """(texts, hidden)"""
+    rows = [row.ids for row in text_encoder(tokenizer, recipe.max_length).encode(list(texts))]
     found: Floats = pooled(model.encoder, rows, lambda done, total: report("reading texts", done, total)).numpy()
+    return found
+
+
+def _texts_with(
+    before: TrainedTowers, rows: NDArray[np.intp], keys: Sequence[int], read: Read, texts: Sequence[str]
+) -> Floats:
+    """(items, hidden): as the champion read them; `read` is asked for those that are new or have changed."""
+    found = before.texts[np.maximum(rows, 0)]
+    known = np.array(before.text_keys, np.int64)[np.maximum(rows, 0)]
+    changed = np.flatnonzero((rows < 0) | (known != np.array(keys, np.int64)))
+    if len(changed):
+        raw = read([texts[at] for at in changed.tolist()])
+        found[changed] = (raw - before.text_mean) / np.float32(before.text_scale)
     return found
 
 

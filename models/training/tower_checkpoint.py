@@ -1,10 +1,11 @@
 """The trained towers in a checkpoint (`towers.safetensors`, beside encoder and head), and the ranker made of them.
 
-A later version starts from these parameters. The head has the projections of texts alone.
+A later version starts from these parameters. The head has the projections of new items' texts alone.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ class TrainedTowers:
     text_mean: Floats
     """(hidden,): subtracted from pooled texts, which are then divided by `text_scale`"""
     text_scale: float
+    texts: Floats
+    """(items, hidden): the items' texts, pooled, less the mean, scaled"""
+    text_keys: Sequence[int]
+    """by item, of what was read: `text_key`"""
 
     def save(self, folder: Path) -> None:
         """Write to the checkpoint `folder`."""
@@ -49,8 +54,10 @@ class TrainedTowers:
         record = {
             "items": list(self.items), "names": {kind: list(names) for kind, names in self.feature_names.items()},
             "scalings": scalings, "text_scale": self.text_scale, "members": len(self.members),
+            "text_keys": list(self.text_keys),
         }  # fmt: skip
         whole = {name: np.array(part, np.float32, order="C") for name, part in arrays.items()}
+        whole["texts"] = self.texts.astype(np.float16)  # half the size, and a thousandth of the noise of int8
         save_file(whole, folder / TOWERS_FILE, metadata={"record": orjson.dumps(record).decode()})
 
     @classmethod
@@ -72,26 +79,33 @@ class TrainedTowers:
         scalings = Scalings(*(_scaling(record["scalings"][kind]) for kind in KINDS))
         return cls(
             members, record["items"], arrays["item_features"], record["names"], scalings, arrays["text_mean"],
-            record["text_scale"],
+            record["text_scale"], arrays["texts"].astype(np.float32), record["text_keys"],
         )  # fmt: skip
 
     def head(self) -> tuple[Floats, Floats]:
-        """The head on pooled texts whose outputs are the projections `[A t, B t, w . t]`: (2 d + 1, hidden), bias."""
-        parts = [self._joined("item_text"), self._joined("history_text"), self._mean("text_weight")[None]]
+        """The head on pooled texts whose outputs describe a new item: (2 d + 1, hidden), bias.
+
+        They are an item vector `A' t`, a history vector `B t`, and the item's own term `w' . t`.
+        """
+        parts = [self._joined("new_item_text"), self._joined("history_text"), self._mean("new_text_weight")[None]]
         weight: Floats = np.concatenate(parts) / np.float32(self.text_scale)
         bias: Floats = -weight @ self.text_mean
         return weight, bias
 
-    def ranker(self, projections: Floats) -> Ranker:
-        """The ranker, given the exported model's outputs for the items' texts, (items, 2 d + 1)."""
-        item_vectors, history_vectors = (self._joined(name, axis=1) for name in ("item_ids", "history_ids"))
-        d = item_vectors.shape[1]
+    def ranker(self) -> Ranker:
+        """The ranker. Of its items, those without behaviour are described by their text as new ones are."""
+        new = self.members[0]["has_behaviour"] == 0
+        item_vectors = self._joined("item_ids", axis=1) + self.texts @ self._joined("item_text").T
+        item_vectors[new] = self.texts[new] @ self._joined("new_item_text").T
+        item_terms = self._mean("item_bias") + self.texts @ self._mean("text_weight")
+        item_terms[new] = self.texts[new] @ self._mean("new_text_weight")
         arrays = {
-            "item_vectors": item_vectors + projections[:, :d],
-            "history_vectors": history_vectors + projections[:, d : 2 * d],
-            "item_terms": self._mean("item_bias") + projections[:, 2 * d],
+            "item_vectors": item_vectors,
+            "history_vectors": self._joined("history_ids", axis=1) + self.texts @ self._joined("history_text").T,
+            "item_terms": item_terms,
             "item_features": self.item_features,
         }
+        d = item_vectors.shape[1]
         rate = Rate(float(self.members[0]["mean_rate"]), float(self._mean("rate_weight")))
         item, user, context = (
             Features(
@@ -114,6 +128,11 @@ class TrainedTowers:
     def _mean(self, name: str) -> Floats:
         found: Floats = np.mean([member[name] for member in self.members], axis=0, dtype=np.float32)
         return found
+
+
+def text_key(text: str) -> int:
+    """By which it is seen whether an item's text has changed."""
+    return zlib.crc32(text.encode(errors="surrogatepass"))
 
 
 def _scaling(parts: Any) -> Scaling:

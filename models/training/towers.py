@@ -4,14 +4,16 @@ The logit that a user chooses an item in a context is
 
     b + b_item + w . t_item + q . x_item + r . f_user + s . c_context + g rate_user + <h_user, v_item>
     v_item = V_item + A t_item + C x_item
+        of an item without behaviour: A' t_item + C x_item, and w' . t_item instead of b_item + w . t_item
     h_user = sum over chosen a_j p_j / sqrt(n_chosen + 5) - sum over not chosen a_j p_j / sqrt(n_not + 5) + U f + K c
     p_j    = P_j + B t_j
     rate   = log((n_chosen + 5 m) / (n_not + 5 (1 - m))) - log(m / (1 - m))
 
 with the frozen encoder's pooled vector `t` of an item's text, numeric features `x`, `f` and `c`, and the weight `a_j`
 of an event; `m` is the share of all training events that are chosen. `V`, `P` and `b_item` are learned for each item
-with behaviour; `A`, `B` and `w` stand in for them where there is none. The scored item is left out of the history that
-scores it, in training as in serving.
+with behaviour, and `A` and `w` say what these leave open. `A'` and `w'` have to say it all, so they are learned apart:
+each event is scored a second time as if its item were new, and of that only `A'` and `w'` learn. The scored item is
+left out of the history that scores it, in training as in serving.
 
 Sums are kept for each user, so that an epoch takes time and memory in proportion to the events.
 """
@@ -34,8 +36,8 @@ from models.training.tower_examples import Examples, Floats, history_of
 
 Progress = Callable[[int, int], None]
 
-BY_ITEM = ("item_ids", "history_ids", "item_bias")
-"""the parameters with a row for each item"""
+BY_ITEM = ("item_ids", "history_ids", "item_bias", "has_behaviour")
+"""what has a row for each item"""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class TowerSettings:
     """AdamW's decay of the vectors of ids: without it they learn single events by heart within two epochs"""
     bias_decay: float = 0.0
     projection_decay: float = 6.0
-    id_dropout: float = 0.5
-    """share of the items of a batch that are read by their text alone: new items are ranked by what is learned there"""
+    id_dropout: float = 0.1
+    """share of the items of a batch whose ids are left out: what texts say together with ids they must say alone too"""
     text_dropout: float = 0.2
     steps_per_epoch: int = 40
     min_batch_events: int = 1024
@@ -80,6 +82,10 @@ class Towers(nn.Module):
         self.item_text = nn.Parameter(torch.randn(dimensions, hidden) * 0.1)  # A
         self.history_text = nn.Parameter(torch.randn(dimensions, hidden) * 0.1)  # B
         self.text_weight = nn.Parameter(torch.zeros(hidden))  # w
+        self.new_item_text = nn.Parameter(torch.randn(dimensions, hidden) * 0.1)  # A'
+        self.new_text_weight = nn.Parameter(torch.zeros(hidden))  # w'
+        self.has_behaviour: Tensor
+        self.register_buffer("has_behaviour", torch.zeros(items))
         self.bias = nn.Parameter(torch.zeros(()))
         self.rate_weight = nn.Parameter(torch.zeros(()))  # g
         self.mean_rate: Tensor
@@ -87,27 +93,31 @@ class Towers(nn.Module):
         self.feature_vectors = nn.ParameterList(torch.zeros(dimensions, width) for width in widths)  # C, U, K
         self.feature_weights = nn.ParameterList(torch.zeros(width) for width in widths)  # q, r, s
 
-    def forward(self, batch: Batch, id_dropout: float = 0.0, text_dropout: float = 0.0) -> Tensor:
-        """The logits of the batch's events."""
+    def forward(self, batch: Batch, id_dropout: float = 0.0, text_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The logits of the batch's events, and those if each event's item were new."""
         x, f, c = batch.item_features, batch.user_features, batch.context_features
         item_vectors, user_vectors, context_vectors = self.feature_vectors
         item_weights, user_weights, context_weights = self.feature_weights
         texts = nn.functional.dropout(batch.texts, text_dropout)
         kept = (torch.rand(len(batch.items), 1) >= id_dropout).float()
-        vectors = self.item_ids[batch.items] * kept + texts @ self.item_text.T + x @ item_vectors.T
+        of_features = x @ item_vectors.T
+        vectors = self.item_ids[batch.items] * kept + texts @ self.item_text.T + of_features
         past = self.history_ids[batch.items] * kept + texts @ self.history_text.T
-        biases = self.item_bias[batch.items] * kept[:, 0] + texts @ self.text_weight + x @ item_weights
+        terms = self.item_bias[batch.items] * kept[:, 0] + texts @ self.text_weight
         tastes, rates = self._tastes(batch, past)
         tastes = tastes + (f @ user_vectors.T)[batch.user] + c @ context_vectors.T
-        own: Tensor = (
+        fixed: Tensor = (
             self.bias
-            + biases[batch.item]
+            + (x @ item_weights)[batch.item]
             + (f @ user_weights)[batch.user]
             + c @ context_weights
             + self.rate_weight * rates
         )
-        logits: Tensor = own + (tastes * vectors[batch.item]).sum(1)
-        return logits
+        logits: Tensor = fixed + terms[batch.item] + (tastes * vectors[batch.item]).sum(1)
+        new_vectors = texts @ self.new_item_text.T + of_features.detach()
+        new_terms = texts @ self.new_text_weight
+        as_new = fixed.detach() + new_terms[batch.item] + (tastes.detach() * new_vectors[batch.item]).sum(1)
+        return logits, as_new
 
     def _tastes(self, batch: Batch, past: Tensor) -> tuple[Tensor, Tensor]:
         """The history's part of h_user, (events, dimensions), and the rates, both without each event's own item."""
@@ -243,11 +253,13 @@ def ranking_quality(users: Indices, chosen: NDArray[np.bool_], scores: NDArray[A
 
 @torch.no_grad()
 def logits_of(towers: Towers, batches: Batches, events: int) -> NDArray[np.float64]:
-    """(events,): the towers' logits, in the order of the events."""
+    """(events,): the towers' logits, in the order of the events, as a server would give them."""
     towers.eval()
     found = np.empty(events)
     for batch, rows in batches.shuffled(None):
-        found[rows] = towers(batch).numpy()
+        known = towers.has_behaviour[batch.items[batch.item]] > 0
+        logits, as_new = towers(batch)
+        found[rows] = torch.where(known, logits, as_new).numpy()
     return found
 
 
@@ -295,7 +307,7 @@ def new_towers(examples: Examples, settings: TowerSettings) -> Towers:
     share = (chosen + settings.prior * mean) / (shown + settings.prior)
     towers.item_bias.copy_(torch.from_numpy(share).logit() - towers.bias)
     axes = torch.linalg.svd(torch.from_numpy(examples.texts), full_matrices=False).Vh[: settings.dimensions]
-    for projection in (towers.item_text, towers.history_text):
+    for projection in (towers.item_text, towers.new_item_text, towers.history_text):
         projection.zero_()
         projection[: len(axes)] = settings.likeness * axes
     return towers
@@ -315,7 +327,12 @@ class _Training:
         self.towers = start or new_towers(examples, settings)
         self._anchors = [part.detach().clone() for part in self._by_item()] if start else None
         ids, kept = [self.towers.item_ids, self.towers.history_ids], start is not None
-        projections = [self.towers.item_text, self.towers.history_text, self.towers.text_weight]
+        seen = np.bincount(learned.item, minlength=examples.items) > 0
+        self.towers.has_behaviour[torch.from_numpy(seen)] = 1.0
+        projections = [
+            self.towers.item_text, self.towers.text_weight, self.towers.history_text, self.towers.new_item_text,
+            self.towers.new_text_weight,
+        ]  # fmt: skip
         rest = [*self.towers.feature_vectors, *self.towers.feature_weights]
         self._optimizer = torch.optim.AdamW(
             [
@@ -345,11 +362,14 @@ class _Training:
         total, weights = 0.0, 0.0
         self.towers.train()
         for batch, _ in self.batches.shuffled(rng):
-            logits = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.chosen, batch.weight, reduction="sum")
+            logits, as_new = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
+            loss, loss_as_new = (
+                nn.functional.binary_cross_entropy_with_logits(part, batch.chosen, batch.weight, reduction="sum")
+                for part in (logits, as_new)
+            )
             weight = batch.weight.sum()
             self._optimizer.zero_grad()
-            (loss / weight).backward()  # type: ignore[no-untyped-call]
+            ((loss + loss_as_new) / weight).backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             self._draw_to_anchors()
             total, weights = total + float(loss.detach()), weights + float(weight)

@@ -142,15 +142,14 @@ class RankerFamily(ModelFamily[RankerData]):
 
     @staticmethod
     def _ranker(interactions: Interactions, model: Model, checkpoint: Path | None) -> Ranker:
-        """The ranker of the exported model, with the vectors of its items as the model gives them."""
-        projections = model.predict(list(interactions.texts))
+        """The ranker that goes with the exported model, which reads the texts of other items."""
         if checkpoint is None:
             from models.training.first_ranker import first_ranker
 
-            return first_ranker(interactions, projections)
+            return first_ranker(interactions, model.predict(list(interactions.texts)))
         from models.training.tower_checkpoint import TrainedTowers
 
-        return TrainedTowers.load(checkpoint).ranker(projections)
+        return TrainedTowers.load(checkpoint).ranker()
 
     def replayed(self, champion: Champion, max_samples: int) -> list[Sample]:
         return champion.learned(max_samples)  # each with its whole ranking
