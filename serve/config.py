@@ -27,6 +27,7 @@ from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
 from models.home import feedback_database, sqlite_url
+from models.opinion.topics_file import TopicsError
 from models.tasks.base import MAX_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
@@ -322,6 +323,8 @@ def load_config(file: str | Path | None = None) -> Config:
                     check(task)
                 except ValidationError as error:
                     raise ConfigError(f"{path}: tasks.{task}.{part}.{_sentence(error)}") from error
+                except TopicsError as error:
+                    raise ConfigError(f"{path}: tasks.{task}.{part}.topics: {error}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error)}") from error
     except UnknownTaskError as error:
@@ -332,7 +335,20 @@ def load_config(file: str | Path | None = None) -> Config:
         ) from error
     if not config.tasks:
         raise ConfigError(f"{path}: tasks: there is nothing to serve; name at least one task.")
-    return config
+    return _with_read_files(config)
+
+
+def _with_read_files(config: Config) -> Config:
+    """The configuration with the content of files that options name, so that replicas on other machines have it.
+
+    A replica that is started later also has what the server was started with, whatever the file has become.
+    """
+    tasks = {}
+    for name, settings in config.tasks.items():
+        options = config.task_options(name)
+        read = {key: getattr(options, key) for key in settings.options}
+        tasks[name] = settings.model_copy(update={"options": read})
+    return config.model_copy(update={"tasks": tasks})
 
 
 def _check_environment() -> None:

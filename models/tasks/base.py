@@ -11,6 +11,7 @@ import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from export.bundle import Bundle, Kind
 from export.heads import softmax
+from models.opinion.types import Document
 from models.tasks.ranker import EVENTS
 from models.tasks.thresholds import Thresholds
 from models.users import UserName
@@ -186,6 +188,12 @@ class Task(ABC):
         """The topic of the request, if it names one; logged with the prediction."""
         return None
 
+    def documents(
+        self, request: Any, predictions: Sequence[Prediction], prediction_id: str, at: datetime
+    ) -> list[Document]:
+        """What opinion monitoring counts of an answer given at the time `at`: one document a text, in order."""
+        return []
+
     def explains(self, request: Any) -> bool:
         """Whether the request asks for the contribution of each word to its text's label."""
         return False
@@ -212,7 +220,7 @@ class ClassifierTask(Task):
     part_field, part_name = "index", "texts"
     correction_example = {"label": "a label"}
     Request: ClassVar[type[Strict]] = TextRequest
-    inputs = (Tensor("text", "BYTES"),)
+    inputs: ClassVar[tuple[Tensor, ...]] = (Tensor("text", "BYTES"),)
     outputs: ClassVar[tuple[Tensor, ...]] = (Tensor("label", "BYTES"), Tensor("score", "FP32"))
 
     def texts(self, request: TextRequest) -> list[str]:

@@ -1,0 +1,221 @@
+"""Topics from a YAML file, checked whole; errors name the line and the remedy.
+
+Either a list of `{name, aliases: [], keywords: []}`, or a mapping of names to lists of words. A word is plain text,
+whatever YAML or a regular expression would make of it: `ON`, `2330` and `C++` are words.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from models.opinion.topics import MAX_SERIES, OTHER, Topic, Topics, Word, word_forms
+from models.text import MAX_LABEL, label_fault, label_name, same_text_key
+
+MAX_BYTES = 16 * 2**20
+MAX_WORDS = 200_000  # of all topics: the automaton of so many takes about 90 MB in each replica
+_MAX_DEPTH = 16
+_MAX_FAULTS = 10
+_KEYS = ("name", "aliases", "keywords")
+_KINDS: dict[str, Literal["alias", "keyword"]] = {"aliases": "alias", "keywords": "keyword"}
+
+
+class TopicsError(Exception):
+    """Raised when a file of topics cannot be used; the message names the file, the lines and the remedy."""
+
+
+def read_topics(path: Path) -> Topics:
+    """The topics of a file. Raises TopicsError, which lists up to ten faults, each with its line."""
+    root = _parsed(path)
+    if root is None:
+        raise TopicsError(f"{path}: is empty. Give a list of topics, each with name and keywords.")
+    reader = _Reader()
+    topics = tuple(reader.topics(root))
+    if not topics and not reader.faults:
+        reader.fault(root, "there are no topics. Give a list of topics, each with name and keywords")
+    if reader.faults:
+        more = len(reader.faults) - _MAX_FAULTS
+        shown = [f"{path}, line {line}: {sentence}." for line, sentence in sorted(reader.faults)[:_MAX_FAULTS]]
+        raise TopicsError("\n".join([*shown, *([f"{path}: {more:,} more lines have faults."] if more > 0 else [])]))
+    return Topics(topics, tuple(_notes(topics)))
+
+
+def _parsed(path: Path) -> yaml.Node | None:
+    """The file's root node. Nodes have lines, and the texts of scalars as they are written."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise TopicsError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    if len(raw) > MAX_BYTES:
+        raise TopicsError(f"{path}: is larger than {MAX_BYTES >> 20} MB. Is it a file of topics?")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise TopicsError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{raw[error.start]:02x}). Save the file as UTF-8."
+        ) from error
+    try:
+        if (deep := _too_deep(text)) is not None:
+            raise TopicsError(f"{path}, line {deep}: is nested too deeply. A topic is a name with lists of words.")
+        root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise TopicsError(
+            f"{where}: not valid YAML: {problem}. Put a text with special characters in quotes."
+        ) from error
+    return root
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
+
+
+def _too_deep(text: str) -> int | None:
+    """The line in which lists are nested deeper than topics are; libyaml's composer would crash on thousands."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return _line(event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
+
+
+class _Reader:
+    """Walks the nodes; collects the faults as (line, sentence without its full stop)."""
+
+    def __init__(self) -> None:
+        self.faults: list[tuple[int, str]] = []
+        self._lines: dict[str, int] = {}
+        self._words = 0
+
+    def fault(self, node: yaml.Node, sentence: str) -> None:
+        self.faults.append((_line(node), sentence))
+
+    def topics(self, root: yaml.Node) -> Iterator[Topic]:
+        if not isinstance(root, yaml.CollectionNode):
+            self.fault(root, "a list of topics is expected, each with name and keywords")
+            return
+        for name_node, lists in self._entries(root):
+            if (name := self._name(name_node)) is None:
+                continue
+            words = [word for key, kind in _KINDS.items() for word in self._list(lists.get(key), name, kind)]
+            yield Topic(name, tuple(dict.fromkeys([Word(name.replace("_", " "), _line(name_node), "name"), *words])))
+            if self._words > MAX_WORDS:
+                self.fault(name_node, f"there are more than {MAX_WORDS:,} words. Leave out those that never match")
+                return
+
+    def _entries(self, root: yaml.CollectionNode) -> Iterator[tuple[yaml.Node, dict[str, yaml.Node]]]:
+        """(node of the name, lists of words) of each topic, in either form of the file."""
+        if isinstance(root, yaml.MappingNode):
+            for name, value in root.value:
+                yield (
+                    name,
+                    self._fields(value, _KEYS[1:]) if isinstance(value, yaml.MappingNode) else {"keywords": value},
+                )
+            return
+        for node in root.value:
+            if not isinstance(node, yaml.MappingNode):
+                self.fault(node, "a topic is a mapping with name, aliases and keywords")
+                continue
+            fields = self._fields(node, _KEYS)
+            if (name := fields.pop("name", None)) is None:
+                self.fault(node, "the topic has no name")
+            else:
+                yield name, fields
+
+    def _fields(self, node: yaml.MappingNode, known: tuple[str, ...]) -> dict[str, yaml.Node]:
+        fields: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if key.value not in known:
+                self.fault(key, f"there is no key {_shown(key)}; a topic has {', '.join(known)}")
+            elif key.value in fields:
+                self.fault(key, f"{key.value} is given twice. Write one list")
+            else:
+                fields[key.value] = value
+        return fields
+
+    def _name(self, node: yaml.Node) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self.fault(node, "the name of a topic must be a text")
+            return None
+        name = label_name(node.value)
+        key = same_text_key(name)
+        if not any(map(str.isalnum, name)):
+            self.fault(node, f"the topic {node.value!r:.40} has no name: a letter or a digit is needed")
+        elif fault := label_fault(name) or _undecodable(name):
+            self.fault(node, f"the name {name!r:.40} {fault}")
+        elif name.casefold() == OTHER:
+            self.fault(node, f"{OTHER!r} is the topic of texts in which no topic is found. Choose another name")
+        elif key in self._lines:
+            self.fault(node, f"the topic {name!r} is in line {self._lines[key]} already (case aside). Join the two")
+        else:
+            self._lines[key] = _line(node)
+            return name
+        return None
+
+    def _list(self, node: yaml.Node | None, name: str, kind: Literal["alias", "keyword"]) -> Iterator[Word]:
+        if node is None or _is_null(node):
+            return
+        if not isinstance(node, yaml.SequenceNode | yaml.ScalarNode):
+            self.fault(node, f"the words of {name!r} must be a list of texts")
+            return
+        for item in [node] if isinstance(node, yaml.ScalarNode) else node.value:
+            self._words += 1
+            if self._words > MAX_WORDS:
+                return
+            if not isinstance(item, yaml.ScalarNode):
+                self.fault(item, f"a word of {name!r} must be a text. Put one with a colon or brackets in quotes")
+            elif not item.value.strip() or _is_null(item):
+                self.fault(item, f"an empty {kind} of {name!r}, which would be in every text. Remove it")
+            elif not any(map(str.isalnum, item.value)):
+                self.fault(item, f"the {kind} {item.value!r:.40} of {name!r} has no letter and no digit. Remove it")
+            elif len(item.value) > MAX_LABEL:
+                self.fault(
+                    item, f"a word of {name!r} has {len(item.value)} characters; at most {MAX_LABEL} are allowed"
+                )
+            elif fault := _undecodable(item.value):
+                self.fault(item, f"the {kind} {item.value!r:.40} of {name!r} {fault}")
+            else:
+                yield Word(" ".join(item.value.split()), _line(item), kind)
+
+
+def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
+    owners: dict[str, dict[str, Word]] = defaultdict(dict)
+    for topic in topics:
+        for word in topic.words:
+            owners[word_forms(word.text)[0]].setdefault(topic.name, word)
+    for form, named in owners.items():
+        if len(named) > 1:
+            places = ", ".join(f"{name!r} (line {word.line})" for name, word in named.items())
+            yield f"{form!r} is a word of {places}: a text with it has all of these topics."
+    if len(topics) > MAX_SERIES:
+        yield (
+            f"There are {len(topics):,} topics, and metrics for the first {MAX_SERIES} of them; in metrics the others "
+            f"count as {OTHER!r}. Trends have all."
+        )
+
+
+def _undecodable(text: str) -> str | None:
+    return "has half a surrogate pair, which is no character" if any("\ud800" <= c <= "\udfff" for c in text) else None
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return bool(node.tag == "tag:yaml.org,2002:null" and node.value in ("", "~"))
+
+
+def _line(node: yaml.Node | yaml.Event) -> int:
+    return node.start_mark.line + 1 if node.start_mark is not None else 1
+
+
+def _shown(node: Any) -> str:
+    return f"{node.value!r:.40}" if isinstance(node, yaml.ScalarNode) else "that is a list or a mapping"
