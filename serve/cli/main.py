@@ -25,6 +25,7 @@ from serve.cli.client import ServerError, call, fetch
 from serve.cli.evaluation import commands as evaluation
 from serve.cli.explanations import asking_for_explanations, print_explained
 from serve.cli.lifecycle import commands
+from serve.cli.score import commands as scoring
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
 from serve.cli.terminal import (
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 app.add_typer(evaluation)
+app.add_typer(scoring)
 
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")

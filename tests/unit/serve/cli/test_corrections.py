@@ -14,8 +14,9 @@ import orjson
 import pytest
 
 from models.data.dataset import DatasetError, read_rows
+from serve.cli.batches import Line
 from serve.cli.client import ServerError
-from serve.cli.corrections import Line, read_corrections, send
+from serve.cli.corrections import read_corrections, send
 from serve.cli.main import main
 
 PATH = "/v2/models/intent/feedback"
@@ -98,7 +99,7 @@ def test_requests_are_bounded_by_bytes_and_by_items(proxy: Proxy, characters: in
     sent = lines(1500, characters)
     results = list(send(proxy.url, PATH, sent))
     assert results == [(line.number, {"status": "accepted"}) for line in sent]
-    assert proxy.taken == [orjson.loads(line.correction)["text"] for line in sent]
+    assert proxy.taken == [orjson.loads(line.item)["text"] for line in sent]
     assert max(proxy.sizes) <= 1 << 18
     assert len(proxy.sizes) == {10: 2, 1350: 8, 4000: 24}[characters]
 
@@ -152,7 +153,7 @@ def test_a_refusal_that_is_not_about_the_lines_ends_it(proxy: Proxy) -> None:
 def test_a_file_is_read_as_training_files_are(name: str, content: bytes, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_bytes(content)
-    read = [(line.number, orjson.loads(line.correction)) for line in read_corrections(file)]
+    read = [(line.number, orjson.loads(line.item)) for line in read_corrections(file)]
     assert read == list(read_rows(file, required=("text", "label")))
     assert [row for _, row in read] == [{"text": "hi", "label": "greet"}, {"text": "bye", "label": "leave"}]
 
@@ -160,7 +161,7 @@ def test_a_file_is_read_as_training_files_are(name: str, content: bytes, tmp_pat
 def test_cells_become_the_types_of_json_and_empty_ones_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("id,Index,text,LABEL, consent\na7,1,,greet,TRUE\n,,hi,greet,\n,x,hi,greet,maybe\n")
-    assert [orjson.loads(line.correction) for line in read_corrections(file)] == [
+    assert [orjson.loads(line.item) for line in read_corrections(file)] == [
         {"id": "a7", "index": 1, "label": "greet", "consent": True},
         {"text": "hi", "label": "greet"},
         {"index": "x", "text": "hi", "label": "greet", "consent": "maybe"},  # the server says what is wrong
