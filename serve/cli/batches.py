@@ -104,13 +104,16 @@ class Sender:
                 tries += 1
                 if self.results in error.body:
                     answer = error.body
-                elif error.retry_after_s is None or tries == self.tries:
-                    raise
-                elif self.stopped.wait(min(error.retry_after_s, _MAX_WAIT_S)):
-                    raise
-                else:
+                elif tries < self.tries and self._waited(error):
                     continue
+                else:
+                    raise
             return self._results(answer, len(batch))
+
+    def _waited(self, error: ServerError) -> bool:
+        """Whether the server asked to wait, which was done."""
+        wait_s = error.retry_after_s
+        return wait_s is not None and not self.stopped.wait(min(wait_s, _MAX_WAIT_S))
 
     def _results(self, answer: Any, count: int) -> list[dict[str, Any]]:
         """A result a line; where the response has an id, with it and the line's place in the request."""

@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -60,7 +61,7 @@ def _row(file: Path, number: int, cells: dict[str, Any], task: type[ClassifierTa
         sent = item if field == "documents" else item["text"]
         validate(task.Request, {field: [sent]})
     except InvalidRequest as error:
-        reason = str(error).removeprefix(f"{field}.0.").replace(f"{field}.0:", "text:").replace(f"{field}[0]", "text")
+        reason = re.sub(rf"^({field}(\.0|\[0\])?[.:] ?)+", "" if field == "documents" else "text: ", str(error))
         return Row(number, text, "", b"", reason)
     return Row(number, text, str(item.get("document_id", "")), orjson.dumps(sent))
 
@@ -100,7 +101,10 @@ class Output(AbstractContextManager["Output"]):
         exists = path.exists() and path.stat().st_size > 0
         if exists and not resume:
             raise DatasetError(f"{path} exists already. Add --resume to go on with it, or give another --out.")
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise DatasetError(f"{path}: cannot be written: {error.strerror or error}.") from error
         self._header = self._csv([dict(zip(columns, columns, strict=True))]) if self._is_csv else b""
         self.rows = 0
         self.last: dict[str, Any] = {}
