@@ -2,6 +2,7 @@
 
 A word is found whatever its case, width and spacing, as a whole word, in the singular or the plural, and before `'s`.
 In scripts that put no spaces between words (Chinese, Japanese, Korean, Thai and their neighbours) it is found anywhere.
+Where a word stands inside a longer one of the lists, only the longer one counts: `central bank` is no `bank`.
 """
 
 from __future__ import annotations
@@ -103,19 +104,21 @@ class Matcher:
         return list(dict.fromkeys(found for at in self._matches(text) for found in self._found[at]))
 
     def _matches(self, text: str) -> Iterator[int]:
-        """The numbers of the forms that stand in the text as whole words."""
+        """The numbers of the forms that stand in the text as whole words and not inside a longer one, in order."""
         key = _searchable(text[:MAX_CHARACTERS])
-        seen = set()
-        for at, start, end in self._automaton.find_matches_as_indexes(key, overlapping=True):
-            if at in seen:
-                continue
-            left, right = self._edges[at]
-            if left and start and _joins(key[start - 1]):
-                continue
-            if right and end < len(key) and _joins(key[end]):
-                continue
-            seen.add(at)
-            yield at
+        spans = [
+            (start, -end, at)
+            for at, start, end in self._automaton.find_matches_as_indexes(key, overlapping=True)
+            if not (
+                (self._edges[at][0] and start and _joins(key[start - 1]))
+                or (self._edges[at][1] and end < len(key) and _joins(key[end]))
+            )
+        ]
+        reached = 0
+        for _, end, at in sorted(spans) if len(spans) > 1 else spans:
+            if -end > reached:
+                reached = -end
+                yield at
 
 
 @lru_cache(maxsize=1)

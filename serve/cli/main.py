@@ -41,6 +41,7 @@ from serve.cli.terminal import (
     print_error,
     say,
 )
+from serve.cli.topics import commands as topic_commands
 from serve.config import Config, ConfigError
 from serve.metrics import process_registry
 
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(commands)
 app.add_typer(evaluation)
 app.add_typer(scoring)
+app.add_typer(topic_commands)
 
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")
