@@ -19,6 +19,7 @@ from models.text import MAX_LABEL, label_fault, label_name, same_text_key
 MAX_BYTES = 16 * 2**20
 MAX_WORDS = 200_000  # of all topics: the automaton of so many takes about 90 MB in each replica
 _MAX_DEPTH = 16
+_NULL = "tag:yaml.org,2002:null"
 _MAX_FAULTS = 10
 _KEYS = ("name", "aliases", "keywords")
 _KINDS: dict[str, Literal["alias", "keyword"]] = {"aliases": "alias", "keywords": "keyword"}
@@ -164,7 +165,7 @@ class _Reader:
         return None
 
     def _list(self, node: yaml.Node | None, name: str, kind: Literal["alias", "keyword"]) -> Iterator[Word]:
-        if node is None or _is_null(node):
+        if node is None or node.tag == _NULL:
             return
         if not isinstance(node, yaml.SequenceNode | yaml.ScalarNode):
             self.fault(node, f"the words of {name!r} must be a list of texts")
@@ -175,7 +176,7 @@ class _Reader:
                 return
             if not isinstance(item, yaml.ScalarNode):
                 self.fault(item, f"a word of {name!r} must be a text. Put one with a colon or brackets in quotes")
-            elif not item.value.strip() or _is_null(item):
+            elif not item.value.strip() or (item.tag == _NULL and item.value == "~"):
                 self.fault(item, f"an empty {kind} of {name!r}, which would be in every text. Remove it")
             elif not any(map(str.isalnum, item.value)):
                 self.fault(item, f"the {kind} {item.value!r:.40} of {name!r} has no letter and no digit. Remove it")
@@ -207,10 +208,6 @@ def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
 
 def _undecodable(text: str) -> str | None:
     return "has half a surrogate pair, which is no character" if any("\ud800" <= c <= "\udfff" for c in text) else None
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return bool(node.tag == "tag:yaml.org,2002:null" and node.value in ("", "~"))
 
 
 def _line(node: yaml.Node | yaml.Event) -> int:
