@@ -109,6 +109,11 @@ class TextRequest(Strict):
 class TaskOptions(Strict):
     """The task's own options in its entry under `tasks:` in flywheel.yaml."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd in the options, or in files that they name, as sentences for who starts the server."""
+        return ()
+
 
 class Correction(Protocol):
     """The fields of a correction that a task validates; models.feedback.types documents them."""

@@ -128,7 +128,11 @@ class SentimentRequest(TextRequest):
 
 
 def _read_if_named(value: Any) -> Any:
-    return read_topics(Path(value).expanduser()) if isinstance(value, str | Path) else value
+    if value is None or isinstance(value, Topics):
+        return value
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise ValueError("must be the name of a file of topics")
+    return read_topics(Path(value).expanduser())
 
 
 class SentimentOptions(TaskOptions):
@@ -137,6 +141,10 @@ class SentimentOptions(TaskOptions):
     topics: Annotated[Topics | None, BeforeValidator(_read_if_named)] = Field(
         None, description="a file of topics with their words (docs/opinion.md), or what was read from it"
     )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self.topics is None else self.topics.notes
 
 
 class Sentiment(ClassifierTask):

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from models.tasks.base import ClassifierTask, Task, get_task
 from models.tasks.recommendation import Recommendation
+from models.tasks.sentiment import Sentiment
 from serve.api.oip import InferRequest
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
@@ -63,7 +64,9 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
             content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-            if issubclass(task, ClassifierTask):
+            if issubclass(task, Sentiment):
+                content["schema"] = _OPINION
+            elif issubclass(task, ClassifierTask):
                 content["schema"] = _CLASSIFIED
             elif issubclass(task, Recommendation):
                 content["schema"] = _RANKED
@@ -156,12 +159,28 @@ def _answer(order: str, required: Sequence[str], **fields: dict[str, Any]) -> di
     }
 
 
-_CLASSIFIED = _answer(
+_LABEL: dict[str, dict[str, Any]] = {
+    "label": {"type": "string"},
+    "score": {"type": "number", "description": "the label's probability, 0 to 1"},
+    "explanation": {"$ref": "#/components/schemas/Explanation"},
+}
+_CLASSIFIED = _answer("one per text, in order", ("label", "score"), **_LABEL)
+_OPINION = _answer(
     "one per text, in order",
-    ("label", "score"),
-    label={"type": "string"},
-    score={"type": "number", "description": "the label's probability, 0 to 1"},
-    explanation={"$ref": "#/components/schemas/Explanation"},
+    ("label", "score", "scores", "topics"),
+    **_LABEL,
+    scores={
+        "type": "object",
+        "description": "the probability of each label",
+        "additionalProperties": {"type": "number"},
+    },
+    topics={
+        "type": "array",
+        "description": "the topic that the request gave, or those found in the text; `other` if there are none",
+        "items": {"type": "string"},
+        "minItems": 1,
+        "examples": [["airlines", "oil"]],
+    },
 )
 _RANKED = _answer(
     "the items in the order in which they are to be shown, first at the top; without `diversity` and `explore`, by "

@@ -58,6 +58,7 @@ app.add_typer(topic_commands)
 
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")
+_MAX_NOTES = 5  # of a task's options, at the start
 _ADVICE = {"StoreUnavailable": " It is `feedback.store` of the configuration, by default feedback.db in the home."}
 
 
@@ -172,6 +173,12 @@ def _print_warnings(settings: Config) -> None:
         warnings += [few_connections(), *untested_versions()]
     for sentence in filter(None, warnings):
         err.print(f"warning: {sentence}", highlight=False, markup=False)
+    for task in settings.tasks:
+        notes = settings.task_options(task).notes
+        for note in notes[:_MAX_NOTES]:
+            err.print(f"note: tasks.{task}.options: {note}", highlight=False, markup=False)
+        if len(notes) > _MAX_NOTES:
+            err.print(f"note: tasks.{task}.options: {len(notes) - _MAX_NOTES:,} more such notes", highlight=False)
 
 
 def _url(settings: Config) -> str:

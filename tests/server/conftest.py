@@ -19,7 +19,8 @@ def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     home = folder / "home"
     for part in ("releases", "bundles"):
         shutil.copytree(trained_home / part, home / part)
-    running = start_server(home, folder / "server.log")
+    topics = {"FLYWHEEL_TASKS__SENTIMENT__OPTIONS__TOPICS": "deploy/topics.example.yaml"}
+    running = start_server(home, folder / "server.log", **topics)
     yield running
     assert stop_server(running) == 0
 

@@ -327,7 +327,21 @@ def test_odd_ranking_request_is_answered(server: Server, body: str) -> None:
 # Lone surrogates included: json.dumps writes them as escapes.
 scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(), max_size=20)
 anything = st.recursive(scalar, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
-KEYS = ("text", "texts", "topic", "user", "candidates", "top_k", "id", "parameters", "inputs", "outputs")
+KEYS = (
+    "text",
+    "texts",
+    "topic",
+    "published",
+    "document_id",
+    "documents",
+    "user",
+    "candidates",
+    "top_k",
+    "id",
+    "parameters",
+    "inputs",
+    "outputs",
+)
 TENSOR_KEYS = ("name", "shape", "datatype", "data", "parameters", "features")
 names = st.sampled_from(["text", "candidate", "history", "candidate_id", "BYTES", "label", "id"])
 element = st.fixed_dictionaries({}, optional=dict.fromkeys((*TENSOR_KEYS, "id", "text"), names | anything))

@@ -7,6 +7,7 @@ import re
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
@@ -88,12 +89,34 @@ def test_intent(server: Server, text: str, label: str, handoff: bool) -> None:
 
 @pytest.mark.parametrize(("text", "label"), [(NEGATIVE, "negative"), (POSITIVE, "positive")])
 def test_sentiment(server: Server, text: str, label: str) -> None:
-    [prediction] = predict(server, "sentiment", text=text, topic="airlines")
+    [prediction] = predict(server, "sentiment", text=text, topic="shops")
     assert prediction["label"] == label
-    assert prediction["topic"] == "airlines"
+    assert prediction["topics"] == ["shops"]
     assert prediction["score"] == max(prediction["scores"].values()) == prediction["scores"][label]
     assert sum(prediction["scores"].values()) == pytest.approx(1, abs=1e-4)
-    assert "topic" not in predict(server, "sentiment", text=text)[0]
+
+
+def test_topics_are_found_in_documents_and_over_infer(server: Server) -> None:
+    published = "2026-11-02T09:30:00+09:00"
+    documents = [
+        {"text": "Airlines sink as Brent tops $90", "published": published, "document_id": "wire-1"},
+        {"text": "A shop opens", "topic": "carmaker"},
+        {"text": "美联储宣布降息"},
+    ]
+    topics = [["airlines", "oil"], ["automakers"], ["central banks"]]
+    predictions = predict(server, "sentiment", documents=documents)
+    assert [prediction["topics"] for prediction in predictions] == topics
+    columns = {
+        "text": [document["text"] for document in documents],
+        "topic": ["", "carmaker", ""],
+        "published": [published, "", ""],
+    }
+    inputs = [{"name": name, "shape": [3], "datatype": "BYTES", "data": data} for name, data in columns.items()]
+    inferred = server.post("/v2/models/sentiment/infer", json={"inputs": inputs})
+    assert inferred.status_code == 200, inferred.text
+    outputs = {output["name"]: output["data"] for output in inferred.json()["outputs"]}
+    assert [orjson.loads(names) for names in outputs["topics"]] == topics
+    assert outputs["label"] == [prediction["label"] for prediction in predictions]
 
 
 def test_details_say_which_readers_an_answer_comes_from(server: Server) -> None:

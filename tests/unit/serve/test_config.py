@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -122,11 +123,21 @@ BAD = {
     "a list": ("- server", "must hold keys and values, not list"),
     "a word": ("server", "must hold keys and values, not str"),
     "a key that is no word": ("1: 2", "1: "),
+    "no file of topics": (
+        "tasks: {sentiment: {options: {topics: none.yaml}}}",
+        "tasks.sentiment.options.topics: none.yaml: cannot be read: No such file or directory.",
+    ),
+    "a file that has no topics": ("tasks: {sentiment: {options: {topics: bad.yaml}}}", "bad.yaml, line 2: an empty"),
+    "topics in the configuration": (
+        "tasks: {sentiment: {options: {topics: [oil]}}}",
+        "tasks.sentiment.options.topics: value error, must be the name of a file of topics, found",
+    ),
 }
 
 
 @pytest.mark.parametrize(("text", "sentence"), BAD.values(), ids=BAD)
 def test_a_mistake_is_named(text: str | bytes, sentence: str) -> None:
+    write("oil:\n- ''\n", "bad.yaml")
     file = write(text)
     with pytest.raises(ConfigError) as caught:
         load_config(file)
@@ -152,6 +163,18 @@ def test_a_mistake_in_the_environment_is_named(
     with pytest.raises(ConfigError) as caught:
         load_config()
     assert key.lower() in str(caught.value).lower()
+
+
+def test_a_file_that_an_option_names_is_read_once_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a replica on another machine, or one that is started later, has what the server was started with."""
+    file = write("oil: [crude]\ngas: [crude]\n", "topics.yaml")
+    monkeypatch.setenv("FLYWHEEL_TASKS__SENTIMENT__OPTIONS__TOPICS", "topics.yaml")
+    config = load_config()
+    file.unlink()
+    options = pickle.loads(pickle.dumps(config)).task_options("sentiment")
+    assert options.topics.names == ("oil", "gas")
+    [note] = options.notes
+    assert "'crude' is a word of 'oil'" in note
 
 
 def test_the_environment_needs_no_file_to_change_one_task(monkeypatch: pytest.MonkeyPatch) -> None:

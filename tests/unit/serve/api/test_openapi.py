@@ -52,6 +52,18 @@ def test_details_of_a_prediction_are_described() -> None:
     assert "details" not in schemas["RankRequest"]["properties"]
 
 
+def test_topics_and_times_are_described() -> None:
+    described = openapi(["sentiment", "intent"], "0")
+    request = described["components"]["schemas"]["SentimentDocument"]["properties"]
+    for name in ("topic", "published", "document_id"):
+        assert request[name]["description"]
+    assert {"type": "string", "format": "date-time"} in request["published"]["anyOf"]
+    for task, fields in (("sentiment", {"scores", "topics"}), ("intent", set())):
+        answer = described["paths"][f"/v2/models/{task}/predict"]["post"]["responses"]["200"]
+        prediction = answer["content"]["application/json"]["schema"]["properties"]["predictions"]["items"]
+        assert set(prediction["properties"]) - {"label", "score", "explanation"} == fields
+
+
 def test_the_answer_to_a_ranking_is_described() -> None:
     described = openapi(["recommendation"], "0")
     request = described["components"]["schemas"]["RankRequest"]["properties"]
