@@ -17,7 +17,7 @@ from models.opinion.topics import MAX_SERIES, OTHER, Topic, Topics, Word, word_f
 from models.text import MAX_LABEL, label_fault, label_name, same_text_key
 
 MAX_BYTES = 16 * 2**20
-MAX_WORDS = 200_000  # of all topics: the automaton of so many takes about 90 MB in each replica
+MAX_WORDS = 200_000  # of all topics: so many take about 160 MB in each replica
 _MAX_DEPTH = 16
 _NULL = "tag:yaml.org,2002:null"
 _MAX_FAULTS = 10
