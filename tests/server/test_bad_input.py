@@ -84,9 +84,43 @@ def test_wrong_shape_names_the_field(server: Server, request_: dict[str, Any], f
         assert all(entry["reason"] for entry in error["fields"])
 
 
+WRONG_DOCUMENTS = [
+    ({"published": "2999-01-01T00:00:00Z"}, "published", "more than a day in the future"),
+    ({"published": "2026-01-01T00:00:00"}, "published", "has no zone"),
+    ({"published": "1969-12-31T23:59:59Z"}, "published", "before 1970"),
+    ({"published": 1764000000}, "published", "RFC 3339"),
+    ({"document_id": "x" * 513}, "document_id", "at most 512"),
+    ({"topic": "x" * 101}, "topic", "at most 100"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "field", "reason"), WRONG_DOCUMENTS, ids=repr)
+def test_what_is_said_of_a_text_is_checked(server: Server, fields: dict[str, Any], field: str, reason: str) -> None:
+    good = {"text": "Oil falls"}
+    for body, name in (
+        ({**good, **fields}, field),
+        ({"documents": [good, {**good, **fields}]}, f"documents.1.{field}"),
+    ):
+        [entry] = refuse(server, "/v2/models/sentiment/predict", 422, json=body)["fields"]
+        assert entry["field"] == name
+        assert reason in entry["reason"]
+
+
+def test_too_many_documents(server: Server) -> None:
+    for count, limit in ((129, "at most 128"), (4097, "at most 4096")):
+        body = {"documents": [{"text": "Oil falls"}] * count}
+        assert limit in refuse(server, "/v2/models/sentiment/predict", 422, json=body)["error"]
+
+
 @pytest.mark.parametrize(
     ("path", "key", "element"),
-    [(PREDICT, "texts", "1"), (PREDICT, "texts", '"a"'), (RANK, "candidates", "{}"), (INFER, "inputs", "1")],
+    [
+        ("/v2/models/sentiment/predict", "documents", "{}"),
+        (PREDICT, "texts", "1"),
+        (PREDICT, "texts", '"a"'),
+        (RANK, "candidates", "{}"),
+        (INFER, "inputs", "1"),
+    ],
 )
 def test_megabyte_of_wrong_elements(server: Server, path: str, key: str, element: str) -> None:
     count = (MEGABYTE - 100) // (len(element) + 1)
