@@ -111,11 +111,11 @@ def test_words_of_two_topics_and_too_many_topics_are_noted(tmp_path: Path) -> No
 
 
 def test_100_000_lines_are_read_and_more_words_than_that_are_refused(tmp_path: Path) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     lines = "big:\n" + "".join(f"- word{n} of\n" for n in range(100_000))
     matcher = Matcher(read_topics(written(tmp_path, lines)))
     assert matcher.topics("a word99999 of mine") == ["big"]
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 20
     anchored = f"a: &a [{', '.join(f'w{n}' for n in range(1000))}]\n" + "".join(f"b{n}: *a\n" for n in range(201))
     with pytest.raises(TopicsError, match=f"more than {MAX_WORDS:,} words"):
         read_topics(written(tmp_path, anchored))
