@@ -189,11 +189,21 @@ def test_an_item_that_was_seen_and_chosen_is_chosen(task: Recommendation) -> Non
 
 
 WRONG = [
-    ({"id": "1", "event": "stare"}, "event is 'stare'; it must be one of: view, click"),
+    ({"id": "1", "event": "stare"}, "there is no event 'stare'; it must be one of: view, click"),
     ({"id": "1", "event": "rating"}, "a rating needs a 'value'"),
     ({"id": "1", "event": "rating", "value": 7}, "the value of a rating is 7.0; it must be from 0 to 5"),
     ({"event": "click"}, "give an 'id' or a 'text'"),
+    ({"id": "1", "event": "rating", "value": -1}, "the value of a rating is -1.0; it must be from 0 to 5"),
+    ({"id": "1", "event": "rating", "value": "4"}, "value: Input should be a valid number"),
+    ({"id": "1", "event": "rating", "value": True}, "value: Input should be a valid number"),
+    ({"id": "1", "event": "dwell", "value": -1}, "the value of a dwell is -1.0; it must be its seconds"),
+    ({"id": "1", "event": "dwell"}, "a dwell needs a 'value'"),
+    ({"id": "1", "event": "click", "value": 3}, "a click has no 'value'"),
     ({"id": "1", "time": "yesterday"}, "time"),
+    ({"id": "1", "time": "2024-05-01T10:00:00"}, "time"),
+    ({"id": "1", "time": True}, "time"),
+    ({"id": ""}, "id"),
+    ({"id": "1", "text": " "}, "text"),
     ({"id": "1", "features": {"price": "cheap"}}, "features"),
 ]
 
