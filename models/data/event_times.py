@@ -39,7 +39,8 @@ class TimeColumn:
         if isinstance(values, np.ndarray) or not bad.any():
             self._lines[False].append(chunk.lines)
             self._without_zone += len(chunk) if "time" in chunk.without_zone else 0
-            return np.where(bad, np.nan, found)
+            found[bad] = np.nan
+            return found
         texts = np.flatnonzero(bad)
         read = [_time_of(values[at]) for at in texts.tolist()]
         found[texts] = [seconds for seconds, _ in read]

@@ -132,7 +132,7 @@ def test_an_item_that_was_rated_and_clicked_is_scored_without_either() -> None:
     rows = np.repeat(np.arange(len(once.user)), 2)
     second = np.arange(len(rows)) % 2 == 1
     twice = once.only(rows)
-    twice = twice._replace(chosen=twice.chosen ^ second, weight=twice.weight + 2 * second)
+    twice = twice._replace(chosen=twice.chosen ^ second, weight=twice.weight + np.float32(2) * second)
     logits = logits_of(towers, Batches(twice, history_of(twice), 100), len(rows))
     for at in (0, 1, 25):
         of_item = (twice.user == twice.user[at]) & (twice.item == twice.item[at])
