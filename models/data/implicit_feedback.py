@@ -173,8 +173,8 @@ def unusable_reason(sample: Sample) -> str | None:
         return "its item was not in the answer"
     try:
         outcome(sample.label, sample.extra.get("value"))
-    except ValueError as error:  # of a later Flywheel
-        return str(error)
+    except ValueError:  # of a later Flywheel
+        return "its event or value is none that is known"
     return None
 
 
