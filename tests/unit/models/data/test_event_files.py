@@ -380,6 +380,19 @@ def test_users_with_one_event_are_learned_from_and_told(tmp_path: Path) -> None:
     assert by_kind(found)["users_with_one_event"].sentence == "1 of 5 users have one event."
 
 
+def test_users_with_one_event_alone_leave_nothing_to_evaluate(tmp_path: Path) -> None:
+    rows = [[f"u{at}", f"i{at}", "click" if at % 2 else "view", at, "", f"Item {at}"] for at in range(10)]
+    with pytest.raises(DatasetError, match=r"there are no holdout rows\. .* add events of users, or a column 'split'"):
+        load(tmp_path, rows)
+
+
+@pytest.mark.parametrize(("event", "missing"), [("view", "'click', 'like' or 'buy'"), ("buy", "'view' or 'dislike'")])
+def test_what_is_missing_among_events_of_one_kind_is_said(event: str, missing: str, tmp_path: Path) -> None:
+    """Choices of one user who chose everything leave no item to draw as not chosen."""
+    with pytest.raises(DatasetError, match=f"chosen. Add events such as {missing}"):
+        load(tmp_path, shop(event, event, users=1, items=10))
+
+
 def test_one_user_is_told(tmp_path: Path) -> None:
     finding = by_kind(load(tmp_path, shop(users=1))[1])["one_user"]
     assert finding.severity == "warning"
