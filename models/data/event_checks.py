@@ -194,6 +194,6 @@ def check_outcomes(path: Path, events: Events) -> None:
         if not 0 < chosen < rows:
             missing = "'view' or 'dislike'" if chosen else "'click', 'like' or 'buy'"
             raise DatasetError(
-                f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {rows} are chosen. Add events "
-                f"such as {missing}, or a column 'split' that divides them."
+                f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {rows} are chosen. Add "
+                f"events such as {missing}, or a column 'split' that divides them."
             )
