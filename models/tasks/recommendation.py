@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    Discriminator,
     Field,
     StrictBool,
     StringConstraints,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -75,9 +77,19 @@ class HistoryItem(Strict):
         return self
 
 
+def _kind_of_entry(entry: Any) -> str:
+    return "text" if isinstance(entry, str) else "item"
+
+
+# Told apart by their type, so that an error names the field of the item and no other form.
+HistoryEntry = Annotated[
+    Annotated[HistoryItem, Tag("item")] | Annotated[ItemText, Tag("text")], Discriminator(_kind_of_entry)
+]
+
+
 class User(Strict):
     id: str | None = None
-    history: list[HistoryItem | ItemText] = Field(
+    history: list[HistoryEntry] = Field(
         [], fail_fast=True, max_length=MAX_HISTORY, description="oldest first; a text alone is an item that was chosen"
     )
     features: FeatureValues = Field({}, description=_FEATURES)

@@ -224,6 +224,20 @@ def test_wrong_history_items_are_refused(item: dict[str, Any], sentence: str) ->
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("item", "field"),
+    [
+        ({"id": "1", "event": "rating", "value": "4"}, "user.history.0.item.value"), (" ", "user.history.0.text"),
+        ({"id": "1", "event": "stare"}, "user.history.0.item"), (5, "user.history.0.item"),
+        ({"id": "1", "features": {"price": float("inf")}}, "user.history.0.item.features.price"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_a_history_is_told_once_with_its_field(item: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        validate(RankRequest, request(1, user={"history": [item]}))
+    assert [fault["field"] for fault in caught.value.body()["fields"]] == [field]
+
+
 def test_a_history_has_at_most_ten_thousand_items(task: Recommendation) -> None:
     assert len(answer(task, request(3, user={"history": [{"id": "1"}] * 10_000}))) == 3
     with pytest.raises(InvalidRequest, match="10000"):
