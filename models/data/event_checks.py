@@ -186,6 +186,14 @@ def check_outcomes(path: Path, events: Events) -> None:
     """Raises DatasetError unless both training and holdout have chosen and unchosen items."""
     for name, part in (("training", ~events.holdout), ("holdout", events.holdout)):
         chosen, rows = int(events.chosen[part].sum()), int(part.sum())
+        if not rows:
+            raise DatasetError(
+                f"{path}: there are no {name} rows. Each user's newest fifth is held out, and nothing of a user with "
+                "one event: add events of users, or a column 'split'."
+            )
         if not 0 < chosen < rows:
-            raise DatasetError(f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {rows} are "
-                               "chosen.")  # fmt: skip
+            missing = "'view' or 'dislike'" if chosen else "'click', 'like' or 'buy'"
+            raise DatasetError(
+                f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {rows} are chosen. Add "
+                f"events such as {missing}, or a column 'split' that divides them."
+            )

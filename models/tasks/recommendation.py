@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    Discriminator,
     Field,
     StrictBool,
     StringConstraints,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -61,8 +63,8 @@ class HistoryItem(Strict):
     id: ItemId | None = None
     text: ItemText | None = None
     event: str = Field("click", description="what the user did, as in training data")
-    value: float | None = Field(None, allow_inf_nan=False, description="of a `rating` or a `dwell`")
-    time: Annotated[float, Field(allow_inf_nan=False)] | AwareDatetime | None = Field(
+    value: float | None = Field(None, allow_inf_nan=False, strict=True, description="of a `rating` or a `dwell`")
+    time: Annotated[float, Field(allow_inf_nan=False, strict=True)] | AwareDatetime | None = Field(
         None, description="seconds since 1970, or RFC 3339; orders the history if all its items have one"
     )
     features: FeatureValues = Field({}, description="not read: a history item counts by its id or its text")
@@ -75,9 +77,19 @@ class HistoryItem(Strict):
         return self
 
 
+def _kind_of_entry(entry: Any) -> str:
+    return "text" if isinstance(entry, str) else "item"
+
+
+# Told apart by their type, so that an error names the field of the item and no other form.
+HistoryEntry = Annotated[
+    Annotated[HistoryItem, Tag("item")] | Annotated[ItemText, Tag("text")], Discriminator(_kind_of_entry)
+]
+
+
 class User(Strict):
     id: str | None = None
-    history: list[HistoryItem | ItemText] = Field(
+    history: list[HistoryEntry] = Field(
         [], fail_fast=True, max_length=MAX_HISTORY, description="oldest first; a text alone is an item that was chosen"
     )
     features: FeatureValues = Field({}, description=_FEATURES)
