@@ -14,7 +14,7 @@ from models.data.columns import FeatureTable
 from models.data.dataset import fingerprint
 from models.data.interactions import Events, Features, Interactions
 from models.feedback.types import Sample
-from models.tasks.event_names import outcome
+from models.tasks.event_names import RatingScale, check_event, outcome
 
 _NOT_CHOSEN = False, 1.0  # an item that was shown and has no event
 _CHOSEN_BEFORE = True, 1.0  # of an item of a history that names no event
@@ -69,7 +69,7 @@ def with_rankings(
     judge = [sample for sample in judge if sample.prediction_id not in known]  # never split an answer
     grown = _Grown(interactions)
     for samples, held_out in (([*learned, *learn], False), (judge, True)):
-        for ranking in _rankings(samples):
+        for ranking in _rankings(samples, interactions.ratings):
             grown.add(ranking, held_out)
     added = {
         "samples": len(learn),
@@ -172,22 +172,22 @@ def unusable_reason(sample: Sample) -> str | None:
     if _item(sample) not in [row.get("id") for row in sample.extra["output"] or ()]:
         return "its item was not in the answer"
     try:
-        outcome(sample.label, sample.extra.get("value"))
+        check_event(sample.label, sample.extra.get("value"))
     except ValueError:  # of a later Flywheel
         return "its event or value is none that is known"
     return None
 
 
-def _rankings(samples: Sequence[Sample]) -> Iterator[_Ranking]:
+def _rankings(samples: Sequence[Sample], ratings: RatingScale) -> Iterator[_Ranking]:
     def answer(sample: Sample) -> str:
         return sample.prediction_id or ""
 
     usable = [sample for sample in samples if unusable_reason(sample) is None]
-    found = [_ranking(list(events)) for _, events in groupby(sorted(usable, key=answer), key=answer)]
+    found = [_ranking(list(events), ratings) for _, events in groupby(sorted(usable, key=answer), key=answer)]
     yield from sorted(found, key=lambda ranking: ranking.time)
 
 
-def _ranking(events: list[Sample]) -> _Ranking:
+def _ranking(events: list[Sample], ratings: RatingScale) -> _Ranking:
     request = events[0].extra["input"]
     candidates = {row["id"]: row for row in request["candidates"]}
     ranked = [row["id"] for row in events[0].extra["output"] if row["id"] in candidates]
@@ -196,24 +196,24 @@ def _ranking(events: list[Sample]) -> _Ranking:
     user = request.get("user") or {}
     outcomes: dict[str, _Outcome] = {}
     for event in events:
-        said = outcome(event.label, event.extra.get("value"))
+        said = outcome(event.label, event.extra.get("value"), ratings)
         outcomes[_item(event)] = max(said, outcomes.get(_item(event), said))  # chosen if it was chosen once
     return _Ranking(
         user=user.get("id") or str(events[0].prediction_id),
         user_numbers=user.get("features") or {},
         context=request.get("context") or {},
         time=min(event.at for event in events).timestamp(),
-        history=[_of_history(item) for item in user.get("history", ())],
+        history=[_of_history(item, ratings) for item in user.get("history", ())],
         shown=[_catalogued(candidates[name]) for name in seen],
         outcomes=outcomes,
     )
 
 
-def _of_history(item: dict[str, Any] | str) -> tuple[_Item, _Outcome]:
+def _of_history(item: dict[str, Any] | str, ratings: RatingScale) -> tuple[_Item, _Outcome]:
     if isinstance(item, str):
         return _catalogued(item), _CHOSEN_BEFORE
     try:
-        return _catalogued(item), outcome(item.get("event") or "click", item.get("value"))
+        return _catalogued(item), outcome(item.get("event") or "click", item.get("value"), ratings)
     except ValueError:  # of a later Flywheel
         return _catalogued(item), _CHOSEN_BEFORE
 

@@ -27,7 +27,7 @@ from models.data.interactions import KEPT_ENDING, Events, Features, Interactions
 from models.data.negatives import with_negatives
 from models.data.records import DatasetError, corpus_name
 from models.data.report import CorpusReport, Finding
-from models.tasks.event_names import EVENT_KINDS, EVENT_NAMES
+from models.tasks.event_names import EVENT_KINDS, EVENT_NAMES, RatingScale
 from models.users import user_name
 
 _EVENT_COLUMNS = ("user_id", "item_id", "event", "time")
@@ -222,7 +222,7 @@ class _Reader:
         """The interactions of what was read, and the report. Raises DatasetError for what teaches nothing."""
         lines, code = self._columns.taken("line", np.uint32), self._columns.taken("event", np.int8)
         split = self._columns.taken("split", np.int8)
-        events = self._read_columns(code, split, lines)
+        events, ratings = self._read_columns(code, split, lines)
         order = events.order()
         events, code = events.take(order), code[order]
         self._notes += checks.times_backwards(events, order)
@@ -237,20 +237,28 @@ class _Reader:
         context, context_names = self._context_matrix(order)
         events, source = self._with_negatives(events)
         checks.check_outcomes(self._files.events, events)
-        return self._finished(events, context[source], context_names)
+        return self._finished(events, ratings, context[source], context_names)
 
-    def _read_columns(self, code: NDArray[np.int8], split: NDArray[np.int8], lines: NDArray[np.uint32]) -> Events:
-        """The events in the order of the file. Raises DatasetError if there are none, or of several units or scales."""
+    def _read_columns(
+        self, code: NDArray[np.int8], split: NDArray[np.int8], lines: NDArray[np.uint32]
+    ) -> tuple[Events, RatingScale]:
+        """The events in the order of the file, and what ratings mean.
+
+        Raises DatasetError if there are none, or of several units or scales.
+        """
         if not len(code):
             raise DatasetError(f"{self._files.events}: there are no events.")
-        chosen = checks.chosen_by_value(self._files.events, code, self._columns.taken("value", np.float32), lines)
+        chosen, ratings = checks.chosen_by_value(
+            self._files.events, code, self._columns.taken("value", np.float32), lines
+        )
         times = in_seconds(self._files.events, self._columns.taken("time", np.float64), lines, self._notes)
         weights = np.array([EVENT_KINDS[name].weight for name in EVENT_NAMES], np.float32)
-        return Events(
+        events = Events(
             self._columns.taken("user", np.int32), self._columns.taken("item", np.int32), chosen, weights[code],
             times, split == _SPLITS.index("holdout"),
             np.zeros(len(code), np.bool_), np.zeros(len(code), np.bool_),
         )  # fmt: skip
+        return events, ratings
 
     def _without_textless(self, events: Events) -> NDArray[np.bool_]:
         """(events,): those of items that have a text. Raises DatasetError when none has."""
@@ -266,7 +274,7 @@ class _Reader:
         return found, source
 
     def _finished(
-        self, events: Events, context: Features, context_names: list[str]
+        self, events: Events, ratings: RatingScale, context: Features, context_names: list[str]
     ) -> tuple[Interactions, CorpusReport]:
         items = [at for at, text in enumerate(self._texts) if text is not None]
         item_features, item_feature_names = self._tables["item"].matrix(len(self._texts))
@@ -278,7 +286,8 @@ class _Reader:
             replace(events, item=np.searchsorted(items, events.item).astype(np.int32)),
             item_features=item_features[items], item_feature_names=item_feature_names,
             user_features=user_features, user_feature_names=user_feature_names,
-            context_features=context, context_feature_names=context_names, notes=tuple(sampled),
+            context_features=context, context_feature_names=context_names, ratings=ratings,
+            notes=tuple(sampled),
         )  # fmt: skip
         findings = [*checks.several_texts(self._several.values(), len(items)), *self._notes]
         findings.sort(key=lambda finding: finding.severity == "note")

@@ -15,7 +15,7 @@ from export.model import Model
 from models.evaluation.off_policy import JudgedRanking
 from models.feedback.store import Store
 from models.feedback.types import ItemEvent, LoggedPrediction
-from models.tasks.event_names import outcome
+from models.tasks.event_names import STARS, RatingScale, outcome
 from models.tasks.ranking_policy import step_probabilities
 from models.tasks.recommendation import RankRequest, Recommendation
 
@@ -34,13 +34,13 @@ class LoggedRanking:
     chosen: frozenset[str]
 
 
-def read_rankings(store: Store, task: str, max_rankings: int) -> list[LoggedRanking]:
-    """The newest answers of `task` that have propensities."""
+def read_rankings(store: Store, task: str, max_rankings: int, ratings: RatingScale = STARS) -> list[LoggedRanking]:
+    """The newest answers of `task` that have propensities. `ratings`: which ratings choose their item."""
     drawn = (row for row in store.predictions.newest(task) if _is_drawn(row.output))
     rankings = []
     for rows in _batches(islice(drawn, max_rankings), _AT_ONCE):
         events = store.feedback.events(task, [row.id for row in rows])
-        rankings += [_ranking(row, events.get(row.id, ())) for row in rows]
+        rankings += [_ranking(row, events.get(row.id, ()), ratings) for row in rows]
     return rankings
 
 
@@ -107,19 +107,19 @@ def _request(ranking: LoggedRanking, explore: float | None) -> RankRequest | Non
         return None
 
 
-def _ranking(row: LoggedPrediction, events: Sequence[ItemEvent]) -> LoggedRanking:
+def _ranking(row: LoggedPrediction, events: Sequence[ItemEvent], ratings: RatingScale) -> LoggedRanking:
     return LoggedRanking(
         user=row.subject or row.user or row.id,
         request=row.input,
         items=tuple(item["id"] for item in row.output),
         propensities=np.array([item["propensity"] for item in row.output], np.float64),
-        chosen=frozenset(event.item_id for event in events if _is_choice(event)),
+        chosen=frozenset(event.item_id for event in events if _is_choice(event, ratings)),
     )
 
 
-def _is_choice(event: ItemEvent) -> bool:
+def _is_choice(event: ItemEvent, ratings: RatingScale) -> bool:
     try:
-        return outcome(event.event, event.value)[0]
+        return outcome(event.event, event.value, ratings)[0]
     except ValueError:  # an event of a later Flywheel
         return False
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from export.bundle import Bundle, Kind
 from export.heads import softmax
-from models.tasks.event_names import EVENT_KINDS, outcome
+from models.tasks.event_names import EVENT_KINDS, check_event
 from models.tasks.thresholds import Thresholds
 from models.users import UserName
 
@@ -150,6 +150,10 @@ class Task(ABC):
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         self.labels = bundle.manifest.labels
         self.options = options if options is not None else self.Options()
+
+    def fault(self, request: Any) -> str | None:
+        """What is wrong with a valid request for this version, as `field: sentence`; None when it can be answered."""
+        return None
 
     @abstractmethod
     def texts(self, request: Any) -> list[str]:
@@ -285,7 +289,7 @@ class RankerTask(Task):
         if correction.id is None or correction.item_id is None or correction.event is None:
             return "body: a correction of a ranking needs 'id', 'item_id' and 'event'"
         try:
-            outcome(correction.event, correction.value)
+            check_event(correction.event, correction.value)
         except ValueError as error:
             return f"{'value' if correction.event in EVENT_KINDS else 'event'}: {error}"
         return None if correction.label is None else "label: a ranking has none; give an 'event'"

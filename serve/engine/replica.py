@@ -111,6 +111,8 @@ class Replica:
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
+        if (fault := version.task.fault(request)) is not None:
+            raise InvalidRequest(fault)
         texts = version.task.texts(request)
         self._check(texts, deadline)
         if not version.model.answers_early:  # then nothing need be done for a request that is refused

@@ -26,7 +26,7 @@ from models.data.interactions import KEPT_ENDING, Interactions
 from models.data.report import CorpusReport
 from models.feedback.types import Sample
 from models.home import checkpoint_folder
-from models.tasks.event_names import EVENT_NAMES
+from models.tasks.event_names import EVENT_NAMES, RATINGS
 from models.tasks.ranker import Ranker
 from models.tasks.thresholds import Thresholds
 from models.training.candidate import TrainingJob
@@ -137,6 +137,7 @@ class RankerFamily(ModelFamily[RankerData]):
         held_out = events.item[events.holdout]
         baseline = ranker_metrics(scored.users, scored.chosen, by_popularity[held_out])
         assets, arrays = ranker.to_bundle()
+        assets[RATINGS] = data.interactions.ratings._asdict()
         return Evaluated(
             {**metrics, **{f"popularity_{name}": value for name, value in baseline.items()}}, assets, arrays
         )

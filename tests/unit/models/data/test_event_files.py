@@ -103,7 +103,10 @@ def test_a_rating_chooses_from_three_quarters_of_the_files_range(
         for user in range(8)
         for at in range(15)
     ]
-    events = load(tmp_path, rows)[0].events
+    interactions = load(tmp_path, rows)[0]
+    events, told = interactions.events, interactions.ratings
+    assert {rating for rating in scale if rating >= told.liked_from} == liked
+    assert max(scale) <= told.highest
     value = {(row[0], row[3]): row[4] for row in rows}
     user, time = events.user[events.chosen].tolist(), events.time[events.chosen].tolist()
     found = {value[f"u{user}", time] for user, time in zip(user, time, strict=True)}

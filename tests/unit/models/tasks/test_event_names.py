@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.tasks.event_names import EVENT_KINDS, outcome
+from models.tasks.event_names import EVENT_KINDS, RatingScale, outcome
 from models.tasks.recommendation import Recommendation
 from serve.api.validation import parse_json, validate
 from serve.errors import InvalidRequest, NotJson
@@ -21,8 +21,8 @@ WRONG = [
     ({"event": "stare"}, "event: there is no event 'stare'; it must be one of: view, click, like, buy, dislike"),
     ({"event": "rating"}, "value: a rating needs a 'value'"),
     ({"event": "dwell"}, "value: a dwell needs a 'value'"),
-    ({"event": "rating", "value": 5.1}, "value: the value of a rating is 5.1; it must be from 0 to 5"),
-    ({"event": "rating", "value": -1}, "value: the value of a rating is -1.0; it must be from 0 to 5"),
+    ({"event": "rating", "value": 101}, "value: the value of a rating is 101; it must be from 0 to 100"),
+    ({"event": "rating", "value": -1}, "value: the value of a rating is -1; it must be from 0 to 100"),
     ({"event": "dwell", "value": -0.5}, "value: the value of a dwell is -0.5; it must be its seconds, from 0 up"),
     ({"event": "click", "value": 1}, "value: a click has no 'value'; only a rating and a dwell have one"),
     ({"event": "rating", "value": "5"}, "value: Input should be a valid number"),
@@ -50,6 +50,11 @@ def test_each_event_is_taken_and_says_whether_the_item_was_chosen(
     assert outcome(event, value) == (chosen, weight)
     assert error_of({"event": event, "value": value}) is None
     assert {name for name, *_ in GOOD} == EVENT_KINDS.keys()
+
+
+@pytest.mark.parametrize(("value", "liked"), [(7.0, False), (8.0, True)])
+def test_a_rating_means_what_it_meant_in_training(value: float, liked: bool) -> None:
+    assert outcome("rating", value, RatingScale(7.75, 10.0))[0] == liked
 
 
 @pytest.mark.parametrize(("body", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from export.errors import BundleError
+from models.tasks.event_names import RATINGS, RatingScale
 from models.tasks.ranker import Features, Ranker, Rate
 from models.tasks.reasons import Contributions, reasons
 from models.tasks.recommendation import RankRequest, Recommendation
@@ -49,7 +50,7 @@ class _Bundle:
         labels: tuple[str, ...] = ()
 
     def asset(self, name: str) -> Any:
-        return json.loads(json.dumps(_ranker().to_bundle()[0][name]))
+        return json.loads(json.dumps({**_ranker().to_bundle()[0], RATINGS: RatingScale(7.75, 10.0)._asdict()}[name]))
 
     def tower(self, name: str) -> Any:
         return _ranker().to_bundle()[1][name]
@@ -200,9 +201,9 @@ def test_an_item_that_was_seen_and_chosen_is_chosen(task: Recommendation) -> Non
 WRONG = [
     ({"id": "1", "event": "stare"}, "there is no event 'stare'; it must be one of: view, click"),
     ({"id": "1", "event": "rating"}, "a rating needs a 'value'"),
-    ({"id": "1", "event": "rating", "value": 7}, "the value of a rating is 7.0; it must be from 0 to 5"),
+    ({"id": "1", "event": "rating", "value": 101}, "the value of a rating is 101; it must be from 0 to 100"),
     ({"event": "click"}, "give an 'id' or a 'text'"),
-    ({"id": "1", "event": "rating", "value": -1}, "the value of a rating is -1.0; it must be from 0 to 5"),
+    ({"id": "1", "event": "rating", "value": -1}, "the value of a rating is -1; it must be from 0 to 100"),
     ({"id": "1", "event": "rating", "value": "4"}, "value: Input should be a valid number"),
     ({"id": "1", "event": "rating", "value": True}, "value: Input should be a valid number"),
     ({"id": "1", "event": "dwell", "value": -1}, "the value of a dwell is -1.0; it must be its seconds"),
@@ -222,6 +223,15 @@ def test_wrong_history_items_are_refused(item: dict[str, Any], sentence: str) ->
     with pytest.raises(InvalidRequest) as caught:
         validate(RankRequest, request(1, user={"history": [item]}))
     assert sentence in str(caught.value)
+
+
+def test_a_rating_above_the_scale_of_training_is_refused_by_the_version(task: Recommendation) -> None:
+    def rating(value: float) -> RankRequest:
+        rated = {"id": "1", "event": "rating", "value": value}
+        return validate(RankRequest, request(1, user={"history": ["a text", rated]}))
+
+    assert task.fault(rating(10.0)) is None
+    assert (task.fault(rating(11.0)) or "").startswith("user.history.1.value: is 11, and the ratings that this")
 
 
 @pytest.mark.parametrize(
