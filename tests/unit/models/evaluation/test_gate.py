@@ -365,7 +365,9 @@ def test_a_ranker_that_gains_auc_and_orders_each_users_items_worse_is_refused() 
     auc = next(check for check in result.reasons if check.name == "AUC")
     assert auc.value is not None
     assert auc.value < -2  # points lost
-    assert re.match(r"Refused\. AUC within a user went from 0\.\d+ to 0\.\d+ on 6000 events of 300 users\.", result.sentence)
+    assert re.match(
+        r"Refused\. AUC within a user went from 0\.\d+ to 0\.\d+ on 6000 events of 300 users\.", result.sentence
+    )
     back = judge_ranker(candidate, champion, THRESHOLDS)
     assert names(back) == {"AUC", "AUC, margin", "AUC, trend"}
 
