@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data.records import ENDINGS, DatasetError, is_csv, stream_fields, stream_rows
+from models.data.records import ENDINGS, DatasetError, MissingColumnError, is_csv, stream_fields, stream_rows
 
 PARQUET = ".parquet"
 _CHUNK_ROWS = 2_048  # of lists, which Python's garbage collector visits: larger chunks take several times as long
@@ -95,9 +95,10 @@ def _parquet_chunks(path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if missing := [column for column in required if column not in names]:
-                raise DatasetError(
+                raise MissingColumnError(
+                    missing[0],
                     f"{path}: there is no column {missing[0]!r}; it has: {', '.join(names[:20])}. "
-                    f"These are needed: {', '.join(required)}"
+                    f"These are needed: {', '.join(required)}",
                 )
             without_zone = frozenset(field.name for field in file.schema_arrow if _is_without_zone(field.type))
             start = 1

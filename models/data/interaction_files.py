@@ -25,7 +25,7 @@ from models.data.event_faults import FileFaults, event_fault, item_fault, user_f
 from models.data.event_times import TimeColumn, in_seconds
 from models.data.interactions import KEPT_ENDING, Events, Features, Interactions, read_kept, save_kept
 from models.data.negatives import with_negatives
-from models.data.records import DatasetError, corpus_name
+from models.data.records import DatasetError, MissingColumnError, corpus_name
 from models.data.report import CorpusReport, Finding
 from models.tasks.event_names import EVENT_KINDS, EVENT_NAMES, RatingScale
 from models.users import user_name
@@ -127,7 +127,12 @@ class _Reader:
         ):
             if path is not None:
                 faults = FileFaults(path)
-                read(path, faults)
+                try:
+                    read(path, faults)
+                except MissingColumnError as error:
+                    if error.column != "text" or path != self._files.events:
+                        raise
+                    raise DatasetError(f"{error}. Texts may be in a file of items instead: --items ITEMS.csv") from None
                 errors += faults.errors()
                 self._notes += faults.notes()
         if errors:

@@ -78,6 +78,12 @@ def test_every_column_is_needed(column: str, tmp_path: Path) -> None:
         load(tmp_path, shop(), header=header)
 
 
+def test_events_without_texts_are_told_of_the_file_of_items(tmp_path: Path) -> None:
+    header = HEADER.replace("text", "title")
+    with pytest.raises(DatasetError, match=r"no column 'text'; .*\. Texts may be in a file of items instead: --items"):
+        load(tmp_path, shop(), header=header)
+
+
 @pytest.mark.parametrize(
     ("event", "sentence"),
     [("view", "the training rows need both .* 0 of 16 are chosen"), ("buy", "need both .* 16 of 16 are chosen")],
