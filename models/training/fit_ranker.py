@@ -42,7 +42,7 @@ def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: Re
     scale = float(np.sqrt(((raw - mean) ** 2).sum(1).mean())) or 1.0
     scalings = scalings_of(interactions)
     examples = examples_of(interactions, (raw - mean) / scale, scalings)
-    settings = TowerSettings(seed=recipe.seed)
+    settings = TowerSettings(seed=recipe.seed).for_events(len(examples.user))
     some = examples.only(_some_users(examples, settings))
     validation = some.learn & newest(some.user, _VALIDATION_SHARE)
     epochs = epochs_for(

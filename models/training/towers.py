@@ -19,7 +19,7 @@ Sums are kept for each user, so that an epoch takes time and memory in proportio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ class TowerSettings:
     members: int = 3
     """models with other seeds, whose mean logit is the model's: it is one model of `members` times the dimensions"""
     max_members_events: int = 3_000_000
-    """above so many events one model is trained: its members would hardly differ"""
+    """above so many events one model is trained, since its members would hardly differ: see `for_events`"""
     max_epochs: int = 30
     patience: int = 3
     """validated epochs without a better one, after which the number of epochs is chosen"""
@@ -67,6 +67,10 @@ class TowerSettings:
     likeness: float = 0.1
     """the factor of the texts' principal axes at the start"""
     seed: int = 7
+
+    def for_events(self, events: int) -> TowerSettings:
+        """These settings for so many events in all."""
+        return self if events <= self.max_members_events else replace(self, members=1)
 
 
 class Towers(nn.Module):
@@ -188,7 +192,7 @@ class Batches:
         events, history = self._events, self._history
         rows, user = _ranges(self._starts, users)
         past, past_user = _ranges(history.starts, users)
-        items, inverse = np.unique(np.concatenate((events.item[rows], history.item[past])), return_inverse=True)
+        items, (item, past_item) = _places(events.items, events.item[rows], history.item[past])
         # Rows of the history, as places in the batch: those of a user stay neighbours.
         place = np.cumsum(np.diff(history.starts)[users]) - np.diff(history.starts)[users]
         own = self._own[rows]
@@ -198,11 +202,24 @@ class Batches:
             users=len(users), items=tensor(items), texts=tensor(events.texts[items]),
             item_features=tensor(events.item_features[items]), user_features=tensor(events.user_features[users]),
             context_features=tensor(events.context_features[rows]), user=tensor(user),
-            item=tensor(inverse[: len(rows)]), own=tensor(own), chosen=tensor(events.chosen[rows].astype(np.float32)),
-            weight=tensor(events.weight[rows]), past_user=tensor(past_user), past_item=tensor(inverse[len(rows) :]),
+            item=tensor(item), own=tensor(own), chosen=tensor(events.chosen[rows].astype(np.float32)),
+            weight=tensor(events.weight[rows]), past_user=tensor(past_user), past_item=tensor(past_item),
             past_chosen=tensor(history.chosen[past].astype(np.int64)), past_weight=tensor(history.weight[past]),
         )  # fmt: skip
         return batch, rows
+
+
+def _places(total: int, *parts: Indices) -> tuple[Indices, list[Indices]]:
+    """The different numbers in `parts`, sorted, and where each number of each part is among them; all below `total`.
+
+    As numpy.unique, without its sort.
+    """
+    place = np.zeros(total, np.int64)
+    for part in parts:
+        place[part] = 1
+    different = np.flatnonzero(place)
+    place[different] = np.arange(len(different))
+    return different, [place[part] for part in parts]
 
 
 def _ranges(starts: Indices, groups: Indices) -> tuple[Indices, Indices]:
@@ -221,7 +238,7 @@ def epochs_for(examples: Examples, validation: NDArray[np.bool_], settings: Towe
     history = history_of(past)
     batches = Batches(judged, history, 100_000)
     best, best_epoch = -np.inf, 1
-    members = [_Training(past, history, settings, settings.seed + i) for i in range(_members(examples, settings))]
+    members = [_Training(past, history, settings, settings.seed + i) for i in range(settings.members)]
     for epoch in range(1, settings.max_epochs + 1):
         progress(epoch - 1, settings.max_epochs)
         for member in members:
@@ -260,7 +277,7 @@ def fit_towers(
     """
     history = history_of(examples)
     members, losses = [], list[tuple[int, float]]()
-    count = len(start) or _members(examples, settings)
+    count = len(start) or settings.members
     for i in range(count):
         training = _Training(examples, history, settings, settings.seed + i, start[i] if start else None)
         for epoch in range(epochs):
@@ -270,10 +287,6 @@ def fit_towers(
                 losses.append(((epoch + 1) * len(training.batches), loss))
         members.append(training.towers)
     return members, losses
-
-
-def _members(examples: Examples, settings: TowerSettings) -> int:
-    return settings.members if len(examples.user) <= settings.max_members_events else 1
 
 
 @torch.no_grad()
