@@ -238,7 +238,7 @@ def epochs_for(examples: Examples, validation: NDArray[np.bool_], settings: Towe
     history = history_of(past)
     batches = Batches(judged, history, 100_000)
     best, best_epoch = -np.inf, 1
-    members = [_Training(past, history, settings, settings.seed + i) for i in range(settings.members)]
+    members = [Training(past, history, settings, settings.seed + i) for i in range(settings.members)]
     for epoch in range(1, settings.max_epochs + 1):
         progress(epoch - 1, settings.max_epochs)
         for member in members:
@@ -279,7 +279,9 @@ def fit_towers(
     members, losses = [], list[tuple[int, float]]()
     count = len(start) or settings.members
     for i in range(count):
-        training = _Training(examples, history, settings, settings.seed + i, start[i] if start else None)
+        training = Training(
+            examples, history, settings, settings.seed + i, start[i] if start else None, anchored=bool(start)
+        )
         for epoch in range(epochs):
             progress(i * epochs + epoch, count * epochs)
             loss = training.run_epoch()
@@ -314,11 +316,21 @@ def new_towers(examples: Examples, settings: TowerSettings) -> Towers:
     return towers
 
 
-class _Training:
-    """One member in training."""
+class Training:
+    """One member in training, from `start` if there is one.
+
+    With `anchored`, the vectors of items are drawn to those of `start`, and not to 0.
+    """
 
     def __init__(
-        self, examples: Examples, history: Histories, settings: TowerSettings, seed: int, start: Towers | None = None
+        self,
+        examples: Examples,
+        history: Histories,
+        settings: TowerSettings,
+        seed: int,
+        start: Towers | None = None,
+        *,
+        anchored: bool = False,
     ):
         learned = examples.only(examples.learn)
         size = max(settings.min_batch_events, len(learned.user) // settings.steps_per_epoch)
@@ -326,14 +338,14 @@ class _Training:
         self._settings, self._seed, self._epoch = settings, seed, 0
         torch.manual_seed(seed)
         self.towers = start or new_towers(examples, settings)
-        self._anchors = [part.detach().clone() for part in self._by_item()] if start else None
-        ids, kept = [self.towers.item_ids, self.towers.history_ids], start is not None
+        self._anchors = [part.detach().clone() for part in self._by_item()] if anchored else None
+        ids = [self.towers.item_ids, self.towers.history_ids]
         projections = [self.towers.item_text, self.towers.history_text, self.towers.text_weight]
         rest = [*self.towers.feature_vectors, *self.towers.feature_weights]
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": ids, "weight_decay": 0.0 if kept else settings.id_decay},
-                {"params": [self.towers.item_bias], "weight_decay": 0.0 if kept else settings.bias_decay},
+                {"params": ids, "weight_decay": 0.0 if anchored else settings.id_decay},
+                {"params": [self.towers.item_bias], "weight_decay": 0.0 if anchored else settings.bias_decay},
                 {"params": projections, "weight_decay": settings.projection_decay, "lr": settings.projection_rate},
                 {"params": rest, "weight_decay": settings.projection_decay},
                 {"params": [self.towers.bias, self.towers.rate_weight], "weight_decay": 0.0},
@@ -357,13 +369,25 @@ class _Training:
         rng = np.random.default_rng((self._seed, self._epoch))
         total, weights = 0.0, 0.0
         self.towers.train()
-        for batch, _ in self.batches.shuffled(rng):
-            logits = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.chosen, batch.weight, reduction="sum")
-            weight = batch.weight.sum()
-            self._optimizer.zero_grad()
-            (loss / weight).backward()  # type: ignore[no-untyped-call]
+        for batch in self._batches(rng):
+            loss, weight = self._set_gradients(batch)
             self._optimizer.step()
             self._draw_to_anchors()
-            total, weights = total + float(loss.detach()), weights + float(weight)
+            total, weights = total + loss, weights + weight
         return total / max(weights, 1e-9)
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Batch | None]:
+        """An epoch's; None where only other workers have one."""
+        for batch, _ in self.batches.shuffled(rng):
+            yield batch
+
+    def _set_gradients(self, batch: Batch | None) -> tuple[float, float]:
+        """Set the gradients to those of the batch's mean loss. The loss of all its events, and their weight."""
+        self._optimizer.zero_grad()
+        if batch is None:
+            return 0.0, 0.0
+        logits = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.chosen, batch.weight, reduction="sum")
+        weight = batch.weight.sum()
+        (loss / weight).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), float(weight)

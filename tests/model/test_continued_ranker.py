@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,17 +60,18 @@ def quiet(stage: str, done: int, total: int) -> None:
     pass
 
 
-def test_a_continued_training_reaches_one_from_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_a_continued_training_reaches_one_from_nothing(seed: int, tmp_path: Path) -> None:
     """The champion knows the oldest four fifths of each user's training events; the newer ones are new to it."""
     whole = interactions()
     training = np.flatnonzero(whole.events.training)
     new = np.zeros(len(whole.events), bool)
     new[training[newest(whole.events.user[training], 0.2)]] = True
-    before = without(whole, new)
-    runs = {
-        "champion": lambda out: fit_ranker(before, RECIPE, out, quiet),
-        "continued": lambda out: continue_ranker(whole, new, tmp_path / "champion", RECIPE, out, quiet),
-        "anew": lambda out: fit_ranker(whole, RECIPE, out, quiet),
+    before, recipe = without(whole, new), replace(RECIPE, seed=seed)
+    runs: dict[str, Callable[[Path], object]] = {
+        "champion": lambda out: fit_ranker(before, recipe, out, quiet),
+        "continued": lambda out: continue_ranker(whole, new, tmp_path / "champion", recipe, out, quiet),
+        "anew": lambda out: fit_ranker(whole, recipe, out, quiet),
     }
     found = {}
     for name, run in runs.items():
@@ -77,6 +79,6 @@ def test_a_continued_training_reaches_one_from_nothing(tmp_path: Path) -> None:
         run(tmp_path / name)
         took = time.perf_counter() - started, time.process_time() - cpu
         found[name] = quality(tmp_path / name, whole)
-        print(f"{name}: {found[name]}, {took[0]:.0f} s, {took[1]:.0f} s of CPU time")
+        print(f"seed {seed}, {name}: {found[name]}, {took[0]:.0f} s, {took[1]:.0f} s of CPU time")
     for metric, value in found["anew"].items():
         assert found["continued"][metric] >= value - MAX_LOSS, metric
