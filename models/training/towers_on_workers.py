@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -48,7 +49,8 @@ def fit_towers_on_workers(
     except ImportError as error:
         raise WorkersError(f"Several workers need pip install 'flywheel-serve[workers]': {error}") from None
     members = list(start) or [_seeded(examples, settings, i) for i in range(settings.members)]
-    with tempfile.TemporaryDirectory(dir=folder, prefix="ray-train-") as scratch:
+    parts = workers * _PARTS
+    with tempfile.TemporaryDirectory(dir=folder, prefix="ray-train-") as scratch, _cluster():
         torch.save(members, Path(scratch) / _MEMBERS)
         config = {
             "shared": examples.only(np.zeros(0, np.int64)), "epochs": epochs, "settings": settings,
@@ -59,7 +61,7 @@ def fit_towers_on_workers(
             train_loop_config=config,
             scaling_config=ScalingConfig(num_workers=workers),
             run_config=RunConfig(storage_path=scratch),
-            datasets={"events": ray.data.from_items(list(_parts(examples, workers * _PARTS)))},
+            datasets={"events": ray.data.from_items(list(_parts(examples, parts)), override_num_blocks=parts)},
         )
         try:
             with _Told(Path(scratch) / _PROGRESS, progress):
@@ -68,6 +70,21 @@ def fit_towers_on_workers(
             raise WorkersError(f"Training on {workers} workers failed: {error}") from error
         found: list[Towers] = torch.load(Path(scratch) / _MEMBERS, weights_only=False)
         return found, [(step, loss) for step, loss in orjson.loads((Path(scratch) / _LOSSES).read_bytes())]
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    """Ray as the caller started it, otherwise that at RAY_ADDRESS, or one on this machine, for the training alone."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _seeded(examples: Examples, settings: TowerSettings, member: int) -> Towers:

@@ -53,7 +53,10 @@ app.add_typer(commands)
 app.add_typer(evaluation)
 
 # Own errors of modules that are imported late.
-_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")
+_LAZY_ERRORS = (
+    "CheckpointError", "ParityError", "TrainExtraMissing", "WorkersError", "StoreUnavailable", "StoreTooNew",
+    "SecretError",
+)  # fmt: skip
 _ADVICE = {"StoreUnavailable": " It is `feedback.store` of the configuration, by default feedback.db in the home."}
 
 
