@@ -29,6 +29,15 @@ _COLUMNS = ("user", "item", "chosen", "weight", "learn", "past")
 _MEMBERS, _LOSSES, _PROGRESS = "members.pt", "losses.json", "progress.json"
 
 
+def check_ray() -> None:
+    """Raises WorkersError when Ray Train or Ray Data is not installed."""
+    try:
+        import ray.data
+        import ray.train.torch  # noqa: F401
+    except ImportError as error:
+        raise WorkersError(f"Several workers need pip install 'flywheel-serve[workers]': {error}") from None
+
+
 def fit_towers_on_workers(
     workers: int,
     examples: Examples,
@@ -42,12 +51,11 @@ def fit_towers_on_workers(
 
     The workers read and write below `folder`, at the same path as the caller. Raises WorkersError.
     """
-    try:
-        import ray.data
-        from ray.train import RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-    except ImportError as error:
-        raise WorkersError(f"Several workers need pip install 'flywheel-serve[workers]': {error}") from None
+    check_ray()
+    import ray.data
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     members = list(start) or [_seeded(examples, settings, i) for i in range(settings.members)]
     parts = workers * _PARTS
     with tempfile.TemporaryDirectory(dir=folder, prefix="ray-train-") as scratch, _cluster():

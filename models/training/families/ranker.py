@@ -111,6 +111,10 @@ class RankerFamily(ModelFamily[RankerData]):
     ) -> Losses:
         from models.training.fit_ranker import continue_ranker, fit_ranker
 
+        if job.workers > 1:  # before the encoder reads texts for minutes
+            from models.training.towers_on_workers import check_ray
+
+            check_ray()
         start = None if job.parent is None else checkpoint_folder(home, job.task, job.parent)
         if start is None or not has_towers(start):
             return fit_ranker(data.interactions, recipe, out, report, job.workers)
