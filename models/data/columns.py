@@ -90,7 +90,9 @@ def _parquet_chunks(path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise DatasetError(f"{path}: Parquet is read by pyarrow, which is missing: pip install pyarrow") from None
+        raise DatasetError(
+            f"{path}: Parquet is read by pyarrow, which is missing: pip install 'flywheel-serve[train]'"
+        ) from None
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names

@@ -21,7 +21,7 @@ Sums are kept for each user, so that an epoch takes time and memory in proportio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +48,7 @@ class TowerSettings:
     members: int = 3
     """models with other seeds, whose mean logit is the model's: it is one model of `members` times the dimensions"""
     max_members_events: int = 3_000_000
-    """above so many events one model is trained: its members would hardly differ"""
+    """above so many events one model is trained, since its members would hardly differ: see `for_events`"""
     max_epochs: int = 30
     patience: int = 3
     """validated epochs without a better one, after which the number of epochs is chosen"""
@@ -69,6 +69,10 @@ class TowerSettings:
     likeness: float = 0.1
     """the factor of the texts' principal axes at the start"""
     seed: int = 7
+
+    def for_events(self, events: int) -> TowerSettings:
+        """These settings for so many events in all."""
+        return self if events <= self.max_members_events else replace(self, members=1)
 
 
 class Towers(nn.Module):
@@ -198,7 +202,7 @@ class Batches:
         events, history = self._events, self._history
         rows, user = _ranges(self._starts, users)
         past, past_user = _ranges(history.starts, users)
-        items, inverse = np.unique(np.concatenate((events.item[rows], history.item[past])), return_inverse=True)
+        items, (item, past_item) = _places(events.items, events.item[rows], history.item[past])
         # Rows of the history, as places in the batch: those of a user stay neighbours.
         place = np.cumsum(np.diff(history.starts)[users]) - np.diff(history.starts)[users]
         own = self._own[rows]
@@ -208,11 +212,24 @@ class Batches:
             users=len(users), items=tensor(items), texts=tensor(events.texts[items]),
             item_features=tensor(events.item_features[items]), user_features=tensor(events.user_features[users]),
             context_features=tensor(events.context_features[rows]), user=tensor(user),
-            item=tensor(inverse[: len(rows)]), own=tensor(own), chosen=tensor(events.chosen[rows].astype(np.float32)),
-            weight=tensor(events.weight[rows]), past_user=tensor(past_user), past_item=tensor(inverse[len(rows) :]),
+            item=tensor(item), own=tensor(own), chosen=tensor(events.chosen[rows].astype(np.float32)),
+            weight=tensor(events.weight[rows]), past_user=tensor(past_user), past_item=tensor(past_item),
             past_chosen=tensor(history.chosen[past].astype(np.int64)), past_weight=tensor(history.weight[past]),
         )  # fmt: skip
         return batch, rows
+
+
+def _places(total: int, *parts: Indices) -> tuple[Indices, list[Indices]]:
+    """The different numbers in `parts`, sorted, and where each number of each part is among them; all below `total`.
+
+    As numpy.unique, without its sort.
+    """
+    place = np.zeros(total, np.int64)
+    for part in parts:
+        place[part] = 1
+    different = np.flatnonzero(place)
+    place[different] = np.arange(len(different))
+    return different, [place[part] for part in parts]
 
 
 def _ranges(starts: Indices, groups: Indices) -> tuple[Indices, Indices]:
@@ -231,7 +248,7 @@ def epochs_for(examples: Examples, validation: NDArray[np.bool_], settings: Towe
     history = history_of(past)
     batches = Batches(judged, history, 100_000)
     best, best_epoch = -np.inf, 1
-    members = [_Training(past, history, settings, settings.seed + i) for i in range(_members(examples, settings))]
+    members = [Training(past, history, settings, settings.seed + i) for i in range(settings.members)]
     for epoch in range(1, settings.max_epochs + 1):
         progress(epoch - 1, settings.max_epochs)
         for member in members:
@@ -272,9 +289,11 @@ def fit_towers(
     """
     history = history_of(examples)
     members, losses = [], list[tuple[int, float]]()
-    count = len(start) or _members(examples, settings)
+    count = len(start) or settings.members
     for i in range(count):
-        training = _Training(examples, history, settings, settings.seed + i, start[i] if start else None)
+        training = Training(
+            examples, history, settings, settings.seed + i, start[i] if start else None, anchored=bool(start)
+        )
         for epoch in range(epochs):
             progress(i * epochs + epoch, count * epochs)
             loss = training.run_epoch()
@@ -282,10 +301,6 @@ def fit_towers(
                 losses.append(((epoch + 1) * len(training.batches), loss))
         members.append(training.towers)
     return members, losses
-
-
-def _members(examples: Examples, settings: TowerSettings) -> int:
-    return settings.members if len(examples.user) <= settings.max_members_events else 1
 
 
 @torch.no_grad()
@@ -310,14 +325,30 @@ def new_towers(examples: Examples, settings: TowerSettings) -> Towers:
     for projection in (towers.item_text, towers.new_item_text, towers.history_text):
         projection.zero_()
         projection[: len(axes)] = settings.likeness * axes
+    note_behaviour(towers, examples)
     return towers
 
 
-class _Training:
-    """One member in training."""
+def note_behaviour(towers: Towers, examples: Examples) -> None:
+    """Note that the items of the examples' learned events have behaviour."""
+    towers.has_behaviour[torch.from_numpy(np.unique(examples.item[examples.learn]).astype(np.int64))] = 1.0
+
+
+class Training:
+    """One member in training, from `start` if there is one.
+
+    With `anchored`, the vectors of items are drawn to those of `start`, and not to 0.
+    """
 
     def __init__(
-        self, examples: Examples, history: Histories, settings: TowerSettings, seed: int, start: Towers | None = None
+        self,
+        examples: Examples,
+        history: Histories,
+        settings: TowerSettings,
+        seed: int,
+        start: Towers | None = None,
+        *,
+        anchored: bool = False,
     ):
         learned = examples.only(examples.learn)
         size = max(settings.min_batch_events, len(learned.user) // settings.steps_per_epoch)
@@ -325,10 +356,8 @@ class _Training:
         self._settings, self._seed, self._epoch = settings, seed, 0
         torch.manual_seed(seed)
         self.towers = start or new_towers(examples, settings)
-        self._anchors = [part.detach().clone() for part in self._by_item()] if start else None
-        ids, kept = [self.towers.item_ids, self.towers.history_ids], start is not None
-        seen = np.bincount(learned.item, minlength=examples.items) > 0
-        self.towers.has_behaviour[torch.from_numpy(seen)] = 1.0
+        self._anchors = [part.detach().clone() for part in self._by_item()] if anchored else None
+        ids = [self.towers.item_ids, self.towers.history_ids]
         projections = [
             self.towers.item_text, self.towers.text_weight, self.towers.history_text, self.towers.new_item_text,
             self.towers.new_text_weight,
@@ -336,8 +365,8 @@ class _Training:
         rest = [*self.towers.feature_vectors, *self.towers.feature_weights]
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": ids, "weight_decay": 0.0 if kept else settings.id_decay},
-                {"params": [self.towers.item_bias], "weight_decay": 0.0 if kept else settings.bias_decay},
+                {"params": ids, "weight_decay": 0.0 if anchored else settings.id_decay},
+                {"params": [self.towers.item_bias], "weight_decay": 0.0 if anchored else settings.bias_decay},
                 {"params": projections, "weight_decay": settings.projection_decay, "lr": settings.projection_rate},
                 {"params": rest, "weight_decay": settings.projection_decay},
                 {"params": [self.towers.bias, self.towers.rate_weight], "weight_decay": 0.0},
@@ -361,16 +390,28 @@ class _Training:
         rng = np.random.default_rng((self._seed, self._epoch))
         total, weights = 0.0, 0.0
         self.towers.train()
-        for batch, _ in self.batches.shuffled(rng):
-            logits, as_new = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
-            loss, loss_as_new = (
-                nn.functional.binary_cross_entropy_with_logits(part, batch.chosen, batch.weight, reduction="sum")
-                for part in (logits, as_new)
-            )
-            weight = batch.weight.sum()
-            self._optimizer.zero_grad()
-            ((loss + loss_as_new) / weight).backward()  # type: ignore[no-untyped-call]
+        for batch in self._batches(rng):
+            loss, weight = self._set_gradients(batch)
             self._optimizer.step()
             self._draw_to_anchors()
-            total, weights = total + float(loss.detach()), weights + float(weight)
+            total, weights = total + loss, weights + weight
         return total / max(weights, 1e-9)
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Batch | None]:
+        """An epoch's; None where only other workers have one."""
+        for batch, _ in self.batches.shuffled(rng):
+            yield batch
+
+    def _set_gradients(self, batch: Batch | None) -> tuple[float, float]:
+        """Set the gradients to those of the batch's mean loss. The loss of all its events, and their weight."""
+        self._optimizer.zero_grad()
+        if batch is None:
+            return 0.0, 0.0
+        logits, as_new = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
+        loss, loss_as_new = (
+            nn.functional.binary_cross_entropy_with_logits(part, batch.chosen, batch.weight, reduction="sum")
+            for part in (logits, as_new)
+        )
+        weight = batch.weight.sum()
+        ((loss + loss_as_new) / weight).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), float(weight)

@@ -112,11 +112,16 @@ class RankerFamily(ModelFamily[RankerData]):
     ) -> Losses:
         from models.training.fit_ranker import continue_ranker, fit_ranker
 
+        if job.workers > 1:  # before the encoder reads texts for minutes
+            from models.training.towers_on_workers import check_ray
+
+            check_ray()
         start = None if job.parent is None else checkpoint_folder(home, job.task, job.parent)
         if start is None or not has_towers(start):
-            return fit_ranker(data.interactions, recipe, out, report)
+            return fit_ranker(data.interactions, recipe, out, report, job.workers)
         kept = load_kept_interactions(home, job.task, data.lineage)
-        return continue_ranker(data.interactions, new_events(kept, data.interactions), start, recipe, out, report)
+        new = new_events(kept, data.interactions)
+        return continue_ranker(data.interactions, new, start, recipe, out, report, job.workers)
 
     def fit_without_encoder(self, data: RankerData, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
         from models.training.first_ranker import SETTINGS, fit_first_reader
@@ -185,6 +190,7 @@ class RankerFamily(ModelFamily[RankerData]):
             parent=champion.version,
             precision=manifest.precision,
             interactions=with_rankings(_corpus_of(champion), replayed, learn),
+            workers=workers,
         )
 
     def gate(

@@ -21,6 +21,7 @@ from models.training.towers import (
     logits_of,
     towers_from,
 )
+from models.training.towers_on_workers import _joined, _parts
 
 SETTINGS = TowerSettings(dimensions=4, members=2, min_batch_events=128, max_epochs=6)
 
@@ -193,3 +194,21 @@ def test_the_newest_share_is_of_each_user() -> None:
     assert (
         newest(np.array([0] * 10 + [1] * 5 + [2]), 0.2).tolist() == [False] * 8 + [True] * 2 + [False] * 4 + [True] * 2
     )
+
+
+def test_one_model_is_trained_of_large_data() -> None:
+    settings = TowerSettings(max_members_events=100)
+    assert [settings.for_events(events).members for events in (100, 101)] == [3, 1]
+
+
+def test_workers_have_all_events_and_each_user_whole() -> None:
+    examples = world()
+    rows = list(_parts(examples, 4))
+    shares = [_joined(rows[at : at + 2], examples.only(np.zeros(0, int))) for at in (0, 2)]
+    users = [np.unique(share.user) for share in shares]
+    assert not np.intersect1d(*users).size
+    for share, own in zip(shares, users, strict=True):
+        whole = examples.only(np.isin(examples.user, own))
+        for name in ("user", "item", "chosen", "weight", "context_features"):
+            assert (getattr(share, name) == getattr(whole, name)).all(), name
+    assert sum(len(share.user) for share in shares) == len(examples.user)
