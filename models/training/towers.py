@@ -21,6 +21,7 @@ Sums are kept for each user, so that an epoch takes time and memory in proportio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -38,6 +39,9 @@ Progress = Callable[[int, int], None]
 
 BY_ITEM = ("item_ids", "history_ids", "item_bias", "has_behaviour")
 """what has a row for each item"""
+
+
+_MIN_EVENTS_FOR_THREADS = 50_000  # in a batch
 
 
 @dataclass(frozen=True)
@@ -181,12 +185,12 @@ class Batches:
     """Batches of whole users, of about `size` events. `events` are scored, with `history`."""
 
     def __init__(self, events: Examples, history: Histories, size: int):
-        self._events, self._history, self._size = events, history, size
+        self._events, self._history, self.size = events, history, size
         self._own = history.rows_of(events.user, events.item, events.items)
         self._starts = np.searchsorted(events.user, np.arange(events.users + 1))
 
     def __len__(self) -> int:
-        return max(1, -(-len(self._events.user) // self._size))
+        return max(1, -(-len(self._events.user) // self.size))
 
     def shuffled(self, rng: np.random.Generator | None) -> Iterator[tuple[Batch, Indices]]:
         """Each batch with the rows of its events; in the order of users without `rng`."""
@@ -194,7 +198,7 @@ class Batches:
         users = np.flatnonzero(counts)
         if rng is not None:
             users = rng.permutation(users)
-        batch_of = np.cumsum(counts[users]) // self._size
+        batch_of = np.cumsum(counts[users]) // self.size
         for part in np.split(users, np.flatnonzero(np.diff(batch_of)) + 1):
             yield self._batch(part)
 
@@ -217,6 +221,21 @@ class Batches:
             past_chosen=tensor(history.chosen[past].astype(np.int64)), past_weight=tensor(history.weight[past]),
         )  # fmt: skip
         return batch, rows
+
+
+@contextmanager
+def _threads_for(events: int) -> Iterator[None]:
+    """One thread for batches of few events: handing out their small products takes longer than computing them.
+
+    Beside other work, threads that wait for each other take ten times as long as one.
+    """
+    threads = torch.get_num_threads()
+    if events < _MIN_EVENTS_FOR_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _places(total: int, *parts: Indices) -> tuple[Indices, list[Indices]]:
@@ -273,10 +292,11 @@ def logits_of(towers: Towers, batches: Batches, events: int) -> NDArray[np.float
     """(events,): the towers' logits, in the order of the events, as a server would give them."""
     towers.eval()
     found = np.empty(events)
-    for batch, rows in batches.shuffled(None):
-        known = towers.has_behaviour[batch.items[batch.item]] > 0
-        logits, as_new = towers(batch)
-        found[rows] = torch.where(known, logits, as_new).numpy()
+    with _threads_for(events):
+        for batch, rows in batches.shuffled(None):
+            known = towers.has_behaviour[batch.items[batch.item]] > 0
+            logits, as_new = towers(batch)
+            found[rows] = torch.where(known, logits, as_new).numpy()
     return found
 
 
@@ -386,6 +406,10 @@ class Training:
 
     def run_epoch(self) -> float:
         """Train on every event once. The mean loss."""
+        with _threads_for(self.batches.size):
+            return self._run_epoch()
+
+    def _run_epoch(self) -> float:
         self._epoch += 1
         rng = np.random.default_rng((self._seed, self._epoch))
         total, weights = 0.0, 0.0
