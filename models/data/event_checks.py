@@ -15,7 +15,15 @@ from models.data.columns import unit_of
 from models.data.interactions import Events
 from models.data.records import DatasetError
 from models.data.report import Finding
-from models.tasks.event_names import EVENT_KINDS, EVENT_NAMES, LIKED_FROM, MIN_DWELL_S, RATING_SCALES
+from models.tasks.event_names import (
+    EVENT_KINDS,
+    EVENT_NAMES,
+    LIKED_FROM,
+    MIN_DWELL_S,
+    RATING_SCALES,
+    STARS,
+    RatingScale,
+)
 
 _MAX_EXAMPLES = 5
 _SHARE_IN_SCALE = 0.999  # of the ratings; a scale that a thousandth exceeds is the scale, and they are faults
@@ -24,24 +32,30 @@ _RATING, _DWELL = EVENT_NAMES.index("rating"), EVENT_NAMES.index("dwell")
 Mask = NDArray[np.bool_]
 
 
-def chosen_by_value(path: Path, code: NDArray[np.int8], values: NDArray[np.float32], lines: NDArray[Any]) -> Mask:
-    """(events,): which events choose their item. `code` numbers EVENT_NAMES; `values` are of ratings and dwells.
+def chosen_by_value(
+    path: Path, code: NDArray[np.int8], values: NDArray[np.float32], lines: NDArray[Any]
+) -> tuple[Mask, RatingScale]:
+    """(events,): which events choose their item, and what ratings mean.
+
+    `code` numbers EVENT_NAMES; `values` are of ratings and dwells.
 
     Raises DatasetError for ratings that are out of the file's scale, or all the same.
     """
     chosen = np.array([EVENT_KINDS[name].chosen for name in EVENT_NAMES])[code]
-    rated = code == _RATING
+    rated, scale = code == _RATING, STARS
     if rated.any():
         ratings = values[rated]
-        _check_ratings(path, ratings, lines[rated])
+        top = _check_ratings(path, ratings, lines[rated])
         lowest, highest = float(ratings.min()), float(ratings.max())
-        chosen[rated] = ratings >= lowest + LIKED_FROM * (highest - lowest)
+        scale = RatingScale(lowest + LIKED_FROM * (highest - lowest), top)
+        chosen[rated] = ratings >= scale.liked_from
     dwelt = code == _DWELL
     chosen[dwelt] = values[dwelt] >= MIN_DWELL_S
-    return chosen
+    return chosen, scale
 
 
-def _check_ratings(path: Path, ratings: NDArray[np.float32], lines: NDArray[Any]) -> None:
+def _check_ratings(path: Path, ratings: NDArray[np.float32], lines: NDArray[Any]) -> float:
+    """The highest rating of the scale. Raises DatasetError for ratings above it, or all the same."""
     usual = float(np.quantile(ratings, _SHARE_IN_SCALE, method="lower"))
     scale = min((top for top in RATING_SCALES if top >= usual), default=float("inf"))
     outside = np.flatnonzero(ratings > scale)
@@ -57,6 +71,7 @@ def _check_ratings(path: Path, ratings: NDArray[np.float32], lines: NDArray[Any]
             f"{path}: all {len(ratings):,} ratings are {ratings[0]:g}, so that none is better than another. If they "
             "mean that the user liked the item, write 'like' as the event."
         )
+    return scale if np.isfinite(scale) else float(ratings.max())
 
 
 def times_backwards(events: Events, order: NDArray[np.intp]) -> Iterator[Finding]:
@@ -186,6 +201,14 @@ def check_outcomes(path: Path, events: Events) -> None:
     """Raises DatasetError unless both training and holdout have chosen and unchosen items."""
     for name, part in (("training", ~events.holdout), ("holdout", events.holdout)):
         chosen, rows = int(events.chosen[part].sum()), int(part.sum())
+        if not rows:
+            raise DatasetError(
+                f"{path}: there are no {name} rows. Each user's newest fifth is held out, and nothing of a user with "
+                "one event: add events of users, or a column 'split'."
+            )
         if not 0 < chosen < rows:
-            raise DatasetError(f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {rows} are "
-                               "chosen.")  # fmt: skip
+            missing = "'view' or 'dislike'" if chosen else "'click', 'like' or 'buy'"
+            raise DatasetError(
+                f"{path}: the {name} rows need both chosen and unchosen items; {chosen} of {rows} are chosen. Add "
+                f"events such as {missing}, or a column 'split' that divides them."
+            )

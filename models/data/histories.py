@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
+Indices = NDArray[np.int64] | NDArray[np.int32]
 
 
 class Histories(NamedTuple):
@@ -26,9 +26,9 @@ class Histories(NamedTuple):
         """(events,): the row of each event's item in its user's history, -1 where it is not there."""
         wanted = user.astype(np.int64) * items + item
         if not len(self.keys):
-            return np.full(len(wanted), -1)
+            return np.full(len(wanted), -1, np.int32)
         found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where(self.keys[found] == wanted, found, -1)
+        return np.where(self.keys[found] == wanted, found, -1).astype(np.int32)
 
 
 def histories_of(user: NDArray[Any], item: NDArray[Any], chosen: Any, weight: Any, users: int, items: int) -> Histories:
@@ -37,4 +37,4 @@ def histories_of(user: NDArray[Any], item: NDArray[Any], chosen: Any, weight: An
     order = np.lexsort((weight, chosen, key))  # of each user and item, the last is the heaviest chosen one
     last = order[np.flatnonzero(np.diff(key[order], append=-1))]
     starts = np.searchsorted(key[last], np.arange(users + 1) * np.int64(items))
-    return Histories(item[last].astype(np.int64), chosen[last], weight[last], starts, key[last])
+    return Histories(item[last].astype(np.int32), chosen[last], weight[last], starts, key[last])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from export.bundle import Lineage
 from models.data.records import DatasetError
+from models.tasks.event_names import STARS, RatingScale
 
 KEPT_ENDING = ".npz"
 """of files that save_kept writes"""
@@ -135,7 +136,7 @@ class Interactions:
     """by item; "" for an item of a logged ranking that had none"""
     events: Events
     fingerprint: str = ""
-    """sha256 of everything but name and notes; computed where none is given"""
+    """sha256 of everything but name, ratings and notes; computed where none is given"""
     item_features: Features = field(default_factory=_no_features)
     """(items, k)"""
     item_feature_names: Sequence[str] = ()
@@ -147,6 +148,8 @@ class Interactions:
     context_feature_names: Sequence[str] = ()
     added: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """fields of the lineage about events that are not from the file"""
+    ratings: RatingScale = STARS
+    """what ratings meant in the file, to read those of requests and feedback alike"""
     notes: tuple[str, ...] = ()
     """what a user should know about a version that is trained on these, in sentences"""
 
@@ -185,7 +188,8 @@ class Interactions:
     def _digest(self) -> str:
         digest = hashlib.sha256()
         for name, part in self.arrays().items():
-            if name == "notes":  # sentences, which a later version may word in another way
+            # `chosen` has what ratings meant; notes are sentences, which a later version may word in another way.
+            if name in ("ratings", "notes"):
                 continue
             digest.update(f"{name} {part.dtype.str} {part.shape}".encode())
             part = np.where(np.isnan(part), np.nan, part) if part.dtype.kind == "f" else part
@@ -203,6 +207,7 @@ class Interactions:
         }  # fmt: skip
         return {
             "strings": np.frombuffer(orjson.dumps(strings), np.uint8),
+            "ratings": np.array(self.ratings, np.float64),
             "notes": np.frombuffer(orjson.dumps(self.notes), np.uint8),
             **{column: getattr(self.events, column) for column in _DTYPES},
             **{f"{kind}_features": getattr(self, f"{kind}_features") for kind in self._rows()},
@@ -222,7 +227,8 @@ def read_kept(file: Path) -> Interactions:
             arrays = {name: kept[name] for name in kept.files}
         strings, notes = (orjson.loads(arrays.pop(name).tobytes()) for name in ("strings", "notes"))
         events = Events(**{column: arrays.pop(column) for column in _DTYPES})
-        return Interactions(name=file.stem, events=events, notes=tuple(notes), **strings, **arrays)
+        ratings = RatingScale(*arrays.pop("ratings").tolist())
+        return Interactions(name=file.stem, events=events, ratings=ratings, notes=tuple(notes), **strings, **arrays)
     except Exception as error:  # zipfile, zlib, numpy and orjson raise a dozen types
         raise DatasetError(f"{file} is damaged, or of an older version of Flywheel: {error}. Copy it again from where "
                            "it was written, or train a new version.") from error  # fmt: skip

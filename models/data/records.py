@@ -47,6 +47,14 @@ class DatasetError(Exception):
     """Raised when a training file cannot be used; the message names the file, the line and the remedy."""
 
 
+class MissingColumnError(DatasetError):
+    """Raised for a table that lacks the required `column`."""
+
+    def __init__(self, column: str, sentence: str):
+        super().__init__(sentence)
+        self.column = column
+
+
 def read_rows(path: Path, *, required: tuple[str, ...]) -> Iterator[Row]:
     """(line number, row) for each row of a CSV or JSONL file, also of one compressed by gzip.
 
@@ -221,9 +229,10 @@ def _header(path: Path, line: int, names: list[str], required: tuple[str, ...]) 
     names = [_folded(name) if _folded(name) in required and _folded(name) not in exact else name for name in names]
     if missing := [column for column in required if column not in names]:
         shown = ", ".join(name[:40] for name in names[:20]) or "nothing"
-        raise DatasetError(
+        raise MissingColumnError(
+            missing[0],
             f"{path}, line {line}: the header has no column {missing[0]!r}; it has: {shown}. "
-            f"The first line must name the columns: {','.join(required)}"
+            f"The first line must name the columns: {','.join(required)}",
         )
     if twice := [name for name, count in Counter(names).items() if count > 1 and name in required]:
         raise DatasetError(f"{path}, line {line}: the header has the column {twice[0]!r} twice. Rename one.")

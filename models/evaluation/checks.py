@@ -237,6 +237,9 @@ def latency(ratios: NDArray[np.float64], thresholds: Thresholds) -> Check:
     return Check("latency", not over, sentence, median, thresholds.max_latency_ratio, unit="times")
 
 
+RANKING_METRICS = ("AUC", "AUC within a user", f"nDCG@{RANKS}")
+
+
 def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds: Thresholds) -> Iterator[Check]:
     """AUC over all events, mean AUC and nDCG within a user: for each, checks of observed loss, possible loss and trend.
 
@@ -245,7 +248,7 @@ def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds:
     names, of_user = np.unique(candidate.users, return_inverse=True)
     chosen = candidate.chosen
     confidence = f"{1 - thresholds.significance:.0%}"
-    for name, statistic in (("AUC", _auc), ("AUC within a user", _user_auc), (f"nDCG@{RANKS}", _user_ndcg)):
+    for name, statistic in zip(RANKING_METRICS, (_auc, _user_auc, _user_ndcg), strict=True):
         before = statistic(chosen, champion.scores, of_user, len(names))
         after = statistic(chosen, candidate.scores, of_user, len(names))
 
@@ -258,10 +261,13 @@ def ranking(champion: RankerEvaluation, candidate: RankerEvaluation, thresholds:
             yield Check(name, False, f"{name} cannot be measured: the holdout needs chosen and unchosen items.")
             continue
         draws = bootstrap(difference, len(names))
+        # NaN: a draw in which the metric is not defined, such as one of users who all chose nothing.
         possible, lower_bound = (
-            float(v) for v in -100 * np.quantile(draws, [thresholds.significance, 1 - thresholds.significance])
+            float(v) for v in -100 * np.nanquantile(draws, [thresholds.significance, 1 - thresholds.significance])
         )
-        sentence = f"{name} went from {before(once):.4f} to {after(once):.4f} on {len(chosen)} events."
+        sentence = (
+            f"{name} went from {before(once):.4f} to {after(once):.4f} on {len(chosen)} events of {len(names)} users."
+        )
         yield Check(
             name,
             loss <= thresholds.max_loss,

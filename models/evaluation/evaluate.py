@@ -22,6 +22,7 @@ from models.tasks.ranker import Candidates, Past, Ranker, named
 _TIMED_TEXTS = 8
 _MIN_FOR_CONSTANT = 20  # texts; fewer may well all get one label
 _INVARIANCE_TEXTS = 64
+_CONTEXT_ROWS = 100_000  # at a time: the item vectors of millions of events would take gigabytes
 
 
 class DefectError(Exception):
@@ -170,8 +171,10 @@ def score_holdout(ranker: Ranker, model: Model, interactions: Interactions) -> R
         scores[its_rows] = ranker.logits(history, candidates, told, {})
     if ranker.context.names:
         contexts = interactions.context_features[events.holdout]
-        told_of = [named(interactions.context_feature_names, row) for row in contexts]
-        scores += ranker.context_logits(told_of, items.vectors[judged.item])
+        for at in range(0, len(judged), _CONTEXT_ROWS):
+            part = slice(at, at + _CONTEXT_ROWS)
+            values = ranker.context.columns(interactions.context_feature_names, contexts[part])
+            scores[part] += ranker.context_logits(values, items.vectors[judged.item[part]])
     return RankerEvaluation(judged.user.astype(np.int64), judged.chosen, scores)
 
 

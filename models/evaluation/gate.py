@@ -56,9 +56,8 @@ class GateResult:
     def sentence(self) -> str:
         """The decision and its main reason: for a log line, a notification and the top of the report."""
         if self.accepted:
-            sentences = [
-                check.sentence for check in self.reasons if check.name in ("holdout accuracy", "feedback", "AUC")
-            ]
+            told = ("holdout accuracy", "feedback", *checks.RANKING_METRICS)
+            sentences = [check.sentence for check in self.reasons if check.name in told]
             return " ".join(["Accepted.", *sentences])
         first, *more = self.failed
         others = f" {len(more)} more {'checks' if len(more) > 1 else 'check'} failed." if more else ""
@@ -111,7 +110,7 @@ def judge_ranker(
     thresholds: Thresholds,
     ratios: NDArray[np.float64] = _NO_TIMES,
 ) -> GateResult:
-    """Compare two rankers on the same held-out events, by AUC and by AUC within a user."""
+    """Compare two rankers on the same held-out events, by AUC, AUC within a user and nDCG@10: none may be lost."""
     if defect := champion.defect():
         return refusal("champion", f"The champion is broken: {defect}. Promote another version by hand.")
     reasons = [checks.sound(candidate.defect(), HOLDOUT)]

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from export.model import Model
 from models.evaluation.off_policy import JudgedRanking
 from models.feedback.store import Store
-from models.feedback.types import LoggedPrediction
-from models.tasks.ranker import CHOSEN
+from models.feedback.types import ItemEvent, LoggedPrediction
+from models.tasks.event_names import STARS, RatingScale, outcome
 from models.tasks.ranking_policy import step_probabilities
 from models.tasks.recommendation import RankRequest, Recommendation
 
@@ -25,7 +25,7 @@ _MAX_VECTORS = 50_000  # kept, by text
 
 @dataclass(frozen=True)
 class LoggedRanking:
-    """An answer whose items were drawn. `chosen` are the ids of the items that the user clicked, liked or bought."""
+    """An answer whose items were drawn. `chosen` are the ids of the items that the user chose, by an event."""
 
     user: str
     request: Any
@@ -34,13 +34,13 @@ class LoggedRanking:
     chosen: frozenset[str]
 
 
-def read_rankings(store: Store, task: str, max_rankings: int) -> list[LoggedRanking]:
-    """The newest answers of `task` that have propensities."""
+def read_rankings(store: Store, task: str, max_rankings: int, ratings: RatingScale = STARS) -> list[LoggedRanking]:
+    """The newest answers of `task` that have propensities. `ratings`: which ratings choose their item."""
     drawn = (row for row in store.predictions.newest(task) if _is_drawn(row.output))
     rankings = []
     for rows in _batches(islice(drawn, max_rankings), _AT_ONCE):
         events = store.feedback.events(task, [row.id for row in rows])
-        rankings += [_ranking(row, events.get(row.id, ())) for row in rows]
+        rankings += [_ranking(row, events.get(row.id, ()), ratings) for row in rows]
     return rankings
 
 
@@ -107,14 +107,21 @@ def _request(ranking: LoggedRanking, explore: float | None) -> RankRequest | Non
         return None
 
 
-def _ranking(row: LoggedPrediction, events: Sequence[tuple[str, str]]) -> LoggedRanking:
+def _ranking(row: LoggedPrediction, events: Sequence[ItemEvent], ratings: RatingScale) -> LoggedRanking:
     return LoggedRanking(
         user=row.subject or row.user or row.id,
         request=row.input,
         items=tuple(item["id"] for item in row.output),
         propensities=np.array([item["propensity"] for item in row.output], np.float64),
-        chosen=frozenset(item for item, event in events if event in CHOSEN),
+        chosen=frozenset(event.item_id for event in events if _is_choice(event, ratings)),
     )
+
+
+def _is_choice(event: ItemEvent, ratings: RatingScale) -> bool:
+    try:
+        return outcome(event.event, event.value, ratings)[0]
+    except ValueError:  # an event of a later Flywheel
+        return False
 
 
 def _is_drawn(output: Any) -> bool:

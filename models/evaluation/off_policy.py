@@ -10,8 +10,8 @@ happened at position k. That is right whatever the user's choice there depends o
   2015, https://proceedings.neurips.cc/paper/2015/hash/39027dfad5138c9ca0c474d71db915c3-Abstract.html).
 - Doubly robust: a model's expectation of the gain under the policy to be judged, and the weighted mean of the model's
   errors on the log (Dudik et al., 2014, https://doi.org/10.1214/14-STS500; for rankings, Kiyohara et al., 2022,
-  https://doi.org/10.1145/3488560.3498380). Right when either the propensities or the model are; narrower when the model
-  is good. It is fitted for one half of the users on the other half.
+  https://doi.org/10.1145/3488560.3498380). Right when either the propensities or the model are. The model is fitted for
+  one half of the users on the other half.
 
 Intervals resample users, whose answers are not independent of each other.
 """

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from export.bundle import Bundle, Kind
 from export.heads import softmax
 from models.opinion.types import Document
-from models.tasks.ranker import EVENTS
+from models.tasks.event_names import EVENT_KINDS, check_event
 from models.tasks.thresholds import Thresholds
 from models.users import UserName
 
@@ -126,6 +126,8 @@ class Correction(Protocol):
     def item_id(self) -> str | None: ...
     @property
     def event(self) -> str | None: ...
+    @property
+    def value(self) -> float | None: ...
 
 
 class Task(ABC):
@@ -155,6 +157,10 @@ class Task(ABC):
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         self.labels = bundle.manifest.labels
         self.options = options if options is not None else self.Options()
+
+    def fault(self, request: Any) -> str | None:
+        """What is wrong with a valid request for this version, as `field: sentence`; None when it can be answered."""
+        return None
 
     @abstractmethod
     def texts(self, request: Any) -> list[str]:
@@ -266,6 +272,8 @@ class ClassifierTask(Task):
             return "label: the right label is needed"
         if correction.item_id is not None or correction.event is not None:
             return "item_id: only a ranking has items and events"
+        if correction.value is not None:
+            return "value: only events of a ranking have values"
         if correction.label not in labels and not new_labels:
             return (
                 f"label: {cls.name} has no label {correction.label!r}, and takes no new ones "
@@ -293,8 +301,10 @@ class RankerTask(Task):
     def correction_error(cls, correction: Correction, labels: Sequence[str], *, new_labels: bool) -> str | None:
         if correction.id is None or correction.item_id is None or correction.event is None:
             return "body: a correction of a ranking needs 'id', 'item_id' and 'event'"
-        if correction.event not in EVENTS:
-            return f"event: {correction.event!r} is not one of {', '.join(sorted(EVENTS))}"
+        try:
+            check_event(correction.event, correction.value)
+        except ValueError as error:
+            return f"{'value' if correction.event in EVENT_KINDS else 'event'}: {error}"
         return None if correction.label is None else "label: a ranking has none; give an 'event'"
 
 

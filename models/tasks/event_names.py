@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -33,21 +34,47 @@ LIKED_FROM = 0.75
 """a rating chooses its item from this share of the way between the file's lowest and highest rating"""
 RATING_SCALES = (1.0, 5.0, 10.0, 100.0)
 """the highest rating of the scales in use; above the highest, everything is a rating"""
-MAX_RATING = 5.0
-"""of a rating in a request, which has no file to tell its scale: 1 to 5"""
 
 
-def outcome(event: str, value: float | None) -> tuple[bool, float]:
-    """(chosen, weight) of one event of a request. Raises ValueError, with what is wrong, as a sentence."""
+class RatingScale(NamedTuple):
+    """What ratings mean, as the file of events that a version was trained with tells it."""
+
+    liked_from: float
+    """the lowest rating that chooses its item"""
+    highest: float
+
+
+RATINGS = "ratings"
+"""the asset of a bundle with its RatingScale"""
+STARS = RatingScale(4.0, 5.0)
+"""of a version whose training data had no ratings"""
+
+
+def check_event(event: str, value: float | None, highest: float = RATING_SCALES[-1]) -> None:
+    """Raises ValueError, which says what is wrong, for an event of a request or of feedback that nothing can mean.
+
+    `highest` is the highest rating, where the scale is known.
+    """
     kind = EVENT_KINDS.get(event)
     if kind is None:
-        raise ValueError(f"event is {event!r}; it must be one of: {', '.join(EVENT_NAMES)}")
+        raise ValueError(f"there is no event {event!r:.100}; it must be one of: {', '.join(EVENT_NAMES)}")
     if not kind.has_value:
-        return kind.chosen, kind.weight
+        if value is not None:
+            raise ValueError(f"a {event} has no 'value'; only a rating and a dwell have one")
+        return
     if value is None:
         raise ValueError(f"a {event} needs a 'value'")
     if event == "dwell":
-        return value >= MIN_DWELL_S, kind.weight
-    if not 0 <= value <= MAX_RATING:
-        raise ValueError(f"the value of a rating is {value}; it must be from 0 to {MAX_RATING:.0f}")
-    return value >= 1 + LIKED_FROM * (MAX_RATING - 1), kind.weight
+        if not 0 <= value < math.inf:
+            raise ValueError(f"the value of a dwell is {value}; it must be its seconds, from 0 up")
+    elif not 0 <= value <= highest:
+        raise ValueError(f"the value of a rating is {value:g}; it must be from 0 to {highest:g}")
+
+
+def outcome(event: str, value: float | None, ratings: RatingScale = STARS) -> tuple[bool, float]:
+    """(chosen, weight) of one event of a request or of feedback. Raises ValueError as `check_event` does."""
+    check_event(event, value)
+    kind = EVENT_KINDS[event]
+    if value is None:
+        return kind.chosen, kind.weight
+    return value >= (MIN_DWELL_S if event == "dwell" else ratings.liked_from), kind.weight

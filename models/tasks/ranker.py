@@ -25,11 +25,6 @@ from models.tasks.reasons import Contributions
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
-CHOSEN = frozenset({"click", "buy", "like"})
-SHOWN = frozenset({"view"})
-EVENTS = CHOSEN | SHOWN
-"""the events of a user on an item"""
-
 SHRINKAGE = 5.0
 """added to the number of history items under the root: a history of one item says little"""
 
@@ -59,6 +54,13 @@ class Features:
         """(n, k): standardized values. Features that are not given, or unknown, count as the training mean: 0."""
         raw = [[features.get(name, np.nan) for name in self.names] for features in given]
         return standardized(np.array(raw, np.float64).reshape(len(given), len(self.names)), self.mean, self.scale)
+
+    def columns(self, names: Sequence[str], raw: NDArray[Any]) -> Floats:
+        """(n, k): as `values`, from columns (n, len(names)) with NaN where a value is missing."""
+        place = {name: at for at, name in enumerate(names)}
+        missing = np.full(len(raw), np.nan)
+        own = [raw[:, place[name]] if name in place else missing for name in self.names]
+        return standardized(np.array(own, np.float64).reshape(len(own), len(raw)).T, self.mean, self.scale)
 
     def to_asset(self) -> dict[str, Any]:
         numbers = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "weights": self.weights.tolist()}
@@ -203,9 +205,11 @@ class Ranker:
             logits[i] += self.rate.term(past.chosen[others]) - self.rate.term(past.chosen)
         return logits
 
-    def context_logits(self, contexts: Sequence[Mapping[str, float]], vectors: Floats) -> Floats:
-        """(n,): what each context adds to the logit of the item beside it, of which `vectors` are the item vectors."""
-        values = self.context.values(contexts)
+    def context_logits(self, values: Floats, vectors: Floats) -> Floats:
+        """(n,): what each context adds to the logit of the item beside it, of which `vectors` are the item vectors.
+
+        `values` are the contexts' standardized features, (n, k).
+        """
         found: Floats = values @ self.context.weights + ((values @ self.context.vectors) * vectors).sum(1)
         return found
 

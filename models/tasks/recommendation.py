@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    Discriminator,
     Field,
     StrictBool,
     StringConstraints,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -31,7 +33,7 @@ from models.tasks.base import (
     not_blank,
     rounded,
 )
-from models.tasks.event_names import outcome
+from models.tasks.event_names import RATINGS, STARS, RatingScale, check_event, outcome
 from models.tasks.ranker import Candidates, Past, Ranker, Rows, probability
 from models.tasks.ranking_policy import FloatArray, Floats, rank
 from models.tasks.reasons import reasons
@@ -61,8 +63,8 @@ class HistoryItem(Strict):
     id: ItemId | None = None
     text: ItemText | None = None
     event: str = Field("click", description="what the user did, as in training data")
-    value: float | None = Field(None, allow_inf_nan=False, description="of a `rating` or a `dwell`")
-    time: Annotated[float, Field(allow_inf_nan=False)] | AwareDatetime | None = Field(
+    value: float | None = Field(None, allow_inf_nan=False, strict=True, description="of a `rating` or a `dwell`")
+    time: Annotated[float, Field(allow_inf_nan=False, strict=True)] | AwareDatetime | None = Field(
         None, description="seconds since 1970, or RFC 3339; orders the history if all its items have one"
     )
     features: FeatureValues = Field({}, description="not read: a history item counts by its id or its text")
@@ -71,13 +73,23 @@ class HistoryItem(Strict):
     def _named(self) -> Self:
         if self.id is None and self.text is None:
             raise ValueError("give an 'id' or a 'text'")
-        outcome(self.event, self.value)
+        check_event(self.event, self.value)
         return self
+
+
+def _kind_of_entry(entry: Any) -> str:
+    return "text" if isinstance(entry, str) else "item"
+
+
+# Told apart by their type, so that an error names the field of the item and no other form.
+HistoryEntry = Annotated[
+    Annotated[HistoryItem, Tag("item")] | Annotated[ItemText, Tag("text")], Discriminator(_kind_of_entry)
+]
 
 
 class User(Strict):
     id: str | None = None
-    history: list[HistoryItem | ItemText] = Field(
+    history: list[HistoryEntry] = Field(
         [], fail_fast=True, max_length=MAX_HISTORY, description="oldest first; a text alone is an item that was chosen"
     )
     features: FeatureValues = Field({}, description=_FEATURES)
@@ -180,7 +192,17 @@ class Recommendation(RankerTask):
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         super().__init__(bundle, options)
         self._ranker = Ranker.of_bundle(bundle)
+        self.ratings = RatingScale(**(bundle.asset(RATINGS) or STARS._asdict()))
         self._rng = np.random.default_rng()
+
+    def fault(self, request: RankRequest) -> str | None:
+        for place, item in enumerate(request.user.history):
+            if not isinstance(item, str) and item.event == "rating" and (item.value or 0.0) > self.ratings.highest:
+                return (
+                    f"user.history.{place}.value: is {item.value:g}, and the ratings that this version was trained "
+                    f"with are from 0 to {self.ratings.highest:g}"
+                )
+        return None
 
     def user(self, request: RankRequest) -> UserName | None:
         return None if request.user.id is None else user_name(request.user.id)
@@ -202,7 +224,7 @@ class Recommendation(RankerTask):
         texts: dict[str, str | None] = {}
         places: dict[str, int] = {}
         for place in self._newest(request.user.history):
-            key, text, said = _history_entry(request.user.history[place])
+            key, text, said = self._history_entry(request.user.history[place])
             before = strongest.pop(key, said)  # popped, so that the order is that of the newest events
             strongest[key] = max(before, said)
             texts[key] = text if text is not None else texts.get(key)
@@ -226,6 +248,12 @@ class Recommendation(RankerTask):
             candidate_rows=candidate_rows,
             candidate_texts=[candidates[i].text for i in np.flatnonzero(candidate_rows < 0).tolist()],
         )
+
+    def _history_entry(self, item: HistoryItem | str) -> tuple[str, str | None, tuple[bool, float]]:
+        """(key, text, (chosen, weight)); the key is the item's id, or its text if it has none."""
+        if isinstance(item, str):
+            return item, item, outcome("click", None)
+        return item.id or str(item.text), item.text, outcome(item.event, item.value, self.ratings)
 
     def _newest(self, history: Sequence[HistoryItem | str]) -> list[int]:
         """The places of the newest items in the history, oldest first."""
@@ -296,13 +324,6 @@ class Recommendation(RankerTask):
             "user": {"history": list(tensors.get("history") or [])},
             "candidates": [{"id": id_, "text": text} for id_, text in zip(ids, texts, strict=True)],
         }
-
-
-def _history_entry(item: HistoryItem | str) -> tuple[str, str | None, tuple[bool, float]]:
-    """(key, text, (chosen, weight)); the key is the item's id, or its text if it has none."""
-    if isinstance(item, str):
-        return item, item, outcome("click", None)
-    return item.id or str(item.text), item.text, outcome(item.event, item.value)
 
 
 def _named(request: RankRequest, place: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from models.training.finetune import prepare, set_up
 from models.training.progress import ReportStage
 from models.training.tower_checkpoint import KINDS, TrainedTowers, text_key
 from models.training.tower_examples import Examples, Floats, examples_of, newest, scalings_of
-from models.training.towers import BY_ITEM, Towers, TowerSettings, epochs_for, fit_towers, towers_from
+from models.training.towers import BY_ITEM, Towers, TowerSettings, epochs_for, fit_towers, note_behaviour, towers_from
 
 _VALIDATION_SHARE = 0.1
 _CONTINUED_EPOCHS = 2
@@ -31,11 +31,13 @@ Mask = NDArray[np.bool_]
 Read = Callable[[Sequence[str]], Floats]
 
 
-def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: ReportStage) -> Losses:
+def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: ReportStage, workers: int = 1) -> Losses:
     """Train on everything but the holdout and write the checkpoint to `out`. The losses, as (step, loss).
 
+    With more than one of `workers`, Ray Train trains; the number of epochs is still chosen in this process.
+
     The number of epochs is chosen on the newest tenth of each user's training events, by models trained without these.
-    Raises CheckpointError for an unknown base.
+    Raises CheckpointError for an unknown base, and WorkersError.
     """
     model, tokenizer = prepare(recipe, outputs=1)
     raw = _pooled_texts(model, tokenizer, interactions.texts, recipe, report)
@@ -43,13 +45,13 @@ def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: Re
     scale = float(np.sqrt(((raw - mean) ** 2).sum(1).mean())) or 1.0
     scalings = scalings_of(interactions)
     examples = examples_of(interactions, (raw - mean) / scale, scalings)
-    settings = TowerSettings(seed=recipe.seed)
+    settings = TowerSettings(seed=recipe.seed).for_events(len(examples.user))
     some = examples.only(_some_users(examples, settings))
     validation = some.learn & newest(some.user, _VALIDATION_SHARE)
     epochs = epochs_for(
         some, validation, settings, lambda done, total: report("choosing the number of epochs", done, total)
     )
-    members, losses = fit_towers(examples, epochs, settings, lambda done, total: report("training", done, total))
+    members, losses = _fitted(workers, examples, epochs, settings, out, report)
     unseen = np.bincount(examples.item, minlength=examples.items) == 0
     states = [_without(member, unseen) for member in members]
     names = {kind: list(getattr(interactions, f"{kind}_feature_names")) for kind in KINDS}
@@ -62,14 +64,20 @@ def fit_ranker(interactions: Interactions, recipe: Recipe, out: Path, report: Re
 
 
 def continue_ranker(
-    interactions: Interactions, new: Mask, champion: Path, recipe: Recipe, out: Path, report: ReportStage
+    interactions: Interactions,
+    new: Mask,
+    champion: Path,
+    recipe: Recipe,
+    out: Path,
+    report: ReportStage,
+    workers: int = 1,
 ) -> Losses:
     """As `fit_ranker`, from the champion's checkpoint on the `new` events, (events,), with replay.
 
     The users with new events are replayed whole, and random others until there are a million old events. The vectors
     are drawn to the champion's instead of to 0, and those of items that were not replayed stay as they were. New items
     start from their text. Features that the champion does not know are left out, until a training from nothing.
-    Raises CheckpointError when the champion's checkpoint is of an older version.
+    Raises CheckpointError when the champion's checkpoint is of an older version, and WorkersError.
     """
     before = TrainedTowers.load(champion)
     set_up(recipe)
@@ -86,9 +94,9 @@ def continue_ranker(
     part = examples.only(_replayed(examples, new[~interactions.events.holdout], recipe.seed))
     settings = TowerSettings(seed=recipe.seed)
     start = [towers_from(member, rows) for member in before.members]
-    members, losses = fit_towers(
-        part, _CONTINUED_EPOCHS, settings, lambda done, total: report("training", done, total), start
-    )
+    for towers in start:
+        note_behaviour(towers, part)
+    members, losses = _fitted(workers, part, _CONTINUED_EPOCHS, settings, out, report, start)
     seen = np.bincount(part.item, minlength=part.items) > 0
     old = [towers_from(member, rows) for member in before.members]
     states = [_mixed(member, champions, seen) for member, champions in zip(members, old, strict=True)]
@@ -98,6 +106,25 @@ def continue_ranker(
     )  # fmt: skip
     _save(trained, model, tokenizer, out)
     return losses
+
+
+def _fitted(
+    workers: int,
+    examples: Examples,
+    epochs: int,
+    settings: TowerSettings,
+    out: Path,
+    report: ReportStage,
+    start: Sequence[Towers] = (),
+) -> tuple[list[Towers], Losses]:
+    def progress(done: int, total: int) -> None:
+        report("training", done, total)
+
+    if workers == 1:
+        return fit_towers(examples, epochs, settings, progress, start)
+    from models.training.towers_on_workers import fit_towers_on_workers
+
+    return fit_towers_on_workers(workers, examples, epochs, settings, out.parent, progress, start)
 
 
 def with_features(interactions: Interactions, names: Mapping[str, Sequence[str]]) -> Interactions:

@@ -44,7 +44,9 @@ class Examples(NamedTuple):
         return len(self.texts)
 
     def only(self, rows: NDArray[Any]) -> Examples:
-        """These events; all users and items stay."""
+        """These events; all users and items stay. `rows` are numbers or a mask."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self  # large data is not copied
         return self._replace(
             user=self.user[rows], item=self.item[rows], chosen=self.chosen[rows], weight=self.weight[rows],
             learn=self.learn[rows], past=self.past[rows], context_features=self.context_features[rows],
@@ -76,10 +78,12 @@ def scalings_of(interactions: Interactions) -> Scalings:
 
 def scaling_of(raw: NDArray[Any]) -> Scaling:
     """(rows, k), NaN where missing; a feature that is always missing has mean 0."""
-    values = compressed(raw.astype(np.float64))
+    mean, scale = np.empty(raw.shape[1]), np.empty(raw.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of columns without a value
-        mean, scale = np.nanmean(values, 0), np.nanstd(values, 0)
+        for at in range(raw.shape[1]):  # each alone: double precision of all contexts would take gigabytes
+            values = compressed(raw[:, at].astype(np.float64))
+            mean[at], scale[at] = np.nanmean(values), np.nanstd(values)
     return np.nan_to_num(mean), np.maximum(np.nan_to_num(scale), 1e-6)
 
 
@@ -87,18 +91,20 @@ def examples_of(interactions: Interactions, texts: Floats, scalings: Scalings) -
     """Everything but the holdout, and the pooled vectors of the items' texts, (items, hidden)."""
     events = interactions.events
     kept = ~events.holdout
-    item, user, context = (
-        standardized(raw.astype(np.float64), *scaling)
-        for raw, scaling in zip(
-            (interactions.item_features, interactions.user_features, interactions.context_features[kept]),
-            scalings,
-            strict=True,
-        )
-    )
+    features = interactions.item_features, interactions.user_features, interactions.context_features[kept]
+    item, user, context = (_standardized(raw, scaling) for raw, scaling in zip(features, scalings, strict=True))
     return Examples(
-        events.user[kept].astype(np.int64), events.item[kept].astype(np.int64), events.chosen[kept],
+        events.user[kept], events.item[kept], events.chosen[kept],
         events.weight[kept], events.training[kept], ~events.sampled[kept], texts, item, user, context,
     )  # fmt: skip
+
+
+def _standardized(raw: NDArray[np.float32], scaling: Scaling) -> Floats:
+    """`standardized`, a column after another, so that all are never in double precision at once."""
+    found = np.empty(raw.shape, np.float32)
+    for at, (mean, scale) in enumerate(zip(*scaling, strict=True)):
+        found[:, at] = standardized(raw[:, at].astype(np.float64), mean, scale)
+    return found
 
 
 def newest(events_of_users: Indices, share: float) -> NDArray[np.bool_]:

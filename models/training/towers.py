@@ -21,7 +21,8 @@ Sums are kept for each user, so that an epoch takes time and memory in proportio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,9 @@ BY_ITEM = ("item_ids", "history_ids", "item_bias", "has_behaviour")
 """what has a row for each item"""
 
 
+_MIN_EVENTS_FOR_THREADS = 50_000  # in a batch
+
+
 @dataclass(frozen=True)
 class TowerSettings:
     """How towers are trained. Chosen on validation parts of training data: docs/decisions/0040-towers.md."""
@@ -48,7 +52,7 @@ class TowerSettings:
     members: int = 3
     """models with other seeds, whose mean logit is the model's: it is one model of `members` times the dimensions"""
     max_members_events: int = 3_000_000
-    """above so many events one model is trained: its members would hardly differ"""
+    """above so many events one model is trained, since its members would hardly differ: see `for_events`"""
     max_epochs: int = 30
     patience: int = 3
     """validated epochs without a better one, after which the number of epochs is chosen"""
@@ -69,6 +73,10 @@ class TowerSettings:
     likeness: float = 0.1
     """the factor of the texts' principal axes at the start"""
     seed: int = 7
+
+    def for_events(self, events: int) -> TowerSettings:
+        """These settings for so many events in all."""
+        return self if events <= self.max_members_events else replace(self, members=1)
 
 
 class Towers(nn.Module):
@@ -177,12 +185,12 @@ class Batches:
     """Batches of whole users, of about `size` events. `events` are scored, with `history`."""
 
     def __init__(self, events: Examples, history: Histories, size: int):
-        self._events, self._history, self._size = events, history, size
+        self._events, self._history, self.size = events, history, size
         self._own = history.rows_of(events.user, events.item, events.items)
         self._starts = np.searchsorted(events.user, np.arange(events.users + 1))
 
     def __len__(self) -> int:
-        return max(1, -(-len(self._events.user) // self._size))
+        return max(1, -(-len(self._events.user) // self.size))
 
     def shuffled(self, rng: np.random.Generator | None) -> Iterator[tuple[Batch, Indices]]:
         """Each batch with the rows of its events; in the order of users without `rng`."""
@@ -190,7 +198,7 @@ class Batches:
         users = np.flatnonzero(counts)
         if rng is not None:
             users = rng.permutation(users)
-        batch_of = np.cumsum(counts[users]) // self._size
+        batch_of = np.cumsum(counts[users]) // self.size
         for part in np.split(users, np.flatnonzero(np.diff(batch_of)) + 1):
             yield self._batch(part)
 
@@ -198,7 +206,7 @@ class Batches:
         events, history = self._events, self._history
         rows, user = _ranges(self._starts, users)
         past, past_user = _ranges(history.starts, users)
-        items, inverse = np.unique(np.concatenate((events.item[rows], history.item[past])), return_inverse=True)
+        items, (item, past_item) = _places(events.items, events.item[rows], history.item[past])
         # Rows of the history, as places in the batch: those of a user stay neighbours.
         place = np.cumsum(np.diff(history.starts)[users]) - np.diff(history.starts)[users]
         own = self._own[rows]
@@ -208,11 +216,39 @@ class Batches:
             users=len(users), items=tensor(items), texts=tensor(events.texts[items]),
             item_features=tensor(events.item_features[items]), user_features=tensor(events.user_features[users]),
             context_features=tensor(events.context_features[rows]), user=tensor(user),
-            item=tensor(inverse[: len(rows)]), own=tensor(own), chosen=tensor(events.chosen[rows].astype(np.float32)),
-            weight=tensor(events.weight[rows]), past_user=tensor(past_user), past_item=tensor(inverse[len(rows) :]),
+            item=tensor(item), own=tensor(own), chosen=tensor(events.chosen[rows].astype(np.float32)),
+            weight=tensor(events.weight[rows]), past_user=tensor(past_user), past_item=tensor(past_item),
             past_chosen=tensor(history.chosen[past].astype(np.int64)), past_weight=tensor(history.weight[past]),
         )  # fmt: skip
         return batch, rows
+
+
+@contextmanager
+def _threads_for(events: int) -> Iterator[None]:
+    """One thread for batches of few events: handing out their small products takes longer than computing them.
+
+    Beside other work, threads that wait for each other take ten times as long as one.
+    """
+    threads = torch.get_num_threads()
+    if events < _MIN_EVENTS_FOR_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _places(total: int, *parts: Indices) -> tuple[Indices, list[Indices]]:
+    """The different numbers in `parts`, sorted, and where each number of each part is among them; all below `total`.
+
+    As numpy.unique, without its sort.
+    """
+    place = np.zeros(total, np.int64)
+    for part in parts:
+        place[part] = 1
+    different = np.flatnonzero(place)
+    place[different] = np.arange(len(different))
+    return different, [place[part] for part in parts]
 
 
 def _ranges(starts: Indices, groups: Indices) -> tuple[Indices, Indices]:
@@ -231,7 +267,7 @@ def epochs_for(examples: Examples, validation: NDArray[np.bool_], settings: Towe
     history = history_of(past)
     batches = Batches(judged, history, 100_000)
     best, best_epoch = -np.inf, 1
-    members = [_Training(past, history, settings, settings.seed + i) for i in range(_members(examples, settings))]
+    members = [Training(past, history, settings, settings.seed + i) for i in range(settings.members)]
     for epoch in range(1, settings.max_epochs + 1):
         progress(epoch - 1, settings.max_epochs)
         for member in members:
@@ -256,10 +292,11 @@ def logits_of(towers: Towers, batches: Batches, events: int) -> NDArray[np.float
     """(events,): the towers' logits, in the order of the events, as a server would give them."""
     towers.eval()
     found = np.empty(events)
-    for batch, rows in batches.shuffled(None):
-        known = towers.has_behaviour[batch.items[batch.item]] > 0
-        logits, as_new = towers(batch)
-        found[rows] = torch.where(known, logits, as_new).numpy()
+    with _threads_for(events):
+        for batch, rows in batches.shuffled(None):
+            known = towers.has_behaviour[batch.items[batch.item]] > 0
+            logits, as_new = towers(batch)
+            found[rows] = torch.where(known, logits, as_new).numpy()
     return found
 
 
@@ -272,9 +309,11 @@ def fit_towers(
     """
     history = history_of(examples)
     members, losses = [], list[tuple[int, float]]()
-    count = len(start) or _members(examples, settings)
+    count = len(start) or settings.members
     for i in range(count):
-        training = _Training(examples, history, settings, settings.seed + i, start[i] if start else None)
+        training = Training(
+            examples, history, settings, settings.seed + i, start[i] if start else None, anchored=bool(start)
+        )
         for epoch in range(epochs):
             progress(i * epochs + epoch, count * epochs)
             loss = training.run_epoch()
@@ -282,10 +321,6 @@ def fit_towers(
                 losses.append(((epoch + 1) * len(training.batches), loss))
         members.append(training.towers)
     return members, losses
-
-
-def _members(examples: Examples, settings: TowerSettings) -> int:
-    return settings.members if len(examples.user) <= settings.max_members_events else 1
 
 
 @torch.no_grad()
@@ -310,14 +345,30 @@ def new_towers(examples: Examples, settings: TowerSettings) -> Towers:
     for projection in (towers.item_text, towers.new_item_text, towers.history_text):
         projection.zero_()
         projection[: len(axes)] = settings.likeness * axes
+    note_behaviour(towers, examples)
     return towers
 
 
-class _Training:
-    """One member in training."""
+def note_behaviour(towers: Towers, examples: Examples) -> None:
+    """Note that the items of the examples' learned events have behaviour."""
+    towers.has_behaviour[torch.from_numpy(np.unique(examples.item[examples.learn]).astype(np.int64))] = 1.0
+
+
+class Training:
+    """One member in training, from `start` if there is one.
+
+    With `anchored`, the vectors of items are drawn to those of `start`, and not to 0.
+    """
 
     def __init__(
-        self, examples: Examples, history: Histories, settings: TowerSettings, seed: int, start: Towers | None = None
+        self,
+        examples: Examples,
+        history: Histories,
+        settings: TowerSettings,
+        seed: int,
+        start: Towers | None = None,
+        *,
+        anchored: bool = False,
     ):
         learned = examples.only(examples.learn)
         size = max(settings.min_batch_events, len(learned.user) // settings.steps_per_epoch)
@@ -325,10 +376,8 @@ class _Training:
         self._settings, self._seed, self._epoch = settings, seed, 0
         torch.manual_seed(seed)
         self.towers = start or new_towers(examples, settings)
-        self._anchors = [part.detach().clone() for part in self._by_item()] if start else None
-        ids, kept = [self.towers.item_ids, self.towers.history_ids], start is not None
-        seen = np.bincount(learned.item, minlength=examples.items) > 0
-        self.towers.has_behaviour[torch.from_numpy(seen)] = 1.0
+        self._anchors = [part.detach().clone() for part in self._by_item()] if anchored else None
+        ids = [self.towers.item_ids, self.towers.history_ids]
         projections = [
             self.towers.item_text, self.towers.text_weight, self.towers.history_text, self.towers.new_item_text,
             self.towers.new_text_weight,
@@ -336,8 +385,8 @@ class _Training:
         rest = [*self.towers.feature_vectors, *self.towers.feature_weights]
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": ids, "weight_decay": 0.0 if kept else settings.id_decay},
-                {"params": [self.towers.item_bias], "weight_decay": 0.0 if kept else settings.bias_decay},
+                {"params": ids, "weight_decay": 0.0 if anchored else settings.id_decay},
+                {"params": [self.towers.item_bias], "weight_decay": 0.0 if anchored else settings.bias_decay},
                 {"params": projections, "weight_decay": settings.projection_decay, "lr": settings.projection_rate},
                 {"params": rest, "weight_decay": settings.projection_decay},
                 {"params": [self.towers.bias, self.towers.rate_weight], "weight_decay": 0.0},
@@ -357,20 +406,36 @@ class _Training:
 
     def run_epoch(self) -> float:
         """Train on every event once. The mean loss."""
+        with _threads_for(self.batches.size):
+            return self._run_epoch()
+
+    def _run_epoch(self) -> float:
         self._epoch += 1
         rng = np.random.default_rng((self._seed, self._epoch))
         total, weights = 0.0, 0.0
         self.towers.train()
-        for batch, _ in self.batches.shuffled(rng):
-            logits, as_new = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
-            loss, loss_as_new = (
-                nn.functional.binary_cross_entropy_with_logits(part, batch.chosen, batch.weight, reduction="sum")
-                for part in (logits, as_new)
-            )
-            weight = batch.weight.sum()
-            self._optimizer.zero_grad()
-            ((loss + loss_as_new) / weight).backward()  # type: ignore[no-untyped-call]
+        for batch in self._batches(rng):
+            loss, weight = self._set_gradients(batch)
             self._optimizer.step()
             self._draw_to_anchors()
-            total, weights = total + float(loss.detach()), weights + float(weight)
+            total, weights = total + loss, weights + weight
         return total / max(weights, 1e-9)
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Batch | None]:
+        """An epoch's; None where only other workers have one."""
+        for batch, _ in self.batches.shuffled(rng):
+            yield batch
+
+    def _set_gradients(self, batch: Batch | None) -> tuple[float, float]:
+        """Set the gradients to those of the batch's mean loss. The loss of all its events, and their weight."""
+        self._optimizer.zero_grad()
+        if batch is None:
+            return 0.0, 0.0
+        logits, as_new = self.towers(batch, self._settings.id_dropout, self._settings.text_dropout)
+        loss, loss_as_new = (
+            nn.functional.binary_cross_entropy_with_logits(part, batch.chosen, batch.weight, reduction="sum")
+            for part in (logits, as_new)
+        )
+        weight = batch.weight.sum()
+        ((loss + loss_as_new) / weight).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), float(weight)

@@ -14,8 +14,11 @@ from serve.cli.terminal import ConfigOption, TaskArgument, out, print_error
 from serve.config import Config
 
 if TYPE_CHECKING:
+    from export.bundle import Bundle
     from models.evaluation.logged_rankings import LoggedRanking
     from models.evaluation.off_policy import Estimate, JudgedRanking, PolicyValue
+    from models.tasks.event_names import RatingScale
+    from models.tasks.recommendation import Recommendation
 
 commands = typer.Typer()
 
@@ -58,10 +61,13 @@ def evaluate(
             f"{task} has no version {policy} on this machine; there are: {', '.join(versions) or 'none'}."
         )
     check_train_extra("sklearn")
+    from export.bundle import Bundle
     from models.evaluation.off_policy import TooFewError, estimate
 
-    logged = _logged(settings, task, answers)
-    judged = _judged(settings, task, policy, positions, explore, logged) if logged else []
+    bundle = Bundle.open(bundle_folder(settings.home, task, policy))
+    ranker = Recommendation(bundle, settings.task_options(task) if task in settings.tasks else None)
+    logged = _logged(settings, task, answers, ranker.ratings)
+    judged = _judged(bundle, ranker, positions, explore, logged) if logged else []
     try:
         value = estimate(judged, positions)
     except TooFewError as error:
@@ -70,20 +76,20 @@ def evaluate(
     _print(task, policy, value, len(logged) - len(judged))
 
 
-def _logged(settings: Config, task: str, answers: int) -> list[LoggedRanking]:
+def _logged(settings: Config, task: str, answers: int, ratings: RatingScale) -> list[LoggedRanking]:
     from models.evaluation.logged_rankings import read_rankings
     from models.feedback.store import Store
 
     store = Store.open(settings.feedback.store_url(settings.home))
     try:
         with out.status("reading the prediction log"):
-            return read_rankings(store, task, answers)
+            return read_rankings(store, task, answers, ratings)
     finally:
         store.close()
 
 
 def _judged(
-    settings: Config, task: str, version: str, positions: int, explore: float | None, logged: list[LoggedRanking]
+    bundle: Bundle, ranker: Recommendation, positions: int, explore: float | None, logged: list[LoggedRanking]
 ) -> list[JudgedRanking]:
     from rich.progress import (
         BarColumn,
@@ -94,21 +100,17 @@ def _judged(
         TimeRemainingColumn,
     )
 
-    from export.bundle import Bundle
     from export.model import Model
     from models.evaluation.logged_rankings import judge
-    from models.tasks.recommendation import Recommendation
 
-    bundle = Bundle.open(bundle_folder(settings.home, task, version))
-    options = settings.task_options(task) if task in settings.tasks else None
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=out, refresh_per_second=2) as progress:
-        bar = progress.add_task(f"version {version} ranks what was asked", total=len(logged))
+        bar = progress.add_task("ranking what was asked", total=len(logged))
         return judge(
-            logged, Recommendation(bundle, options), Model.open(bundle), positions,
+            logged, ranker, Model.open(bundle), positions,
             lambda done: progress.update(bar, completed=done), explore=explore,
         )  # fmt: skip
 

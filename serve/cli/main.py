@@ -57,7 +57,10 @@ app.add_typer(scoring)
 app.add_typer(topic_commands)
 
 # Own errors of modules that are imported late.
-_LAZY_ERRORS = ("CheckpointError", "ParityError", "TrainExtraMissing", "StoreUnavailable", "StoreTooNew", "SecretError")
+_LAZY_ERRORS = (
+    "CheckpointError", "ParityError", "TrainExtraMissing", "WorkersError", "StoreUnavailable", "StoreTooNew",
+    "SecretError",
+)  # fmt: skip
 _MAX_NOTES = 5  # of a task's options, at the start
 _ADVICE = {"StoreUnavailable": " It is `feedback.store` of the configuration, by default feedback.db in the home."}
 
@@ -247,6 +250,9 @@ def train(
         int | None, typer.Option(min=1, help="End after so many batches, to try a large file first.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all draws; another one shows how much is chance.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Ray Train workers for a large recommendation corpus, on RAY_ADDRESS's cluster.")
+    ] = 1,
     precision: Annotated[Literal["int8", "fp16", "fp32"], typer.Option(help="int8 for CPUs, fp16 for GPUs.")] = "int8",
     check: Annotated[bool, typer.Option("--check", help="Only check the data, and print what was found.")] = False,
     resume: Annotated[
@@ -280,7 +286,8 @@ def train(
 
     settings, family = load_config(config), family_of(task)
     if resume is not None:
-        if any(option is not None for option in (data, items, users, base, epochs, max_steps, seed)) or check:
+        others = data, items, users, base, epochs, max_steps, seed
+        if any(option is not None for option in others) or check or workers > 1:
             raise typer.BadParameter("--resume goes on with the data and options of that training; give no others.")
         read_trained(resume, task)
         train_jobs([TrainingJob(task, resume=resume)], settings, out)
@@ -292,7 +299,9 @@ def train(
     options |= {key: value for key, value in given.items() if value is not None}
     try:
         family.check_options(task, options)
-        job = TrainingJob(task, data, precision, tuple(options.items()), items=items, users=users)
+        if workers > 1 and family.kind != "ranker":
+            raise ValueError("--workers is for recommendation; retrainings of classifiers have learning.workers")
+        job = TrainingJob(task, data, precision, tuple(options.items()), items=items, users=users, workers=workers)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     # Check the file before the slow import of torch, since most mistakes are in the file.

@@ -111,6 +111,8 @@ class Replica:
         """
         if not version.batcher.alive:
             raise NotReady("the model's worker has died; the replica is being replaced", retry_after=5)
+        if (fault := version.task.fault(request)) is not None:
+            raise InvalidRequest(fault)
         texts = version.task.texts(request)
         self._check(texts, deadline)
         if not version.model.answers_early:  # then nothing need be done for a request that is refused
@@ -173,7 +175,8 @@ class Replica:
     ) -> None:
         if not self._config.feedback.log.sample:
             return
-        outputs = [{name: prediction[name] for name in self._logged_fields} for prediction in predictions]
+        fields = self._logged_fields  # some are optional: a propensity is only of a ranking that was drawn
+        outputs = [{name: prediction[name] for name in fields if name in prediction} for prediction in predictions]
         if version.model.answers_early:  # the test for drift compares their share
             for output, found in zip(outputs, early, strict=True):
                 output["early"] = found is not None

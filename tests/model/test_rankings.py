@@ -71,16 +71,17 @@ def score_of_star(home: Path, version: str) -> float:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
 def test_what_users_chose_is_ranked_higher_by_the_next_version(shop: tuple[Path, Store]) -> None:
     home, store = shop
+    champion = read_release(home, "recommendation").champion
     result = retrain(Plan("recommendation"), home, store, "a test", lambda *_: None)
     assert result.outcome == "released", result.sentence
     release = read_release(home, "recommendation")
-    assert (release.champion, release.challenger, release.mode) == ("1", result.version, "canary")
-    assert score_of_star(home, str(result.version)) > score_of_star(home, "1")
+    assert (release.champion, release.challenger, release.mode) == (champion, result.version, "canary")
+    assert score_of_star(home, str(result.version)) > score_of_star(home, champion)
     counts = store.feedback.counts("recommendation")
     assert counts["used"] > 100
     assert counts["waiting"] == result.requeued >= 20  # these judged, and are learned in the next run
     data = Bundle.open(home / "bundles" / "recommendation" / str(result.version)).manifest.data
-    assert (data.parent, data.samples) == ("1", counts["used"])
+    assert (data.parent, data.samples) == (champion, counts["used"])
     assert data.fingerprint == load_interactions().fingerprint
     erased = store.privacy.erase("hash0")
     assert erased.versions == {"recommendation": [result.version]}

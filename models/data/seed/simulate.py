@@ -15,14 +15,14 @@ running it again gives the same bytes:
 
 The utility of an item is the weighted sum of these four (`WEIGHTS`) plus Gumbel noise, drawn anew for each impression.
 
-A user sees 40 impressions in 5 slates of 8 distinct items, days apart: 4 sampled in proportion to popularity (the
-exponential of the quality), 2 from the user's favourite categories, 2 uniformly. No user sees an item twice. An
-impression is clicked with a probability logistic in the utility; the intercept is solved for so that 22 % of all
-impressions are positive. A click becomes a purchase with probability 0.3.
+A user sees 4 to 24 slates (log-normal around 12) of 8 distinct items, days apart: 4 sampled in proportion to
+popularity (the exponential of the quality), 2 from the user's favourite categories while there are any left, the rest
+uniformly. No user sees an item twice. An impression is clicked with a probability logistic in the utility; the
+intercept is solved for so that 22 % of all impressions are positive. A click becomes a purchase with probability 0.3.
 
 behaviour.csv has a row an impression: user_id, item_id, event (`view`: shown but not chosen, `click`, `buy`), time
-(seconds since the shop opened, increasing for each user) and split: `holdout` for a user's last slate, that is the
-newest 20 % of the impressions, else `train`.
+(seconds since the shop opened, increasing for each user) and split: `holdout` for the newest fifth of a user's
+slates, to the nearest whole slate and at least one, else `train`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ IntArray = NDArray[np.int64]
 HERE = Path(__file__).parent
 SEED = 20240607
 USERS = 400
-SLATES = 5
-HOLDOUT_SLATES = 1
+MIN_SLATES, MEDIAN_SLATES, MAX_SLATES = 6, 15, 24
+SLATES_SPREAD = 0.4  # standard deviation of the logarithm
+HOLDOUT_SHARE = 0.2
 FROM_POPULAR, FROM_FAVOURITES, FROM_ALL = 4, 2, 2
 POSITIVE_SHARE = 0.22
 BUY_SHARE = 0.3
@@ -169,13 +170,28 @@ class SimulatedUser(NamedTuple):
 
 
 class Impressions(NamedTuple):
-    """All impressions, user by user and oldest first; `utility` is without the noise."""
+    """All impressions, user by user and oldest first; `utility` is without the noise of each impression."""
 
     user: IntArray
     item: IntArray
     time: IntArray
     holdout: NDArray[np.bool_]
     utility: FloatArray
+
+
+class Shop(NamedTuple):
+    """The shop with its users and what was shown to them."""
+
+    world: World
+    users: list[SimulatedUser]
+    shown: Impressions
+
+
+def make_shop(rng: np.random.Generator) -> Shop:
+    """The shop of behaviour.csv, if `rng` is new and seeded with `SEED`."""
+    world = make_world(read_catalogue(HERE / "catalogue.csv"), rng)
+    users = [make_user(rng) for _ in range(USERS)]
+    return Shop(world, users, show(users, world, rng))
 
 
 def styles_of(text: str) -> tuple[int, ...]:
@@ -265,15 +281,26 @@ def make_slate(user: SimulatedUser, world: World, seen: set[int], rng: np.random
     slate: list[int] = []
     for count, weights in sources:
         weights[list(seen)] = 0.0
+        if np.count_nonzero(weights) < count:  # the user has seen all of the favourite categories
+            weights = np.ones(len(world.ids))
+            weights[list(seen)] = 0.0
         chosen = rng.choice(len(weights), count, replace=False, p=weights / weights.sum())
         slate += chosen.tolist()
         seen.update(chosen.tolist())
     return rng.permutation(np.array(slate, np.int64))
 
 
+def slate_count(rng: np.random.Generator) -> int:
+    """How many slates a user sees."""
+    drawn = rng.lognormal(np.log(MEDIAN_SLATES), SLATES_SPREAD)
+    return int(np.clip(round(drawn), MIN_SLATES, MAX_SLATES))
+
+
 def show(users: Sequence[SimulatedUser], world: World, rng: np.random.Generator) -> Impressions:
     """All slates of all users."""
     size = FROM_POPULAR + FROM_FAVOURITES + FROM_ALL
+    slates: list[int] = []
+    held_out: list[NDArray[np.bool_]] = []
     items: list[IntArray] = []
     times: list[IntArray] = []
     utility: list[FloatArray] = []
@@ -281,19 +308,20 @@ def show(users: Sequence[SimulatedUser], world: World, rng: np.random.Generator)
         values = utilities(user, world)
         seen: set[int] = set()
         start = int(rng.integers(0, 30 * DAY))
-        for _ in range(SLATES):
+        slates.append(slate_count(rng))
+        held_out.append(np.arange(slates[-1]) >= slates[-1] - max(1, round(HOLDOUT_SHARE * slates[-1])))
+        for _ in range(slates[-1]):
             slate = make_slate(user, world, seen, rng)
             items.append(slate)
             times.append(start + np.cumsum(rng.integers(2, 40, size)))
             utility.append(values[slate])
             # Longer than any slate takes (8 x 40 s), so that time increases from slate to slate.
             start += int(rng.integers(DAY // 2, 10 * DAY))
-    held_out = np.repeat(np.arange(SLATES) >= SLATES - HOLDOUT_SLATES, size)
     return Impressions(
-        user=np.repeat(np.arange(len(users)), SLATES * size),
+        user=np.repeat(np.arange(len(users)), size * np.array(slates)),
         item=np.concatenate(items),
         time=np.concatenate(times),
-        holdout=np.tile(held_out, len(users)),
+        holdout=np.repeat(np.concatenate(held_out), size),
         utility=np.concatenate(utility),
     )
 
@@ -352,15 +380,13 @@ def write(path: Path, world: World, shown: Impressions, events: NDArray[np.str_]
 def main() -> None:
     """Writes behaviour.csv and prints how learnable it is."""
     rng = np.random.default_rng(SEED)
-    items = read_catalogue(HERE / "catalogue.csv")
-    world = make_world(items, rng)
-    shown = show([make_user(rng) for _ in range(USERS)], world, rng)
+    world, _, shown = make_shop(rng)
     events = choose(shown, rng)
     write(HERE / "behaviour.csv", world, shown, events)
 
     positive = events != "view"
     held_out = shown.holdout
-    popularity = popularity_scores(shown, positive, len(items))
+    popularity = popularity_scores(shown, positive, len(world.ids))
     print("items per style:", {name: int(count) for name, count in zip(STYLES, world.styles.sum(0), strict=True)})
     print(f"impressions: {len(events)} (train {int((~held_out).sum())}, holdout {int(held_out.sum())})")
     print("events:", {name: int((events == name).sum()) for name in ("view", "click", "buy")})

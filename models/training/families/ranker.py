@@ -26,7 +26,8 @@ from models.data.interactions import KEPT_ENDING, Interactions
 from models.data.report import CorpusReport
 from models.feedback.types import Sample
 from models.home import checkpoint_folder
-from models.tasks.ranker import EVENTS, Ranker
+from models.tasks.event_names import EVENT_NAMES, RATINGS
+from models.tasks.ranker import Ranker
 from models.tasks.thresholds import Thresholds
 from models.training.candidate import TrainingJob
 from models.training.config import Recipe
@@ -111,11 +112,16 @@ class RankerFamily(ModelFamily[RankerData]):
     ) -> Losses:
         from models.training.fit_ranker import continue_ranker, fit_ranker
 
+        if job.workers > 1:  # before the encoder reads texts for minutes
+            from models.training.towers_on_workers import check_ray
+
+            check_ray()
         start = None if job.parent is None else checkpoint_folder(home, job.task, job.parent)
         if start is None or not has_towers(start):
-            return fit_ranker(data.interactions, recipe, out, report)
+            return fit_ranker(data.interactions, recipe, out, report, job.workers)
         kept = load_kept_interactions(home, job.task, data.lineage)
-        return continue_ranker(data.interactions, new_events(kept, data.interactions), start, recipe, out, report)
+        new = new_events(kept, data.interactions)
+        return continue_ranker(data.interactions, new, start, recipe, out, report, job.workers)
 
     def fit_without_encoder(self, data: RankerData, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
         from models.training.first_ranker import SETTINGS, fit_first_reader
@@ -136,6 +142,7 @@ class RankerFamily(ModelFamily[RankerData]):
         held_out = events.item[events.holdout]
         baseline = ranker_metrics(scored.users, scored.chosen, by_popularity[held_out])
         assets, arrays = ranker.to_bundle()
+        assets[RATINGS] = data.interactions.ratings._asdict()
         return Evaluated(
             {**metrics, **{f"popularity_{name}": value for name, value in baseline.items()}}, assets, arrays
         )
@@ -165,7 +172,7 @@ class RankerFamily(ModelFamily[RankerData]):
         from models.curation.pipeline import RANKING_STEPS, Context, curate
         from models.feedback.pii import redact
 
-        context = Context(labels=EVENTS, training=(), holdout=(), embed=_no_vectors, redact=redact)
+        context = Context(labels=frozenset(EVENT_NAMES), training=(), holdout=(), embed=_no_vectors, redact=redact)
         return curate(samples, context, rules, RANKING_STEPS)
 
     def continued(
@@ -183,6 +190,7 @@ class RankerFamily(ModelFamily[RankerData]):
             parent=champion.version,
             precision=manifest.precision,
             interactions=with_rankings(_corpus_of(champion), replayed, learn),
+            workers=workers,
         )
 
     def gate(

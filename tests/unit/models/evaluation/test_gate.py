@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -344,6 +345,42 @@ def test_rankers_are_judged_by_auc() -> None:
     assert names(worse) >= {"AUC", "AUC, margin", "AUC, trend", "AUC within a user", "nDCG@10"}
     slow = judge_ranker(champion, champion, THRESHOLDS, np.full(31, 2.0))
     assert names(slow) == {"latency"}
+
+
+def users_of_other_rates(know_users: float, know_items: float) -> RankerEvaluation:
+    """300 users who choose little or much; scores know so much of the user's rate, and of what the user prefers."""
+    rng = np.random.default_rng(8)
+    users = np.repeat(np.arange(300), 20)
+    rate, taste = rng.normal(size=300)[users], rng.normal(size=6000)
+    chosen = rng.random(6000) < 1 / (1 + np.exp(1 - rate - taste))
+    return RankerEvaluation(users, chosen, know_users * rate + know_items * taste + 0.2 * rng.normal(size=6000))
+
+
+def test_a_ranker_that_gains_auc_and_orders_each_users_items_worse_is_refused() -> None:
+    """Knowing who chooses much raises AUC over all events, and helps no user."""
+    champion, candidate = users_of_other_rates(0.0, 1.0), users_of_other_rates(1.0, 0.3)
+    result = judge_ranker(champion, candidate, THRESHOLDS)
+    lost = {f"{metric}{check}" for metric in ("AUC within a user", "nDCG@10") for check in ("", ", margin", ", trend")}
+    assert names(result) == lost
+    auc = next(check for check in result.reasons if check.name == "AUC")
+    assert auc.value is not None
+    assert auc.value < -2  # points lost
+    assert re.match(
+        r"Refused\. AUC within a user went from 0\.\d+ to 0\.\d+ on 6000 events of 300 users\.", result.sentence
+    )
+    back = judge_ranker(candidate, champion, THRESHOLDS)
+    assert names(back) == {"AUC", "AUC, margin", "AUC, trend"}
+
+
+def test_rankers_are_compared_where_most_draws_of_users_have_no_metric() -> None:
+    """Two of 40 users chose anything: a draw may have neither."""
+    users, rng = np.repeat(np.arange(40), 5), np.random.default_rng(9)
+    scores = rng.normal(size=200)
+    chosen = (users < 2) & (np.arange(200) % 5 == 0)
+    same = RankerEvaluation(users, chosen, scores)
+    result = judge_ranker(same, same, THRESHOLDS)
+    assert result.accepted
+    assert "nan" not in " ".join(check.sentence for check in result.reasons)
 
 
 def test_broken_rankers_are_refused() -> None:

@@ -96,3 +96,9 @@ def test_arrays_of_another_shape_are_refused() -> None:
 
 def test_probability_of_extreme_logits_are_numbers() -> None:
     assert probability(np.array([-1e4, 0.0, 1e4])).tolist() == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_columns_of_features_count_as_requests_with_the_same_numbers() -> None:
+    own = features(np.random.default_rng(0), "hour", "day")
+    columns = own.columns(["year", "hour"], np.array([[2000.0, 7.0], [2001.0, np.nan]]))
+    assert (columns == own.values([{"year": 2000.0, "hour": 7.0}, {"year": 2001.0}])).all()

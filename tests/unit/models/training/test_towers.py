@@ -21,6 +21,7 @@ from models.training.towers import (
     logits_of,
     towers_from,
 )
+from models.training.towers_on_workers import _joined, _parts
 
 SETTINGS = TowerSettings(dimensions=4, members=2, min_batch_events=128, max_epochs=6)
 
@@ -150,6 +151,20 @@ def test_an_item_that_was_seen_and_chosen_is_chosen_with_its_heaviest_weight() -
     assert (history.item.tolist(), history.chosen.tolist(), history.weight.tolist()) == ([2], [True], [3.0])
 
 
+def test_an_item_that_was_rated_and_clicked_is_scored_without_either() -> None:
+    once = world()
+    towers = fit_towers(once, 1, SETTINGS, no_progress)[0][0]
+    rows = np.repeat(np.arange(len(once.user)), 2)
+    second = np.arange(len(rows)) % 2 == 1
+    twice = once.only(rows)
+    twice = twice._replace(chosen=twice.chosen ^ second, weight=twice.weight + np.float32(2) * second)
+    logits = logits_of(towers, Batches(twice, history_of(twice), 100), len(rows))
+    for at in (0, 1, 25):
+        of_item = (twice.user == twice.user[at]) & (twice.item == twice.item[at])
+        others = history_of(twice._replace(past=twice.past & ~of_item))
+        assert logits_of(towers, Batches(twice, others, 100), len(rows))[at] == pytest.approx(logits[at], abs=1e-5)
+
+
 def test_a_continued_training_keeps_what_it_does_not_see() -> None:
     examples = world()
     before = [_without(member, np.zeros(30, bool)) for member in fit_towers(examples, 2, SETTINGS, no_progress)[0]]
@@ -179,3 +194,21 @@ def test_the_newest_share_is_of_each_user() -> None:
     assert (
         newest(np.array([0] * 10 + [1] * 5 + [2]), 0.2).tolist() == [False] * 8 + [True] * 2 + [False] * 4 + [True] * 2
     )
+
+
+def test_one_model_is_trained_of_large_data() -> None:
+    settings = TowerSettings(max_members_events=100)
+    assert [settings.for_events(events).members for events in (100, 101)] == [3, 1]
+
+
+def test_workers_have_all_events_and_each_user_whole() -> None:
+    examples = world()
+    rows = list(_parts(examples, 4))
+    shares = [_joined(rows[at : at + 2], examples.only(np.zeros(0, int))) for at in (0, 2)]
+    users = [np.unique(share.user) for share in shares]
+    assert not np.intersect1d(*users).size
+    for share, own in zip(shares, users, strict=True):
+        whole = examples.only(np.isin(examples.user, own))
+        for name in ("user", "item", "chosen", "weight", "context_features"):
+            assert (getattr(share, name) == getattr(whole, name)).all(), name
+    assert sum(len(share.user) for share in shares) == len(examples.user)

@@ -16,6 +16,7 @@ from export.model import Model
 from models.home import bundle_folder, training_progress_file
 from models.releases.release import awaits_encoder, read_release
 from models.tasks.base import get_task
+from models.tasks.ranker import Ranker
 from models.training.candidate import TrainingJob
 from models.training.first_version import NOTE, build_first_version
 from models.training.pipeline import register_candidate
@@ -72,8 +73,10 @@ def test_a_ranker_compares_words(tmp_path: Path) -> None:
     model = Model.open(bundle)
     assert not model.answers_early
     vectors = model.predict(["outdoor tent", "sofa cushion", "camping", "zzz"])
-    assert np.allclose(np.linalg.norm(vectors, axis=1)[:3], 1, atol=1e-3)
-    assert vectors[0] @ vectors[2] > vectors[0] @ vectors[1]
+    ranker = Ranker.of_bundle(bundle)
+    items, histories = vectors[:, : ranker.dimensions], vectors[:, ranker.dimensions : -1]
+    assert vectors.shape == (4, ranker.width)
+    assert histories[0] @ items[2] > histories[0] @ items[1]  # who chose a tent is likelier to choose camping
     assert np.isfinite(vectors).all()
 
 
