@@ -38,7 +38,7 @@ _LEVEL_STORIES = 20.0
 """stories a week at which the level of the last seven days counts as much as that of the eight weeks"""
 _MIN_EXPECTED_OF_GAP = 20.0
 _TINY = 1e-300
-_CHUNK = 20
+_CHUNK = 50
 
 
 @dataclass(frozen=True)
@@ -312,11 +312,12 @@ def _outlier_weights(counts: Floats, mean: Floats, dispersion: Floats) -> Floats
     weights = np.ones_like(counts)
     spread = np.sqrt(dispersion)[:, None, None]
     # A cheap bound first: the residual is taken of the few counts that can be outliers.
-    topics, weeks, days, steps = np.nonzero(counts > (mean + _OUTLIER * spread * np.sqrt(mean))[:, None])
+    at = np.flatnonzero(counts > (mean + _OUTLIER * spread * np.sqrt(mean))[:, None])
+    topics, _, days, steps = np.unravel_index(at, counts.shape)
     centre = mean[topics, days, steps]
-    raised = np.cbrt(counts[topics, weeks, days, steps]) ** 2 - np.cbrt(centre) ** 2
+    raised = np.cbrt(counts.ravel()[at]) ** 2 - np.cbrt(centre) ** 2
     residual = 1.5 * raised / (spread[topics, 0, 0] * centre ** (1 / 6))
-    weights[topics, weeks, days, steps] = np.minimum(1.0, (_OUTLIER / np.maximum(residual, 1e-6)) ** 2)
+    weights.ravel()[at] = np.minimum(1.0, (_OUTLIER / np.maximum(residual, 1e-6)) ** 2)
     return weights
 
 
@@ -327,10 +328,9 @@ def _level(known: Floats, counts: Floats, rhythm: _Rhythm) -> tuple[Floats, Floa
     """
     expected = (known[:, -1] * rhythm.mean).sum(2)
     week = expected.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.where(expected > 0, (known[:, -1] * counts[:, -1]).sum(2) / expected, np.nan)
-    ratios[np.isnan(ratios).all(1)] = 1.0
-    median = np.nanmedian(ratios, 1)
+    # A day that nobody observed counts as one at the mean.
+    ratios = np.where(expected > 0, _ratio((known[:, -1] * counts[:, -1]).sum(2), expected), 1.0)
+    median = np.sort(ratios, 1)[:, 3]
     trust = week / (week + _LEVEL_STORIES)
     error = trust * np.sqrt(np.pi / 2 * rhythm.dispersion / np.maximum(week, 1e-6))
     return 1.0 + trust * (median - 1.0), error
