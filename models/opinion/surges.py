@@ -34,8 +34,12 @@ _RHYTHM_SPREAD = 0.3
 """standard deviation, relative, of an hour of the week around the product of its day's and its hour's mean"""
 _MARGIN_SPREAD = 0.5
 """the same, of a day of the week or an hour of the day around the topic's mean"""
+_SHARE_SPREAD = 0.1
+"""the same, of the share of negative stories, by hour of the week and from one week to another"""
 _LEVEL_STORIES = 20.0
 """stories a week at which the level of the last seven days counts as much as that of the eight weeks"""
+_PRIOR_SHARE = 1 / 3
+"""of negative stories, for a topic without any: it counts as one story"""
 _MIN_EXPECTED_OF_GAP = 20.0
 _TINY = 1e-300
 _CHUNK = 50
@@ -51,8 +55,9 @@ class SurgeRules:
     min_stories: int = 5
     """negative stories that a surge has at least"""
     min_ratio: float = 1.5
-    """observed over expected: a busy topic's rise by a tenth is significant, and nothing to wake somebody for"""
-    share_significance: float = 0.001
+    """observed over expected negative stories, and the same over that of the other stories: a busy topic's rise by a
+    tenth is significant, and nothing to wake somebody for"""
+    share_significance: float = 0.002
     """tail probability of the share of negative stories, given how many stories there were"""
     weeks: int = 8
     """length of the baseline"""
@@ -97,8 +102,9 @@ class Surge:
 class Baseline:
     """What is expected in each step. All arrays are (topics, steps)."""
 
-    stories: Floats
     negative: Floats
+    share: Floats
+    """of negative stories in all, above 0 and below 1"""
     dispersion: Floats
     """variance over mean of the negative stories, 1 or more"""
     error: Floats
@@ -225,24 +231,37 @@ def _joined(parts: list[Baseline], axis: int) -> Baseline:
 
 def _fit_day(known: Floats, stories: Floats, negative: Floats, rules: SurgeRules) -> Baseline:
     """The baseline of the day after (topics, weeks, 7 days, steps of a day), whose weekday is the first of the seven."""
+    observed = _sum(known)
+    known = _from_first_story(known, stories, rules)
     volume = _fit(known, stories, None)
-    share = _ratio(_sum(volume.weights * negative), _sum(volume.weights * stories))
+    share = (_sum(volume.weights * negative) + _PRIOR_SHARE) / (_sum(volume.weights * stories) + 1.0)
     negatives = _fit(known, negative, volume.mean * share[:, None, None])
     today = slice(0, 1)
     shape = (len(known), known.shape[3])
     level, level_error = _level(known, negative, negatives)
     mean = negatives.mean[:, today].reshape(shape) * level[:, None]
     error = np.hypot(negatives.error[:, today].reshape(shape) * level[:, None], mean * level_error[:, None])
-    all_mean = volume.mean[:, today].reshape(shape) * _level(known, stories, volume)[0][:, None]
-    ready = _sum(known) >= rules.min_days * rules.steps_per_day
+    shares, share_dispersion = _shares(negatives.weights, stories, negative, share)
     return Baseline(
-        stories=np.maximum(all_mean, mean),
         negative=mean,
+        share=shares[:, today].reshape(shape),
         dispersion=np.broadcast_to(negatives.dispersion[:, None], shape),
         error=error,
-        share_dispersion=np.broadcast_to(_share_dispersion(negatives, volume, stories, negative)[:, None], shape),
-        ready=np.broadcast_to(ready[:, None], shape),
+        share_dispersion=np.broadcast_to(share_dispersion[:, None], shape),
+        ready=np.broadcast_to((observed >= rules.min_days * rules.steps_per_day)[:, None], shape),
     )
+
+
+def _from_first_story(known: Floats, stories: Floats, rules: SurgeRules) -> Floats:
+    """Take a topic's history from its first story on, once that is `min_days` old: it may have been added then.
+
+    Until it is, the empty steps before count, so that bad news of a topic that nobody wrote about is a surge.
+    """
+    flat = stories.reshape(len(stories), -1)
+    first = np.argmax(flat > 0, 1)
+    first[flat.shape[1] - first < rules.min_days * rules.steps_per_day] = 0
+    begun: Floats = known * (np.arange(flat.shape[1]) >= first[:, None]).reshape(known.shape)
+    return begun
 
 
 @dataclass(frozen=True)
@@ -336,11 +355,19 @@ def _level(known: Floats, counts: Floats, rhythm: _Rhythm) -> tuple[Floats, Floa
     return 1.0 + trust * (median - 1.0), error
 
 
-def _share_dispersion(negatives: _Rhythm, volume: _Rhythm, stories: Floats, negative: Floats) -> Floats:
-    share = np.clip(negatives.mean / volume.mean, 1e-4, 0.9999)[:, None]
-    variance = _sum(negatives.weights * stories * share * (1 - share))
-    squares = _sum(negatives.weights * (negative - stories * share) ** 2)
-    return np.clip(_ratio(squares, variance), 1.0, 10.0)
+def _shares(weights: Floats, stories: Floats, negative: Floats, share: Floats) -> tuple[Floats, Floats]:
+    """The share of negative stories by hour of the week, (topics, 7, steps of a day), and its dispersion, (topics,).
+
+    An hour's own share is drawn towards that of the last seven days, which is drawn towards the topic's `share`.
+    """
+    among, of = weights * negative, weights * stories
+    trust = (1 - share) / (share * _SHARE_SPREAD**2)  # stories that make the share's relative error _SHARE_SPREAD
+    lately = (_sum(among[:, -1]) + trust * share) / (_sum(of[:, -1]) + trust)
+    trust, lately = trust[:, None, None], lately[:, None, None]
+    shares = (among.sum(1) + trust * lately) / (of.sum(1) + trust)
+    variance = _sum(of.sum(1) * shares * (1 - shares))
+    squares = _sum(weights * (negative - stories * shares[:, None]) ** 2)
+    return shares, np.clip(_ratio(squares, variance), 1.0, 10.0)
 
 
 def _sum(values: Floats) -> Floats:
@@ -366,19 +393,20 @@ def _above(
     values = [
         np.where(seen, counts, 0.0)
         for counts in (
-            negative[:, before:], stories[:, before:], baseline.negative, baseline.stories, baseline.error,
-            baseline.negative * baseline.dispersion,
+            negative[:, before:], stories[:, before:], baseline.negative, stories[:, before:] * baseline.share,
+            baseline.error, baseline.negative * baseline.dispersion,
         )
     ]  # fmt: skip
     usable = (baseline.ready & seen)[:, -steps:]
     for window in reversed(_WINDOWS):
-        found, of, expected, of_expected, error, variance = (_windowed(v, window)[:, -steps:] for v in values)
+        found, of, expected, by_share, error, variance = (_windowed(v, window)[:, -steps:] for v in values)
         candidates = usable & (found >= rules.min_stories) & (found >= rules.min_ratio * expected)
         at = np.nonzero(candidates)
         tail = count_tail(found[at], expected[at], variance[at] + error[at] ** 2)
-        share = expected[at] / np.maximum(of_expected[at], 1e-9)
+        share = by_share[at] / of[at]
         mood = share_tail(found[at], of[at], share, baseline.share_dispersion[:, -steps:][at])
-        hit = (tail < rules.significance) & (mood < rules.share_significance)
+        others = (of - found)[at] * share / (1 - share)  # negative stories, if they had risen as the others have
+        hit = (tail < rules.significance) & (mood < rules.share_significance) & (found[at] >= rules.min_ratio * others)
         hits = tuple(index[hit] for index in at)
         above[hits] = True
         score[hits] = np.maximum(score[hits], -np.log10(np.maximum(tail[hit], _TINY)))
@@ -407,7 +435,7 @@ def share_tail(found: Floats, of: Floats, share: Floats, dispersion: Floats) -> 
     """P(count >= found) of `of` trials with probability `share`, over-dispersed: both counts are divided by it."""
     from scipy.special import betainc
 
-    tail: Floats = betainc(found / dispersion, (of - found) / dispersion + 1, np.clip(share, 1e-6, 1 - 1e-6))
+    tail: Floats = betainc(found / dispersion, (of - found) / dispersion + 1, share)
     return tail
 
 
