@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is also run as a script
@@ -207,9 +208,7 @@ class Run:
             months = self.topics * MONTHS
             rate, low, high = of_count(sum(counts.values()), months * len(KINDS))
             worst = max(counts, key=counts.__getitem__)
-            table.add_row(
-                name, f"{rate:.3f}", f"{low:.3f} to {high:.3f}", f"{counts[worst] / months:.2f}", str(worst)
-            )
+            table.add_row(name, f"{rate:.3f}", f"{low:.3f} to {high:.3f}", f"{counts[worst] / months:.2f}", str(worst))
             for kind, count in counts.items():
                 self.bound(f"{name}, {kind}", count / months, MAX_FALSE_ALARMS)
         self.console.print(table)
@@ -223,7 +222,7 @@ class Run:
             expected, taken = (np.concatenate(parts) for parts in zip(*self._planted(factor), strict=True))
             table = self.table(f"Surges of {SURGE_HOURS} hours, {factor}-fold: found within", *columns)
             curve[factor] = []
-            for low, high in zip(edges, edges[1:], strict=False):
+            for low, high in pairwise(edges):
                 inside = (expected >= low) & (expected < high)
                 share, least, most = of_share(int((taken[inside] <= 2).sum()), int(inside.sum()))
                 name = f"{low:g} to {high:g}" if high < np.inf else f"{low:g} and more"
@@ -234,10 +233,14 @@ class Run:
             asked = expected >= MIN_IN_TWO_STEPS
             share, least, most = of_share(int((taken[asked] <= 2).sum()), int(asked.sum()))
             steps = (f"{(taken[asked] <= steps).mean():.1%}" for steps in (1, 2, 6))
-            table.add_row(f"{MIN_IN_TWO_STEPS} and more", str(asked.sum()), *steps, f"2 steps: {least:.1%} to {most:.1%}")
+            table.add_row(
+                f"{MIN_IN_TWO_STEPS} and more", str(asked.sum()), *steps, f"2 steps: {least:.1%} to {most:.1%}"
+            )
             self.console.print(table)
             if factor == 10 and share < MIN_FOUND:
-                self.missed.append(f"{share:.1%} of the tenfold surges were found within two steps, not {MIN_FOUND:.0%}")
+                self.missed.append(
+                    f"{share:.1%} of the tenfold surges were found within two steps, not {MIN_FOUND:.0%}"
+                )
         return curve
 
     def _planted(self, factor: int) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -268,9 +271,15 @@ class Run:
 
     def durations(self) -> None:
         """A tenfold surge of six hours and one that lasts: when the alert ends."""
-        table = self.table("When an alert ends (20 stories an hour, 20 % negative)", "negative stories", "median", "90 %")
+        table = self.table(
+            "When an alert ends (20 stories an hour, 20 % negative)", "negative stories", "median", "90 %"
+        )
         kind = Kind(20.0, 2.0, 0.2)
-        for name, factor, hours in (("tenfold for 6 h", 10, 6), ("tenfold for 24 h", 10, 24), ("threefold for good", 3, 500)):
+        for name, factor, hours in (
+            ("tenfold for 6 h", 10, 6),
+            ("tenfold for 24 h", 10, 24),
+            ("threefold for good", 3, 500),
+        ):
             rng = self.rng("duration", name)
             at = HISTORY + WEEK + 4 * 24 + 12 + rng.integers(0, 3, 40) * WEEK  # Mondays at noon
             stream, _ = with_surges(made(kind, len(at), rng), kind, at, factor, hours, rng)
@@ -393,7 +402,11 @@ def draw(curve: dict[int, list[tuple[float, float]]], file: Path) -> None:
 
 def main() -> int:
     options = parse()
-    rules = SurgeRules() if options.false_alarms is None else replace(SurgeRules(), false_alarms_per_month=options.false_alarms)
+    rules = (
+        SurgeRules()
+        if options.false_alarms is None
+        else replace(SurgeRules(), false_alarms_per_month=options.false_alarms)
+    )
     run = Run(options.topics, rules, CHOOSING if options.choosing else REPORTING, Console(width=options.width), [])
     run.quiet()
     run.others()

@@ -16,12 +16,13 @@ some weeks. docs/decisions/0044-surges.md has the alternatives, loadtests/qualit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.integer]
+Floats = NDArray[np.floating[Any]]
+Counts = NDArray[np.integer[Any]]
 Flags = NDArray[np.bool_]
 
 _DAY_S = 86_400
@@ -40,6 +41,8 @@ _LEVEL_STORIES = 20.0
 """stories a week at which the level of the last seven days counts as much as that of the eight weeks"""
 _PRIOR_SHARE = 1 / 3
 """of negative stories, for a topic without any: it counts as one story"""
+_LASTING_SIGNIFICANCE = 0.05
+"""tail probability of the share of negative stories in the longest window"""
 _MIN_EXPECTED_OF_GAP = 20.0
 _TINY = 1e-300
 _CHUNK = 50
@@ -207,7 +210,7 @@ def _expected_counts(
     offset = start // rules.step_s % per_day  # steps of the first day that the arrays do not have
     history = rules.weeks * 7 * per_day
 
-    def padded(counts: NDArray[np.generic]) -> NDArray[np.float32]:
+    def padded(counts: NDArray[Any]) -> Floats:
         values = np.zeros((topics, history + offset + steps), np.float32)
         values[:, history + offset :] = np.where(known, counts, 0)
         return values
@@ -218,7 +221,8 @@ def _expected_counts(
         weeks = min(rules.weeks, max(1, -(-day // 7)))  # those before have no data
         # Day 0 begins at `history` in the padded arrays.
         past = slice(history + (day - 7 * weeks) * per_day, history + day * per_day)
-        fitted = _fit_day(*(values[:, past].reshape(topics, weeks, 7, per_day) for values in arrays), rules)
+        seen, of, among = (values[:, past].reshape(topics, weeks, 7, per_day) for values in arrays)
+        fitted = _fit_day(seen, of, among, rules)
         first = day * per_day - offset
         today = slice(max(first, since) - first, min(first + per_day, steps) - first)
         days.append(Baseline(*(values[:, today] for values in vars(fitted).values())))
@@ -230,7 +234,7 @@ def _joined(parts: list[Baseline], axis: int) -> Baseline:
 
 
 def _fit_day(known: Floats, stories: Floats, negative: Floats, rules: SurgeRules) -> Baseline:
-    """The baseline of the day after (topics, weeks, 7 days, steps of a day), whose weekday is the first of the seven."""
+    """The baseline of the day after (topics, weeks, 7 days, steps of a day); the first of the seven is its weekday."""
     observed = _sum(known)
     known = _from_first_story(known, stories, rules)
     volume = _fit(known, stories, None)
@@ -398,15 +402,21 @@ def _above(
         )
     ]  # fmt: skip
     usable = (baseline.ready & seen)[:, -steps:]
+    dispersion = baseline.share_dispersion[:, -steps:]
+    longest = [_windowed(v, max(_WINDOWS))[:, -steps:] for v in values]
     for window in reversed(_WINDOWS):
         found, of, expected, by_share, error, variance = (_windowed(v, window)[:, -steps:] for v in values)
         candidates = usable & (found >= rules.min_stories) & (found >= rules.min_ratio * expected)
         at = np.nonzero(candidates)
         tail = count_tail(found[at], expected[at], variance[at] + error[at] ** 2)
         share = by_share[at] / of[at]
-        mood = share_tail(found[at], of[at], share, baseline.share_dispersion[:, -steps:][at])
+        mood = share_tail(found[at], of[at], share, dispersion[at])
         others = (of - found)[at] * share / (1 - share)  # negative stories, if they had risen as the others have
         hit = (tail < rules.significance) & (mood < rules.share_significance) & (found[at] >= rules.min_ratio * others)
+        # In a rise that keeps its mood for a day, some hour is more negative by chance: so are not the hours before it.
+        found, of, _, by_share, *_ = longest
+        at, tail = tuple(index[hit] for index in at), tail[hit]
+        hit = share_tail(found[at], of[at], by_share[at] / of[at], dispersion[at]) < _LASTING_SIGNIFICANCE
         hits = tuple(index[hit] for index in at)
         above[hits] = True
         score[hits] = np.maximum(score[hits], -np.log10(np.maximum(tail[hit], _TINY)))
