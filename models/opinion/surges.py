@@ -442,10 +442,14 @@ def count_tail(found: Floats, mean: Floats, variance: Floats) -> Floats:
 
 
 def share_tail(found: Floats, of: Floats, share: Floats, dispersion: Floats) -> Floats:
-    """P(count >= found) of `of` trials with probability `share`, over-dispersed: both counts are divided by it."""
+    """P(count >= found) of `of` trials with probability `share`, over-dispersed: both counts are divided by it.
+
+    It is the mid-p value, P(count > found) + P(count = found) / 2, nearly: the whole tail of a few stories is far more
+    than its nominal probability.
+    """
     from scipy.special import betainc
 
-    tail: Floats = betainc(found / dispersion, (of - found) / dispersion + 1, share)
+    tail: Floats = betainc((found + 0.5) / dispersion, (of - found + 0.5) / dispersion, share)
     return tail
 
 
