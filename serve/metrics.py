@@ -194,7 +194,7 @@ class LoopMetrics:
 class OpinionMetrics:
     """The collectors of opinion monitoring, in the process of the controller.
 
-    The label `topic` has the names of the topics file, in its order as far as MAX_TOPICS goes, and `other` for the rest:
+    The label `topic` has the first names of the topics file, at most MAX_TOPICS with `other`, which is all the rest:
     what clients send makes no series. All series are there from the start, with 0, so that `increase` sees the first
     story. `registry` is for tests; the default is the process's.
     """
