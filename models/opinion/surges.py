@@ -42,7 +42,9 @@ _LEVEL_STORIES = 20.0
 _PRIOR_SHARE = 1 / 3
 """of negative stories, for a topic without any: it counts as one story"""
 _LASTING_SIGNIFICANCE = 0.05
-"""tail probability of the share of negative stories in the longest window"""
+"""tail probability of the share of negative stories in the longest window, or when the others have not risen"""
+_RISEN_SIGNIFICANCE = 0.1
+"""tail probability of the other stories, below which they have risen, too"""
 _MIN_EXPECTED_OF_GAP = 20.0
 _TINY = 1e-300
 _CHUNK = 50
@@ -403,25 +405,39 @@ def _above(
     ]  # fmt: skip
     usable = (baseline.ready & seen)[:, -steps:]
     dispersion = baseline.share_dispersion[:, -steps:]
-    longest = [_windowed(v, max(_WINDOWS))[:, -steps:] for v in values]
+    most, most_of, _, most_by_share, *_ = (_windowed(v, max(_WINDOWS))[:, -steps:] for v in values)
     for window in reversed(_WINDOWS):
         found, of, expected, by_share, error, variance = (_windowed(v, window)[:, -steps:] for v in values)
         candidates = usable & (found >= rules.min_stories) & (found >= rules.min_ratio * expected)
         at = np.nonzero(candidates)
         tail = count_tail(found[at], expected[at], variance[at] + error[at] ** 2)
-        share = by_share[at] / of[at]
-        mood = share_tail(found[at], of[at], share, dispersion[at])
-        others = (of - found)[at] * share / (1 - share)  # negative stories, if they had risen as the others have
-        hit = (tail < rules.significance) & (mood < rules.share_significance) & (found[at] >= rules.min_ratio * others)
-        # In a rise that keeps its mood for a day, some hour is more negative by chance: so are not the hours before it.
-        found, of, _, by_share, *_ = longest
+        hit = (tail < rules.significance) & _is_mood(
+            found[at], of[at], by_share[at] / of[at], expected[at], variance[at], dispersion[at],
+            share_tail(most[at], most_of[at], most_by_share[at] / most_of[at], dispersion[at]), rules,
+        )  # fmt: skip
         at, tail = tuple(index[hit] for index in at), tail[hit]
-        hit = share_tail(found[at], of[at], by_share[at] / of[at], dispersion[at]) < _LASTING_SIGNIFICANCE
-        hits = tuple(index[hit] for index in at)
-        above[hits] = True
-        score[hits] = np.maximum(score[hits], -np.log10(np.maximum(tail[hit], _TINY)))
-        begins[hits] = window
+        above[at] = True
+        score[at] = np.maximum(score[at], -np.log10(np.maximum(tail, _TINY)))
+        begins[at] = window
     return above, score, begins
+
+
+def _is_mood(
+    found: Floats, of: Floats, share: Floats, expected: Floats, variance: Floats, dispersion: Floats, lasting: Floats,
+    rules: SurgeRules,
+) -> Flags:  # fmt: skip
+    """Whether negative stories rose more than the others: `found` of `of` stories, whose usual share is `share`.
+
+    `lasting` is the tail probability of the share in the longest window: in a rise that keeps its mood for a day, some
+    hour is more negative by chance, but not the hours before it. When the other stories have not risen at all, weaker
+    evidence is enough: a topic half of whose news is bad has no surge of twenty stories that the share alone tells.
+    """
+    mood = share_tail(found, of, share, dispersion)
+    others, usual = of - found, expected * (1 - share) / share
+    more = found >= rules.min_ratio * others * share / (1 - share)
+    risen = count_tail(others, usual, usual * variance / np.maximum(expected, 1e-9)) < _RISEN_SIGNIFICANCE
+    sure = (mood < rules.share_significance) & (lasting < _LASTING_SIGNIFICANCE)
+    return more & (sure | (~risen & (mood < _LASTING_SIGNIFICANCE)))
 
 
 def _windowed(values: Floats, window: int) -> Floats:
@@ -442,14 +458,10 @@ def count_tail(found: Floats, mean: Floats, variance: Floats) -> Floats:
 
 
 def share_tail(found: Floats, of: Floats, share: Floats, dispersion: Floats) -> Floats:
-    """P(count >= found) of `of` trials with probability `share`, over-dispersed: both counts are divided by it.
-
-    It is the mid-p value, P(count > found) + P(count = found) / 2, nearly: the whole tail of a few stories is far more
-    than its nominal probability.
-    """
+    """P(count >= found) of `of` trials with probability `share`, over-dispersed: both counts are divided by it."""
     from scipy.special import betainc
 
-    tail: Floats = betainc((found + 0.5) / dispersion, (of - found + 0.5) / dispersion, share)
+    tail: Floats = betainc(found / dispersion, (of - found) / dispersion + 1, share)
     return tail
 
 

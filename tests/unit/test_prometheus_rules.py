@@ -23,7 +23,7 @@ needs_promtool = pytest.mark.skipif(
     "arguments", [["check", "rules", "opinion.rules.yml"], ["test", "rules", "opinion.rules.test.yml"]]
 )
 def test_promtool_accepts(arguments: list[str]) -> None:
-    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
