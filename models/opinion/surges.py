@@ -133,7 +133,8 @@ def find_surges(
     """Find the surges of negative stories that touch the steps from `since` on, ordered by start.
 
     Only steps from `since` on are tested, those before are history: the result for a step depends on nothing but the
-    `rules.weeks` weeks before its day. Give the start of the oldest surge that is under way, or the newest steps.
+    `rules.weeks` weeks before its day. Give the first step of the oldest surge that is under way, and at least the
+    newest eight steps, so that a surge that six steps show together begins where it began.
 
     Parameters
     - `stories`, `negative`: (topics, steps) all stories and negative stories
@@ -472,11 +473,11 @@ def _episodes(
     """Join the steps above the baseline to surges. Two steps in a row below end one; unknown steps do neither."""
     step_s, surges, free = rules.step_s, list[Surge](), 0
     last_complete = len(above) - (2 if running else 1)
-    at = 0
-    hot = np.flatnonzero(above)
-    while (place := np.searchsorted(hot, at)) < len(hot):
-        found = int(hot[place])
-        first = max(free, found - int(begins[found]) + 1)
+    for found in np.flatnonzero(above).tolist():
+        first = found - int(begins[found]) + 1
+        if surges and first < free:
+            continue  # this window has stories of the surge before
+        first = max(first, 0)
         last, below, at = found, 0, found + 1
         while at < len(above) and below < 2:
             pair = slice(max(first, at - 1), at + 1)
