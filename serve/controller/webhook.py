@@ -110,6 +110,7 @@ class Receiver:
         try:
             parts = urlsplit(self.url)
             parts.port  # noqa: B018  raises ValueError
+            (parts.hostname or "").encode("idna")  # as the resolver will; UnicodeError is a ValueError
         except ValueError as error:
             raise ValueError(f"The webhook's address cannot be read: {error}.") from error
         return parts
@@ -125,8 +126,9 @@ class Receiver:
     @property
     def target(self) -> str:
         """Path and query of the request."""
-        query = f"?{self.parts.query}" if self.parts.query else ""
-        return quote(self.parts.path or "/", safe="/%:@!$&'()*+,;=~") + query
+        kept = "/?%:@!$&'()*+,;=~"
+        query = f"?{quote(self.parts.query, safe=kept)}" if self.parts.query else ""
+        return quote(self.parts.path or "/", safe=kept) + query
 
 
 def is_loopback(host: str) -> bool:

@@ -330,6 +330,7 @@ def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path, monkeypatch
     [
         "http://hooks.example.org/x", "ftp://127.0.0.1/", "hooks.example.org", "https:///x", "", "https://h:99999/",
         "https://user:password@hooks.example.org/", "http://127.0.0.1.example.org/", "http://169.254.169.254/",
+        f"https://{'a' * 64}.example.org/",
     ],
 )  # fmt: skip
 def test_addresses_that_are_refused_in_the_configuration(url: str) -> None:
@@ -362,6 +363,10 @@ def test_public_names_are_taken_and_loopback_names_lead_to_loopback() -> None:
     assert check_addresses("localhost", ["127.0.0.1", "::1"]) == ["127.0.0.1", "::1"]
     with pytest.raises(AddressRefused):
         check_addresses("localhost", ["10.0.0.1"])
+
+
+def test_paths_with_other_letters_are_encoded() -> None:
+    assert Receiver("https://h.example/ü %20?q=ö b&c=d").target == "/%C3%BC%20%20?q=%C3%B6%20b&c=d"
 
 
 @pytest.mark.parametrize("url", ["https://10.0.0.1/", "https://169.254.169.254/", "https://[fe80::1]/"])
