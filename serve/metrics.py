@@ -6,8 +6,9 @@ Replicas are processes: each counts in its own memory, and the control applicati
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
     from export.bundle import Stage
 
+log = logging.getLogger("flywheel.metrics")
+
+MAX_TOPICS = 200
+"""topics in the label `topic` of a series, `other` among them"""
+OTHER = "other"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -183,6 +189,87 @@ class LoopMetrics:
     def corrections(self, task: str, counts: Mapping[FeedbackState, int]) -> None:
         for state, count in counts.items():
             self._corrections.labels(task, state).set(count)
+
+
+class OpinionMetrics:
+    """The collectors of opinion monitoring, in the process of the controller.
+
+    The label `topic` has the first names of the topics file, at most MAX_TOPICS with `other`, which is all the rest:
+    what clients send makes no series. All series are there from the start, with 0, so that `increase` sees the first
+    story. `registry` is for tests; the default is the process's.
+    """
+
+    def __init__(self, topics: Sequence[str], labels: Sequence[str], registry: CollectorRegistry | None = None):
+        registry = registry or process_registry()
+        from prometheus_client import Counter, Gauge
+
+        self._topics = dict.fromkeys([*topics[: MAX_TOPICS - 1], OTHER])
+        left_out = len(set(topics) - self._topics.keys())
+        if left_out:
+            log.warning("%d topics have no series of their own: /metrics counts them as `%s`", left_out, OTHER)
+        self._texts = Counter(
+            "flywheel_opinion_texts", "Texts, by topic and label.", ["topic", "label"], registry=registry
+        )
+        self._stories = Counter(
+            "flywheel_opinion_stories",
+            "Stories, by topic and the label of their first text: near copies count once.",
+            ["topic", "label"],
+            registry=registry,
+        )
+        self._active = Gauge(
+            "flywheel_opinion_alert_active", "1 while negative stories surge.", ["topic"], registry=registry
+        )
+        self._observed = Gauge(
+            "flywheel_opinion_observed_negative", "Negative stories of the newest step.", ["topic"], registry=registry
+        )
+        self._expected = Gauge(
+            "flywheel_opinion_expected_negative",
+            "Negative stories that the topic's baseline expects in the newest step.",
+            ["topic"],
+            registry=registry,
+        )
+        self._webhook = Counter(
+            "flywheel_opinion_webhook",
+            "Messages of the webhook, by outcome: sent, failed, refused (an address that is not sent to), given_up.",
+            ["outcome"],
+            registry=registry,
+        )
+        for topic in self._topics:
+            for label in labels:
+                self._texts.labels(topic, label)
+                self._stories.labels(topic, label)
+            if topic != OTHER:
+                self._active.labels(topic)
+        for outcome in ("sent", "failed", "refused", "given_up"):
+            self._webhook.labels(outcome)
+
+    def text(self, topics: Collection[str], label: str) -> None:
+        """Count a text in each of its topics; once as `other`, however many of them have no series."""
+        for topic in self._named(topics):
+            self._texts.labels(topic, label).inc()
+
+    def story(self, topics: Collection[str], label: str) -> None:
+        """Count a new story in each of its topics."""
+        for topic in self._named(topics):
+            self._stories.labels(topic, label).inc()
+
+    def active(self, topics: Collection[str]) -> None:
+        """Set the topics whose negative stories surge now."""
+        for topic in self._topics:
+            if topic != OTHER:
+                self._active.labels(topic).set(topic in topics)
+
+    def negative(self, topic: str, observed: float, expected: float) -> None:
+        """Set the newest step's negative stories, and how many were expected. Ignored for a topic without series."""
+        if topic in self._topics:
+            self._observed.labels(topic).set(observed)
+            self._expected.labels(topic).set(expected)
+
+    def webhook(self, outcome: str) -> None:
+        self._webhook.labels(outcome).inc()
+
+    def _named(self, topics: Collection[str]) -> set[str]:
+        return {topic if topic in self._topics else OTHER for topic in topics}
 
 
 class _Server:
