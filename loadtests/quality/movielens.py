@@ -134,13 +134,20 @@ def read(folder: Path) -> Ratings:
     users = {name: at for at, name in enumerate(sorted({row["user_id"] for row in rows}, key=int))}
     rows.sort(key=lambda row: (users[row["user_id"]], float(row["timestamp"])))
     genres = sorted({genre for row in items for genre in row["class"].split()})
-    texts = [f"{row['movie_title']} ({row['release_year']}). {row['class']}" for row in items]
+    texts = [text_of(row) for row in items]
     classes = np.array([[genre in row["class"].split() for genre in genres] for row in items], np.int8)
     return Ratings(
         np.array([users[row["user_id"]] for row in rows]), np.array([place[row["item_id"]] for row in rows]),
         np.array([float(row["rating"]) for row in rows]), np.array([float(row["timestamp"]) for row in rows]),
         texts, classes,
     )  # fmt: skip
+
+
+def text_of(row: Mapping[str, str]) -> str:
+    """An item's title, year and classes. Two items have a word in place of the year, and one has no class: left out."""
+    year = f" ({row['release_year']})" if row["release_year"].isdigit() else ""
+    classes = " ".join(name for name in row["class"].split() if name != "unknown")
+    return f"{row['movie_title']}{year}. {classes}".strip()
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:

@@ -34,6 +34,8 @@ class Chunk:
     """line of each row in its file; of a Parquet file, its row, from 1"""
     columns: dict[str, Values]
     _rows: Sequence[dict[str, Any]] = ()
+    without_zone: frozenset[str] = frozenset()
+    """the columns of Parquet's dates, and of its timestamps without a time zone"""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -97,16 +99,23 @@ def _parquet_chunks(path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
                     f"{path}: there is no column {missing[0]!r}; it has: {', '.join(names[:20])}. "
                     f"These are needed: {', '.join(required)}"
                 )
+            without_zone = frozenset(field.name for field in file.schema_arrow if _is_without_zone(field.type))
             start = 1
             for batch in file.iter_batches(_PARQUET_ROWS):
                 lines = np.arange(start, start + len(batch), dtype=np.uint32)
                 columns = zip(names, map(_parquet_values, batch.columns), strict=True)
-                yield Chunk(lines, dict(columns))
+                yield Chunk(lines, dict(columns), without_zone=without_zone)
                 start += len(batch)
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetError(
             f"{path}: cannot be read as Parquet: {error}. Write it again, or as one of {', '.join(ENDINGS)}."
         ) from error
+
+
+def _is_without_zone(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None))
 
 
 def _parquet_values(column: Any) -> Values:

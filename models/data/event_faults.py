@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.data.checks import Faults, row_faults
 from models.data.columns import Chunk, unit_of
 from models.data.event_checks import text_columns
+from models.data.event_times import is_time
 from models.data.records import column_fault
 from models.data.report import Finding
 from models.tasks.event_names import EVENT_KINDS, EVENT_NAMES
@@ -54,6 +55,11 @@ class FileFaults:
         sentence = f"{column} is {repr(first)[:40]}, which {what}. Write numbers such as 9.5, or leave the column out."
         self._columns.setdefault(column, (sentence, []))[1].extend(chunk.lines[bad].tolist())
 
+    def add_lines(self, faults: Faults) -> None:
+        """Add faults whose lines are known."""
+        for sentence, lines in faults.items():
+            self._faults[sentence] += lines
+
     def errors(self) -> list[Finding]:
         faults = {sentence: list(lines) for sentence, lines in self._faults.items()}
         for column in self._numeric & self._columns.keys():
@@ -88,9 +94,9 @@ def _fault_of_event(row: dict[str, Any], required: tuple[str, ...]) -> tuple[str
         return (f"{_listed(name for name in required if name not in ('event', 'time'))} must not be empty.",)
     if (row.get("split") or "") not in ("train", "holdout", ""):
         return (f"split is {repr(row['split'])[:40]}; it must be 'train' or 'holdout'.",)
-    if not math.isfinite(_float(row["time"])):
-        return (f"time is {repr(row['time'])[:40]}, which is not a number. Give seconds since 1970, for instance.",
-                "time")  # fmt: skip
+    if not is_time(row["time"]):
+        return (f"time is {repr(row['time'])[:40]}, which is no time. Write seconds since 1970, or ISO 8601 such as "
+                "2026-01-31T09:30:00Z.", "time")  # fmt: skip
     needs = "its number of stars or points" if event == "rating" else "its seconds"
     return (f"the value of the {event} is {repr(value)[:40]}. A {event} needs {needs} in the column 'value', from 0 "
             "up; leave rows without one out.", f"value of {event}")  # fmt: skip

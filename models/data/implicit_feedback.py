@@ -14,10 +14,13 @@ from models.data.columns import FeatureTable
 from models.data.dataset import fingerprint
 from models.data.interactions import Events, Features, Interactions
 from models.feedback.types import Sample
-from models.tasks.event_names import EVENT_KINDS, EventKind
+from models.tasks.event_names import outcome
 
-_CHOSEN_BEFORE = EventKind(True, 1.0)  # of an item of a history that names no event
+_NOT_CHOSEN = False, 1.0  # an item that was shown and has no event
+_CHOSEN_BEFORE = True, 1.0  # of an item of a history that names no event
 _Numbers = dict[str, float]
+_Outcome = tuple[bool, float]
+"""whether an item was chosen, and how much that says"""
 
 
 class _Item(NamedTuple):
@@ -33,11 +36,11 @@ class _Ranking(NamedTuple):
     user_numbers: _Numbers
     context: _Numbers
     time: float
-    history: list[tuple[_Item, EventKind]]
+    history: list[tuple[_Item, _Outcome]]
     shown: list[_Item]
     """items that the user is assumed to have seen"""
-    chosen: dict[str, float]
-    """weights of the items that they chose"""
+    outcomes: dict[str, _Outcome]
+    """by the names of the items that they have events on; the others were not chosen"""
 
 
 class _Row(NamedTuple):
@@ -58,7 +61,7 @@ def with_rankings(
 ) -> Interactions:
     """`interactions` and those of the samples, of which those of `judge` are held out.
 
-    The user is assumed to have seen the ranking down to one item below the last that was clicked or viewed: a click on
+    The user is assumed to have seen the ranking down to one item below the last that has an event: a click on
     the third means that the first two were skipped (Joachims et al., 2005, https://doi.org/10.1145/1076034.1076063).
     Samples whose ranking is no longer logged are skipped. History items in the request count as chosen before.
     """
@@ -70,7 +73,7 @@ def with_rankings(
             grown.add(ranking, held_out)
     added = {
         "samples": len(learn),
-        "samples_fingerprint": fingerprint(sorted((s.prediction_id or "", _item(s), s.label) for s in learn)),
+        "samples_fingerprint": fingerprint(sorted(map(_identity, learn))),
         "learned_samples": len(learned),
     }
     return grown.interactions(added)
@@ -88,24 +91,24 @@ class _Grown:
             "item": defaultdict(list), "user": defaultdict(list), "context": defaultdict(list),
         }  # fmt: skip
         self._rows: list[_Row] = []
-        old = interactions.events
-        self._known = set(zip(old.user[old.chosen].tolist(), old.item[old.chosen].tolist(), strict=True))
+        self._known: dict[int, dict[int, _Outcome]] = {}
 
     def add(self, ranking: _Ranking, held_out: bool) -> None:
         user = self._users.setdefault(ranking.user, len(self._users))
         self._add_numbers("user", user, ranking.user_numbers)
-        for item, kind in ranking.history:
-            pair = user, self._number_of(item)
-            if pair not in self._known:
-                self._known.add(pair)
-                self._rows.append(_Row(*pair, kind.chosen, kind.weight, ranking.time, False, before=True))
+        known = self._known_of(user)
+        for item, said in ranking.history:
+            number = self._number_of(item)
+            if number not in known or said > known[number]:
+                known[number] = said
+                self._rows.append(_Row(user, number, *said, ranking.time, False, before=True))
+        shown = [(ranking.outcomes.get(item.name, _NOT_CHOSEN), item) for item in ranking.shown]
         # Chosen items come last, so that they are not history of the other items of their ranking.
-        for item in sorted(ranking.shown, key=lambda item: (item.name in ranking.chosen, item.name)):
-            pair, weight = (user, self._number_of(item)), ranking.chosen.get(item.name)
+        for (chosen, weight), item in sorted(shown, key=lambda row: (row[0][0], row[1].name)):
+            number = self._number_of(item)
             self._add_numbers("context", len(self._old.events) + len(self._rows), ranking.context)
-            self._rows.append(_Row(*pair, weight is not None, weight or 1.0, ranking.time, held_out, before=False))
-            if weight is not None:
-                self._known.add(pair)
+            self._rows.append(_Row(user, number, chosen, weight, ranking.time, held_out, before=False))
+            known[number] = max((chosen, weight), known.get(number, _NOT_CHOSEN))
 
     def interactions(self, added: dict[str, Any]) -> Interactions:
         """All interactions; `added` are the lineage's fields about the new ones."""
@@ -123,10 +126,26 @@ class _Grown:
             context_features=context[order], context_feature_names=context_names,
         )  # fmt: skip
 
+    def _known_of(self, user: int) -> dict[int, _Outcome]:
+        """What is known of the user, by item: a history that repeats it adds nothing."""
+        if user not in self._known:
+            events = self._old.events
+            known = self._known[user] = {}
+            of_user = slice(*np.searchsorted(events.user, [user, user + 1]))
+            columns = (
+                column[of_user].tolist() for column in (events.item, events.chosen, events.weight, events.sampled)
+            )
+            for item, *said, sampled in zip(*columns, strict=True):
+                if not sampled:
+                    known[item] = max(tuple(said), known.get(item, _NOT_CHOSEN))
+        return self._known[user]
+
     def _number_of(self, item: _Item) -> int:
         number = self._items.setdefault(item.name, len(self._items))
         if number == len(self._texts):
             self._texts.append(item.text)
+        elif not self._texts[number]:  # it was known by its id alone
+            self._texts[number] = item.text
         self._add_numbers("item", number, item.numbers)
         return number
 
@@ -152,6 +171,10 @@ def unusable_reason(sample: Sample) -> str | None:
         return "its ranking is no longer in the log"
     if _item(sample) not in [row.get("id") for row in sample.extra["output"] or ()]:
         return "its item was not in the answer"
+    try:
+        outcome(sample.label, sample.extra.get("value"))
+    except ValueError:  # of a later Flywheel
+        return "its event or value is none that is known"
     return None
 
 
@@ -171,11 +194,10 @@ def _ranking(events: list[Sample]) -> _Ranking:
     touched = [ranked.index(_item(event)) for event in events if _item(event) in ranked]
     seen = ranked[: max(touched, default=-1) + 2]
     user = request.get("user") or {}
-    kinds = [(_item(event), EVENT_KINDS[event.label]) for event in events if event.label in EVENT_KINDS]
-    chosen: dict[str, float] = {}
-    for name, kind in kinds:
-        if kind.chosen:
-            chosen[name] = max(kind.weight, chosen.get(name, 0.0))
+    outcomes: dict[str, _Outcome] = {}
+    for event in events:
+        said = outcome(event.label, event.extra.get("value"))
+        outcomes[_item(event)] = max(said, outcomes.get(_item(event), said))  # chosen if it was chosen once
     return _Ranking(
         user=user.get("id") or str(events[0].prediction_id),
         user_numbers=user.get("features") or {},
@@ -183,20 +205,29 @@ def _ranking(events: list[Sample]) -> _Ranking:
         time=min(event.at for event in events).timestamp(),
         history=[_of_history(item) for item in user.get("history", ())],
         shown=[_catalogued(candidates[name]) for name in seen],
-        chosen=chosen,
+        outcomes=outcomes,
     )
 
 
-def _of_history(item: dict[str, Any] | str) -> tuple[_Item, EventKind]:
-    event = None if isinstance(item, str) else item.get("event")
-    return _catalogued(item), EVENT_KINDS.get(event or "", _CHOSEN_BEFORE)
+def _of_history(item: dict[str, Any] | str) -> tuple[_Item, _Outcome]:
+    if isinstance(item, str):
+        return _catalogued(item), _CHOSEN_BEFORE
+    try:
+        return _catalogued(item), outcome(item.get("event") or "click", item.get("value"))
+    except ValueError:  # of a later Flywheel
+        return _catalogued(item), _CHOSEN_BEFORE
 
 
 def _catalogued(item: dict[str, Any] | str) -> _Item:
     """An item of a request; its name is its id, or its text if it has none."""
     if isinstance(item, str):
         return _Item(item, item, {})
-    return _Item(item.get("id") or item["text"], item["text"], item.get("features") or {})
+    return _Item(item.get("id") or item["text"], item.get("text") or "", item.get("features") or {})
+
+
+def _identity(sample: Sample) -> tuple[str, ...]:
+    value = sample.extra.get("value")
+    return sample.prediction_id or "", _item(sample), sample.label, *([] if value is None else [repr(value)])
 
 
 def _item(sample: Sample) -> str:

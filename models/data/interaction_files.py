@@ -1,9 +1,9 @@
 """Interactions from files: events, and beside them, or in the same file, what is known of items and users.
 
 A file of events is CSV, JSONL or Parquet with an event a row: `user_id`, `item_id`, `event` (one of EVENT_NAMES),
-`time` (any increasing number), `value` (of a rating, and the seconds of a dwell), `text` of the item unless a file of
-items has it, and optional `split` (`train` or `holdout`). All other columns of numbers are features: those that begin
-with `user_` of the user, with `context_` of the event, the others of the item.
+`time` (seconds since 1970, any increasing number, or ISO 8601), `value` (of a rating, and the seconds of a dwell),
+`text` of the item unless a file of items has it, and optional `split` (`train` or `holdout`). All other columns of
+numbers are features: those that begin with `user_` of the user, with `context_` of the event, the others of the item.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from models.data import event_checks as checks
 from models.data.columns import Chunk, FeatureTable, Names, Values, numbers, read_chunks, unit_of
 from models.data.dataset import SEED, load_kept
 from models.data.event_faults import FileFaults, event_fault, item_fault, user_fault
+from models.data.event_times import TimeColumn, in_seconds
 from models.data.interactions import KEPT_ENDING, Events, Features, Interactions, read_kept, save_kept
 from models.data.negatives import with_negatives
 from models.data.records import DatasetError, corpus_name
@@ -156,12 +157,13 @@ class _Reader:
 
     def _read_events(self, path: Path, faults: FileFaults) -> None:
         required = _EVENT_COLUMNS if self._files.items is not None else (*_EVENT_COLUMNS, "text")
+        written = TimeColumn(path)
         for chunk in read_chunks(path, required):
             users = self._users.numbers_of(chunk.get("user_id"))
             items = self._items.numbers_of(chunk.get("item_id"))
             self._texts += [None] * (len(self._items.names) - len(self._texts))
             events = _codes(chunk.get("event"), _CODE_OF_EVENT)
-            times = numbers(chunk.get("time"))[0]
+            times = written.read(chunk)
             values = numbers(chunk.get("value"))[0]
             splits = _codes(chunk.get("split"), _CODE_OF_SPLIT)
             bad = (users < 0) | (items < 0) | (events < 0) | (splits < 0) | ~np.isfinite(times)
@@ -173,6 +175,8 @@ class _Reader:
             if "text" in chunk.columns:
                 self._take_texts(path, chunk, items)
             self._keep(users, items, events, times, values, splits, chunk.lines)
+        faults.add_lines(written.mixed())
+        self._notes += written.findings()
 
     def _keep(self, *columns: NDArray[Any]) -> None:
         dtypes = (np.int32, np.int32, np.int8, np.float64, np.float32, np.int8, np.uint32)
@@ -236,14 +240,15 @@ class _Reader:
         return self._finished(events, context[source], context_names)
 
     def _read_columns(self, code: NDArray[np.int8], split: NDArray[np.int8], lines: NDArray[np.uint32]) -> Events:
-        """The events in the order of the file. Raises DatasetError if there are none, or ratings of no scale."""
+        """The events in the order of the file. Raises DatasetError if there are none, or of several units or scales."""
         if not len(code):
             raise DatasetError(f"{self._files.events}: there are no events.")
         chosen = checks.chosen_by_value(self._files.events, code, self._columns.taken("value", np.float32), lines)
+        times = in_seconds(self._files.events, self._columns.taken("time", np.float64), lines, self._notes)
         weights = np.array([EVENT_KINDS[name].weight for name in EVENT_NAMES], np.float32)
         return Events(
             self._columns.taken("user", np.int32), self._columns.taken("item", np.int32), chosen, weights[code],
-            self._columns.taken("time", np.float64), split == _SPLITS.index("holdout"),
+            times, split == _SPLITS.index("holdout"),
             np.zeros(len(code), np.bool_), np.zeros(len(code), np.bool_),
         )  # fmt: skip
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from export.model import Model
 from models.evaluation.off_policy import JudgedRanking
 from models.feedback.store import Store
-from models.feedback.types import LoggedPrediction
-from models.tasks.ranker import CHOSEN
+from models.feedback.types import ItemEvent, LoggedPrediction
+from models.tasks.event_names import outcome
 from models.tasks.ranking_policy import step_probabilities
 from models.tasks.recommendation import RankRequest, Recommendation
 
@@ -25,7 +25,7 @@ _MAX_VECTORS = 50_000  # kept, by text
 
 @dataclass(frozen=True)
 class LoggedRanking:
-    """An answer whose items were drawn. `chosen` are the ids of the items that the user clicked, liked or bought."""
+    """An answer whose items were drawn. `chosen` are the ids of the items that the user chose, by an event."""
 
     user: str
     request: Any
@@ -107,14 +107,21 @@ def _request(ranking: LoggedRanking, explore: float | None) -> RankRequest | Non
         return None
 
 
-def _ranking(row: LoggedPrediction, events: Sequence[tuple[str, str]]) -> LoggedRanking:
+def _ranking(row: LoggedPrediction, events: Sequence[ItemEvent]) -> LoggedRanking:
     return LoggedRanking(
         user=row.subject or row.user or row.id,
         request=row.input,
         items=tuple(item["id"] for item in row.output),
         propensities=np.array([item["propensity"] for item in row.output], np.float64),
-        chosen=frozenset(item for item, event in events if event in CHOSEN),
+        chosen=frozenset(event.item_id for event in events if _is_choice(event)),
     )
+
+
+def _is_choice(event: ItemEvent) -> bool:
+    try:
+        return outcome(event.event, event.value)[0]
+    except ValueError:  # an event of a later Flywheel
+        return False
 
 
 def _is_drawn(output: Any) -> bool:

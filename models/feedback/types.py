@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 FeedbackState = Literal["waiting", "leased", "used", "quarantined", "dropped", "no_consent", "dead"]
 FeedbackOutcome = Literal["accepted", "duplicate", "replaced", "unknown_id", "stale_id", "needs_index", "erased"]
@@ -42,6 +42,8 @@ class NewFeedback:
     text: str | None = None
     item_id: str | None = None
     event: str | None = None
+    value: float | None = None
+    """of a rating, or the seconds of a dwell"""
     user: str | None = None
     """a keyed hash of who gave it"""
     subject: str | None = None
@@ -74,4 +76,13 @@ class Sample:
     attempts: int = 0
     """failed training attempts that included it"""
     extra: dict[str, Any] = field(default_factory=dict)
-    """for recommendation: item_id, event, and the prediction's input and output"""
+    """for recommendation: item_id, event, value, and the prediction's input and output"""
+
+
+class ItemEvent(NamedTuple):
+    """What a user did with an item of a logged ranking."""
+
+    item_id: str
+    event: str
+    value: float | None
+    """of a rating, or the seconds of a dwell; None of other events"""

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from export.bundle import Bundle, Kind
 from export.heads import softmax
-from models.tasks.ranker import EVENTS
+from models.tasks.event_names import EVENT_KINDS, outcome
 from models.tasks.thresholds import Thresholds
 from models.users import UserName
 
@@ -119,6 +119,8 @@ class Correction(Protocol):
     def item_id(self) -> str | None: ...
     @property
     def event(self) -> str | None: ...
+    @property
+    def value(self) -> float | None: ...
 
 
 class Task(ABC):
@@ -253,6 +255,8 @@ class ClassifierTask(Task):
             return "label: the right label is needed"
         if correction.item_id is not None or correction.event is not None:
             return "item_id: only a ranking has items and events"
+        if correction.value is not None:
+            return "value: only events of a ranking have values"
         if correction.label not in labels and not new_labels:
             return (
                 f"label: {cls.name} has no label {correction.label!r}, and takes no new ones "
@@ -280,8 +284,10 @@ class RankerTask(Task):
     def correction_error(cls, correction: Correction, labels: Sequence[str], *, new_labels: bool) -> str | None:
         if correction.id is None or correction.item_id is None or correction.event is None:
             return "body: a correction of a ranking needs 'id', 'item_id' and 'event'"
-        if correction.event not in EVENTS:
-            return f"event: {correction.event!r} is not one of {', '.join(sorted(EVENTS))}"
+        try:
+            outcome(correction.event, correction.value)
+        except ValueError as error:
+            return f"{'value' if correction.event in EVENT_KINDS else 'event'}: {error}"
         return None if correction.label is None else "label: a ranking has none; give an 'event'"
 
 

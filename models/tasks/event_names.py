@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -38,15 +39,19 @@ MAX_RATING = 5.0
 
 
 def outcome(event: str, value: float | None) -> tuple[bool, float]:
-    """(chosen, weight) of one event of a request. Raises ValueError, with what is wrong, as a sentence."""
+    """(chosen, weight) of one event of a request or of feedback. Raises ValueError, which says what is wrong."""
     kind = EVENT_KINDS.get(event)
     if kind is None:
-        raise ValueError(f"event is {event!r}; it must be one of: {', '.join(EVENT_NAMES)}")
+        raise ValueError(f"there is no event {event!r:.100}; it must be one of: {', '.join(EVENT_NAMES)}")
     if not kind.has_value:
+        if value is not None:
+            raise ValueError(f"a {event} has no 'value'; only a rating and a dwell have one")
         return kind.chosen, kind.weight
     if value is None:
         raise ValueError(f"a {event} needs a 'value'")
     if event == "dwell":
+        if not 0 <= value < math.inf:
+            raise ValueError(f"the value of a dwell is {value}; it must be its seconds, from 0 up")
         return value >= MIN_DWELL_S, kind.weight
     if not 0 <= value <= MAX_RATING:
         raise ValueError(f"the value of a rating is {value}; it must be from 0 to {MAX_RATING:.0f}")

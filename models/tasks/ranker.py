@@ -25,11 +25,6 @@ from models.tasks.reasons import Contributions
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
-CHOSEN = frozenset({"click", "buy", "like"})
-SHOWN = frozenset({"view"})
-EVENTS = CHOSEN | SHOWN
-"""the events of a user on an item"""
-
 SHRINKAGE = 5.0
 """added to the number of history items under the root: a history of one item says little"""
 

@@ -61,8 +61,8 @@ class HistoryItem(Strict):
     id: ItemId | None = None
     text: ItemText | None = None
     event: str = Field("click", description="what the user did, as in training data")
-    value: float | None = Field(None, allow_inf_nan=False, description="of a `rating` or a `dwell`")
-    time: Annotated[float, Field(allow_inf_nan=False)] | AwareDatetime | None = Field(
+    value: float | None = Field(None, allow_inf_nan=False, strict=True, description="of a `rating` or a `dwell`")
+    time: Annotated[float, Field(allow_inf_nan=False, strict=True)] | AwareDatetime | None = Field(
         None, description="seconds since 1970, or RFC 3339; orders the history if all its items have one"
     )
     features: FeatureValues = Field({}, description="not read: a history item counts by its id or its text")

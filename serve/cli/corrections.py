@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,10 +99,13 @@ def _post(url: str, path: str, batch: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _from_cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A CSV row as a correction: empty cells are left out, `consent` and `index` become JSON's types."""
+    """A CSV row as a correction: empty cells are left out; `consent`, `index` and `value` become JSON's types."""
     correction = {column.strip().lower(): cell for column, cell in row.items() if cell}
     if (consent := str(correction.get("consent", "")).strip().lower()) in _FLAGS:
         correction["consent"] = _FLAGS[consent]
     if (index := str(correction.get("index", "")).strip()).isdecimal():
         correction["index"] = int(index)
+    with suppress(ValueError):  # the server says what is wrong
+        if "value" in correction and math.isfinite(value := float(correction["value"])):
+            correction["value"] = value
     return correction

@@ -131,9 +131,10 @@ def feedback(
 ) -> None:
     """Send corrections to a running server, or show its corrections by state.
 
-    A line has `id` (of a prediction) or `text`, `label`, and may have `source`, `consent`, `user`, `index`. Lines that
-    the server refuses are listed; the others are stored, and the exit code is 1. A file can be sent again: what is
-    stored already is a duplicate.
+    A line has `id` (of a prediction) or `text`, `label`, and may have `source`, `consent`, `user`, `index`. For a
+    ranking it has `id`, `item_id`, `event` and, of a rating or a dwell, `value`. Lines that the server refuses are
+    listed; the others are stored, and the exit code is 1. A file can be sent again: what is stored already is a
+    duplicate.
 
     Examples:
 

@@ -173,7 +173,8 @@ class Replica:
     ) -> None:
         if not self._config.feedback.log.sample:
             return
-        outputs = [{name: prediction[name] for name in self._logged_fields} for prediction in predictions]
+        fields = self._logged_fields  # some are optional: a propensity is only of a ranking that was drawn
+        outputs = [{name: prediction[name] for name in fields if name in prediction} for prediction in predictions]
         if version.model.answers_early:  # the test for drift compares their share
             for output, found in zip(outputs, early, strict=True):
                 output["early"] = found is not None

@@ -13,6 +13,7 @@ from models.feedback.pii import redact
 from models.feedback.store import made_at
 from models.feedback.types import NewFeedback, Receipt
 from models.tasks.base import MAX_ITEMS, Strict, Task, not_blank
+from models.tasks.event_names import EVENT_NAMES, MAX_RATING
 from models.users import UserName, require_user
 from serve.errors import Gone, InvalidRequest, NotFound, RequestError
 from serve.feedback.writer import FLUSH_S, PredictionLogger, now
@@ -25,6 +26,8 @@ _MAYBE_UNWRITTEN_S = 4 * FLUSH_S  # an answer younger than this may not be in th
 class Feedback(Strict):
     """A correction: a prediction's `id` or a `text`, and the correct `label`; for a ranking, `item_id` and `event`.
 
+    Of the events, a `rating` and a `dwell` have a `value`.
+
     Without `consent` no model is trained on it; it still counts in the live accuracy of the version that answered.
     """
 
@@ -36,7 +39,13 @@ class Feedback(Strict):
     label: _Name | None = None
     # As long, and of any characters, as the id of a candidate may be; beyond this, the log has not kept it whole.
     item_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=_MAX_CHARACTERS)] | None = None
-    event: _Name | None = Field(None, description="what the user did with the item: view, click, like or buy")
+    event: _Name | None = Field(None, description=f"what the user did with the item: {', '.join(EVENT_NAMES)}")
+    value: float | None = Field(
+        None,
+        strict=True,
+        allow_inf_nan=False,
+        description=f"of a `rating`, 0 to {MAX_RATING:.0f}; of a `dwell`, its seconds; other events have none",
+    )
     source: _Name = Field(
         "unknown", description="where the correction comes from: a support desk, an annotator, a page"
     )
@@ -165,6 +174,7 @@ class FeedbackService:
             text=item.text,
             item_id=item.item_id,
             event=item.event,
+            value=item.value,
             user=self._prediction_logger.hash_user(named or sender),
             subject=self._prediction_logger.hash_user(sender) if named and named != sender else None,
         )

@@ -156,6 +156,10 @@ def test_wrong_tensors(server: Server, inputs: list[dict[str, Any]]) -> None:
     [
         ({"diversity": 1.5}, "diversity: Input should be less than or equal to 1"),
         ({"explore": -1}, "explore: Input should be greater than or equal to 0"),
+        ({"explore": "1"}, "explore: Input should be a valid number"),
+        ({"user": {"history": [{"id": "a", "event": "stare"}]}}, "there is no event 'stare'; it must be one of: view"),
+        ({"user": {"history": [{"id": "a", "event": "rating", "value": 6}]}}, "rating is 6.0; it must be from 0 to 5"),
+        ({"user": {"history": ["mug"] * 10_001}}, "at most 10000 items"),
         ({"top_k": 2}, "top_k: is 2, and there are 1 candidates"),
         ({"candidates": []}, "candidates: List should have at least 1 item"),
         ({"candidates": [{"id": "a", "text": "mug"}] * 2}, "candidates: [0] and [1] have the same id, 'a'"),
@@ -303,6 +307,29 @@ def test_get_where_post_is_due(server: Server, path: str) -> None:
 def test_wrong_ranking_request(server: Server, status: int, body: str) -> None:
     error = refuse(server, RANK, status, content=body)
     assert status == 400 or error["fields"]
+
+
+def test_a_history_of_ten_thousand_is_answered(server: Server) -> None:
+    """Of texts that no model knows, and of ids without a text."""
+    history = [f"mug number {n}" if n % 2 else {"id": f"m{n}", "event": "view"} for n in range(10_000)]
+    body = {"candidates": [{"id": "a", "text": "mug"}], "user": {"history": history}}
+    assert len(send(server, RANK, json=body).json()["predictions"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        ({"event": "stare"}, "event: there is no event 'stare'"),
+        ({"event": "rating"}, "value: a rating needs a 'value'"),
+        ({"event": "rating", "value": 5.5}, "value: the value of a rating is 5.5; it must be from 0 to 5"),
+        ({"event": "dwell", "value": -1}, "value: the value of a dwell is -1.0"),
+        ({"event": "click", "value": 1}, "value: a click has no 'value'"),
+        ({"event": "rating", "value": "5"}, "value: Input should be a valid number"),
+    ],
+)
+def test_wrong_feedback_on_a_ranking(server: Server, event: dict[str, Any], sentence: str) -> None:
+    body = {"id": "an answer", "item_id": "an item", **event}
+    assert sentence in refuse(server, "/v2/models/recommendation/feedback", 422, json=body)["error"]
 
 
 def test_too_many_candidates(server: Server) -> None:

@@ -208,6 +208,12 @@ def test_a_ranking_is_corrected_by_item_and_event(desk: Server) -> None:
     good = {"id": id_, "item_id": "b", "event": "click", "source": "shop", "consent": True}
     assert desk.post(path, json=good).json() == {"status": "accepted"}
     assert desk.post(path, json=good).json() == {"status": "duplicate"}
+    events = [("dislike", None), ("dwell", 12.5), ("rating", 4), ("rating", 2)]
+    batch = [{**good, "item_id": "a", "event": event, "value": value} for event, value in events]
+    results = desk.post(path, json={"feedback": batch}).json()["results"]
+    assert [result["status"] for result in results] == ["accepted", "accepted", "accepted", "replaced"]
+    kept = "SELECT event, value FROM feedback WHERE item_id = 'a' ORDER BY event"
+    assert rows(desk, kept) == [("dislike", None), ("dwell", 12.5), ("rating", 2.0)]
     refused(desk.post(path, json={**good, "item_id": "c"}), 422, "invalid_request")
     refused(desk.post(path, json={"id": id_, "label": "b"}), 422, "invalid_request")
 

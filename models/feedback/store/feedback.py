@@ -14,13 +14,13 @@ from models.feedback.store.erasure import erased_users, is_erased
 from models.feedback.store.label_join import Joined, Logged, join, key_of
 from models.feedback.store.queries import MAX_LEASE, has_expired, is_waiting, samples_where, to_sample
 from models.feedback.store.schema import clean, feedback, prediction_id, predictions, trained
-from models.feedback.types import FeedbackOutcome, FeedbackState, NewFeedback, Receipt, Sample
+from models.feedback.types import FeedbackOutcome, FeedbackState, ItemEvent, NewFeedback, Receipt, Sample
 
 _Row = dict[str, Any]
 _c = feedback.c
 # States in which new feedback may still change the row: no run holds it.
 _OPEN: tuple[FeedbackState, ...] = ("waiting", "no_consent")
-_CHANGED = ("label", "state", "text")
+_CHANGED = ("label", "value", "state", "text")
 
 # Built once: building a statement takes longer than SQLite takes to run it.
 _LOGGED = select(
@@ -34,7 +34,7 @@ _STILL_LOGGED = select(predictions.c.id).where(
     predictions.c.task == bindparam("of_task"), predictions.c.id.in_(bindparam("ids", expanding=True))
 )
 _EXISTING = (
-    select(_c.id, _c.key, _c.label, _c.state, _c.leased_until)
+    select(_c.id, _c.key, _c.label, _c.value, _c.state, _c.leased_until)
     .where(_c.key.in_(bindparam("keys", expanding=True)))
     .order_by(_c.key)
     .with_for_update()
@@ -62,7 +62,7 @@ class Feedback:
         - `needs_index`: the prediction has several texts and `index` is none of them, or no item `item_id`.
         - `duplicate`: already stored (the same prediction, text or item, event and source; or the same text, label,
           source, user and subject) and unchanged, or already leased or learned.
-        - `replaced`: already stored and waiting; the row now has this label and consent.
+        - `replaced`: already stored and waiting; the row now has this label, or value, and consent.
 
         A row without consent has a label and no text. Consent can be withdrawn in every state: a run that holds the
         row loses it (`SampleLineage.record`), and a sample that was learned is not learned again.
@@ -115,20 +115,20 @@ class Feedback:
         with self._database.read() as connection:
             return {version: (int(right), total) for version, right, total in connection.execute(query)}
 
-    def events(self, task: str, prediction_ids: Collection[str]) -> dict[str, list[tuple[str, str]]]:
-        """By prediction: the item and the event of each piece of feedback on it, also without consent.
+    def events(self, task: str, prediction_ids: Collection[str]) -> dict[str, list[ItemEvent]]:
+        """By prediction: each event on one of its items, also without consent.
 
         Quarantined feedback is left out, as in `live_accuracy`; so are predictions without any.
         """
-        found: dict[str, list[tuple[str, str]]] = {}
-        columns = select(_c.prediction_id, _c.item_id, _c.event)
+        found: dict[str, list[ItemEvent]] = {}
+        columns = select(_c.prediction_id, _c.item_id, _c.event, _c.value)
         with self._database.read() as connection:
             for some in chunks(list(prediction_ids)):
                 query = columns.where(
                     _c.task == task, _c.prediction_id.in_(some), _c.item_id.is_not(None), _c.state != "quarantined"
                 )
-                for id_, item, event in connection.execute(query):
-                    found.setdefault(id_, []).append((item, event))
+                for id_, *event in connection.execute(query):
+                    found.setdefault(id_, []).append(ItemEvent(*event))
         return found
 
     def used(self, task: str, versions: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
@@ -210,7 +210,7 @@ def _may_change(stored: _Row, row: _Row, now: datetime) -> bool:
     until = stored.get("leased_until")
     held = until is not None and now <= until <= now + MAX_LEASE
     state = stored["state"] if held or until is None else "waiting"  # its run was killed
-    if (row["label"], row["state"]) == (stored["label"], state):
+    if (row["label"], row["value"], row["state"]) == (stored["label"], stored["value"], state):
         return False
     return state in _OPEN or row["state"] == "no_consent"
 
@@ -266,6 +266,7 @@ def _row(item: NewFeedback, joined: Joined) -> _Row:
         "prediction_id": item.prediction_id,
         "item_id": item.item_id,
         "event": item.event,
+        "value": item.value,
         "version": joined.version,
         "predicted": joined.predicted,
         "attempts": 0,

@@ -38,7 +38,7 @@ def samples_where(*conditions: Any) -> Select[Any]:
     return (
         select(
             _c.id, _c.task, _c.text, _c.label, _c.source, _c.at, _c.user, _c.prediction_id, _c.version, _c.predicted,
-            _c.attempts, _c.item_id, _c.event, _c.reason, predictions.c.input, predictions.c.output,
+            _c.attempts, _c.item_id, _c.event, _c.value, _c.reason, predictions.c.input, predictions.c.output,
         )
         .select_from(_with_request)
         .where(*conditions)
@@ -50,7 +50,9 @@ def to_sample(row: Row[Any]) -> Sample:
     label = row.label if row.label is not None else row.event or ""
     extra: dict[str, Any] = {}
     if row.item_id is not None:
-        extra = {"item_id": row.item_id, "event": row.event, "input": row.input, "output": row.output}
+        extra = {
+            "item_id": row.item_id, "event": row.event, "value": row.value, "input": row.input, "output": row.output,
+        }  # fmt: skip
     return Sample(
         row.id, row.task, row.text or "", label, row.source, row.at, row.user, row.prediction_id, row.version,
         row.predicted, row.attempts, extra,

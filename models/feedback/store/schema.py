@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Double,
     Index,
     Integer,
     LargeBinary,
@@ -26,7 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """the newest revision; a database at this revision is opened without importing Alembic"""
 
 # PostgreSQL cannot index a value of more than 2,704 bytes, and clients may choose request ids.
@@ -174,6 +175,7 @@ feedback = Table(
     Column("prediction_id", PredictionId),
     Column("item_id", CleanText),
     Column("event", CleanText),
+    Column("value", Double),  # of an event that has one
     Column("version", CleanText),
     Column("predicted", CleanText),
     Column("attempts", Integer, nullable=False),

@@ -26,7 +26,8 @@ from models.data.interactions import KEPT_ENDING, Interactions
 from models.data.report import CorpusReport
 from models.feedback.types import Sample
 from models.home import checkpoint_folder
-from models.tasks.ranker import EVENTS, Ranker
+from models.tasks.event_names import EVENT_NAMES
+from models.tasks.ranker import Ranker
 from models.tasks.thresholds import Thresholds
 from models.training.candidate import TrainingJob
 from models.training.config import Recipe
@@ -165,7 +166,7 @@ class RankerFamily(ModelFamily[RankerData]):
         from models.curation.pipeline import RANKING_STEPS, Context, curate
         from models.feedback.pii import redact
 
-        context = Context(labels=EVENTS, training=(), holdout=(), embed=_no_vectors, redact=redact)
+        context = Context(labels=frozenset(EVENT_NAMES), training=(), holdout=(), embed=_no_vectors, redact=redact)
         return curate(samples, context, rules, RANKING_STEPS)
 
     def continued(

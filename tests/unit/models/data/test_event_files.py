@@ -243,10 +243,78 @@ def test_ratings_that_are_all_the_same_say_nothing(tmp_path: Path) -> None:
         load(tmp_path, [*shop(), *rows])
 
 
-@pytest.mark.parametrize("time", ["yesterday", "2024-05-01T10:00:00Z", "", "nan", "inf"])
-def test_a_time_that_is_no_number_is_named(time: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("time", ["yesterday", "2024-13-01", "", "nan", "inf"])
+def test_what_is_no_time_is_named(time: str, tmp_path: Path) -> None:
     said = fault(tmp_path, ["u1", "i1", "view", time, "", "Item 1"])
-    assert said == f"line 42: time is {time!r}, which is not a number. Give seconds since 1970, for instance."
+    assert said == (
+        f"line 42: time is {time!r}, which is no time. Write seconds since 1970, or ISO 8601 such as "
+        "2026-01-31T09:30:00Z."
+    )
+
+
+def timed(time: Any) -> list[list[Any]]:
+    """The shop's rows, of which `time` gives the time of the moments 0, 1, 2, ..."""
+    return [[*row[:3], time(row[3]), *row[4:]] for row in shop()]
+
+
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    ("form", "without_zone"),
+    [
+        ("2026-01-01T00:00:{:02}Z", 0), ("2026-01-01t01:00:{:02}.000+01:00", 0), (" 2026-01-01 00:00:{:02}", 40),
+        ("20260101T0000{:02}", 40),
+    ],
+)  # fmt: skip
+def test_times_in_iso_8601_are_those_in_seconds(form: str, without_zone: int, ending: str, tmp_path: Path) -> None:
+    rows = timed(lambda at: form.format(at))
+    interactions, report = load_checked_interactions(write(tmp_path / f"events{ending}", rows))
+    plain, _ = load(tmp_path, timed(lambda at: NEW_YEAR + at))
+    assert interactions.fingerprint == plain.fingerprint
+    found = by_kind(report.findings)
+    assert found["times_without_zone"].count == without_zone if without_zone else not found
+    if without_zone:
+        assert "40 times have no time zone and were read as UTC." in found["times_without_zone"].text
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ms"), pa.timestamp("us", "Asia/Tokyo"), pa.date32()])
+def test_times_of_parquet(kind: pa.DataType, tmp_path: Path) -> None:
+    days = timed(lambda at: datetime(2026, 1, 1 + at, tzinfo=UTC))
+    names = HEADER.replace("value,", "").split(",")
+    columns = {name: [row[HEADER.split(",").index(name)] for row in days] for name in names}
+    whole = [moment if kind.equals(pa.timestamp("us", "Asia/Tokyo")) else moment.replace(tzinfo=None)
+             for moment in columns["time"]]  # fmt: skip
+    columns["time"] = pa.array(whole, pa.timestamp("us", getattr(kind, "tz", None))).cast(kind)
+    parquet.write_table(pa.table(columns), tmp_path / "events.parquet")
+    interactions, report = load_checked_interactions(tmp_path / "events.parquet")
+    assert interactions.events.time[:3].tolist() == [NEW_YEAR + 86_400 * at for at in range(3)]
+    has_zone = getattr(kind, "tz", None) is not None
+    assert ("times_without_zone" in by_kind(report.findings)) is not has_zone
+
+
+@pytest.mark.parametrize(("unit", "many"), [("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9)])
+def test_times_in_another_unit_are_told(unit: str, many: float, tmp_path: Path) -> None:
+    interactions, found = load(tmp_path, timed(lambda at: int((NEW_YEAR + at) * many)))
+    assert interactions.events.time[:3].tolist() == [NEW_YEAR, NEW_YEAR + 1, NEW_YEAR + 2]
+    finding = by_kind(found)["times_in_another_unit"]
+    assert (finding.severity, finding.count) == ("warning", 40)
+    assert f"were read as {unit} since 1970" in finding.sentence
+
+
+def test_times_written_in_two_ways_are_named(tmp_path: Path) -> None:
+    text, number = "2026-01-01T00:00:00Z", 1_717_000_000
+    row = ["u1", "i1", "view", text, "", "Item 1"]
+    assert fault(tmp_path, row, row) == (
+        "line 42 (and 1 more such lines: 43): the time is a text, and 40 others are numbers. Write all in one way."
+    )
+    texts = timed(lambda at: text)
+    with pytest.raises(DatasetError, match=r"line 42: the time is a number, and 40 others are texts\. Write all"):
+        load(tmp_path, [*texts, [*row[:3], number, *row[4:]]])
+    seconds = timed(lambda at: number + at)
+    with pytest.raises(DatasetError, match=r"line 42: the time is 1717000000000, which counts milliseconds .* and 40"):
+        load(tmp_path, [*seconds, [*row[:3], number * 1000, *row[4:]]])
 
 
 def test_times_that_go_backwards_are_sorted_and_told(tmp_path: Path) -> None:

@@ -13,14 +13,13 @@ import pytest
 
 from export.bundle import Lineage
 from models.data.dataset import DatasetError
+from models.data.histories import histories_of
 from models.data.implicit_feedback import unusable_reason, with_rankings
 from models.data.interaction_files import load_interactions, load_kept_interactions, save_interactions
 from models.data.interactions import KEPT_ENDING, Events, Interactions
 from models.feedback.types import Sample
 from models.home import corpus_file
 from models.retraining.run import _split
-from models.tasks.event_names import EVENT_KINDS
-from models.tasks.ranker import CHOSEN, EVENTS
 from models.training.tower_examples import examples_of, scalings_of
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -28,14 +27,15 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 def event(
     item: str, what: str = "click", answer: str = "1", ranked: str = "abcde", user: str | None = "ann",
-    history: Sequence[Any] = (), minute: int = 0, number: int = 0,
+    history: Sequence[Any] = (), minute: int = 0, number: int = 0, value: float | None = None,
 ) -> Sample:  # fmt: skip
     """What somebody did with an item of the answer that ranked the candidates a to f as in `ranked`."""
     request = {
         "user": {"id": user, "history": list(history)},
         "candidates": [{"id": name, "text": f"item {name}", "features": {"price": 2.0}} for name in "abcdef"],
     }
-    extra = {"item_id": item, "event": what, "input": request, "output": [{"id": name} for name in ranked]}
+    output = [{"id": name} for name in ranked]
+    extra = {"item_id": item, "event": what, "value": value, "input": request, "output": output}
     at = NOON + timedelta(minutes=minute)
     return Sample(number, "recommendation", f"item {item}", what, "shop", at, None, answer, "1", extra=extra)
 
@@ -177,5 +177,42 @@ def test_rankings_are_added_to_the_events_of_their_users() -> None:
     assert interactions.context_features[[0, -1], 0].tolist() == [1.0, 2.0]
 
 
-def test_events_of_feedback_mean_what_they_mean_in_a_file() -> None:
-    assert {name for name in EVENTS if EVENT_KINDS[name].chosen} == CHOSEN
+def test_an_event_counts_by_its_value() -> None:
+    rated = [event("a", "rating", value=3.9), event("b", "rating", value=4), event("c", "dwell", value=29)]
+    more = [event("d", "dwell", value=31), event("e", "dislike")]
+    assert seen(with_rankings(EMPTY, [], [*rated, *more])) == [
+        ("a", False), ("c", False), ("e", False), ("b", True), ("d", True)
+    ]  # fmt: skip
+    twice = with_rankings(EMPTY, [], [event("a", "rating", value=1), event("a", "buy"), event("a")])
+    assert seen(twice) == [("b", False), ("a", True)]
+    assert twice.events.weight[-1] == 3.0
+
+
+def test_two_values_are_two_trainings() -> None:
+    def identity(*events: Sample) -> str:
+        return str(with_rankings(EMPTY, [], events).added["samples_fingerprint"])
+
+    assert identity(event("a", "rating", value=4)) != identity(event("a", "rating", value=5))
+
+
+def test_an_event_that_means_nothing_is_not_learned() -> None:
+    for odd in (event("a", "wish"), event("a", "rating"), event("a", "rating", value=9), event("a", value=1)):
+        assert unusable_reason(odd)
+        assert len(with_rankings(EMPTY, [], [odd]).events) == 0
+
+
+def test_a_history_counts_an_item_by_its_strongest_event_and_value() -> None:
+    history = [
+        {"id": "e", "text": "item e", "event": "view"}, {"id": "e", "text": None, "event": "buy", "value": None},
+        {"id": "f", "text": None, "event": "rating", "value": 2.0}, {"id": "z", "text": None, "event": "later"},
+    ]  # fmt: skip
+    interactions = with_rankings(EMPTY, [], [event("a", history=history)])
+    events = interactions.events.take(interactions.events.before)
+    users, items = len(interactions.user_names), len(interactions.item_names)
+    merged = histories_of(events.user, events.item, events.chosen, events.weight, users, items)
+    known = {interactions.item_names[item]: at for at, item in enumerate(merged.item.tolist())}
+    assert [bool(merged.chosen[known[name]]) for name in "efz"] == [True, False, True]
+    assert merged.weight[known["e"]] == 3.0
+    assert interactions.texts[interactions.item_names.index("z")] == ""
+    later = with_rankings(EMPTY, [], [event("a", history=history), event("f", answer="2", ranked="f")])
+    assert later.texts[later.item_names.index("f")] == "item f"

@@ -83,6 +83,12 @@ REFUSED = [
     ({"diversity": None}, "diversity: Input should be a valid number"),
     ({"explore": 2}, "explore: Input should be less than or equal to 1"),
     ({"explore": True}, "explore: Input should be a valid number"),
+    ({"explore": "0.5"}, "explore: Input should be a valid number"),
+    ({"explore": 1.0001}, "explore: Input should be less than or equal to 1"),
+    ({"explore": -0.1}, "explore: Input should be greater than or equal to 0"),
+    ({"diversity": True}, "diversity: Input should be a valid number"),
+    ({"top_k": "2"}, "top_k: Input should be a valid integer"),
+    ({"top_k": 1.5}, "top_k: Input should be a valid integer"),
     ({"explain": 1}, "explain: Input should be a valid boolean"),
     ({"exclude_seen": "yes"}, "exclude_seen: Input should be a valid boolean"),
     ({"top_k": 5}, "top_k: is 5, and there are 4 candidates; leave it out for an answer with all"),
@@ -104,7 +110,8 @@ def test_what_is_refused(wrong: dict[str, Any], sentence: str) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_must_be_finite(value: float) -> None:
-    for wrong in ({"diversity": value}, {"explore": value}):
+    user = {"features": {"age": value}}
+    for wrong in ({"diversity": value}, {"explore": value}, {"user": user}, {"context": {"hour": value}}):
         with pytest.raises(InvalidRequest, match=next(iter(wrong))):
             validate(RankRequest, request(**wrong))
 
@@ -163,6 +170,8 @@ READ = [
     ("unknown ones do", {"history": [{"id": "x", "text": "a"}, "b"]}, ["a", "b"], ["x", "b"]),
     ("without one they do not count", {"history": [{"id": "x"}, {"id": "2"}]}, [], ["2"]),
     ("twice is once", {"history": [{"id": "1"}, {"id": "2"}, {"id": "1", "event": "view"}]}, [], ["2", "1"]),
+    ("two texts: the newest", {"history": [{"id": "x", "text": "a"}, {"id": "x", "text": "b"}]}, ["b"], ["x"]),
+    ("a known one is read by its id", {"history": [{"id": "1", "text": "a"}, {"id": "1", "text": "b"}]}, [], ["1"]),
     ("by time", {"history": [{"id": "1", "time": 9}, {"id": "2", "time": "1970-01-01T00:00:05Z"}]}, [], ["2", "1"]),
     ("not all have one", {"history": [{"id": "1", "time": 9}, {"id": "2"}]}, [], ["1", "2"]),
     ("the newest", {"history": [{"id": str(i % 10)} for i in range(5000)]}, [], [str(i) for i in range(10)]),
@@ -189,11 +198,21 @@ def test_an_item_that_was_seen_and_chosen_is_chosen(task: Recommendation) -> Non
 
 
 WRONG = [
-    ({"id": "1", "event": "stare"}, "event is 'stare'; it must be one of: view, click"),
+    ({"id": "1", "event": "stare"}, "there is no event 'stare'; it must be one of: view, click"),
     ({"id": "1", "event": "rating"}, "a rating needs a 'value'"),
     ({"id": "1", "event": "rating", "value": 7}, "the value of a rating is 7.0; it must be from 0 to 5"),
     ({"event": "click"}, "give an 'id' or a 'text'"),
+    ({"id": "1", "event": "rating", "value": -1}, "the value of a rating is -1.0; it must be from 0 to 5"),
+    ({"id": "1", "event": "rating", "value": "4"}, "value: Input should be a valid number"),
+    ({"id": "1", "event": "rating", "value": True}, "value: Input should be a valid number"),
+    ({"id": "1", "event": "dwell", "value": -1}, "the value of a dwell is -1.0; it must be its seconds"),
+    ({"id": "1", "event": "dwell"}, "a dwell needs a 'value'"),
+    ({"id": "1", "event": "click", "value": 3}, "a click has no 'value'"),
     ({"id": "1", "time": "yesterday"}, "time"),
+    ({"id": "1", "time": "2024-05-01T10:00:00"}, "time"),
+    ({"id": "1", "time": True}, "time"),
+    ({"id": ""}, "id"),
+    ({"id": "1", "text": " "}, "text"),
     ({"id": "1", "features": {"price": "cheap"}}, "features"),
 ]
 
@@ -222,6 +241,8 @@ def test_what_was_chosen_and_what_was_not_count_apart(task: Recommendation) -> N
 def test_unknown_features_are_ignored_and_known_ones_count(task: Recommendation) -> None:
     plain = answer(task, request(3))
     assert answer(task, request(3, context={"hour": 3}, user={"features": {"height": 2}})) == plain
+    candidates = [{**item, "features": {**item["features"], "size": 9.0}} for item in request(3)["candidates"]]
+    assert answer(task, {"candidates": candidates}) == plain
     assert answer(task, request(3, user={"features": {"age": 40}})) != plain
 
 
@@ -261,8 +282,23 @@ def test_an_inference_request_has_the_options_in_its_parameters() -> None:
     asked = parsed(explore=0.25, diversity=0.5, exclude_seen=True, top_k=1)
     assert (asked.explore, asked.diversity, asked.exclude_seen, asked.top_k) == (0.25, 0.5, True, 1)
     assert parsed().explore == 0
-    with pytest.raises(InvalidRequest, match="diversity"):
-        parsed(diversity=2)
+    for wrong, field in (({"diversity": 2}, "diversity"), ({"explore": "1"}, "explore"), ({"top_k": 3}, "top_k: is 3")):
+        with pytest.raises(InvalidRequest, match=field):
+            parsed(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("count", "ids", "sentence"),
+    [(2, ["a", "a"], "have the same id, 'a'"), (2, ["a"], "candidate_id has 1 elements, candidate has 2"),
+     (0, [], "candidate")],
+)  # fmt: skip
+def test_an_inference_request_is_refused_as_any_other(count: int, ids: list[str], sentence: str) -> None:
+    inputs = [
+        {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": data}
+        for name, data in (("candidate", ["a mug"] * count), ("candidate_id", ids))
+    ]
+    with pytest.raises(InvalidRequest, match=sentence):
+        validate(RankRequest, parse_infer(Recommendation, json.dumps({"inputs": inputs}).encode(), None).request)
 
 
 def test_an_inference_answer_always_has_propensities() -> None:

@@ -150,6 +150,20 @@ def test_an_item_that_was_seen_and_chosen_is_chosen_with_its_heaviest_weight() -
     assert (history.item.tolist(), history.chosen.tolist(), history.weight.tolist()) == ([2], [True], [3.0])
 
 
+def test_an_item_that_was_rated_and_clicked_is_scored_without_either() -> None:
+    once = world()
+    towers = fit_towers(once, 1, SETTINGS, no_progress)[0][0]
+    rows = np.repeat(np.arange(len(once.user)), 2)
+    second = np.arange(len(rows)) % 2 == 1
+    twice = once.only(rows)
+    twice = twice._replace(chosen=twice.chosen ^ second, weight=twice.weight + np.float32(2) * second)
+    logits = logits_of(towers, Batches(twice, history_of(twice), 100), len(rows))
+    for at in (0, 1, 25):
+        of_item = (twice.user == twice.user[at]) & (twice.item == twice.item[at])
+        others = history_of(twice._replace(past=twice.past & ~of_item))
+        assert logits_of(towers, Batches(twice, others, 100), len(rows))[at] == pytest.approx(logits[at], abs=1e-5)
+
+
 def test_a_continued_training_keeps_what_it_does_not_see() -> None:
     examples = world()
     before = [_without(member, np.zeros(30, bool)) for member in fit_towers(examples, 2, SETTINGS, no_progress)[0]]

@@ -157,6 +157,15 @@ def test_a_file_is_read_as_training_files_are(name: str, content: bytes, tmp_pat
     assert [row for _, row in read] == [{"text": "hi", "label": "greet"}, {"text": "bye", "label": "leave"}]
 
 
+def test_values_of_events_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    file.write_text(
+        "id,item_id,event,value\n1,a,rating,4.5\n1,b,dwell,30\n1,c,click,\n1,d,rating,good\n1,e,rating,nan\n"
+    )
+    sent = [orjson.loads(line.correction) for line in read_corrections(file)]
+    assert [row.get("value") for row in sent] == [4.5, 30.0, None, "good", "nan"]
+
+
 def test_cells_become_the_types_of_json_and_empty_ones_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("id,Index,text,LABEL, consent\na7,1,,greet,TRUE\n,,hi,greet,\n,x,hi,greet,maybe\n")

@@ -32,6 +32,8 @@ from tests.helpers.command import Command, refused
 
 TASK = "recommendation"
 KINDS = ("tent camping outdoor", "velvet cushion sofa")
+CHOICES = (("click", None), ("rating", 5.0), ("dwell", 60.0), ("like", None))
+REFUSALS = (("view", None), ("rating", 2.0), ("dwell", 3.0), ("dislike", None))
 
 
 def behaviour(file: Path) -> Path:
@@ -83,11 +85,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
             mine = int(row["id"][1:]) % 2 == likes
             if draw.random() < (0.6 if mine else 0.1):
                 consent = bool(draw.random() < 0.5)  # without it, it still counts
-                events.append(
-                    NewFeedback(TASK, "shop", consent, at, prediction_id=id_, item_id=row["id"], event="click")
-                )
+                said, value = CHOICES[number % len(CHOICES)]
             else:
-                events.append(NewFeedback(TASK, "shop", True, at, prediction_id=id_, item_id=row["id"], event="view"))
+                said, value, consent = *REFUSALS[number % len(REFUSALS)], True
+            events.append(
+                NewFeedback(TASK, "shop", consent, at, prediction_id=id_, item_id=row["id"], event=said, value=value)
+            )
     store.predictions.log(rows)
     assert {receipt.outcome for receipt in store.feedback.add(events, keep_days=30)} == {"accepted"}
     store.close()
@@ -127,7 +130,7 @@ def test_a_version_that_knows_less_is_worse(shop: Path) -> None:
     assert len(logged) == 240
     assert all(len(ranking.items) == 4 and ranking.user.startswith("hash") for ranking in logged)
     task, done = Recommendation(bundle), []
-    task._ranker.weights = 0.1 * task._ranker.weights
+    task._ranker.arrays |= {name: 0.1 * task._ranker.arrays[name] for name in ("item_vectors", "item_terms")}
     judged = judge(logged, task, Model.open(bundle), 1, done.append)
     assert done == [100, 200, 240]
     value = estimate(judged, 1)
@@ -142,14 +145,14 @@ def test_a_version_is_judged_with_other_exploration_than_was_logged(shop: Path) 
     logged = read_rankings(store, TASK, 1000)
     store.close()
     values = []
-    for explore in (0.0, 0.8, 1.0):
+    for explore in (0.5, 0.8, 1.0):
         judged = judge(logged, Recommendation(bundle), Model.open(bundle), 1, explore=explore)
         values.append(estimate(judged, 1))
         assert all(ranking.probabilities.sum() == pytest.approx(1.0) for ranking in judged)
-    certain, drawn, uniform = values
-    assert certain.snips.value > uniform.snips.value  # users choose what it ranks first
+    bolder, drawn, uniform = values
+    assert bolder.snips.value > uniform.snips.value  # users choose what it ranks first
     assert drawn.snips.value == pytest.approx(drawn.logged.value)
-    assert certain.effective < drawn.effective
+    assert bolder.effective < drawn.effective
 
 
 def test_what_a_version_cannot_be_asked_again_is_left_out(shop: Path) -> None:

@@ -34,7 +34,7 @@ def test_an_item_is_joined_with_its_request(store: Store) -> None:
     ]
     [sample] = newest(store, "recommendation", 10)
     assert (sample.text, sample.label, sample.version) == ("cup", "click", "1")
-    assert sample.extra == {"item_id": "c", "event": "click", "input": request, "output": answer}
+    assert sample.extra == {"item_id": "c", "event": "click", "value": None, "input": request, "output": answer}
     assert add(store, correction(1, **click, item_id="c"), correction(1, **click | {"event": "buy"}, item_id="c")) == [
         "duplicate",
         "accepted",
@@ -53,14 +53,30 @@ def test_events_of_a_ranking_are_read_also_without_consent(store: Store) -> None
     assert newest == [made(3), made(2), made(1)]
     events = store.feedback.events("recommendation", newest[1:])
     assert {id_: sorted(found) for id_, found in events.items()} == {
-        made(1): [("c", "buy"), ("c", "click")],
-        made(2): [("m", "view")],
+        made(1): [("c", "buy", None), ("c", "click", None)],
+        made(2): [("m", "view", None)],
     }
     [sample] = [
         sample for sample in store.queue.lease("recommendation", "me", 9, 60) if sample.prediction_id == made(3)
     ]
     store.queue.settle("me", {sample.id: ("quarantined", "it is odd")})
     assert store.feedback.events("recommendation", [made(3)]) == {}
+
+
+def test_a_later_value_replaces_the_first_while_it_waits(store: Store) -> None:
+    request = {"candidates": [{"id": "m", "text": "mug"}]}
+    store.predictions.log([prediction(1, task="recommendation", input=request, output=[{"id": "m", "score": 0.7}])])
+
+    def rated(value: float) -> list[str]:
+        given = {"task": "recommendation", "label": None, "event": "rating", "item_id": "m"}
+        return add(store, correction(1, **given, value=value))
+
+    assert [rated(4.5), rated(4.5), rated(2.0)] == [["accepted"], ["duplicate"], ["replaced"]]
+    assert store.feedback.events("recommendation", [made(1)]) == {made(1): [("m", "rating", 2.0)]}
+    [sample] = store.queue.lease("recommendation", "me", 9, 60)
+    assert (sample.label, sample.extra["value"]) == ("rating", 2.0)
+    assert rated(5.0) == ["duplicate"]  # it is being learned
+    assert store.feedback.counts("recommendation")["leased"] == 1
 
 
 def test_more_predictions_than_are_read_at_once(store: Store) -> None:

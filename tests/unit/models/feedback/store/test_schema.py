@@ -16,7 +16,7 @@ from models.feedback.store import AuditEntry, Store, StoreTooNew
 from models.feedback.store.migrations import configuration
 from models.feedback.store.schema import HEAD, Moment, metadata
 from tests.helpers.command import ROOT
-from tests.helpers.store_fixtures import NOW, fill_queue, prediction
+from tests.helpers.store_fixtures import NOW, add, correction, fill_queue, made, prediction
 
 
 def test_opening_again_changes_nothing(store: Store, url: str) -> None:
@@ -79,6 +79,22 @@ def test_whose_data_an_older_ranking_is_becomes_a_column(url: str) -> None:
     assert [found[row.id] for row in asked] == ["ann", None, None, None, None]
     with store.database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    store.close()
+
+
+def test_events_that_were_stored_without_a_value_still_read(url: str) -> None:
+    request = {"candidates": [{"id": "m", "text": "mug"}]}
+    store = Store.open(url)
+    store.predictions.log([prediction(1, task="shop", input=request, output=[{"id": "m", "score": 0.7}])])
+    given = {"task": "shop", "label": None, "event": "click", "item_id": "m"}
+    assert add(store, correction(1, **given)) == ["accepted"]
+    store.database.write(lambda connection: command.downgrade(configuration(connection), "0003"))
+    store.close()
+    store = Store(url)  # the first call migrates
+    assert list(store.feedback.events("shop", [made(1)]).values()) == [[("m", "click", None)]]
+    assert add(store, correction(1, **given), correction(1, **given | {"event": "rating"}, value=3.0)) == [
+        "duplicate", "accepted"
+    ]  # fmt: skip
     store.close()
 
 
