@@ -1,0 +1,1 @@
+"""Opinion monitoring: topics, documents, trends and surges."""
