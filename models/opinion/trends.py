@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -78,7 +78,7 @@ class Grid:
 
     def points(self, rows: Sequence[Sequence[int]]) -> list[Point]:
         """The points, those without rows included. A row is a unit's number, from `start` on, and its seven counts."""
-        sums = np.zeros((len(self.edges) - 1, len(Counts._fields)), np.int64)
+        sums = np.zeros((len(self.edges) - 1, len(fields(Counts))), np.int64)
         if rows:
             table = np.array(rows, np.int64)
             at = np.searchsorted(self.edges, self.start + table[:, 0] * self.unit_s, side="right") - 1

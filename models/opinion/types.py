@@ -1,32 +1,35 @@
-"""Value types of opinion monitoring, shared by the task, the store, trends and surges."""
+"""Value types of opinion monitoring, shared by the sentiment task, the store and the controller."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text whose opinion was predicted, with personal data redacted once it is in the store."""
+    """One text that was given an opinion. Times have a zone."""
 
     document_id: str
-    """the client's, else `<prediction id>/<index>`"""
+    """the client's, by which a document sent again is known; else `<prediction id>/<index>`"""
     text: str
     published: datetime
+    """when the text appeared; if the client did not say, when it was answered"""
     topics: tuple[str, ...]
+    """at least one: `other` where nothing was found"""
     label: str
     score: float
     prediction_id: str
     at: datetime
-    """when it was predicted"""
+    """when it was answered"""
 
 
-class Counts(NamedTuple):
-    """Counts of a topic in a stretch of time.
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was published on a topic in an interval.
 
-    `texts` and its labels count texts. `stories` count near copies once, with the label of the story's first text.
+    `texts` and the three labels count texts. `stories` counts near copies once, with the label of the story's first
+    text.
     """
 
     texts: int = 0
@@ -39,5 +42,5 @@ class Counts(NamedTuple):
 
     @property
     def net(self) -> float:
-        """(positive - negative) / all, of the stories: from -1 to 1, and 0 without stories."""
+        """(positive - negative) / all, of the stories: -1 to 1; 0 without stories."""
         return (self.story_positive - self.story_negative) / self.stories if self.stories else 0.0

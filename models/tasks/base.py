@@ -11,6 +11,7 @@ import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from export.bundle import Bundle, Kind
 from export.heads import softmax
+from models.opinion.types import Document
 from models.tasks.event_names import EVENT_KINDS, outcome
 from models.tasks.thresholds import Thresholds
 from models.users import UserName
@@ -187,6 +189,12 @@ class Task(ABC):
     def topic(self, request: Any) -> str | None:
         """The topic of the request, if it names one; logged with the prediction."""
         return None
+
+    def documents(
+        self, request: Any, predictions: Sequence[Prediction], prediction_id: str, at: datetime
+    ) -> list[Document]:
+        """What opinion monitoring counts of an answer given at the time `at`: one document a text, in order."""
+        return []
 
     def explains(self, request: Any) -> bool:
         """Whether the request asks for the contribution of each word to its text's label."""

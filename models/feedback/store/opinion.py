@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,15 +32,17 @@ ALL = ""
 """the topic under which all documents are counted"""
 STEPS_S = (60, 900)
 """the lengths of the stretches of time that counts are kept for"""
+COUNTS = tuple(field.name for field in fields(Counts))
+"""the names of the counts, in the order of `sums`"""
 _STORIES_KEPT = timedelta(days=30)  # by their own time, once nothing waits to be counted
 _EXPIRED_AT_ONCE = 2000
 _PAUSE_S = 0.02
 _KEY_BYTES = 16
-_COLUMN_OF_LABEL = {label: Counts._fields.index(label) for label in ("positive", "neutral", "negative")}
+_COLUMN_OF_LABEL = {label: COUNTS.index(label) for label in ("positive", "neutral", "negative")}
 _STORY_COLUMN_OF_LABEL = {
-    label: Counts._fields.index(f"story_{label}") for label in ("positive", "negative")
+    label: COUNTS.index(f"story_{label}") for label in ("positive", "negative")
 }  # the neutral ones are the rest
-_STORIES = Counts._fields.index("stories")
+_STORIES = COUNTS.index("stories")
 _in, _docs, _counts = opinion_inbox.c, opinion_documents.c, opinion_counts.c
 _Deltas = defaultdict[tuple[str, int, int], list[int]]
 
@@ -71,7 +73,7 @@ class Opinion:
         inserted = database.insert(opinion_counts)
         self._add_counts = inserted.on_conflict_do_update(
             index_elements=["task", "topic", "step_s", "start"],
-            set_={name: opinion_counts.c[name] + inserted.excluded[name] for name in Counts._fields},
+            set_={name: opinion_counts.c[name] + inserted.excluded[name] for name in COUNTS},
         )
 
     def receive_within(self, connection: Connection, documents: Sequence[NewDocument]) -> None:
@@ -121,7 +123,7 @@ class Opinion:
         new.sort(key=lambda item: (item.document.published, item.serial))
         stories = Stories(connection, task, window_s)
         stories.load((_second(item.document.published), sketched[item.serial].bands) for item in new)
-        deltas: _Deltas = defaultdict(lambda: [0] * len(Counts._fields))
+        deltas: _Deltas = defaultdict(lambda: [0] * len(COUNTS))
         rows = [self._count(task, item, sketched[item.serial], stories, deltas) for item in new]
         if rows:
             connection.execute(insert(opinion_documents), rows)
@@ -161,7 +163,7 @@ class Opinion:
                 "topic": topic,
                 "step_s": step_s,
                 "start": start,
-                **dict(zip(Counts._fields, delta, strict=True)),
+                **dict(zip(COUNTS, delta, strict=True)),
             }
             for (topic, step_s, start), delta in sorted(deltas.items())
             if any(delta)
@@ -177,7 +179,7 @@ class Opinion:
         """
         unit = ((_counts.start - start) // unit_s).label("unit")
         query = (
-            select(unit, *(func.sum(_counts[name]) for name in Counts._fields))
+            select(unit, *(func.sum(_counts[name]) for name in COUNTS))
             .where(
                 _counts.task == task, _counts.topic == topic, _counts.step_s == step_s, _counts.start >= start,
                 _counts.start < end,
@@ -204,7 +206,7 @@ class Opinion:
         with self._database.read() as connection:
             for some in chunks(topics):
                 query = (
-                    select(_counts.topic, *(func.sum(_counts[name]) for name in Counts._fields))
+                    select(_counts.topic, *(func.sum(_counts[name]) for name in COUNTS))
                     .where(
                         _counts.task == task, _counts.topic.in_(some), _counts.step_s == STEPS_S[-1],
                         _counts.start >= start,
@@ -215,10 +217,11 @@ class Opinion:
         return found
 
     def newest(self, task: str) -> datetime | None:
-        """The minute of the newest document by `published`; None without documents."""
+        """The minute of the newest document by `published`, of those not in the future; None without documents."""
         query = select(func.max(_counts.start)).where(
-            _counts.task == task, _counts.topic == ALL, _counts.step_s == STEPS_S[0]
-        )
+            _counts.task == task, _counts.topic == ALL, _counts.step_s == STEPS_S[0],
+            _counts.start <= _second(self._database.clock()),
+        )  # fmt: skip
         with self._database.read() as connection:
             newest = connection.execute(query).scalar()
         return None if newest is None else datetime.fromtimestamp(newest, UTC)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from models.feedback.store import Store
-from models.feedback.store.opinion import ALL
+from models.feedback.store.opinion import ALL, COUNTS
 from models.opinion.types import Counts
 from tests.helpers.opinion import absorb_all, documents, new_document, send
 from tests.helpers.store_fixtures import NOW, Clock, prediction
@@ -36,7 +36,7 @@ def stories_at(store: Store, topic: str = ALL) -> dict[datetime, int]:
     """The minutes that have stories, with their number."""
     start = int((NOW - timedelta(days=30)).timestamp()) // 60 * 60
     rows = store.opinion.sums("sentiment", topic, 60, start, start + 60 * 86_400, 60)
-    at = Counts._fields.index("stories") + 1
+    at = COUNTS.index("stories") + 1
     return {datetime.fromtimestamp(start + 60 * row[0], UTC): row[at] for row in rows if row[at]}
 
 
