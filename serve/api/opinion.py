@@ -72,9 +72,8 @@ class Opinion:
 
         def read(store: Store) -> list[tuple[int, ...]]:
             self._require_topic(store, topic)
-            return store.opinion.sums(
-                self._task, topic or ALL, points_of.rollup_s, points_of.start, points_of.end, points_of.unit_s
-            )
+            stretch = (points_of.rollup_s, points_of.start, points_of.end, points_of.unit_s)
+            return store.opinion.sums(self._task, topic or ALL, *stretch)
 
         rows = await self._query(read)
         return json_response(await self._within(lambda: body(topic, points_of, points_of.points(rows))))
