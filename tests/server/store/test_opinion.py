@@ -15,7 +15,7 @@ from tests.helpers.opinion import absorb_all, documents, send
 from tests.helpers.processes import SPAWN, TIMEOUT_S
 from tests.helpers.store_fixtures import NOW
 
-_DOCUMENTS = 400
+_DOCUMENTS, _ROUNDS = 400, 2
 
 
 def _count_until_killed(url: str, started: Event) -> None:
@@ -32,7 +32,7 @@ def counted(store: Store, topic: str, step_s: int) -> Counts:
     return Counts(**{name: sum(row[i] for row in rows) for i, name in enumerate(COUNTS, start=1)})
 
 
-def expected(url: str) -> Counts:
+def counted_in_peace(url: str) -> Counts:
     """What one process that nobody kills counts of the same documents."""
     store = Store(url)
     send(store, *documents(random.Random(7), _DOCUMENTS))
@@ -48,9 +48,8 @@ def test_each_document_counts_once_however_often_those_who_count_are_killed(url:
     sent = documents(random.Random(7), _DOCUMENTS)
     store = Store(url, patience_s=60)
     store.migrate()
-    rounds = 2
-    share = _DOCUMENTS // rounds
-    for i in range(rounds):
+    share = _DOCUMENTS // _ROUNDS
+    for i in range(_ROUNDS):
         started = [SPAWN.Event(), SPAWN.Event()]
         processes = [SPAWN.Process(target=_count_until_killed, args=(url, event)) for event in started]
         for process in processes:
@@ -63,35 +62,10 @@ def test_each_document_counts_once_however_often_those_who_count_are_killed(url:
             process.kill()
             process.join(TIMEOUT_S)
     absorb_all(store)
-    counts = counted(store, ALL, 60)
-    store.close()
-    return counts
-
-
-def test_each_document_counts_once_however_often_those_who_count_are_killed(url: str, tmp_path: Path) -> None:
-    """Two processes at a time, as during an update; what arrived before a kill arrives once more after it."""
-    chance = random.Random(5)
-    sent = documents(random.Random(7), _DOCUMENTS)
-    store = Store(url, patience_s=60)
-    store.migrate()
-    share = _DOCUMENTS // _KILLS
-    for i in range(_KILLS):
-        started = [SPAWN.Event(), SPAWN.Event()]
-        processes = [SPAWN.Process(target=_count_until_killed, args=(url, event)) for event in started]
-        for process in processes:
-            process.start()
-        for event in started:
-            assert event.wait(TIMEOUT_S)
-        send(store, *sent[i * share : (i + 1) * share], *sent[max(0, i * share - 10) : i * share])
-        time.sleep(chance.uniform(0.02, 0.3))
-        for process in processes:
-            process.kill()
-            process.join(TIMEOUT_S)
-    absorb_all(store)
     counts = [counted(store, ALL, step_s) for step_s in (60, 900)]
     assert counts[0] == counts[1]
     assert (counts[0].texts, store.opinion.next_batch("sentiment", 9)) == (_DOCUMENTS, [])
-    once = expected(f"sqlite:///{tmp_path}/once.db")
+    once = counted_in_peace(f"sqlite:///{tmp_path}/once.db")
     assert (counts[0].positive, counts[0].neutral, counts[0].negative) == (once.positive, once.neutral, once.negative)
     by_topic = [counted(store, topic, 60).texts for topic in store.opinion.topics("sentiment")]
     assert sum(by_topic) == sum(len(item.document.topics) for item in sent)
