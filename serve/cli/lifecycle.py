@@ -202,7 +202,7 @@ def erase(
     reason: ReasonOption = "the user asked for it",
     config: ConfigOption = None,
 ) -> None:
-    """Delete a user's predictions, corrections and documents in all tasks; prints the versions that were trained on them.
+    """Delete a user's predictions, corrections and documents in all tasks; prints the versions trained on them.
 
     Example:
 

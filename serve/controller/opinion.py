@@ -44,6 +44,6 @@ class OpinionReconciler:
             if len(batch) < _BATCH or time.monotonic() > ends:
                 break
         if time.monotonic() >= self._expire_at:
-            self._store.opinion.expire(self._keep)
+            self._store.opinion.expire(self._task, self._keep)
             self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
         self._evaluate()

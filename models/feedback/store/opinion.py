@@ -36,6 +36,7 @@ COUNTS = tuple(field.name for field in fields(Counts))
 """the names of the counts, in the order of `sums`"""
 _STORIES_KEPT = timedelta(days=30)  # by their own time, once nothing waits to be counted
 _EXPIRED_AT_ONCE = 2000
+_EXPIRED_S = 7 * 86_400  # of counts by the minute: at most 10,080 rows
 _PAUSE_S = 0.02
 _KEY_BYTES = 16
 _COLUMN_OF_LABEL = {label: COUNTS.index(label) for label in ("positive", "neutral", "negative")}
@@ -245,7 +246,7 @@ class Opinion:
                     break
         return list(found.values())
 
-    def expire(self, keep: timedelta) -> int:
+    def expire(self, task: str, keep: timedelta) -> int:
         """Delete what is older than `keep`: documents by when they came, counts by the minute by their own time.
 
         Counts by the quarter of an hour stay. Stories of the past month stay, and older ones while something waits,
@@ -254,7 +255,7 @@ class Opinion:
         now = self._database.clock()
         oldest = int((now - keep).timestamp())
         deleted = self._delete(opinion_documents, select(_docs.serial).where(_docs.at < now - keep))
-        deleted += self._delete_minutes(oldest)
+        deleted += self._delete_minutes(task, oldest)
         with self._database.read() as connection:
             is_idle = connection.execute(select(_in.serial).limit(1)).first() is None
         if is_idle:
@@ -271,25 +272,32 @@ class Opinion:
             time.sleep(_PAUSE_S)
         return total
 
-    def _delete_minutes(self, before: int) -> int:
+    def _delete_minutes(self, task: str, before: int) -> int:
         """Delete counts by the minute, of one topic at a time: their key begins with it."""
         total = 0
-        with self._database.read() as connection:
-            tasks = connection.execute(select(_counts.task).distinct()).scalars().all()
-        for task in tasks:
-            for topic in (ALL, *self.topics(task)):
-                statement = delete(opinion_counts).where(
-                    _counts.task == task, _counts.topic == topic, _counts.step_s == STEPS_S[0], _counts.start < before
-                )
-                total += self._database.write(partial(_row_count, statement))
+        for topic in (ALL, *self.topics(task)):
+            of_topic = and_(_counts.task == task, _counts.topic == topic, _counts.step_s == STEPS_S[0])
+            total += self._delete_up_to(_counts.start, before, _EXPIRED_S, of_topic)
         return total
 
     def _expire_stories(self, before: int) -> int:
         first_kept = Stories.bucket(before)
-        bands = delete(opinion_bands).where(opinion_bands.c.bucket < first_kept)
-        self._database.write(lambda connection: connection.execute(bands).rowcount)
+        self._delete_up_to(opinion_bands.c.bucket, first_kept, 1)
         start = first_kept * Stories.BUCKET_S
         return self._delete(opinion_stories, select(opinion_stories.c.id).where(opinion_stories.c.first < start))
+
+    def _delete_up_to(self, column: Any, before: int, at_once: int, *conditions: Any) -> int:
+        """Delete the rows whose `column` is below `before`, a stretch of `at_once` in a transaction. How many."""
+        lowest = select(func.min(column)).where(column < before, *conditions)
+        total = 0
+        while True:
+            with self._database.read() as connection:
+                first = connection.execute(lowest).scalar()
+            if first is None:
+                return total
+            statement = delete(column.table).where(column < min(first + at_once, before), *conditions)
+            total += self._database.write(partial(_row_count, statement))
+            time.sleep(_PAUSE_S)
 
 
 def erase_documents(

@@ -200,16 +200,16 @@ def test_what_is_old_is_deleted_and_quarter_hours_stay(store: Store, clock: Cloc
     send(store, new_document(NEWS, id_="old", published=old), new_document(NEWS, id_="new"))
     absorb_all(store)
     send(store, new_document("waiting", id_="w", published=old))
-    assert store.opinion.expire(timedelta(days=30)) == 2  # the old minute, of its topic and of all
+    assert store.opinion.expire("sentiment", timedelta(days=30)) == 2  # the old minute, of its topic and of all
     absorb_all(store)
-    assert store.opinion.expire(timedelta(days=30)) == 4  # the other old minutes, and both old stories
+    assert store.opinion.expire("sentiment", timedelta(days=30)) == 4  # the other old minutes, and both old stories
     day = int(old.timestamp()) // 86_400 * 86_400
     of_day = [store.opinion.sums("sentiment", ALL, step, day, day + 86_400, 86_400) for step in (60, 900)]
     assert [len(rows) for rows in of_day] == [0, 1]
     send(store, new_document(NEWS, id_="old", published=old))  # known, since documents stay by when they came
     assert absorb_all(store)[0].duplicates == 1
     clock.pass_(days=31)
-    assert store.opinion.expire(timedelta(days=30)) > 3
+    assert store.opinion.expire("sentiment", timedelta(days=30)) > 3
     assert store.opinion.examples("sentiment", ALL, "negative", old, NOW + HOUR, 9) == []
 
 
