@@ -33,7 +33,7 @@ def rows_of(seconds: list[int], made: Grid) -> list[tuple[int, ...]]:
     return [(unit, number, number, 0, 0, number, number, 0) for unit, number in units.items()]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     start=st.datetimes(datetime(1970, 1, 2), datetime(2060, 1, 1)),
     step=st.sampled_from(STEPS),

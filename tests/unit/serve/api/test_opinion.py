@@ -72,7 +72,7 @@ def test_a_trend_has_every_point_of_its_range(store: Store) -> None:
     ]
 
 
-@pytest.mark.parametrize("step", ["1m", "7m", "15m", "1h", "PT5H", "1d", "1w", "1mo"])
+@pytest.mark.parametrize("step", ["1m", "PT5H", "1d", "1mo"])
 def test_a_trend_adds_up_whatever_its_step(store: Store, step: str) -> None:
     count(store, *documents(random.Random(3), 60, days=4))
     whole = "start=2026-04-27T00:00:00Z&end=2026-05-02T00:00:00Z"
