@@ -1,8 +1,10 @@
-"""Equality of texts, and the one way to write a label."""
+"""Equality of texts, their words, and the one way to write a label."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from functools import lru_cache
 
 MAX_LABEL = 100  # characters; feedback takes no longer one: serve/feedback/intake.py
 
@@ -10,6 +12,9 @@ MAX_LABEL = 100  # characters; feedback takes no longer one: serve/feedback/inta
 _DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _INVISIBLE = dict.fromkeys(map(ord, f"\u00ad\u200b\u2060\ufeff{_DIRECTIONS}"))
 _SEPARATORS = str.maketrans("", "", "_-./ ")
+_APOSTROPHES = re.compile(r"['’`´]")
+# A number with its sign and decimals, a word, an emoticon, or any other visible character.
+_TOKEN = re.compile(r"(?:(?<!\w)[-+])?\d+(?:[.,]\d+)*|[^\W_]+|[:;]-?[()]|[^\w\s]")
 
 
 def same_text_key(text: str) -> str:
@@ -18,6 +23,22 @@ def same_text_key(text: str) -> str:
     Stored feedback keys are hashes of it, so it must not change: models/feedback/store/label_join.py.
     """
     return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
+
+
+@lru_cache(maxsize=1 << 16)
+def words(text: str) -> tuple[str, ...]:
+    """The text's words in order, without case, punctuation and spaces.
+
+    Tokens that can change the meaning stay: signs and decimals of numbers, percent, currencies, emoticons and emoji. A
+    text of punctuation only is returned as it is.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    found = tuple(token for token in _TOKEN.findall(_APOSTROPHES.sub("", folded)) if _carries_meaning(token))
+    return found or tuple(folded.split())
+
+
+def _carries_meaning(token: str) -> bool:
+    return len(token) > 1 or token.isalnum() or token == "%" or unicodedata.category(token)[0] in "SM"
 
 
 def label_name(label: str) -> str:

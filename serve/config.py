@@ -158,6 +158,30 @@ class FeedbackConfig(_Section):
         return self.store or sqlite_url(feedback_database(home))
 
 
+class SurgeConfig(_Section):
+    """When negative stories on a topic are a surge."""
+
+    step: Literal["15m", "30m", "1h", "2h", "3h", "4h", "6h", "12h", "1d"] = "1h"
+    false_alarms_per_month: float = Field(1.0, gt=0, le=100)
+    min_stories: int = Field(5, ge=1)
+
+
+class WebhookConfig(_Section):
+    url: str | None = None
+    secret: SecretStr | None = None
+    timeout_s: float = Field(10.0, gt=0, le=60)
+
+
+class OpinionConfig(_Section):
+    """Opinion monitoring: the texts of one task counted by topic and time."""
+
+    task: str = "sentiment"
+    keep_days: float = Field(400.0, gt=0, le=3650)
+    story_window_h: float = Field(72.0, gt=0, le=720)
+    surge: SurgeConfig = SurgeConfig()
+    webhook: WebhookConfig = WebhookConfig()
+
+
 class LearningConfig(_Section):
     """When a task is retrained automatically, and the data and method of a retraining."""
 
@@ -257,6 +281,7 @@ class Config(BaseSettings):
     feedback: FeedbackConfig = FeedbackConfig()
     learning: LearningConfig = LearningConfig()
     rollout: RolloutConfig = RolloutConfig()
+    opinion: OpinionConfig = OpinionConfig()
     tasks: dict[str, TaskConfig] = {name: TaskConfig(**settings) for name, settings in DEFAULT_TASKS.items()}
 
     @field_validator("home", mode="before")
@@ -333,6 +358,7 @@ def load_config(file: str | Path | None = None) -> Config:
         raise ConfigError(
             f"the environment: {error}. Sections nest with two underscores: FLYWHEEL_SERVER__PORT=9000."
         ) from error
+    _check_opinion(config, path)
     if not config.tasks:
         raise ConfigError(f"{path}: tasks: there is nothing to serve; name at least one task.")
     return _with_read_files(config)
@@ -349,6 +375,16 @@ def _with_read_files(config: Config) -> Config:
         read = {key: getattr(options, key) for key in settings.options}
         tasks[name] = settings.model_copy(update={"options": read})
     return config.model_copy(update={"tasks": tasks})
+
+
+def _check_opinion(config: Config, path: Path) -> None:
+    """Raises ConfigError for a task that does not exist. One that exists and is not served has no opinions."""
+    if config.opinion.task in config.tasks:
+        return
+    try:
+        get_task(config.opinion.task)
+    except UnknownTaskError as error:
+        raise ConfigError(f"{path}: opinion.task: {error}") from error
 
 
 def _check_environment() -> None:

@@ -83,6 +83,9 @@ class Metrics:
         self._unlogged = Counter(
             "flywheel_unlogged_predictions", "Predictions missing in the prediction log, by reason.", ["task", "reason"]
         )
+        self._uncounted = Counter(
+            "flywheel_uncounted_documents", "Texts missing in opinion monitoring, by reason.", ["task", "reason"]
+        )
         self._feedback = Counter("flywheel_feedback", "Corrections received, by result.", ["task", "status"])
         self._shadow = Counter(
             "flywheel_shadow_texts",
@@ -139,6 +142,9 @@ class Metrics:
 
     def unlogged(self, reason: str, answers: int = 1) -> None:
         self._child(self._unlogged, reason).inc(answers)
+
+    def uncounted(self, reason: str, texts: int) -> None:
+        self._child(self._uncounted, reason).inc(texts)
 
     def feedback(self, status: str) -> None:
         self._child(self._feedback, status).inc()

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from models.curation.duplicates import most_trusted_first
-from models.curation.similarity import SimilarityIndex, differ_by_typos, fingerprints, words
+from models.curation.similarity import SimilarityIndex, differ_by_typos, fingerprints
 from models.curation.types import Context, Decision, Group, Rules, StepResult
+from models.text import words
 
 # Texts with a typo in one word are about this similar. It only selects candidates; `differ_by_typos` decides.
 _SIMILARITY_WITH_TYPOS = 85.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from models.curation.similarity import SimilarityIndex, fingerprints, words
+from models.curation.similarity import SimilarityIndex, fingerprints
 from models.curation.types import Context, Decision, Group, Rules, StepResult, filter_groups
 from models.feedback.types import Sample
+from models.text import words
 
 
 def without_text_or_label(groups: list[Group], context: Context, rules: Rules) -> StepResult:

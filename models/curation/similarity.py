@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 import zlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,25 +23,6 @@ _MIN_JACCARD = 0.35
 # Enough to find the best match; with a flood of one template, texts must not be compared with all others.
 _MAX_COMPARED = 64
 _SHORTEST_WITH_TYPO = 5
-_APOSTROPHES = re.compile(r"['’`´]")
-# A number with its sign and decimals, a word, an emoticon, or any other visible character.
-_TOKEN = re.compile(r"(?:(?<!\w)[-+])?\d+(?:[.,]\d+)*|[^\W_]+|[:;]-?[()]|[^\w\s]")
-
-
-@lru_cache(maxsize=1 << 16)
-def words(text: str) -> tuple[str, ...]:
-    """The text's words in order, without case, punctuation and spaces.
-
-    Tokens that can change the meaning stay: signs and decimals of numbers, percent, currencies, emoticons and emoji. A
-    text of punctuation only is returned as it is.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    found = tuple(token for token in _TOKEN.findall(_APOSTROPHES.sub("", folded)) if _carries_meaning(token))
-    return found or tuple(folded.split())
-
-
-def _carries_meaning(token: str) -> bool:
-    return len(token) > 1 or token.isalnum() or token == "%" or unicodedata.category(token)[0] in "SM"
 
 
 def differ_by_typos(one: Sequence[str], other: Sequence[str]) -> bool:

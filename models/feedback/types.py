@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from models.opinion.types import Document
+
 FeedbackState = Literal["waiting", "leased", "used", "quarantined", "dropped", "no_consent", "dead"]
 FeedbackOutcome = Literal["accepted", "duplicate", "replaced", "unknown_id", "stale_id", "needs_index", "erased"]
 
@@ -86,3 +88,13 @@ class ItemEvent(NamedTuple):
     event: str
     value: float | None
     """of a rating, or the seconds of a dwell; None of other events"""
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document as it goes into the store, with personal data redacted."""
+
+    task: str
+    document: Document
+    user: str | None = None
+    """who sent it: a keyed hash"""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,6 +22,7 @@ from models.feedback.store import Store
 from models.training.progress import read_training
 from serve.api.openapi import openapi
 from serve.api.operations import BASE, Operations
+from serve.api.opinion import Opinion
 from serve.api.repository import DELETING, RUNNING, UNLOADED, Applications, ApplicationsError, Repository
 from serve.api.responses import json_response, mount_at_root, moved_endpoint, on_http_exception, plain
 from serve.config import Config
@@ -45,7 +45,7 @@ def server_version() -> str:
 
 def build_control(config: Config, store: Store, applications: Applications, tuning: Tuning = dict) -> ASGIApp:
     """The application. It caches the applications' states for a second, so that probes do not load the cluster."""
-    control = _Control(list(config.tasks), config.home, applications, tuning)
+    control = _Control(config, applications, tuning)
     operations = Operations(config, store)
     app = Starlette(
         routes=[
@@ -58,6 +58,7 @@ def build_control(config: Config, store: Store, applications: Applications, tuni
             Route("/docs/{asset}", plain(control.asset)),
             *Repository(config, operations, applications).routes(),
             *operations.routes(),
+            *Opinion(config, store).routes(),
             Route("/v2/models/{rest:path}", plain(control.unknown_model), methods=["GET", "POST", "PUT", "DELETE"]),
         ],
         exception_handlers={HTTPException: on_http_exception},
@@ -67,9 +68,10 @@ def build_control(config: Config, store: Store, applications: Applications, tuni
 
 
 class _Control:
-    def __init__(self, tasks: list[str], home: Path, applications: Applications, tuning: Tuning):
-        self._tasks = tasks
-        self._home = home
+    def __init__(self, config: Config, applications: Applications, tuning: Tuning):
+        self._tasks = list(config.tasks)
+        self._monitors_opinion = config.opinion.task in config.tasks
+        self._home = config.home
         self._applications = applications
         self._tuning = tuning
         self._states: asyncio.Future[dict[str, str]] | None = None
@@ -126,7 +128,7 @@ class _Control:
         return Response(text, headers={"content-type": content_type})
 
     async def openapi(self, request: Request) -> Response:
-        return json_response(openapi(self._tasks, server_version()))
+        return json_response(openapi(self._tasks, server_version(), opinion=self._monitors_opinion))
 
     async def docs(self, request: Request) -> Response:
         return HTMLResponse(_DOCS_PAGE)

@@ -12,6 +12,7 @@ from models.tasks.base import ClassifierTask, Task, get_task
 from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
 from serve.api.oip import InferRequest
+from serve.api.openapi_opinion import opinion_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
 from serve.feedback.intake import Feedback, FeedbackBatch
@@ -31,8 +32,8 @@ _ERRORS = {
 }
 
 
-def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
-    """The description of a server that serves `tasks`."""
+def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dict[str, Any]:
+    """The description of a server that serves `tasks`, and monitors `opinion`."""
     classes = [get_task(name) for name in tasks]
     feedback_models: list[type[BaseModel]] = [
         Feedback,
@@ -94,6 +95,8 @@ def openapi(tasks: Sequence[str], version: str) -> dict[str, Any]:
             if name.endswith("}"):
                 read["parameters"] = [_VERSION]
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
+    if opinion:
+        paths |= opinion_paths()
     schemas = {
         **definitions.get("$defs", {}),
         "Error": _ERROR,

@@ -154,7 +154,12 @@ class Operations:
             lambda store: store.privacy.erase(*hashes, actor=change.actor, reason=change.reason), _ERASE_TIMEOUT_S
         )
         return json_response(
-            {"predictions": erased.predictions, "feedback": erased.feedback, "learned_by": erased.versions}
+            {
+                "predictions": erased.predictions,
+                "feedback": erased.feedback,
+                "documents": erased.documents,
+                "learned_by": erased.versions,
+            }
         )
 
     async def audit(self, request: Request) -> Response:

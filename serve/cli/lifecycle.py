@@ -202,7 +202,7 @@ def erase(
     reason: ReasonOption = "the user asked for it",
     config: ConfigOption = None,
 ) -> None:
-    """Delete a user's predictions and corrections in all tasks; prints the versions that were trained on them.
+    """Delete a user's predictions, corrections and documents in all tasks; prints the versions trained on them.
 
     Example:
 
@@ -218,7 +218,8 @@ def erase(
     hashes = UserHasher.open(settings.home, secret).all_hashes(name, user)
     store = Store.open(settings.feedback.store_url(settings.home))
     erased = store.privacy.erase(*hashes, actor=actor(), reason=reason)
-    out.print(f"erased {erased.predictions} predictions and {erased.feedback} corrections", highlight=False)
+    found = f"{erased.predictions} predictions, {erased.feedback} corrections and {erased.documents} documents"
+    out.print(f"erased {found}", highlight=False)
     for task, versions in erased.versions.items():
         out.print(f"{task}: version {', '.join(versions)} was trained on this data; no later training will read it")
 

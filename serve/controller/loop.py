@@ -1,7 +1,7 @@
 """The controller's loop: starts retrainings when there are enough corrections, and rolls out or rolls back versions.
 
-One thread in the control application. It has no state of its own to lose: the queue and the requests are in the store,
-the release is in its file, and a retraining runs in a worker process at the lowest priority.
+One thread in the control application. It has no state of its own to lose: the queue, the requests and the documents
+are in the store, the release is in its file, and a retraining runs in a worker process at the lowest priority.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from models.feedback.store import Store, StoreError
 from models.releases import audit_outbox
 from models.releases.release import ReleaseError
 from serve.config import Config
+from serve.controller.opinion import OpinionReconciler
 from serve.controller.registry_sync import RegistrySync
 from serve.controller.retention import PredictionRetention
 from serve.controller.retraining import RetrainingReconciler
@@ -68,6 +69,7 @@ class Loop:
             lambda: audit_outbox.flush(config.home, task, store),
             RetrainingReconciler(task, config, store, self._metrics, self._workers).step,
             RegistrySync(task, config.home, self._workers).step,
+            *([OpinionReconciler(config.opinion, store).step] if task == config.opinion.task else []),
         ]
 
     def _work(self) -> None:

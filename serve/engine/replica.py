@@ -43,6 +43,7 @@ class Replica:
         self.task = get_task(task)
         self._config = config
         self._logged_fields = [tensor.name for tensor in self.task.outputs]  # fields of a prediction that are logged
+        self._monitors_opinion = config.opinion.task == task
         self.metrics = Metrics(task)
         self._admission = Admission(config.limits.wait_s)
         self.prediction_logger = self._open_prediction_logger()
@@ -173,6 +174,9 @@ class Replica:
         early: Sequence[Output | None],
         user: UserName | None,
     ) -> None:
+        at = now()
+        if self._monitors_opinion and (documents := version.task.documents(request, predictions, id_, at)):
+            self.prediction_logger.log_documents(self.task.name, documents, user)
         if not self._config.feedback.log.sample:
             return
         fields = self._logged_fields  # some are optional: a propensity is only of a ranking that was drawn
@@ -184,7 +188,7 @@ class Replica:
         topic, named = version.task.topic(request), version.task.user(request)
         subject = named if named != user else None
         self.prediction_logger.log(
-            LoggedPrediction(id_, self.task.name, version.version, input_, outputs, now(), topic, user, subject)
+            LoggedPrediction(id_, self.task.name, version.version, input_, outputs, at, topic, user, subject)
         )
 
     def _check(self, texts: Sequence[str], deadline: float) -> None:

@@ -17,14 +17,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
 from models.feedback.pii import prepare, redact, redact_json
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.store import Store, StoreError
-from models.feedback.types import LoggedPrediction, NewFeedback, Receipt
+from models.feedback.types import LoggedPrediction, NewDocument, NewFeedback, Receipt
+from models.opinion.types import Document
 from models.users import UserName, user_name
 from serve.config import FeedbackConfig
 from serve.errors import NotReady, Overloaded
@@ -38,6 +40,7 @@ _CONFIRM_TIMEOUT_S = 10.0  # for a disk that neither writes nor fails; then the 
 _RETRY_AFTER_S = 5
 _MAX_QUEUED = 20_000  # corrections whose clients wait for the confirmation
 _MAX_PER_TRANSACTION = 2_000  # predictions or corrections
+_MAX_DOCUMENTS = 50_000  # texts that wait to be stored for opinion monitoring, some 20 MB
 _MAX_CHARACTERS = 4_000  # kept of a text, more than any model reads; redaction takes time for each character
 T = TypeVar("T")
 
@@ -64,6 +67,14 @@ class _PendingFeedback:
         self.loop.call_soon_threadsafe(settle)
 
 
+class _SentDocuments(NamedTuple):
+    """The documents of one answer, in the order of its texts, and who sent them."""
+
+    task: str
+    documents: list[Document]
+    user: UserName | None
+
+
 class PredictionLogger:
     """Writes one replica's predictions and corrections to the store.
 
@@ -77,6 +88,9 @@ class PredictionLogger:
         self._settings = settings
         self._metrics = metrics
         self._predictions: deque[LoggedPrediction] = deque()
+        self._documents: deque[_SentDocuments] = deque()
+        self._buffered_documents = 0
+        self._documents_counter = threading.Lock()
         self._pending: deque[_PendingFeedback] = deque()
         self._queued = 0
         self._changed = threading.Condition()
@@ -113,6 +127,18 @@ class PredictionLogger:
             self._metrics.unlogged("full")
             return
         self._predictions.append(prediction)
+
+    def log_documents(self, task: str, documents: list[Document], user: UserName | None) -> None:
+        """Buffer an answer's documents for the next flush, whatever share of the answers is logged.
+
+        Never blocks: when the buffer is full, they are dropped and counted.
+        """
+        if self._buffered_documents + len(documents) > _MAX_DOCUMENTS:
+            self._metrics.uncounted("full", len(documents))
+            return
+        with self._documents_counter:
+            self._buffered_documents += len(documents)
+        self._documents.append(_SentDocuments(task, documents, user))
 
     async def feedback(self, items: Sequence[NewFeedback]) -> list[Receipt]:
         """Store corrections; they are durable when this returns.
@@ -200,25 +226,64 @@ class PredictionLogger:
 
     def _write_predictions(self) -> None:
         """Write what is buffered now, `_MAX_PER_TRANSACTION` at a time, until a write finds the store unavailable."""
-        left = len(self._predictions)
-        while left > 0:
+        left, left_documents = len(self._predictions), len(self._documents)
+        while left > 0 or left_documents > 0:
             rows = [self._predictions.popleft() for _ in range(min(left, _MAX_PER_TRANSACTION))]
-            left -= len(rows)
+            sent = self._next_documents(left_documents)
+            left, left_documents = left - len(rows), left_documents - len(sent)
+            texts = sum(len(item.documents) for item in sent)
             try:
-                self.store.predictions.log([self._redacted_prediction(row) for row in rows])
+                redacted = [self._redacted_prediction(row) for row in rows]
+                self.store.predictions.log(redacted, self._redacted_documents(sent, redacted))
             except StoreError as error:
                 self._predictions.extendleft(reversed(rows))
+                self._documents.extendleft(reversed(sent))
                 if str(error) != self._outage:  # once, and not twice a second, perhaps onto the full disk itself
                     log.warning("predictions stay buffered, the store is unavailable: %s", error)
                 self._outage = str(error)
                 return
             except Exception:
                 self._metrics.unlogged("failed", len(rows))
-                log.exception("%d predictions could not be logged", len(rows))
+                self._metrics.uncounted("failed", texts)
+                log.exception("%d predictions and %d documents could not be stored", len(rows), texts)
             else:
                 if self._outage:
                     log.warning("predictions are logged again")
                 self._outage = ""
+            with self._documents_counter:
+                self._buffered_documents -= texts
+
+    def _next_documents(self, at_most: int) -> list[_SentDocuments]:
+        """Dequeue the documents of at most so many answers, as fit into one transaction, of one answer at least."""
+        taken: list[_SentDocuments] = []
+        texts = 0
+        while len(taken) < at_most and (not taken or texts + len(self._documents[0].documents) <= _MAX_PER_TRANSACTION):
+            taken.append(self._documents.popleft())
+            texts += len(taken[-1].documents)
+        return taken
+
+    def _redacted_documents(
+        self, sent: Sequence[_SentDocuments], rows: Sequence[LoggedPrediction]
+    ) -> list[NewDocument]:
+        """The documents without personal data. Texts of `rows`, redacted already, are not redacted twice."""
+        known = {row.id: row.input for row in rows}
+        found: list[NewDocument] = []
+        for task, documents, user in sent:
+            hashed = self.hash_user(user)
+            texts = known.get(documents[0].prediction_id)
+            if not isinstance(texts, list) or len(texts) != len(documents):
+                texts = [redact(document.text[:_MAX_CHARACTERS]) for document in documents]
+            found += [
+                NewDocument(task, self._redacted_document(document, text), hashed)
+                for document, text in zip(documents, texts, strict=True)
+            ]
+        return found
+
+    def _redacted_document(self, document: Document, text: str) -> Document:
+        id_ = document.document_id
+        if not id_.startswith(document.prediction_id):
+            id_ = self._item_id(id_, redact(id_))
+        return replace(document, document_id=id_, text=text, topics=tuple(map(_redacted_topic, document.topics)))
 
     def _write_feedback(self, pending: Sequence[_PendingFeedback]) -> None:
         try:
@@ -300,6 +365,11 @@ def _items(input_: Any, output: Any) -> list[list[Any]]:
     user = input_.get("user")
     history = user.get("history") if isinstance(user, dict) else None
     return [items for items in (input_.get("candidates"), history, output) if isinstance(items, list)]
+
+
+@lru_cache(maxsize=4096)
+def _redacted_topic(topic: str) -> str:
+    return redact(topic)
 
 
 def _unavailable(error: StoreError) -> NotReady:

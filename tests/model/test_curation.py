@@ -14,12 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from models.curation.pipeline import Context, Curated, Rules, curate
-from models.curation.similarity import words
 from models.curation.types import Embed
 from models.data.dataset import Example, load_dataset
 from models.data.records import read_rows
 from models.feedback.pii import redact
 from models.feedback.types import Sample
+from models.text import words
 from tests.helpers.command import ROOT
 from tests.helpers.embedding import latent
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _WRITES = "flywheel_writes"
 # Keys of advisory locks: any numbers that no other program uses on the same PostgreSQL database.
-_MIGRATING, _ERASING = 0x666C7901, 0x666C7902
+_MIGRATING, _ERASING, _ABSORBING = 0x666C7901, 0x666C7902, 0x666C7903
 _MAX_TRIES = 5
 _BUSY_SLEEP_S = 0.001
 _CHUNK = 500
@@ -154,6 +154,11 @@ class Database:
         """Block writers that call `block_erasure` until the transaction ends."""
         if not self._is_sqlite:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ERASING})"))
+
+    def absorb_alone(self, connection: Connection) -> None:
+        """Block other callers of this until the transaction ends: those who count documents."""
+        if not self._is_sqlite:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_ABSORBING})"))
 
     def overwrite_deleted(self) -> None:
         """Rewrite SQLite's files without deleted rows. Blocks writers meanwhile: 50 MB took 2 s on two busy cores.

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, delete, exists, select
 
 from models.feedback.store.database import Database
 from models.feedback.store.erasure import erased_users, is_erased
+from models.feedback.store.opinion import Opinion
 from models.feedback.store.schema import feedback, predictions
-from models.feedback.types import LoggedPrediction
+from models.feedback.types import LoggedPrediction, NewDocument
 
 _key = attrgetter("task", "id")
 _COLUMNS = [field.name for field in fields(LoggedPrediction)]
@@ -25,21 +26,25 @@ _PAUSE_S = 0.02
 class Predictions:
     """Part of a `Store`: the prediction log."""
 
-    def __init__(self, database: Database):
+    def __init__(self, database: Database, opinion: Opinion):
         self._database = database
+        self._opinion = opinion
         self._statement = database.insert(predictions).on_conflict_do_nothing()
 
-    def log(self, rows: Sequence[LoggedPrediction]) -> None:
-        """Store the rows in one transaction.
+    def log(self, rows: Sequence[LoggedPrediction], documents: Sequence[NewDocument] = ()) -> None:
+        """Store the rows, and the documents for opinion monitoring, in one transaction.
 
         For a classifier, `input` is the list of texts and `output` the list of predictions in the same order; for a
         ranker, `input` is the request. Rows with a stored id and rows of erased users are left out.
         """
-        if rows:
-            self._database.write(lambda connection: self._insert(connection, rows))
+        if rows or documents:
+            self._database.write(lambda connection: self._insert(connection, rows, documents))
 
-    def _insert(self, connection: Connection, rows: Sequence[LoggedPrediction]) -> None:
+    def _insert(
+        self, connection: Connection, rows: Sequence[LoggedPrediction], documents: Sequence[NewDocument]
+    ) -> None:
         self._database.block_erasure(connection)
+        self._opinion.receive_within(connection, documents)
         erased = erased_users(connection, (user for row in rows for user in (row.user, row.subject)))
         kept = [row for row in rows if not any(is_erased(erased, user, row.at) for user in (row.user, row.subject))]
         if kept:

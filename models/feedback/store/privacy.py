@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_
 
 from models.feedback.store.audit_log import AuditLog
 from models.feedback.store.database import Database, chunks
+from models.feedback.store.opinion import erase_documents
 from models.feedback.store.schema import clean, erased, feedback, predictions, trained
 
 
@@ -20,6 +21,8 @@ class ErasureResult:
     predictions: int
     feedback: int
     versions: dict[str, list[str]]
+    documents: int = 0
+    """of opinion monitoring; their counts stay"""
 
 
 class Privacy:
@@ -30,8 +33,8 @@ class Privacy:
         self._audit = audit
 
     def erase(self, *users: str, actor: str = "operator", reason: str = "the user asked for it") -> ErasureResult:
-        """Delete the predictions of a user, their feedback, and the feedback of others on their texts; overwrite the
-        bytes. A prediction without user is theirs if they gave feedback on it.
+        """Delete the predictions and documents of a user, their feedback, and the feedback of others on their texts;
+        overwrite the bytes. A prediction without user is theirs if they gave feedback on it.
 
         `users` are all hashes of that one user (`UserHasher.all_hashes`).
 
@@ -82,6 +85,8 @@ class Privacy:
         feedback_counts = _by_task(connection, feedback, their_feedback)
         # Read the ids first: the condition refers to other rows, which SQLite may have deleted when it evaluates it.
         ids = list(connection.scalars(select(feedback.c.id).where(their_feedback)))
+        asked = connection.execute(select(predictions.c.task, predictions.c.id).where(their_predictions)).all()
+        documents = erase_documents(connection, [(row.task, row.id) for row in asked], users)
         connection.execute(delete(predictions).where(their_predictions))
         for some in chunks(ids):
             connection.execute(delete(trained).where(trained.c.feedback_id.in_(some)))
@@ -90,7 +95,7 @@ class Privacy:
             counts = {"predictions": prediction_counts[task], "feedback": feedback_counts[task]}
             detail = {**counts, "versions": versions.get(task, [])}
             self._audit.append_within(connection, self._audit.entry(task, "erase", None, actor, reason, detail))
-        return ErasureResult(prediction_counts.total(), feedback_counts.total(), dict(versions))
+        return ErasureResult(prediction_counts.total(), feedback_counts.total(), dict(versions), documents)
 
 
 def _by_task(connection: Connection, table: Table, condition: ColumnElement[bool]) -> Counter[str]:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """the newest revision; a database at this revision is opened without importing Alembic"""
 
 # PostgreSQL cannot index a value of more than 2,704 bytes, and clients may choose request ids.
@@ -243,4 +243,92 @@ retraining_requests = Table(
     Column("version", CleanText),
     Column("attempts", Integer, nullable=False),  # number of runs started for it
     Index("ix_retraining_requests_task", "task", "state", "id"),
+)
+
+opinion_inbox = Table(
+    "opinion_inbox",
+    metadata,
+    Column("serial", Serial, primary_key=True),
+    Column("task", CleanText, nullable=False),
+    Column("document", Json, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("prediction_id", PredictionId, nullable=False),
+    Column("user", CleanText),  # who sent it
+    Index("ix_opinion_inbox_task", "task", "serial"),
+    sqlite_autoincrement=True,  # the serial of a document that has left is its id, and never given to another one
+)
+
+opinion_documents = Table(
+    "opinion_documents",
+    metadata,
+    Column("serial", Serial, primary_key=True, autoincrement=False),  # that of the inbox
+    Column("task", CleanText, nullable=False),
+    Column("key", LargeBinary, nullable=False),  # digest of document_id
+    Column("document_id", CleanText, nullable=False),
+    Column("story", BigInteger, nullable=False),
+    Column("published", Moment, nullable=False),
+    Column("label", CleanText, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("topics", Json, nullable=False),
+    Column("prediction_id", PredictionId, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("user", CleanText),
+    UniqueConstraint("task", "key"),
+    Index("ix_opinion_documents_published", "task", "published"),
+    Index("ix_opinion_documents_prediction", "task", "prediction_id"),
+    Index("ix_opinion_documents_at", "at"),
+)
+_where("ix_opinion_documents_user", opinion_documents, "user", condition='"user" IS NOT NULL')
+
+opinion_stories = Table(
+    "opinion_stories",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=False),  # the serial of the document that began it
+    Column("task", CleanText, nullable=False),
+    Column("first", BigInteger, nullable=False),  # seconds since 1970, of its earliest text
+    Column("last", BigInteger, nullable=False),  # of its latest
+    Column("words", LargeBinary, nullable=False),  # hashes of the words of the text that began it
+    Column("topics", Json, nullable=False),  # by topic: time and label of its first text there
+    Index("ix_opinion_stories_first", "first"),
+)
+
+opinion_bands = Table(
+    "opinion_bands",
+    metadata,
+    Column("bucket", Integer, primary_key=True, autoincrement=False),  # of time, so that a batch changes few pages
+    Column("band", BigInteger, primary_key=True, autoincrement=False),
+    Column("story", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+opinion_counts = Table(
+    "opinion_counts",
+    metadata,
+    Column("task", CleanText, primary_key=True),
+    Column("topic", CleanText, primary_key=True),  # "": all documents
+    Column("step_s", Integer, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),  # seconds since 1970
+    *(
+        Column(name, Integer, nullable=False)
+        for name in ("texts", "positive", "neutral", "negative", "stories", "story_positive", "story_negative")
+    ),
+    sqlite_with_rowid=False,
+)
+
+opinion_alerts = Table(
+    "opinion_alerts",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("task", CleanText, nullable=False),
+    Column("topic", CleanText, nullable=False),
+    Column("kind", CleanText, nullable=False),
+    Column("started", Moment, nullable=False),
+    Column("ended", Moment),
+    Column("observed", Double, nullable=False),
+    Column("expected", Double, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("examples", Json, nullable=False),
+    Column("notified", Integer, nullable=False),  # 0: not sent; 1: its start was sent; 2: its end too
+    UniqueConstraint("task", "topic", "kind", "started"),
+    Index("ix_opinion_alerts_started", "task", "started"),
 )

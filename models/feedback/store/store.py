@@ -11,6 +11,8 @@ from models.feedback.store.database import Database, utc_now
 from models.feedback.store.feedback import Feedback
 from models.feedback.store.lineage import SampleLineage
 from models.feedback.store.locks import Locks
+from models.feedback.store.opinion import Opinion
+from models.feedback.store.opinion_alerts import OpinionAlerts
 from models.feedback.store.predictions import Predictions
 from models.feedback.store.privacy import Privacy
 from models.feedback.store.queue import Queue
@@ -18,7 +20,8 @@ from models.feedback.store.retraining import RetrainingRequests
 
 
 class Store:
-    """Predictions, corrections, leases, locks, audit log and requests for retraining of all tasks, in one database.
+    """Predictions, corrections, leases, locks, audit log, requests for retraining and opinions of all tasks, in one
+    database.
 
     `Store(url)` does not connect: the first call that needs the database migrates it to the newest schema.
     `Store.open(url)` does so at once. Methods of the parts may be called from any thread and from any number of
@@ -31,7 +34,9 @@ class Store:
 
     def __init__(self, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now):
         self.database = database = Database(url, patience_s=patience_s, clock=clock)
-        self.predictions = Predictions(database)
+        self.opinion = Opinion(database)
+        self.opinion_alerts = OpinionAlerts(database)
+        self.predictions = Predictions(database, self.opinion)
         self.feedback = Feedback(database)
         self.queue = Queue(database)
         self.lineage = SampleLineage(database)

@@ -304,3 +304,26 @@ def test_early_answers_can_be_switched_off(written: str, meant: str | None) -> N
 def test_the_environment_switches_early_answers_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_TASKS__INTENT__EARLY_ANSWERS", "off")
     assert load_config().tasks["intent"].early_answers == "off"
+
+
+def test_opinion_monitoring_of_a_task_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"own\.yaml: opinion\.task: .*moods"):
+        load_config(write("opinion: {task: moods}"))
+
+
+def test_opinion_monitoring_of_a_task_that_is_not_served_has_no_effect() -> None:
+    assert load_config(write("tasks: {intent: {}}")).opinion.task == "sentiment"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("opinion: {keep_days: 0}", "opinion.keep_days"),
+        ("opinion: {story_window_h: -1}", "opinion.story_window_h"),
+        ("opinion: {surge: {step: 7m}}", "opinion.surge.step"),
+        ("opinion: {window: 3}", "opinion.window: there is no such key"),
+    ],
+)
+def test_opinion_monitoring_with_impossible_values_is_refused(text: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(write(text))

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from models.curation.pipeline import Context, Curated, Rules, curate
 from models.curation.quotas import quotas
-from models.curation.similarity import SimilarityIndex, differ_by_typos, fingerprints, words
+from models.curation.similarity import SimilarityIndex, differ_by_typos, fingerprints
 from models.curation.types import Embed, Group
 from models.data.dataset import Example, load_dataset
 from models.feedback.pii import redact
 from models.feedback.types import Sample
+from models.text import words
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TRUSTING = Rules(trust={"desk": 1.0})

@@ -15,10 +15,11 @@ from prometheus_client import REGISTRY
 
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.types import LoggedPrediction, NewFeedback, Receipt
+from models.opinion.types import Document
 from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
 from models.users import require_user
-from serve.config import FeedbackConfig
+from serve.config import FeedbackConfig, PredictionLogConfig
 from serve.errors import InvalidRequest, NotReady
 from serve.feedback import writer
 from serve.feedback.intake import Feedback, FeedbackService
@@ -207,3 +208,71 @@ def test_a_postgresql_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: 
     finally:
         for collector in set(REGISTRY._names_to_collectors.values()) - before:
             REGISTRY.unregister(collector)
+
+
+def _document(index: int, text: str, **changes: Any) -> Document:
+    at = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "document_id": f"{'3' * 32}/{index}", "text": text, "published": at, "topics": ("airlines",),
+        "label": "negative", "score": 0.8, "prediction_id": "3" * 32, "at": at,
+    }  # fmt: skip
+    return Document(**values | changes)
+
+
+@pytest.mark.parametrize("sample", [1.0, 0.0])
+def test_documents_are_stored_whatever_share_is_logged_and_without_personal_data(tmp_path: Path, sample: float) -> None:
+    settings, user = FeedbackConfig(log=PredictionLogConfig(sample=sample)), require_user(USER)
+    hasher = UserHasher(b"a secret of this test")
+    texts = ["mail ann@example.org about the heron", "the ibis"]
+    with registry_restored():
+        running = PredictionLogger(f"sqlite:///{tmp_path / 'feedback.db'}", hasher, settings, Metrics("sentiment"))
+        running.start()
+        ids = ["wire of bob@example.org", "20270101123456"]
+        running.log(LoggedPrediction("3" * 32, "sentiment", "1", texts, [{}, {}], now(), user=user))
+        running.log_documents("sentiment", [_document(i, text) for i, text in enumerate(texts)], user)
+        odd = [_document(0, "a", prediction_id="4", document_id=id_, topics=("of ann@example.org",)) for id_ in ids]
+        running.log_documents("sentiment", odd, None)
+        asyncio.run(running.flush())
+        running.stop()
+    waiting = running.store.opinion.next_batch("sentiment", 9)
+    assert len(running.store.predictions.latest("sentiment", datetime(2020, 1, 1, tzinfo=UTC), 9)) == int(sample)
+    assert [item.document.text for item in waiting] == ["mail [email] about the heron", "the ibis", "a", "a"]
+    assert [item.user for item in waiting] == [hasher.hashed(user)] * 2 + [None] * 2
+    assert waiting[2].document.document_id.startswith("wire of [email] ")  # with a hash, so that two stay two
+    assert [item.document.document_id for item in waiting][1::2] == [f"{'3' * 32}/1", "20270101123456"]
+    assert waiting[2].document.topics == ("of [email]",)
+    assert b"@example.org" not in bytes_of_store(tmp_path)
+
+
+def test_documents_have_a_bound_of_their_own_and_drops_are_counted(
+    prediction_logger: PredictionLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_MAX_DOCUMENTS", 3)
+    prediction_logger.stop()  # nothing is written meanwhile
+    for _ in range(3):
+        prediction_logger.log_documents("recommendation", [_document(0, "a"), _document(1, "b")], None)
+    labels = {"task": "recommendation", "reason": "full"}
+    assert REGISTRY.get_sample_value("flywheel_uncounted_documents_total", labels) == 4
+    prediction_logger._write_predictions()
+    assert len(prediction_logger.store.opinion.next_batch("recommendation", 9)) == 2
+    prediction_logger.log_documents("recommendation", [_document(0, "a"), _document(1, "b")], None)
+    prediction_logger._write_predictions()
+    assert len(prediction_logger.store.opinion.next_batch("recommendation", 9)) == 4
+
+
+def test_documents_stay_buffered_while_the_store_is_away(tmp_path: Path) -> None:
+    place = tmp_path / "away"
+    place.write_text("no directory")
+    with registry_restored():
+        running = PredictionLogger(
+            f"sqlite:///{place / 'feedback.db'}",
+            UserHasher(b"a secret of this test"),
+            FeedbackConfig(),
+            Metrics("sentiment"),
+        )
+        running.log_documents("sentiment", [_document(0, "a text")], None)
+        running._write_predictions()
+        place.unlink()
+        running._write_predictions()
+        assert [item.document.text for item in running.store.opinion.next_batch("sentiment", 9)] == ["a text"]
+        running.store.close()

@@ -1,0 +1,153 @@
+"""The stories that a batch of documents may belong to, read before it and written after it."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import orjson
+from sqlalchemy import Connection, bindparam, insert, update
+
+from models.feedback.store.schema import opinion_stories
+from models.opinion.stories import Sketch, is_copy
+
+T = TypeVar("T", int, tuple[int, int, int])
+_MAX_COMPARED = 32  # stories a text is compared with, those with the most bands in common first
+_AT_ONCE = 5000
+_c = opinion_stories.c
+_UPDATE = (
+    update(opinion_stories)
+    .where(_c.id == bindparam("story"))
+    .values(first=bindparam("first"), last=bindparam("last"), topics=bindparam("topics"))
+)
+
+
+@dataclass(slots=True)
+class Story:
+    """A text and its copies. Times are in seconds since 1970."""
+
+    id: int
+    first: int
+    last: int
+    words: array[int]
+    topics: dict[str, list[Any]]
+    """by topic: the time and the label of the story's first text there"""
+    new: bool = False
+    changed: bool = False
+
+
+class Stories:
+    """The stories within `window_s` of a batch. Use it within one transaction: `load`, then for each document in the
+    order of time `find` or `begin`, and `extend`; then `save`."""
+
+    BUCKET_S: ClassVar[int] = 6 * 86_400  # a batch in the order of time changes few pages of the bands' index
+
+    def __init__(self, connection: Connection, task: str, window_s: int):
+        self._connection = connection
+        self._task = task
+        self._window_s = window_s
+        self._stories: dict[int, Story] = {}
+        self._by_band: defaultdict[int, list[int]] = defaultdict(list)
+        self._new_bands: set[tuple[int, int, int]] = set()
+        self.begun = 0
+        """how many stories began in this batch"""
+
+    @classmethod
+    def bucket(cls, second: int) -> int:
+        """The stretch of time that a story's bands are stored under."""
+        return second // cls.BUCKET_S
+
+    @classmethod
+    def buckets_near(cls, second: int) -> range:
+        return range(cls.bucket(second) - 1, cls.bucket(second) + 2)
+
+    def load(self, texts: Iterable[tuple[int, Sequence[int]]]) -> None:
+        """Read the stories that may have copies among the texts, given as their times and bands."""
+        bands_of: defaultdict[int, set[int]] = defaultdict(set)
+        for second, bands in texts:
+            for bucket in range(self.bucket(second - self._window_s), self.bucket(second + self._window_s) + 1):
+                bands_of[bucket].update(bands)
+        for bucket, wanted in bands_of.items():
+            where = f"bucket = {bucket} AND band IN"
+            for band, story in self._select("SELECT band, story FROM opinion_bands WHERE " + where, wanted):
+                self._by_band[band].append(story)
+        ids = {id_ for found in self._by_band.values() for id_ in found}
+        columns = "id, first, last, words, topics, task"
+        for id_, first, last, hashes, topics, task in self._select(
+            f"SELECT {columns} FROM opinion_stories WHERE id IN", ids
+        ):
+            if task == self._task:
+                self._stories[id_] = Story(id_, first, last, array("I", bytes(hashes)), orjson.loads(topics))
+
+    def _select(self, statement: str, numbers: Iterable[int]) -> Iterator[Any]:
+        """The rows that `statement` selects with these integers behind its IN.
+
+        They are written into it: a batch has 20,000, and as parameters they would take half of its time.
+        """
+        for some in _slices(numbers):
+            yield from self._connection.exec_driver_sql(f"{statement} ({','.join(map(str, some))})").all()
+
+    def find(self, second: int, sketch: Sketch) -> Story | None:
+        """The story of which a text at this time is a copy: the one that has the most bands in common with it."""
+        shared = Counter(id_ for band in sketch.bands for id_ in self._by_band.get(band, ()))
+        most = sorted((-bands, id_) for id_, bands in shared.items())
+        for _, id_ in most[:_MAX_COMPARED]:
+            story = self._stories.get(id_)
+            if story is not None and is_copy(story.words, sketch.words) and self._is_near(story, second):
+                return story
+        return None
+
+    def _is_near(self, story: Story, second: int) -> bool:
+        return max(story.last, second) - min(story.first, second) <= self._window_s
+
+    def begin(self, id_: int, second: int, sketch: Sketch) -> Story:
+        story = self._stories[id_] = Story(id_, second, second, sketch.words, {}, new=True)
+        for band in sketch.bands:
+            self._by_band[band].append(id_)
+        self._store_bands(story, sketch)
+        self.begun += 1
+        return story
+
+    def extend(self, story: Story, second: int, sketch: Sketch) -> None:
+        """Add a text's time to its story."""
+        if second < story.first:
+            moves = self.bucket(second) != self.bucket(story.first)
+            story.first, story.changed = second, True
+            if moves:
+                self._store_bands(story, sketch)
+        elif second > story.last:
+            story.last, story.changed = second, True
+
+    def _store_bands(self, story: Story, sketch: Sketch) -> None:
+        bucket = self.bucket(story.first)
+        self._new_bands.update((bucket, band, story.id) for band in sketch.bands)
+
+    def save(self) -> None:
+        """Write what began and what changed."""
+        new = [self._row(story) for story in self._stories.values() if story.new]
+        if new:
+            self._connection.execute(insert(opinion_stories), new)
+        changed = [story for story in self._stories.values() if story.changed and not story.new]
+        if changed:
+            rows = [{"story": s.id, "first": s.first, "last": s.last, "topics": s.topics} for s in changed]
+            self._connection.execute(_UPDATE, rows)
+        for some in _slices(self._new_bands):
+            rows_of_integers = ",".join(map(str, some))
+            self._connection.exec_driver_sql(
+                f"INSERT INTO opinion_bands (bucket, band, story) VALUES {rows_of_integers} ON CONFLICT DO NOTHING"
+            )
+
+    def _row(self, story: Story) -> dict[str, Any]:
+        return {
+            "id": story.id, "task": self._task, "first": story.first, "last": story.last,
+            "words": story.words.tobytes(), "topics": story.topics,
+        }  # fmt: skip
+
+
+def _slices(values: Iterable[T]) -> Iterator[list[T]]:
+    """The values in their order, so many as one statement has."""
+    ordered = sorted(values)
+    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))

@@ -1,0 +1,49 @@
+"""Counts the documents that wait in the store's inbox, and deletes those that are old."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from models.feedback.store import Store
+from models.feedback.store.opinion import Absorbed
+from serve.config import OpinionConfig
+
+_BATCH = 1000  # documents in a transaction, which blocks SQLite's other writers for 0.2 s
+_STEP_S = 1.0  # other reconcilers share the loop
+_EXPIRE_EVERY_S = 3600.0
+
+
+class OpinionReconciler:
+    """Counts one task's documents, some of them in each step of the controller's loop.
+
+    `counted` is called with what became of each batch, `evaluate` at the end of each step; both may raise StoreError.
+    """
+
+    def __init__(
+        self,
+        config: OpinionConfig,
+        store: Store,
+        counted: Callable[[Absorbed], None] = lambda absorbed: None,
+        evaluate: Callable[[], None] = lambda: None,
+    ):
+        self._task = config.task
+        self._window = timedelta(hours=config.story_window_h)
+        self._keep = timedelta(days=config.keep_days)
+        self._store = store
+        self._counted = counted
+        self._evaluate = evaluate
+        self._expire_at = 0.0
+
+    def step(self) -> None:
+        """Count until nothing waits or a second has passed, then evaluate. Raises StoreError; the next step goes on."""
+        ends = time.monotonic() + _STEP_S
+        while batch := self._store.opinion.next_batch(self._task, _BATCH):
+            self._counted(self._store.opinion.absorb(self._task, batch, self._window))
+            if len(batch) < _BATCH or time.monotonic() > ends:
+                break
+        if time.monotonic() >= self._expire_at:
+            self._store.opinion.expire(self._task, self._keep)
+            self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
+        self._evaluate()
