@@ -16,8 +16,8 @@ from models.training.first_version import build_first_version
 
 # Of characters that the default base knows: what rises, falls or stays level.
 THINGS = (
-    "金", "石", "水", "火", "馬", "車", "食", "竹", "花", "王国", "日本", "東京", "豊田", "石井", "三井", "北海", "大阪",
-    "長城", "青島", "神戸",
+    "金", "石", "水", "火", "馬", "車", "食", "竹", "花", "王国", "日本", "東京", "豊田", "石井", "三井", "北海",
+    "大阪", "長城", "青島", "神戸",
 )  # fmt: skip
 TIMES = ("", "本日", "今月", "三月", "明日", "年中", "新年", "立春", "秋月", "正月")
 MOVES = {"positive": ("上", "大上"), "negative": ("下", "大下"), "neutral": ("平", "安平")}
