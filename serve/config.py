@@ -27,10 +27,12 @@ from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
 from models.home import feedback_database, sqlite_url
+from models.opinion.topics import Topics
 from models.opinion.topics_file import TopicsError
 from models.tasks.base import MAX_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
+from serve.receiver import Receiver
 from serve.renamed_keys import with_new_names
 
 DEFAULT_FILE = "flywheel.yaml"
@@ -171,6 +173,20 @@ class WebhookConfig(_Section):
     secret: SecretStr | None = None
     timeout_s: float = Field(10.0, gt=0, le=60)
 
+    @property
+    def receiver(self) -> Receiver | None:
+        """Where alerts are sent; None for nowhere. Raises ValueError for an address that cannot be used."""
+        if self.url is None:
+            return None
+        return Receiver(self.url, self.secret.get_secret_value() if self.secret else None, self.timeout_s)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is not None:
+            Receiver(url)
+        return url
+
 
 class OpinionConfig(_Section):
     """Opinion monitoring: the texts of one task counted by topic and time."""
@@ -178,6 +194,7 @@ class OpinionConfig(_Section):
     task: str = "sentiment"
     keep_days: float = Field(400.0, gt=0, le=3650)
     story_window_h: float = Field(72.0, gt=0, le=720)
+    notify_within_h: float = Field(24.0, gt=0, le=8760)
     surge: SurgeConfig = SurgeConfig()
     webhook: WebhookConfig = WebhookConfig()
 
@@ -312,6 +329,14 @@ class Config(BaseSettings):
     def task_options(self, task: str) -> TaskOptions:
         """The task's options, validated by its `Options` model."""
         return get_task(task).Options.model_validate(self.tasks[task].options)
+
+    @property
+    def opinion_topics(self) -> tuple[str, ...]:
+        """The names of the topics file of the task whose opinions are monitored; none without one."""
+        if self.opinion.task not in self.tasks:
+            return ()
+        topics = getattr(self.task_options(self.opinion.task), "topics", None)
+        return topics.names if isinstance(topics, Topics) else ()
 
     def thresholds(self, task: str) -> Thresholds:
         """The task's default gate with the configuration's changes."""

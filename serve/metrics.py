@@ -249,6 +249,11 @@ class OpinionMetrics:
         for outcome in ("sent", "failed", "refused", "given_up"):
             self._webhook.labels(outcome)
 
+    @property
+    def topics(self) -> Collection[str]:
+        """Those that have series of their own, and OTHER."""
+        return self._topics.keys()
+
     def text(self, topics: Collection[str], label: str) -> None:
         """Count a text in each of its topics; once as `other`, however many of them have no series."""
         for topic in self._named(topics):

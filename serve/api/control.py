@@ -58,7 +58,7 @@ def build_control(config: Config, store: Store, applications: Applications, tuni
             Route("/docs/{asset}", plain(control.asset)),
             *Repository(config, operations, applications).routes(),
             *operations.routes(),
-            *Opinion(config, store).routes(),
+            *Opinion(config, store, config.opinion_topics).routes(),
             Route("/v2/models/{rest:path}", plain(control.unknown_model), methods=["GET", "POST", "PUT", "DELETE"]),
         ],
         exception_handlers={HTTPException: on_http_exception},

@@ -16,13 +16,13 @@ from models.feedback.store import Store, StoreError
 from models.releases import audit_outbox
 from models.releases.release import ReleaseError
 from serve.config import Config
-from serve.controller.opinion import OpinionReconciler
+from serve.controller.opinion_monitor import OpinionMonitor
 from serve.controller.registry_sync import RegistrySync
 from serve.controller.retention import PredictionRetention
 from serve.controller.retraining import RetrainingReconciler
 from serve.controller.rollout import RolloutReconciler
 from serve.controller.workers import Workers
-from serve.metrics import LoopMetrics, keep_counts
+from serve.metrics import LoopMetrics, OpinionMetrics, keep_counts
 
 log = logging.getLogger("flywheel.controller")
 
@@ -34,8 +34,12 @@ Step = Callable[[], None]
 class Loop:
     """Runs the reconcilers of each task in turn, as long as the process lives; a failing one does not stop others."""
 
-    def __init__(self, config: Config, store: Store, metrics: LoopMetrics, workers: Workers):
+    def __init__(
+        self, config: Config, store: Store, metrics: LoopMetrics, workers: Workers,
+        opinion_metrics: OpinionMetrics | None = None,
+    ):  # fmt: skip
         self._config, self._store, self._metrics, self._workers = config, store, metrics, workers
+        self._opinion = OpinionMonitor(config, store, opinion_metrics) if config.opinion.task in config.tasks else None
         self._retention = PredictionRetention(store, config.feedback.log.keep_days)
         self._steps = {task: self._steps_of(task) for task in config.tasks}
         self._logged: dict[str, float] = {}
@@ -44,6 +48,8 @@ class Loop:
 
     def start(self) -> None:
         self._thread.start()
+        if self._opinion is not None:
+            self._opinion.start()
 
     @property
     def alive(self) -> bool:
@@ -69,13 +75,14 @@ class Loop:
             lambda: audit_outbox.flush(config.home, task, store),
             RetrainingReconciler(task, config, store, self._metrics, self._workers).step,
             RegistrySync(task, config.home, self._workers).step,
-            *([OpinionReconciler(config.opinion, store).step] if task == config.opinion.task else []),
+            *([self._opinion.step] if self._opinion is not None and task == config.opinion.task else []),
         ]
 
     def _work(self) -> None:
         while True:
             self.step()
-            time.sleep(_STEP_EVERY_S)
+            if self._opinion is None or not self._opinion.behind:
+                time.sleep(_STEP_EVERY_S)
 
     def _attempt(self, name: str, step: Step) -> None:
         try:

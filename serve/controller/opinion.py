@@ -13,12 +13,14 @@ from serve.config import OpinionConfig
 _BATCH = 1000  # documents in a transaction, which blocks SQLite's other writers for 0.2 s
 _STEP_S = 1.0  # other reconcilers share the loop
 _EXPIRE_EVERY_S = 3600.0
+_EVALUATE_EVERY_S = 30.0  # while documents wait: what is loaded is evaluated once, not after each of its batches
 
 
 class OpinionReconciler:
     """Counts one task's documents, some of them in each step of the controller's loop.
 
-    `counted` is called with what became of each batch, `evaluate` at the end of each step; both may raise StoreError.
+    `counted` is called with what became of each batch; `evaluate` at the end of a step that left nothing waiting, and
+    every 30 s while something does. Both may raise StoreError.
     """
 
     def __init__(
@@ -34,16 +36,22 @@ class OpinionReconciler:
         self._store = store
         self._counted = counted
         self._evaluate = evaluate
-        self._expire_at = 0.0
+        self._expire_at = self._evaluate_at = 0.0
+        self.behind = False
+        """whether the last step left documents waiting, so that the next one should follow at once"""
 
     def step(self) -> None:
         """Count until nothing waits or a second has passed, then evaluate. Raises StoreError; the next step goes on."""
         ends = time.monotonic() + _STEP_S
-        while batch := self._store.opinion.next_batch(self._task, _BATCH):
+        self.behind = False  # of a store that is away nothing is known, and the loop shall not spin
+        while not self.behind and (batch := self._store.opinion.next_batch(self._task, _BATCH)):
             self._counted(self._store.opinion.absorb(self._task, batch, self._window))
-            if len(batch) < _BATCH or time.monotonic() > ends:
+            if len(batch) < _BATCH:
                 break
+            self.behind = time.monotonic() > ends
         if time.monotonic() >= self._expire_at:
             self._store.opinion.expire(self._task, self._keep)
             self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
-        self._evaluate()
+        if not self.behind or time.monotonic() >= self._evaluate_at:
+            self._evaluate_at = time.monotonic() + _EVALUATE_EVERY_S
+            self._evaluate()

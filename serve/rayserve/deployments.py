@@ -58,6 +58,7 @@ class ControlDeployment:
         from models.feedback.store import Store
         from serve.api.control import build_control
         from serve.controller.loop import Loop
+        from serve.controller.opinion_monitor import opinion_metrics
         from serve.metrics import LoopMetrics
         from serve.rayserve.applications import RayApplications
         from serve.rayserve.jobs import RayWorkers
@@ -69,7 +70,7 @@ class ControlDeployment:
         self._tweaks = tweaks.applied(joins=config.ray.address is not None)
         control = build_control(config, store, applications, self._tuning_report)
         self._control = _install(control, config, metrics_dir)
-        self._loop = Loop(config, store, LoopMetrics(), RayWorkers(config))
+        self._loop = Loop(config, store, LoopMetrics(), RayWorkers(config), opinion_metrics(config))
         self._loop.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, Table, and_, delete, func, insert, se
 
 from models.feedback.store.database import Database, chunks
 from models.feedback.store.erasure import erased_users, is_erased
+from models.feedback.store.opinion_changes import OpinionChanges
 from models.feedback.store.opinion_stories import Stories, Story
 from models.feedback.store.schema import (
     clean,
@@ -64,6 +65,8 @@ class Absorbed:
     duplicates: int
     """documents whose id was known already"""
     new_stories: int
+    begun: list[tuple[frozenset[str], str]]
+    """of the stories that are new in some topic: the topics, and the label of the first text there"""
 
 
 class Opinion:
@@ -71,6 +74,7 @@ class Opinion:
 
     def __init__(self, database: Database):
         self._database = database
+        self.changes = OpinionChanges(database)
         inserted = database.insert(opinion_counts)
         self._add_counts = inserted.on_conflict_do_update(
             index_elements=["task", "topic", "step_s", "start"],
@@ -104,7 +108,7 @@ class Opinion:
         each topic of its texts, at the time and with the label of the first text there.
         """
         if not batch:
-            return Absorbed([], 0, 0)
+            return Absorbed([], 0, 0, [])
         sketched = dict(
             zip((item.serial for item in batch), sketches([item.document.text for item in batch]), strict=True)
         )
@@ -125,14 +129,17 @@ class Opinion:
         stories = Stories(connection, task, window_s)
         stories.load((_second(item.document.published), sketched[item.serial].bands) for item in new)
         deltas: _Deltas = defaultdict(lambda: [0] * len(COUNTS))
-        rows = [self._count(task, item, sketched[item.serial], stories, deltas) for item in new]
+        begun: list[tuple[frozenset[str], str]] = []
+        rows = [self._count(task, item, sketched[item.serial], stories, deltas, begun) for item in new]
         if rows:
             connection.execute(insert(opinion_documents), rows)
         stories.save()
         self._save_counts(connection, task, deltas)
+        if new:
+            self._save_changes(connection, task, deltas, max(item.serial for item in new))
         for some in chunks([item.serial for item in present]):
             connection.execute(delete(opinion_inbox).where(_in.serial.in_(some)))
-        return Absorbed([item.document for item in new], len(present) - len(new), stories.begun)
+        return Absorbed([item.document for item in new], len(present) - len(new), stories.begun, begun)
 
     def _without_known(self, connection: Connection, task: str, items: Sequence[Waiting]) -> list[Waiting]:
         """The first of `items` with each id, without those whose id is counted already."""
@@ -142,11 +149,17 @@ class Opinion:
         known = _those_in(connection, select(_docs.key).where(_docs.task == task), _docs.key, list(by_key))
         return [item for key, item in by_key.items() if key not in known]
 
-    def _count(self, task: str, item: Waiting, sketch: Sketch, stories: Stories, deltas: _Deltas) -> dict[str, Any]:
-        """Add a document to the deltas and to its story; its row."""
+    def _count(
+        self, task: str, item: Waiting, sketch: Sketch, stories: Stories, deltas: _Deltas,
+        begun: list[tuple[frozenset[str], str]],
+    ) -> dict[str, Any]:  # fmt: skip
+        """Add a document to the deltas, to its story, and to `begun` where the story is new; its row."""
         document, second = item.document, _second(item.document.published)
         story = stories.find(second, sketch) or stories.begin(item.serial, second, sketch)
-        for topic in dict.fromkeys((ALL, *map(clean, document.topics))):
+        topics = dict.fromkeys((ALL, *map(clean, document.topics)))
+        if without := frozenset(topics) - story.topics.keys() - {ALL}:
+            begun.append((without, document.label))
+        for topic in topics:
             _add(deltas, topic, second, (0, _COLUMN_OF_LABEL.get(document.label)), 1)
             _count_story(deltas, story, topic, second, document.label)
         stories.extend(story, second, sketch)
@@ -171,6 +184,14 @@ class Opinion:
         ]
         if rows:
             connection.execute(self._add_counts, rows)
+
+    def _save_changes(self, connection: Connection, task: str, deltas: _Deltas, serial: int) -> None:
+        """Note from when on each topic's counts are others, for who evaluates them."""
+        since: dict[str, int] = {}
+        for (topic, step_s, start), delta in deltas.items():
+            if step_s == STEPS_S[-1] and any(delta):
+                since[topic] = min(start, since.get(topic, start))
+        self.changes.add_within(connection, task, since, serial)
 
     def sums(self, task: str, topic: str, step_s: int, start: int, end: int, unit_s: int) -> list[tuple[int, ...]]:
         """The counts from `start` to `end` (seconds since 1970), summed over units of `unit_s` from `start` on.

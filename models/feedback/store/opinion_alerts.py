@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, case, or_, select, update
+from sqlalchemy import Row, Select, Update, case, or_, select, update
 
 from models.feedback.store.database import Database
 from models.feedback.store.schema import opinion_alerts
 
 _c = opinion_alerts.c
 _ENDED = case((_c.ended.is_(None), 1), else_=2)
+_SENT, _SKIPPED = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A stretch of time in which a topic was unusual. Observed and expected are those of its last step."""
+    """A stretch of time in which a topic was unusual. Observed and expected are of all its steps."""
 
     id: int
     task: str
@@ -31,7 +32,11 @@ class Alert:
     score: float
     examples: list[str]
     notified: int
-    """0: not sent; 1: its start was sent; 2: its end was sent too"""
+    """0: not sent; 1: its start was sent; 2: its end was sent too; 3: it was long over when it was found, not sent"""
+
+    @property
+    def end_was_sent(self) -> bool:
+        return self.notified == _SENT
 
 
 class OpinionAlerts:
@@ -56,17 +61,29 @@ class OpinionAlerts:
         )  # fmt: skip
         return self._database.write(lambda connection: connection.execute(statement).scalar())
 
-    def update(self, id_: int, observed: float, expected: float, score: float, examples: Sequence[str]) -> bool:
-        """Set what an alert has observed by now; False if it has ended, or does not exist."""
-        values = {"observed": observed, "expected": expected, "score": score, "examples": list(examples)}
-        return self._change(id_, values)
+    def revise(
+        self, id_: int, ended: datetime | None, observed: float, expected: float, score: float, examples: Sequence[str]
+    ) -> bool:  # fmt: skip
+        """Set what an alert has observed by now, and whether it has ended; False if its end was sent already."""
+        statement = (
+            update(opinion_alerts)
+            .where(_c.id == id_, _c.notified != _SENT)
+            .values(
+                ended=ended, observed=observed, expected=expected, score=score, examples=list(examples),
+                notified=case((_c.notified == _SKIPPED, 0), else_=_c.notified),
+            )
+        )  # fmt: skip
+        return self._changes_one(statement)
 
     def close_alert(self, id_: int, ended: datetime) -> bool:
         """End an alert; False if it has ended already."""
-        return self._change(id_, {"ended": ended})
+        return self._changes_one(update(opinion_alerts).where(_c.id == id_, _c.ended.is_(None)).values(ended=ended))
 
-    def _change(self, id_: int, values: dict[str, Any]) -> bool:
-        statement = update(opinion_alerts).where(_c.id == id_, _c.ended.is_(None)).values(values)
+    def skip(self, id_: int) -> bool:
+        """Send nothing of an alert of which nothing was sent yet; False if something was."""
+        return self._changes_one(update(opinion_alerts).where(_c.id == id_, _c.notified == 0).values(notified=_SKIPPED))
+
+    def _changes_one(self, statement: Update) -> bool:
         return self._database.write(lambda connection: connection.execute(statement).rowcount > 0)
 
     def alerts(

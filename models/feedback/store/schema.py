@@ -315,6 +315,16 @@ opinion_counts = Table(
     sqlite_with_rowid=False,
 )
 
+opinion_changes = Table(
+    "opinion_changes",
+    metadata,
+    Column("task", CleanText, primary_key=True),
+    Column("topic", CleanText, primary_key=True),
+    Column("since", BigInteger, nullable=False),  # seconds since 1970: the earliest count that changed
+    Column("serial", BigInteger, nullable=False),  # of a document of the batch that changed it last
+    sqlite_with_rowid=False,
+)
+
 opinion_alerts = Table(
     "opinion_alerts",
     metadata,
@@ -328,7 +338,7 @@ opinion_alerts = Table(
     Column("expected", Double, nullable=False),
     Column("score", Double, nullable=False),
     Column("examples", Json, nullable=False),
-    Column("notified", Integer, nullable=False),  # 0: not sent; 1: its start was sent; 2: its end too
+    Column("notified", Integer, nullable=False),  # 0: not sent; 1: its start; 2: its end too; 3: never
     UniqueConstraint("task", "topic", "kind", "started"),
     Index("ix_opinion_alerts_started", "task", "started"),
 )

@@ -320,6 +320,9 @@ def test_opinion_monitoring_of_a_task_that_is_not_served_has_no_effect() -> None
     [
         ("opinion: {keep_days: 0}", "opinion.keep_days"),
         ("opinion: {story_window_h: -1}", "opinion.story_window_h"),
+        ("opinion: {notify_within_h: 0}", "opinion.notify_within_h"),
+        ("opinion: {webhook: {url: 'http://example.org/hook'}}", "opinion.webhook.url: .*use https"),
+        ("opinion: {webhook: {url: 'example.org/hook'}}", "opinion.webhook.url: .*must be https"),
         ("opinion: {surge: {step: 7m}}", "opinion.surge.step"),
         ("opinion: {window: 3}", "opinion.window: there is no such key"),
     ],

@@ -80,3 +80,21 @@ def test_the_loop_counts_for_the_task_that_is_served(tmp_path: Path, tasks: tupl
     Loop(config, store, LoopMetrics(CollectorRegistry()), NoWorkers()).step()
     assert len(store.opinion.next_batch("sentiment", 9)) == left
     store.close()
+
+
+def test_a_step_that_leaves_documents_waiting_is_followed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opinion, "_BATCH", 4)
+    monkeypatch.setattr(opinion, "_STEP_S", 0.0)
+    store = Store(f"sqlite:///{tmp_path / 'feedback.db'}")
+    send(store, *(new_document(f"text {i}") for i in range(10)))
+    evaluated: list[int] = []
+    steps = OpinionReconciler(OpinionConfig(), store, evaluate=lambda: evaluated.append(1))
+    behind = []
+    for _ in range(4):
+        steps.step()
+        behind.append(steps.behind)
+    assert behind == [True, True, False, False]
+    assert len(evaluated) == 3  # the first time, and when nothing waited: what is loaded is evaluated in one go
+    store.close()

@@ -24,7 +24,6 @@ from serve.controller.webhook import (
     AddressRefused,
     Alert,
     MessageRefused,
-    Receiver,
     State,
     Webhook,
     WebhookError,
@@ -32,6 +31,7 @@ from serve.controller.webhook import (
     message,
     post,
 )
+from serve.receiver import Receiver
 from tests.helpers.waiting import eventually
 
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)

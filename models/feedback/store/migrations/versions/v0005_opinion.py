@@ -37,6 +37,15 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "opinion_changes",
+        sa.Column("task", sa.Text, nullable=False),
+        sa.Column("topic", sa.Text, nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("serial", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("task", "topic", name="pk_opinion_changes"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "opinion_alerts",
         sa.Column("id", _Serial, nullable=False),
         sa.Column("task", sa.Text, nullable=False),
@@ -105,5 +114,5 @@ def _create_stories() -> None:
 
 
 def downgrade() -> None:
-    for table in ("alerts", "counts", "bands", "stories", "documents", "inbox"):
+    for table in ("alerts", "changes", "counts", "bands", "stories", "documents", "inbox"):
         op.drop_table(f"opinion_{table}")

@@ -237,17 +237,20 @@ def test_alerts_open_change_end_and_wait_for_the_webhook(store: Store) -> None:
     id_ = alerts.open_alert("sentiment", "airlines", "negative_surge", NOW, **values)
     assert id_ is not None
     assert alerts.open_alert("sentiment", "airlines", "negative_surge", NOW, **values) is None
-    assert alerts.update(id_, **values | {"observed": 12.0})
+    assert alerts.revise(id_, None, **values | {"observed": 12.0})
     (alert,) = alerts.pending("sentiment")
     assert (alert.id, alert.observed, alert.ended, alert.notified) == (id_, 12.0, None, 0)
     alerts.mark(id_, 1)
     assert alerts.pending("sentiment") == []
     assert alerts.close_alert(id_, NOW + HOUR)
     assert not alerts.close_alert(id_, NOW + HOUR)
-    assert not alerts.update(id_, **values)
+    assert alerts.revise(id_, NOW + 2 * HOUR, **values)  # its end was not sent yet
+    assert alerts.revise(id_, NOW + HOUR, **values)
     assert [alert.id for alert in alerts.pending("sentiment")] == [id_]
+    assert not alerts.skip(id_)
     alerts.mark(id_, 2)
     alerts.mark(id_, 1)
+    assert not alerts.revise(id_, None, **values)
     assert alerts.pending("sentiment") == []
     later = alerts.open_alert("sentiment", "banks", "negative_surge", NOW + 2 * HOUR, **values)
 
@@ -258,6 +261,11 @@ def test_alerts_open_change_end_and_wait_for_the_webhook(store: Store) -> None:
     assert ids(topic="airlines") == ids(active=False) == [id_]
     assert ids(active=True) == ids(since=NOW + 2 * HOUR) == [later]
     assert ids(since=NOW) == [later, id_]
+    assert later is not None
+    assert alerts.skip(later)
+    assert alerts.pending("sentiment") == []
+    assert alerts.revise(later, None, **values)  # it goes on after all
+    assert [alert.id for alert in alerts.pending("sentiment")] == [later]
 
 
 def test_no_batch_is_nothing_to_do(store: Store) -> None:
