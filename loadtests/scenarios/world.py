@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,16 @@ class Flywheel:
         return Client(self.port)
 
 
-@contextmanager
-def serving_intent(home: Path, *, new_labels: bool = False, **environment: str) -> Iterator[Flywheel]:
+def serving_intent(home: Path, *, new_labels: bool = False, **environment: str) -> AbstractContextManager[Flywheel]:
     """Run a server with the intent task alone until the block ends. `environment` overrides the configuration."""
+    return serving(home, {"tasks": {"intent": {"new_labels": new_labels}}}, **environment)
+
+
+@contextmanager
+def serving(home: Path, settings: Body, **environment: str) -> Iterator[Flywheel]:
+    """Run a server with this configuration until the block ends. `environment` overrides it."""
     configuration = home / "flywheel.yaml"  # a file, because environment variables cannot remove a task
-    configuration.write_text(json.dumps({"tasks": {"intent": {"new_labels": new_labels}}}), encoding="utf-8")
+    configuration.write_text(json.dumps(settings), encoding="utf-8")
     server = Flywheel(home, free_port(), home / "server.log", {"FLYWHEEL_CONFIG": str(configuration), **environment})
     server.start()
     try:
