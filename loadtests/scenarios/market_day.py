@@ -53,6 +53,7 @@ TOPICS, RULES = ROOT / "deploy" / "topics.example.yaml", ROOT / "deploy" / "prom
 _AT_ONCE = 128
 _COUNTED_WITHIN_S = 240.0
 _HOUR = timedelta(hours=1)
+_WINDOW = 6  # hours
 _OWN_RULE = """
 groups:
   - name: market-day
@@ -193,11 +194,11 @@ def _touches(alert: Mapping[str, Any], surge: Planted, end: datetime) -> bool:
 
 
 def _is_in_time(alert: Mapping[str, Any], surge: Planted, end: datetime) -> bool:
-    """Within an hour of its begin, and three of its end: of the hours after a surge, two together may be above."""
+    """Whether it begins within two hours, and has at most _WINDOW more at each side: so many are tested together."""
     first, after = _hours(alert, end)
     goes_on = surge.after == HOURS
-    ends = after is None if goes_on else after is not None and -1 <= after - surge.after <= 3
-    return abs(first - surge.first) <= 1 and ends
+    ends = after is None if goes_on else after is not None and 0 <= after - surge.after <= _WINDOW
+    return -_WINDOW <= first - surge.first <= 1 and ends
 
 
 def _stories(client: Client, planned: Plan, end: datetime) -> list[Row]:

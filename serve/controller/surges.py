@@ -49,6 +49,7 @@ class SurgeReconciler:
     ):
         self._task, self._store, self._metrics, self._changed = config.task, store, metrics, changed
         self._notify_within = timedelta(hours=config.notify_within_h)
+        self._keep_s = int(config.keep_days * _DAY_S)
         self._rules = SurgeRules(
             step_s=parse_step(config.surge.step).seconds,
             false_alarms_per_month=config.surge.false_alarms_per_month,
@@ -75,20 +76,31 @@ class SurgeReconciler:
             return
         for topic, change in pending.items():
             self._weeks.forget(topic, change.since)
-        work = [(change.since // step_s * step_s, topic) for topic, change in pending.items() if topic != ALL]
-        work += [(end, topic) for topic in self._todo - pending.keys()]
-        for some in self._portions(sorted(work), end):
-            if time.monotonic() > stops:
-                break
-            topics = [topic for _, topic in some]
-            later = self._evaluate(topics, min(since for since, _ in some), end)
-            self._settle([pending[topic] for topic in topics if topic in pending], later)
-            self._todo.difference_update(topics)
-        else:
-            if ALL in pending:
-                self._settle([pending[ALL]], {})
+        if self._evaluate_all(pending, end, stops) and ALL in pending:
+            self._settle([pending[ALL]], {})
         if self._metrics is not None:
             self._metrics.active({alert.topic for alert in self._alerts(active=True)})
+
+    def _evaluate_all(self, pending: Mapping[str, Change], end: int, stops: float) -> bool:
+        """Evaluate what is pending, and `_todo`; whether there was time for it.
+
+        The newest weeks come first, which takes little time, then topics that changed before them, those that wait
+        longest first, so that one that gets old documents all the time does not hold up others.
+        """
+        recently, oldest = self._weeks.first_tested, end - self._keep_s
+        changes = [change for topic, change in pending.items() if topic != ALL]
+        newest = [(change.since, change.topic) for change in changes if change.since >= recently]
+        newest += [(end, topic) for topic in self._todo - pending.keys()]
+        older = sorted((change for change in changes if change.since < recently), key=lambda change: change.serial)
+        parts = [*self._portions(sorted(newest), end)]
+        parts += self._portions([(max(change.since, oldest), change.topic) for change in older], end)
+        for some in parts:
+            if time.monotonic() > stops:
+                return False
+            later, topics = self._evaluate(some, end), [topic for _, topic in some]
+            self._settle([pending[topic] for topic in topics if topic in pending], later)
+            self._todo.difference_update(topics)
+        return True
 
     def _watched(self) -> set[str]:
         """Topics to evaluate in each new step, whether they have counts in it or not."""
@@ -105,23 +117,23 @@ class SurgeReconciler:
             self._store.opinion.changes.settle(self._task, changes, later)
 
     def _portions(self, work: Sequence[tuple[int, str]], end: int) -> Iterator[list[tuple[int, str]]]:
-        """Cut what is sorted by its time, so that history that was loaded late is evaluated apart from the newest."""
-        some: list[tuple[int, str]] = []
+        """Cut times and topics into parts whose steps fit into memory together."""
+        some, earliest = list[tuple[int, str]](), end
         for since, topic in work:
-            if some:
-                steps = (end - some[0][0]) // self._rules.step_s + 7 * self._rules.weeks * self._rules.steps_per_day
-                apart = some[0][0] < self._weeks.first_tested <= since
-                if (len(some) + 1) * steps > _CELLS or apart:
-                    yield some
-                    some = []
+            earliest = min(earliest, since)
+            steps = (end - earliest) // self._rules.step_s + 7 * self._rules.weeks * self._rules.steps_per_day
+            if some and (len(some) + 1) * steps > _CELLS:
+                yield some
+                some, earliest = [], since
             some.append((since, topic))
         if some:
             yield some
 
-    def _evaluate(self, topics: Sequence[str], since: int, end: int) -> dict[str, int]:
-        """Find surges of the topics from `since` on. By topic: the first step with documents of the future."""
-        rules = self._rules
-        since, alerts = self._with_alerts(topics, min(since, end - _NEWEST_STEPS * rules.step_s))
+    def _evaluate(self, work: Sequence[tuple[int, str]], end: int) -> dict[str, int]:
+        """Find surges of topics from some time on. By topic: the first step with documents of the future."""
+        rules, topics = self._rules, [topic for _, topic in work]
+        since = min(end - _NEWEST_STEPS * rules.step_s, *(since - since % rules.step_s for since, _ in work))
+        since, alerts = self._with_alerts(topics, since)
         start = max(0, since - since % _DAY_S - 7 * rules.weeks * _DAY_S)
         counts, later = self._weeks.read(topics, start)
         total, _ = self._weeks.read([ALL], start)

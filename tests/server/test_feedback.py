@@ -14,7 +14,8 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,9 @@ import httpx
 import pytest
 
 from loadtests.faults import replicas
+from models.feedback.store import Store
+from serve.config import Config
+from serve.controller.opinion_monitor import OpinionMonitor
 from tests.helpers.command import flywheel
 from tests.helpers.contract import assert_error
 from tests.helpers.postgres import PostgresMissing, postgres_server
@@ -301,12 +305,56 @@ def test_the_command_line_erases_a_name_of_any_bytes(desk: Server) -> None:
         assert "and 1 corrections" in done.stdout
 
 
-def test_a_confirmed_correction_survives_the_death_of_every_process(home: Path, tmp_path: Path) -> None:
+def test_corrections_and_opinions_survive_the_death_of_every_process(home: Path, tmp_path: Path) -> None:
     server = start_server(home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false")
+    negative = opinions_are_counted_and_surge(server)
+    tell(server, negative)  # known already: each is counted once
+    tell(server, [{**document, "document_id": f"late {i}"} for i, document in enumerate(negative[:5])])
+    time.sleep(1)  # what was answered longer ago is stored
     assert server.post(FEEDBACK, json={**GOOD, "text": "the last words"}).status_code == 202
     haproxy = kill_all_but_haproxy(server)
     assert rows(server, "SELECT count(*) FROM feedback WHERE text = 'the last words'") == [(1,)]
     eventually(lambda: not Path(f"/proc/{haproxy}").exists(), 5)  # or it would keep the port
+    with closing(Store(f"sqlite:///{home / 'feedback.db'}")) as store:
+        controller = OpinionMonitor(Config(home=home), store)  # as the next server has it
+        controller.step()
+        assert store.opinion.counts_since("sentiment", ["airlines"], 0)["airlines"].texts == 60 + 12 + 5
+        assert [alert.topic for alert in store.opinion_alerts.alerts("sentiment")] == ["airlines"]
+
+
+def tell(server: Server, documents: list[dict[str, Any]]) -> list[str]:
+    """Send documents; the labels that they got."""
+    answer = server.post("/v2/models/sentiment/predict", json={"documents": documents})
+    assert answer.status_code == 200, answer.text
+    return [prediction["label"] for prediction in answer.json()["predictions"]]
+
+
+def opinions_are_counted_and_surge(server: Server) -> list[dict[str, Any]]:
+    """Sixty quiet hours and twelve bad stories are in trends, topics and alerts; the bad ones."""
+    now = datetime.now(UTC)
+
+    def document(text: str, number: int, hours: float) -> dict[str, Any]:
+        published = (now - timedelta(hours=hours)).isoformat()
+        words = f"{text} {4800 + number}"
+        return {"text": words, "topic": "airlines", "published": published, "document_id": f"{text}/{number}"}
+
+    quiet = [document("Velmora to publish its calendar on gate", hour, hour) for hour in range(1, 61)]
+    bad = [document("Velmora shares plunge as loss widens and flights are cancelled, row", i, 0) for i in range(12)]
+    assert "negative" not in tell(server, quiet)
+    assert set(tell(server, bad)) == {"negative"}
+    alerts = "/v2/opinion/alerts?active=true"
+    eventually(lambda: [alert["observed"] for alert in server.get(alerts).json()["alerts"]] == [12], 15)
+    (alert,) = server.get(alerts).json()["alerts"]
+    assert (alert["topic"], alert["kind"], len(alert["examples"])) == ("airlines", "negative_surge", 5)
+    assert set(alert["examples"]) < {document["document_id"] for document in bad}
+    points = server.get("/v2/opinion/trends?topic=airlines").json()["points"]
+    assert sum(point["texts"] for point in points) == 60 + 12
+    assert sum(point["negative"] for point in points) == 12
+    (topic,) = server.get("/v2/opinion/topics").json()["topics"]
+    assert (topic["topic"], topic["week"]["stories"]) == ("airlines", 60 + 12)
+    metrics = server.get("/metrics").text
+    assert 'flywheel_opinion_texts_total{label="negative",topic="other"} 12.0' in metrics  # no file of topics
+    return bad
 
 
 def kill_all_but_haproxy(server: Server) -> int:

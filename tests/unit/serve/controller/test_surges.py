@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -255,3 +256,17 @@ def test_with_nothing_new_nothing_is_read_but_what_is_pending(store: Store) -> N
     event.listen(store.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     controller.step()
     assert len(statements) == 2, statements
+
+
+def test_a_text_of_long_ago_costs_little_and_delays_no_other_topic(store: Store) -> None:
+    send(store, *stream(range(SURGE + 2)), *stream(range(SURGE + 2), topic="banks"))
+    long_ago = [
+        new_document(f"from {years} years ago", published=NOW - years * timedelta(days=365), topics=("banks",))
+        for years in (1, 50)
+    ]
+    send(store, *long_ago)
+    began = time.process_time()
+    step(store)
+    assert time.process_time() - began < 5
+    assert [row[:2] for row in found(store)] == [("airlines", SURGE), ("banks", SURGE)]
+    assert store.opinion.changes.pending("sentiment", int(NOW.timestamp())) == []

@@ -231,6 +231,34 @@ def test_counts_of_the_last_days_by_topic(store: Store) -> None:
     assert store.opinion.newest("moods") is None
 
 
+def test_what_changed_is_noted_until_it_is_settled(store: Store) -> None:
+    changes, hour = store.opinion.changes, int(NOW.timestamp())
+    send(store, new_document(NEWS, topics=("cruises",)))
+    absorb_all(store)
+    first = changes.pending("sentiment", hour + 1)
+    assert [(change.topic, change.since) for change in first] == [(ALL, hour), ("cruises", hour)]
+    assert changes.pending("sentiment", hour) == changes.pending("moods", hour + 1) == []
+    send(store, new_document(f"UPDATE 1-{NEWS}", topics=("cruises", "earnings"), published=NOW - 2 * HOUR))
+    absorb_all(store)
+    changes.settle("sentiment", first, {})  # changed meanwhile
+    second = changes.pending("sentiment", hour)
+    assert [(change.topic, change.since) for change in second] == [
+        (topic, hour - 7200) for topic in (ALL, "cruises", "earnings")
+    ]
+    changes.settle("sentiment", second, {"cruises": hour})
+    (left,) = changes.pending("sentiment", hour + 1)
+    assert (left.topic, left.since) == ("cruises", hour)
+    found = changes.story_counts("sentiment", ["cruises", "earnings"], hour - 7200, hour + 3600, 3600)
+    assert sorted(found) == [("cruises", 0, 1, 1, 1), ("cruises", 2, 1, 0, 0), ("earnings", 0, 1, 1, 1)]
+
+
+def test_stories_that_are_new_in_a_topic_are_told(store: Store) -> None:
+    send(store, new_document(NEWS, topics=("cruises",)), new_document(f"{NEWS}.", topics=("cruises",)))
+    send(store, new_document(NEWS, topics=("cruises", "earnings"), label="neutral"))
+    (absorbed,) = absorb_all(store)
+    assert absorbed.begun == [(frozenset(["cruises"]), "negative"), (frozenset(["earnings"]), "neutral")]
+
+
 def test_alerts_open_change_end_and_wait_for_the_webhook(store: Store) -> None:
     alerts = store.opinion_alerts
     values: dict[str, Any] = {"observed": 9.0, "expected": 2.0, "score": 5.5, "examples": ["a"]}
