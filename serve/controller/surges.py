@@ -130,7 +130,11 @@ class SurgeReconciler:
             yield some
 
     def _evaluate(self, work: Sequence[tuple[int, str]], end: int) -> dict[str, int]:
-        """Find surges of topics from some time on. By topic: the first step with documents of the future."""
+        """Find surges of topics from some time on. By topic: from when on it is to be evaluated again.
+
+        That is a step with documents of the future, or the next step while the last windows have stories: their sum may
+        make a surge in a step that has none.
+        """
         rules, topics = self._rules, [topic for _, topic in work]
         since = min(end - _NEWEST_STEPS * rules.step_s, *(since - since % rules.step_s for since, _ in work))
         since, alerts = self._with_alerts(topics, since)
@@ -147,7 +151,8 @@ class SurgeReconciler:
         if changes:
             self._changed()
         self._show(topics, counts, start, known)
-        return later
+        lately = counts[1, :, -_WINDOW_STEPS:].any(1)
+        return later | {topic: end for topic, has_stories in zip(topics, lately, strict=True) if has_stories}
 
     def _with_alerts(self, topics: Sequence[str], since: int) -> tuple[int, list[Alert]]:
         """The alerts that touch the steps from `since` on; and `since`, moved back so that they are whole.
@@ -246,7 +251,8 @@ class _Kept:
 class _Weeks:
     """Counts by step up to the newest one. Those of the last weeks are read once a day, then from where they change."""
 
-    _TOPICS = 1000  # that are kept: each 18 kB by the hour
+    _CELLS = 2_000_000  # topics times steps that are kept: 24 MB, 1,200 topics by the hour
+    _RECENT_S = 14 * _DAY_S  # is tested: eight steps of a day, and an alert before them
     _FUTURE_S = 2 * _DAY_S  # `published` may be a day ahead
 
     def __init__(self, store: Store, task: str, rules: SurgeRules):
@@ -261,7 +267,7 @@ class _Weeks:
 
     def move_to(self, end: int) -> None:
         """The newest step ends at `end`, in seconds since 1970."""
-        start = max(0, (end - 1) // _DAY_S * _DAY_S - 7 * (self._rules.weeks + 1) * _DAY_S)
+        start = max(0, (end - 1) // _DAY_S * _DAY_S - 7 * self._rules.weeks * _DAY_S - self._RECENT_S)
         if start != self._start or end < self._end:
             self._kept.clear()  # each day: another server on this store may have counted, too
         self._start, self._end = start, end
@@ -278,7 +284,7 @@ class _Weeks:
         """
         if start < self._start:
             return self._read(topics, start)
-        if len(self._kept) > self._TOPICS:
+        if len(self._kept) * (self._end - self._start) // self._rules.step_s > self._CELLS:
             self._kept.clear()
         later = self._refresh([topic for topic in topics if self._is_stale(topic)])
         skipped = (start - self._start) // self._rules.step_s

@@ -67,7 +67,7 @@ class OpinionChanges:
         """
 
         def do(connection: Connection) -> None:
-            for change in changes:
+            for change in sorted(changes):  # in the order of `add_within`, against deadlocks
                 same = (_c.task == task) & (_c.topic == change.topic) & (_c.serial == change.serial)
                 if (since := again.get(change.topic)) is None:
                     connection.execute(delete(opinion_changes).where(same))
