@@ -151,7 +151,7 @@ class SurgeReconciler:
         if changes:
             self._changed()
         self._show(topics, counts, start, known)
-        lately = counts[1, :, -_WINDOW_STEPS:].any(1)
+        lately: list[bool] = counts[1, :, -_WINDOW_STEPS:].any(axis=1).tolist()  # type: ignore[assignment]
         return later | {topic: end for topic, has_stories in zip(topics, lately, strict=True) if has_stories}
 
     def _with_alerts(self, topics: Sequence[str], since: int) -> tuple[int, list[Alert]]:
