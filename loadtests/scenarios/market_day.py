@@ -257,14 +257,14 @@ def _messages(got: _Got, planned: Plan) -> list[Row]:
 
 @contextmanager
 def _prometheus(program: str | None, port: int, folder: Path) -> Iterator[str | None]:
-    """Run a Prometheus that scrapes the server each second; its URL."""
+    """Run a Prometheus that scrapes the server every two seconds; its URL."""
     if program is None:
         yield None
         return
     own = folder / "market-day.rules.yml"
     own.write_text(_OWN_RULE, encoding="utf-8")
     configuration = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "2s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES), str(own)],
         "scrape_configs": [{"job_name": "flywheel", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}],
     }
