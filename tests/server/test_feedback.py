@@ -318,7 +318,7 @@ def test_corrections_and_opinions_survive_the_death_of_every_process(home: Path,
     with closing(Store(f"sqlite:///{home / 'feedback.db'}")) as store:
         controller = OpinionMonitor(Config(home=home), store)  # as the next server has it
         controller.step()
-        assert store.opinion.counts_since("sentiment", ["airlines"], 0)["airlines"].texts == 60 + 12 + 5
+        assert store.opinion.counts_since("sentiment", ["airlines"], 0)["airlines"].texts == 100 + 12 + 5
         assert [alert.topic for alert in store.opinion_alerts.alerts("sentiment")] == ["airlines"]
 
 
@@ -330,7 +330,7 @@ def tell(server: Server, documents: list[dict[str, Any]]) -> list[str]:
 
 
 def opinions_are_counted_and_surge(server: Server) -> list[dict[str, Any]]:
-    """Sixty quiet hours and twelve bad stories are in trends, topics and alerts; the bad ones."""
+    """A hundred quiet hours and twelve bad stories are in trends, topics and alerts; the bad ones."""
     now = datetime.now(UTC)
 
     def document(text: str, number: int, hours: float) -> dict[str, Any]:
@@ -338,7 +338,7 @@ def opinions_are_counted_and_surge(server: Server) -> list[dict[str, Any]]:
         words = f"{text} {4800 + number}"
         return {"text": words, "topic": "airlines", "published": published, "document_id": f"{text}/{number}"}
 
-    quiet = [document("Velmora to publish its calendar on gate", hour, hour) for hour in range(1, 61)]
+    quiet = [document("Velmora to publish its calendar on gate", hour, hour) for hour in range(1, 101)]
     bad = [document("Velmora shares plunge as loss widens and flights are cancelled, row", i, 0) for i in range(12)]
     assert "negative" not in tell(server, quiet)
     assert set(tell(server, bad)) == {"negative"}
@@ -348,10 +348,10 @@ def opinions_are_counted_and_surge(server: Server) -> list[dict[str, Any]]:
     assert (alert["topic"], alert["kind"], len(alert["examples"])) == ("airlines", "negative_surge", 5)
     assert set(alert["examples"]) < {document["document_id"] for document in bad}
     points = server.get("/v2/opinion/trends?topic=airlines").json()["points"]
-    assert sum(point["texts"] for point in points) == 60 + 12
+    assert sum(point["texts"] for point in points) == 100 + 12
     assert sum(point["negative"] for point in points) == 12
     (topic,) = server.get("/v2/opinion/topics").json()["topics"]
-    assert (topic["topic"], topic["week"]["stories"]) == ("airlines", 60 + 12)
+    assert (topic["topic"], topic["week"]["stories"]) == ("airlines", 100 + 12)
     metrics = server.get("/metrics").text
     assert 'flywheel_opinion_texts_total{label="negative",topic="other"} 12.0' in metrics  # no file of topics
     return bad
