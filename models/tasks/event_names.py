@@ -50,10 +50,10 @@ STARS = RatingScale(4.0, 5.0)
 """of a version whose training data had no ratings"""
 
 
-def check_event(event: str, value: float | None, highest: float = RATING_SCALES[-1]) -> None:
+def check_event(event: str, value: float | None) -> None:
     """Raises ValueError, which says what is wrong, for an event of a request or of feedback that nothing can mean.
 
-    `highest` is the highest rating, where the scale is known.
+    How high a rating may be, the version knows: its RatingScale.
     """
     kind = EVENT_KINDS.get(event)
     if kind is None:
@@ -64,11 +64,9 @@ def check_event(event: str, value: float | None, highest: float = RATING_SCALES[
         return
     if value is None:
         raise ValueError(f"a {event} needs a 'value'")
-    if event == "dwell":
-        if not 0 <= value < math.inf:
-            raise ValueError(f"the value of a dwell is {value}; it must be its seconds, from 0 up")
-    elif not 0 <= value <= highest:
-        raise ValueError(f"the value of a rating is {value:g}; it must be from 0 to {highest:g}")
+    if not 0 <= value < math.inf:
+        what = "seconds" if event == "dwell" else "number of stars or points"
+        raise ValueError(f"the value of a {event} is {value:g}; it must be its {what}, from 0 up")
 
 
 def outcome(event: str, value: float | None, ratings: RatingScale = STARS) -> tuple[bool, float]:

@@ -13,7 +13,7 @@ from models.feedback.pii import redact
 from models.feedback.store import made_at
 from models.feedback.types import NewFeedback, Receipt
 from models.tasks.base import MAX_ITEMS, Strict, Task, not_blank
-from models.tasks.event_names import EVENT_NAMES, RATING_SCALES
+from models.tasks.event_names import EVENT_NAMES
 from models.users import UserName, require_user
 from serve.errors import Gone, InvalidRequest, NotFound, RequestError
 from serve.feedback.writer import FLUSH_S, PredictionLogger, now
@@ -44,7 +44,7 @@ class Feedback(Strict):
         None,
         strict=True,
         allow_inf_nan=False,
-        description=f"of a `rating`, 0 to {RATING_SCALES[-1]:.0f}; of a `dwell`, its seconds; other events have none",
+        description="of a `rating`, on the scale of training data; of a `dwell`, its seconds; other events have none",
     )
     source: _Name = Field(
         "unknown", description="where the correction comes from: a support desk, an annotator, a page"

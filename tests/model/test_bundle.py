@@ -70,7 +70,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a field of another type": (lambda p: edit(p, max_length="long"), r"manifest\.json, max_length: "),
     "a field out of range": (lambda p: edit(p, precision="int4"), r"manifest\.json, precision: "),
     "format missing": (lambda p: edit(p, format=None), r"manifest\.json, format: Field required"),
-    "a newer format": (lambda p: edit(p, format=FORMAT + 1), r"format 5; .* reads up to 4\. Upgrade"),
+    "a newer format": (
+        lambda p: edit(p, format=FORMAT + 1),
+        rf"format {FORMAT + 1}; .* reads up to {FORMAT}\. Upgrade",
+    ),
     "a newer format, other fields": (lambda p: edit(p, format=9, labels=None, shards=4), r"format 9; .*Upgrade"),
     "no model": (lambda p: (p / MODEL).unlink(), r"incomplete: model\.onnx is missing"),
     "no tokenizer": (lambda p: (p / TOKENIZER).unlink(), r"incomplete: tokenizer\.json is missing"),

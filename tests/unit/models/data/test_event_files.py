@@ -93,6 +93,7 @@ def test_what_costs_more_weighs_more(tmp_path: Path) -> None:
     [
         ((1, 2, 3, 4, 5), {4, 5}), ((0.5, 1, 2, 3.5, 4, 4.5, 5), {4, 4.5, 5}), ((0, 1), {1}),
         (tuple(range(1, 11)), {8, 9, 10}), ((10, 50, 70, 80, 100), {80, 100}),
+        ((10, 400, 500), {400, 500}),
     ],
 )  # fmt: skip
 def test_a_rating_chooses_from_three_quarters_of_the_files_range(

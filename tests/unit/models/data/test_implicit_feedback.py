@@ -196,7 +196,7 @@ def test_two_values_are_two_trainings() -> None:
 
 
 def test_an_event_that_means_nothing_is_not_learned() -> None:
-    for odd in (event("a", "wish"), event("a", "rating"), event("a", "rating", value=900), event("a", value=1)):
+    for odd in (event("a", "wish"), event("a", "rating"), event("a", "rating", value=-1), event("a", value=1)):
         assert unusable_reason(odd)
         assert len(with_rankings(EMPTY, [], [odd]).events) == 0
 
