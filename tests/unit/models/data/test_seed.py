@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -52,6 +53,27 @@ def test_sentiment_has_enough_headlines_of_enough_topics() -> None:
     assert min(labels.values()) >= 400
     assert min(map(len, topics.values())) >= 12
     assert all("" not in names for names in topics.values())
+
+
+# fmt: off
+KNOWN = (
+    "Adidas|Airbus|Alibaba|Amazon|Apple|AstraZeneca|Aviva|Barclays|Bayer|BHP|BMW|Boeing|BP|Chevron|Cisco|Citigroup|"
+    "Coinbase|Diageo|Disney|easyJet|Ericsson|Exxon|Facebook|Ferrari|Finnair|Gazprom|Glencore|GlaxoSmithKline|Goldman|"
+    "Google|HSBC|Huawei|IBM|Ikea|Intel|JPMorgan|Kesko|Lloyds|Lufthansa|Maersk|McDonald|Merck|Meta|Microsoft|Morrisons|"
+    "Netflix|Nike|Nokia|Novartis|Nvidia|Oracle|Outokumpu|PayPal|Pepsi|Petrobras|Pfizer|Porsche|Primark|Qantas|RBS|"
+    "Renault|Roche|Rolls-Royce|Ryanair|Sainsbury|Samsung|Sanofi|Santander|Siemens|Sony|Spotify|Starbucks|Stockmann|"
+    "Tesco|Tesla|Toyota|Twitter|Uber|UBS|Unilever|Vodafone|Volkswagen|Volvo|Walmart|Wartsila|WeWork|Yahoo"
+)
+TICKERS = (
+    "AAPL|AMC|AMD|AMZN|BABA|BAC|COIN|CVNA|DIS|F|GE|GILD|GM|GME|GOOG|GOOGL|HD|IBM|INTC|JPM|LOW|META|MSFT|NFLX|NVDA|PFE|"
+    "PLTR|QQQ|SNAP|SPOT|SPY|T|TSLA|UBER|WMT|XOM"
+)
+# fmt: on
+
+
+def test_no_headline_is_about_a_company_that_there_is() -> None:
+    known = re.compile(rf"\b(?:{KNOWN})\b|\$(?:{TICKERS})\b")
+    assert [row["text"] for row in rows("sentiment.csv") if known.search(row["text"])] == []
 
 
 @pytest.mark.parametrize("task", ["intent", "sentiment"])
