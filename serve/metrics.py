@@ -200,7 +200,7 @@ class LoopMetrics:
 class OpinionMetrics:
     """The collectors of opinion monitoring, in the process of the controller.
 
-    The label `topic` has the first names of the topics file, at most MAX_TOPICS with `other`, which is all the rest:
+    The label `topic` has the first MAX_TOPICS names of the topics file, and `other`, which is all the rest:
     what clients send makes no series. All series are there from the start, with 0, so that `increase` sees the first
     story. `registry` is for tests; the default is the process's.
     """
@@ -209,7 +209,7 @@ class OpinionMetrics:
         registry = registry or process_registry()
         from prometheus_client import Counter, Gauge
 
-        self._topics = dict.fromkeys([*topics[: MAX_TOPICS - 1], OTHER])
+        self._topics = dict.fromkeys([*topics[:MAX_TOPICS], OTHER])
         left_out = len(set(topics) - self._topics.keys())
         if left_out:
             log.warning("%d topics have no series of their own: /metrics counts them as `%s`", left_out, OTHER)
@@ -251,7 +251,7 @@ class OpinionMetrics:
 
     @property
     def topics(self) -> Collection[str]:
-        """Those that have series of their own, and OTHER."""
+        """Those that have series of their own, and `other`."""
         return self._topics.keys()
 
     def text(self, topics: Collection[str], label: str) -> None:

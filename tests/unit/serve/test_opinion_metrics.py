@@ -50,6 +50,6 @@ def test_topics_are_bounded(registry: CollectorRegistry, caplog: pytest.LogCaptu
     metrics.text(["topic 0", "topic 999"], "negative")
     [texts] = [family for family in registry.collect() if family.name == "flywheel_opinion_texts"]
     counted = [sample for sample in texts.samples if sample.name.endswith("_total")]
-    assert len(counted) == MAX_TOPICS * len(LABELS)
+    assert len(counted) == (MAX_TOPICS + 1) * len(LABELS)  # and `other`
     assert {sample.labels["topic"] for sample in counted if sample.value} == {"topic 0", "other"}
-    assert "801 topics" in caplog.text
+    assert "800 topics" in caplog.text
