@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -234,6 +235,19 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+class PrecisionConfig(_Section):
+    """How often answers of high and of medium confidence are to be right, from the least sure one of each on."""
+
+    high: float = Field(0.95, gt=0.5, lt=1)
+    medium: float = Field(0.80, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.medium > self.high:
+            raise ValueError("medium must not be above high")
+        return self
+
+
 class TaskConfig(_Section):
     replicas: Annotated[
         Annotated[int, Field(ge=1), Tag("number")]
@@ -246,6 +260,9 @@ class TaskConfig(_Section):
         "auto", description="whether the linear reader answers alone where it is sure; auto: where that pays"
     )
     new_labels: bool = Field(False, description="whether corrections may add labels that the champion does not have")
+    confidence: PrecisionConfig = Field(
+        PrecisionConfig(), description="asked for at a training; from it come the bounds of an answer's confidence"
+    )
     gate: dict[str, Any] = {}
     options: dict[str, Any] = {}
 

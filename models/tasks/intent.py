@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import orjson
@@ -14,12 +14,15 @@ from pydantic import Field
 
 from export.bundle import Bundle
 from export.heads import softmax
-from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
+from models.tasks.base import CONFIDENCE, ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
+from models.tasks.wishes import WishRule
 
 if TYPE_CHECKING:
     from export.model import Model
 
 OUT_OF_SCOPE = "out_of_scope"
+Reason = Literal["out_of_scope", "low_confidence", "asked_for_person", "nothing_known"]
+"""why a person should answer; the last: neither a template nor the knowledge base has an answer to the intent"""
 # Known questions a label: enough to cover its wordings, few enough to compare with each uncertain request.
 _QUESTIONS_A_LABEL = 20
 _MAX_QUESTION = 120  # characters
@@ -33,11 +36,15 @@ _NOT_SEARCHED = -2.0  # less than any cosine
 class IntentOptions(TaskOptions):
     handoff_below: float = Field(0.5, ge=0, le=1, description="scores under this are handed to a person")
     top_k: int = Field(3, ge=1, le=20, description="how many candidate intents an answer lists")
+    person_labels: tuple[str, ...] = Field(
+        ("contact_human_agent",), description="labels of customers who ask for a person: their texts are handed off"
+    )
+    several_intents: bool = Field(True, description="look for several wishes in one text: `intents`")
     nearest_above: float = Field(0.6, ge=-1, le=1, description="minimum cosine of a known question that is offered")
 
 
 class Intent(ClassifierTask):
-    """Adds to the label: the top k, an answer template, the nearest known question, and `handoff`.
+    """Adds to the label: the top k, an answer template, the nearest known question, and `handoff` with its reason.
 
     Out-of-scope is a label of the model like any other. It is predicted only when it is more likely than all intents
     together, since a wrong refusal costs a customer more than a wrong suggestion with a low score.
@@ -46,13 +53,14 @@ class Intent(ClassifierTask):
     name = "intent"
     summary = "What a customer wants, with an answer template, or a hand-off to a person."
     Options = IntentOptions
-    outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"))
+    outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"), CONFIDENCE)
     example = {"text": "where is my order 88231?"}
     options: IntentOptions
 
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         super().__init__(bundle, options)
         self._out_of_scope = self.labels.index(OUT_OF_SCOPE) if OUT_OF_SCOPE in self.labels else None
+        self._wishes = WishRule(self.labels, self._out_of_scope) if self.options.several_intents else None
         self._answers: dict[str, str] = bundle.asset("answers") or {}
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
@@ -61,6 +69,10 @@ class Intent(ClassifierTask):
         self._ranks = min(max(2, self.options.top_k), len(self.labels))  # the second replaces out-of-scope
         # A text with at least this probability gets the label, and is not handed off.
         self._confident_from = max(self.options.handoff_below, _OUT_OF_SCOPE_FROM)
+
+    @property
+    def wishes(self) -> WishRule | None:
+        return self._wishes
 
     def activate(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
         """(texts, labels + 2 + ranks): probabilities; index and similarity of the nearest known question; best labels.
@@ -92,18 +104,29 @@ class Intent(ClassifierTask):
         if best == self._out_of_scope and probabilities[best] < _OUT_OF_SCOPE_FROM and len(top) > 1:
             best = top[1]
         label, score = self.labels[best], probabilities[best]
-        handoff = best == self._out_of_scope or score < self.options.handoff_below
+        reason = self._reason(best, score)
         answer: Prediction = {
             "label": label,
             "score": rounded(score),
-            "handoff": handoff,
+            "confidence": self.confidence.word(score),
+            "handoff": reason is not None,
             "top_k": [{"label": self.labels[i], "score": rounded(probabilities[i])} for i in top[: self.options.top_k]],
         }
-        if not handoff and label in self._answers:
+        if reason is not None:
+            answer["reason"] = reason
+        if reason in (None, "asked_for_person") and label in self._answers:
             answer["answer"] = self._answers[label]
-        if handoff and best != self._out_of_scope and similarity >= self.options.nearest_above:
+        if reason == "low_confidence" and similarity >= self.options.nearest_above:
             answer["nearest"] = {"question": self._known_texts[int(nearest)], "similarity": rounded(similarity)}
         return answer
+
+    def _reason(self, label: int, score: float) -> Reason | None:
+        """Why a person should answer a text with the label of this number; None: nobody need."""
+        if label == self._out_of_scope:
+            return "out_of_scope"
+        if score < self.options.handoff_below:
+            return "low_confidence"
+        return "asked_for_person" if self.labels[label] in self.options.person_labels else None
 
     @classmethod
     def assets(cls, model: Model, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:

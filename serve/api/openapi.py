@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from models.tasks.base import ClassifierTask, Task, get_task
+from models.tasks.intent import Intent, Reason
 from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
 from serve.api.oip import InferRequest
@@ -67,6 +68,8 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
             if issubclass(task, Sentiment):
                 content["schema"] = _OPINION
+            elif issubclass(task, Intent):
+                content["schema"] = _INTENT
             elif issubclass(task, ClassifierTask):
                 content["schema"] = _CLASSIFIED
             elif issubclass(task, Recommendation):
@@ -165,9 +168,52 @@ def _answer(order: str, required: Sequence[str], **fields: dict[str, Any]) -> di
 _LABEL: dict[str, dict[str, Any]] = {
     "label": {"type": "string"},
     "score": {"type": "number", "description": "the label's probability, 0 to 1"},
+    "confidence": {
+        "enum": ["high", "medium", "low"],
+        "description": "how often labels with such scores are right: the model's metadata has the bounds",
+    },
     "explanation": {"$ref": "#/components/schemas/Explanation"},
 }
 _CLASSIFIED = _answer("one per text, in order", ("label", "score"), **_LABEL)
+_SCORED_LABEL = {
+    "type": "object",
+    "required": ["label", "score"],
+    "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
+}
+_SPAN = {
+    "start": {"type": "integer", "description": "the clause's first character in the text, in code points"},
+    "end": {"type": "integer", "description": "the character after its last"},
+}
+_INTENT = _answer(
+    "one per text, in order",
+    ("label", "score", "confidence", "handoff", "top_k"),
+    **_LABEL,
+    handoff={"type": "boolean", "description": "whether a person should answer"},
+    reason={
+        "enum": list(get_args(Reason)),
+        "description": "why, if one should: it matches no intent; the score is low; the customer asks for a person; "
+        "there is no answer to the intent",
+    },
+    top_k={"type": "array", "description": "labels, the most probable first", "items": _SCORED_LABEL},
+    intents={
+        "type": "array",
+        "description": "where the text has several wishes: a label for each, with its clause, in the order of the text",
+        "minItems": 2,
+        "items": {
+            **_SCORED_LABEL,
+            "required": ["label", "score", "start", "end"],
+            "properties": {**_SCORED_LABEL["properties"], **_SPAN},
+        },
+    },
+    answer={"type": "string", "description": "the intent's answer template, if it has one"},
+    nearest={
+        "type": "object",
+        "description": "with `low_confidence`: the known question that is most like the text, if one is near enough",
+        "required": ["question", "similarity"],
+        "properties": {"question": {"type": "string"}, "similarity": {"type": "number"}},
+    },
+    truncated={"type": "boolean", "description": "true if the text was longer than the model reads"},
+)
 _OPINION = _answer(
     "one per text, in order",
     ("label", "score", "scores", "topics"),

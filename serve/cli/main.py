@@ -282,7 +282,7 @@ def train(
     from models.training.candidate import TrainingJob
     from models.training.families import family_of
     from models.training.unfinished import read_trained
-    from serve.cli.progress import train_jobs
+    from serve.cli.progress import train_jobs, with_asked_precision
 
     settings, family = load_config(config), family_of(task)
     if resume is not None:
@@ -302,6 +302,7 @@ def train(
         if workers > 1 and family.kind != "ranker":
             raise ValueError("--workers is for recommendation; retrainings of classifiers have learning.workers")
         job = TrainingJob(task, data, precision, tuple(options.items()), items=items, users=users, workers=workers)
+        job = with_asked_precision(job, settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     # Check the file before the slow import of torch, since most mistakes are in the file.

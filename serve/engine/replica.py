@@ -122,16 +122,23 @@ class Replica:
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         rows = [row.ids for row in encoded]
-        early = await self._early_answers(version, rows, deadline)
+        wishes = await version.wishes.begin(texts) if version.wishes is not None else None
+        early = await self._early_answers(version, rows, wishes.rows if wishes else (), deadline)
         explainer = None
         if version.task.explains(request):
             explainer = await Explainer.of_request(version, texts, rows, early, self._config.limits.texts)
             self._admit(len(texts), version, deadline, explainer.tokens_to_run)
-        output = await version.outputs(rows, early, deadline, disconnected)
+        outputs = version.outputs(rows, early, deadline, disconnected)
+        if wishes is None or not wishes.rows:
+            output = await outputs
+        else:
+            output, _ = await asyncio.gather(outputs, wishes.read(deadline, disconnected))
         answered = sum(found is not None for found in early)
         self.metrics.texts(version.version, "linear", answered)
         self.metrics.texts(version.version, version.model.stages[-1], len(texts) - answered)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
+        if wishes is not None:
+            wishes.add_to(predictions)
         if explainer is not None:
             await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()
@@ -150,14 +157,17 @@ class Replica:
         }
 
     async def _early_answers(
-        self, version: LoadedVersion, rows: Sequence[Ids], deadline: float
+        self, version: LoadedVersion, rows: Sequence[Ids], clauses: Sequence[Ids], deadline: float
     ) -> Sequence[Output | None]:
-        """`version.early_answers`, once the texts that have none are admitted. Raises Overloaded."""
+        """`version.early_answers`, once the texts that have none are admitted. Raises Overloaded.
+
+        `clauses` are further rows that the encoder has to read.
+        """
         early = await version.early_answers(rows)
         if version.model.answers_early:
             unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
             answered = len(rows) - len(unread)
-            self._admit(len(rows), version, deadline, partial(tokens_to_run, unread), answered=answered)
+            self._admit(len(rows), version, deadline, partial(tokens_to_run, [*unread, *clauses]), answered=answered)
         return early
 
     def after_response(self, do: Callable[..., object], *arguments: Any) -> None:
@@ -260,6 +270,7 @@ class Replica:
             "max_length": manifest.max_length,
             "readers": version.model.stages,
             "early_answers": version.early_rule,
+            "confidence": version.confidence_bounds,
             "labels": list(manifest.labels),
             "metrics": manifest.metrics,
             "data": manifest.data.model_dump(),

@@ -123,7 +123,9 @@ class RankerFamily(ModelFamily[RankerData]):
         new = new_events(kept, data.interactions)
         return continue_ranker(data.interactions, new, start, recipe, out, report, job.workers)
 
-    def fit_without_encoder(self, data: RankerData, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
+    def fit_without_encoder(
+        self, data: RankerData, rows: Sequence[Ids], recipe: Recipe
+    ) -> tuple[LinearReader, LinearRecord]:
         from models.training.first_ranker import SETTINGS, fit_first_reader
 
         blend = Blend(encoder=0.0, linear=1.0, linear_alone=1.0)

@@ -58,10 +58,11 @@ def test_topics_and_times_are_described() -> None:
     for name in ("topic", "published", "document_id"):
         assert request[name]["description"]
     assert {"type": "string", "format": "date-time"} in request["published"]["anyOf"]
-    for task, fields in (("sentiment", {"scores", "topics"}), ("intent", set())):
+    of_intent = {"handoff", "reason", "top_k", "intents", "answer", "nearest", "truncated"}
+    for task, fields in (("sentiment", {"scores", "topics"}), ("intent", of_intent)):
         answer = described["paths"][f"/v2/models/{task}/predict"]["post"]["responses"]["200"]
         prediction = answer["content"]["application/json"]["schema"]["properties"]["predictions"]["items"]
-        assert set(prediction["properties"]) - {"label", "score", "explanation"} == fields
+        assert set(prediction["properties"]) - {"label", "score", "confidence", "explanation"} == fields
 
 
 def test_the_answer_to_a_ranking_is_described() -> None:
