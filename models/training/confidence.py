@@ -74,7 +74,7 @@ def _lowest_precision(score: Floats, right: NDArray[np.bool_]) -> Floats:
     weights = minimize(loss, _CALIBRATED, jac=True, method="BFGS").x
     spread = expit(features @ weights)
     information = (features * (spread * (1 - spread))[:, None]).T @ features + np.eye(2)
-    asked = _features(_SCORES[_SCORES <= score.max()])
+    asked = _features(_SCORES[: _SCORES.searchsorted(score.max(), side="right")])
     errors = np.sqrt(np.einsum("ij,jk,ik->i", asked, np.linalg.inv(information), asked))
     lowest: Floats = expit(asked @ weights - _BELOW * errors)
     return lowest

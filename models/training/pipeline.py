@@ -200,7 +200,8 @@ def _confidence_notes(manifest: Manifest) -> list[str]:
     bounds = (("high", found.high, found.asked_high), ("medium", found.medium, found.asked_medium))
     return [
         f"No answer has {word} confidence: {found.texts} validation texts do not show that those with the highest "
-        f"scores are right in {asked:.0%}. Train with more texts, or ask for less: tasks.{manifest.task}.confidence.{word}."
+        f"scores are right in {asked:.0%}. Train with more texts, or ask for less "
+        f"(tasks.{manifest.task}.confidence.{word} in flywheel.yaml)."
         for word, bound, asked in bounds
         if bound is None
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_text_is_divided_at_what_joins_its_clauses(text: str) -> None:
     found = [text[start:end] for start, end in spans]
     assert found == (DIVIDED[text] if len(DIVIDED[text]) > 1 else [])
     assert may_have_clauses(text)
-    assert all(one.end <= other.start for one, other in zip(spans, spans[1:], strict=False))
+    assert all(one.end <= other.start for one, other in pairwise(spans))
 
 
 @pytest.mark.parametrize(
