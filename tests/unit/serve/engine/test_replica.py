@@ -306,8 +306,8 @@ def test_wishes_are_looked_for_where_a_linear_reader_reads_clauses(
 
 
 @in_loop
-async def test_the_encoder_reads_only_the_clause_of_which_the_linear_reader_is_not_sure(two_readers: Path) -> None:
-    async with serving(two_readers) as replica:
+async def test_the_encoder_reads_only_the_clause_of_which_the_linear_reader_is_not_sure(tmp_path: Path) -> None:
+    async with serving(tiny_home(tmp_path)) as replica:
         (sure, unsure), alone = await answers_of_encoder(replica)
         ran = await texts_run()
         texts = [f"track it and {sure}", f"track it and {unsure}"]
@@ -330,7 +330,7 @@ async def texts_run() -> float:
 
 async def answers_of_encoder(replica: Replica) -> tuple[tuple[str, str], dict[str, float]]:
     """Two texts of which the linear reader has no opinion: the encoder is sure of the first one, to be cancelled."""
-    texts = [" ".join([f"w{number}"] * times) for number in range(40) for times in (2, 12)]
+    texts = [" ".join([f"w{number}"] * times) for number in range(40) for times in (2, 60)]
     of_both = {
         text: prediction["score"]
         for text, prediction in zip(texts, await ask(replica, *texts), strict=True)
