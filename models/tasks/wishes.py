@@ -1,8 +1,9 @@
 """Several wishes in one text: which of its clauses have which label.
 
 The linear reader reads each clause, in microseconds. It decides where it is sure, and where no second wish can be; only
-the clauses between go to the encoder. The bounds were chosen on made messages, as
-docs/decisions/0047-confidence-and-wishes.md tells; `loadtests/quality/wishes.py` measures what they give.
+the clauses between go to the encoder. A wish is also one of the most probable labels of the whole text. The bounds were
+chosen on made messages, as docs/decisions/0047-confidence-and-wishes.md tells; `loadtests/quality/wishes.py` measures
+what they give.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from models.tasks.clauses import Span
 
 Floats = NDArray[np.float32]
 
-_SURE = 0.9
+_SURE = 0.85
 """probability from which the linear reader's label of a clause is taken; without one such clause there is one wish"""
-_SURE_BLEND = 0.9
+_SURE_BLEND = 0.8
 """probability from which the label by both readers is"""
+_AMONG = 4
+"""labels of the whole text, the most probable ones"""
 _MAX_OUT_OF_SCOPE = 0.5
 _MIN_LABEL, _MIN_LABEL_ALONE = 0.3, 0.6
 """of a clause that the encoder reads; the second where no label out_of_scope tells what is no wish at all"""
@@ -77,11 +80,15 @@ class WishRule:
         label, score = self._best(probabilities)
         return [Wish(int(label[i]), float(score[i]), spans[i]) for i in np.flatnonzero(score >= _SURE_BLEND).tolist()]
 
-    def intents(self, wishes: Sequence[Wish]) -> list[dict[str, Any]]:
-        """What a client gets: one entry a label, in the order of the text; none for fewer than two different labels."""
+    def intents(self, wishes: Sequence[Wish], whole: Floats) -> list[dict[str, Any]]:
+        """What a client gets: one entry a label, in the order of the text; none for fewer than two different labels.
+
+        `whole`, (labels,), are the probabilities of the whole text.
+        """
+        among = set(self._best_first(whole)[:_AMONG])
         best: dict[int, Wish] = {}
         for wish in wishes:
-            if wish.label not in best or wish.score > best[wish.label].score:
+            if wish.label in among and (wish.label not in best or wish.score > best[wish.label].score):
                 best[wish.label] = wish
         if len(best) < 2:
             return []
@@ -94,6 +101,10 @@ class WishRule:
             }
             for wish in sorted(best.values(), key=lambda wish: wish.span)
         ]
+
+    def _best_first(self, whole: Floats) -> list[int]:
+        ranked: list[int] = (-whole).argsort(kind="stable").tolist()
+        return [label for label in ranked if label != self._out_of_scope]
 
     def _best(self, probabilities: Floats) -> tuple[NDArray[np.intp], Floats]:
         """Each clause's label and its probability; 0 for out of scope, which is no wish."""

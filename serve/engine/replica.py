@@ -138,7 +138,7 @@ class Replica:
         self.metrics.texts(version.version, version.model.stages[-1], len(texts) - answered)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
         if wishes is not None:
-            wishes.add_to(predictions)
+            wishes.add_to(predictions, output)
         if explainer is not None:
             await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()

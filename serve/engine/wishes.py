@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from cachetools import LRUCache
@@ -19,14 +19,12 @@ from export.model import Model
 from export.tokenizer import Ids
 from models.tasks.base import Prediction
 from models.tasks.clauses import Span, may_have_clauses, split_clauses
-from models.tasks.wishes import Reading, WishRule
+from models.tasks.wishes import Reading, Wish, WishRule
 from serve.engine.batcher import Batcher
 from serve.engine.token_cache import CachingEncoder
 
 _MAX_TOKENS_ON_LOOP = 10_000  # reading more would block the event loop for more than some milliseconds
 _MAX_CACHED_CHARACTERS = 1_000  # longer texts are not cached, which bounds the memory
-
-Intents = list[dict[str, Any]]
 
 
 class _Divided(NamedTuple):
@@ -46,7 +44,7 @@ class WishReader:
         self.rule, self.batcher = rule, batcher
         self._readers, self._has_encoder, self._encoder = model.readers, model.session is not None, encoder
         self._labels = len(model.bundle.manifest.labels)
-        self._known: LRUCache[str, Intents] = LRUCache(cache_size)
+        self._known: LRUCache[str, Sequence[Wish]] = LRUCache(cache_size)
 
     async def begin(self, texts: Sequence[str]) -> Wishes | None:
         """The wishes of a request's texts, as far as the linear reader finds them; None where each has only one."""
@@ -73,9 +71,9 @@ class WishReader:
                 wishes.add(one, reading)
         return wishes
 
-    def remember(self, text: str, intents: Intents) -> None:
+    def remember(self, text: str, wishes: Sequence[Wish]) -> None:
         if self._known.maxsize and len(text) <= _MAX_CACHED_CHARACTERS:
-            self._known[text] = intents
+            self._known[text] = wishes
 
     def probabilities(self, activated: NDArray[np.float32]) -> NDArray[np.float32]:
         """(clauses, labels), from the task's activated outputs."""
@@ -96,36 +94,37 @@ class Wishes:
 
     def __init__(self, reader: WishReader, texts: Sequence[str]):
         self._reader, self._texts = reader, texts
-        self._intents: dict[int, Intents] = {}
+        self._found: dict[int, Sequence[Wish]] = {}
         self._open: list[tuple[_Divided, Reading]] = []
         self.rows: list[Ids] = []
 
-    def keep(self, text: int, intents: Intents) -> None:
-        if intents:
-            self._intents[text] = intents
+    def keep(self, text: int, wishes: Sequence[Wish]) -> None:
+        self._found[text] = wishes
 
     def add(self, divided: _Divided, reading: Reading) -> None:
         if reading.unread:
             self._open.append((divided, reading))
             self.rows += [divided.rows[i] for i in reading.unread]
         else:
-            self._finish(divided.text, self._reader.rule.intents(reading.sure))
+            self._finish(divided.text, reading.sure)
 
     async def read(self, deadline: float, disconnected: Callable[[], bool] = bool) -> None:
         """Let the encoder read `rows`. Raises what Batcher.submit does."""
         output = await self._reader.batcher.submit(self.rows, deadline, disconnected, cached=False)
-        probabilities, rule, at = self._reader.probabilities(output), self._reader.rule, 0
+        probabilities, at = self._reader.probabilities(output), 0
         for divided, reading in self._open:
             spans = [divided.spans[i] for i in reading.unread]
-            more = rule.of_both(spans, probabilities[at : at + len(spans)])
+            more = self._reader.rule.of_both(spans, probabilities[at : at + len(spans)])
             at += len(spans)
-            self._finish(divided.text, rule.intents([*reading.sure, *more]))
+            self._finish(divided.text, [*reading.sure, *more])
 
-    def add_to(self, predictions: Sequence[Prediction]) -> None:
-        """Give the predictions of texts with several wishes their `intents`."""
-        for text, intents in self._intents.items():
-            predictions[text]["intents"] = [dict(intent) for intent in intents]
+    def add_to(self, predictions: Sequence[Prediction], output: NDArray[np.float32]) -> None:
+        """Give the predictions of texts with several wishes their `intents`. They were decoded from `output`."""
+        whole = self._reader.probabilities(output)
+        for text, wishes in self._found.items():
+            if len(wishes) > 1 and (intents := self._reader.rule.intents(wishes, whole[text])):
+                predictions[text]["intents"] = intents
 
-    def _finish(self, text: int, intents: Intents) -> None:
-        self._reader.remember(self._texts[text], intents)
-        self.keep(text, intents)
+    def _finish(self, text: int, wishes: Sequence[Wish]) -> None:
+        self._reader.remember(self._texts[text], wishes)
+        self.keep(text, wishes)

@@ -87,6 +87,38 @@ def test_intent(server: Server, text: str, label: str, handoff: bool) -> None:
     assert ranked == sorted(ranked, reverse=True)
 
 
+def test_a_message_with_two_wishes_has_both_alone_and_among_others(server: Server) -> None:
+    texts = ["where is my order 88231?", "cancel the order and where is my refund", "i forgot my password"]
+    together = predict(server, "intent", texts=texts)
+    for text, prediction in zip(texts, together, strict=True):
+        assert predict(server, "intent", text=text) == [prediction]
+    assert [one.get("intents") is None for one in together] == [True, False, True]
+    intents = together[1]["intents"]
+    assert [texts[1][one["start"] : one["end"]] for one in intents] == ["cancel the order", "where is my refund"]
+    assert [one["label"] for one in intents] == ["cancel_order", "track_refund"]
+    [explained] = predict(server, "intent", text=texts[1], explain=True)
+    assert [word["word"] for word in explained.pop("explanation")["words"]] == texts[1].split()
+    assert explained == together[1]
+
+
+def test_who_asks_for_a_person_is_handed_off_with_an_answer(server: Server) -> None:
+    [prediction] = predict(server, "intent", text="let me talk to a human agent please")
+    assert prediction["label"] == "contact_human_agent"
+    assert (prediction["handoff"], prediction["reason"]) == (True, "asked_for_person")
+    assert prediction["answer"]
+
+
+@pytest.mark.parametrize("task", ["intent", "sentiment"])
+def test_a_classifier_says_how_confident_it_is_and_from_which_scores(server: Server, task: str) -> None:
+    (details,) = server.get(f"/v2/models/{task}").json()["version_details"]
+    bounds = details["confidence"]
+    texts = ["where is my order 88231?", "the thing with the money", "shares", NEGATIVE, POSITIVE]
+    for prediction in predict(server, task, texts=texts):
+        score = prediction["score"]
+        expected = "high" if score >= (bounds["high"] or 2) else "medium" if score >= (bounds["medium"] or 2) else "low"
+        assert prediction["confidence"] == expected
+
+
 @pytest.mark.parametrize(("text", "label"), [(NEGATIVE, "negative"), (POSITIVE, "positive")])
 def test_sentiment(server: Server, text: str, label: str) -> None:
     [prediction] = predict(server, "sentiment", text=text, topic="shops")

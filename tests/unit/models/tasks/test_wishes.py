@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.tasks.clauses import Span
-from models.tasks.wishes import ONE_WISH, WishRule
+from models.tasks.wishes import ONE_WISH, Wish, WishRule
 
 LABELS = ("cancel", "refund", "track", "out_of_scope")
 SPANS = [Span(10 * i, 10 * i + 9) for i in range(4)]
 RULE = WishRule(LABELS, 3)
+WHOLE = np.array([0.4, 0.3, 0.2, 0.1], np.float32)
 
 
 def probabilities(*clauses: Mapping[str, float]) -> NDArray[np.float32]:
@@ -27,7 +28,7 @@ def probabilities(*clauses: Mapping[str, float]) -> NDArray[np.float32]:
 def test_two_sure_labels_need_no_encoder() -> None:
     reading = RULE.of_linear(SPANS[:3], probabilities({"cancel": 0.95}, {"out_of_scope": 0.9}, {"refund": 0.97}))
     assert reading.unread == []
-    intents = RULE.intents(reading.sure)
+    intents = RULE.intents(reading.sure, WHOLE)
     assert [(one["label"], one["start"], one["end"]) for one in intents] == [("cancel", 0, 9), ("refund", 20, 29)]
     assert [round(one["score"], 2) for one in intents] == [0.95, 0.97]
 
@@ -54,13 +55,13 @@ def test_the_encoder_reads_one_clause_of_each_label_that_may_be_another_wish() -
     assert reading.unread == [2, 3]
     more = RULE.of_both([SPANS[2], SPANS[3]], probabilities({"refund": 0.95}, {"track": 0.7}))
     assert [(wish.label, wish.span) for wish in more] == [(1, SPANS[2])]
-    assert [one["label"] for one in RULE.intents([*reading.sure, *more])] == ["cancel", "refund"]
+    assert [one["label"] for one in RULE.intents([*reading.sure, *more], WHOLE)] == ["cancel", "refund"]
 
 
 def test_the_encoder_may_find_that_there_is_one_wish() -> None:
     reading = RULE.of_linear(SPANS[:2], probabilities({"cancel": 0.95}, {"refund": 0.8}))
-    for read in ({"refund": 0.89}, {"out_of_scope": 0.95}, {"cancel": 0.99}):
-        assert RULE.intents([*reading.sure, *RULE.of_both([SPANS[1]], probabilities(read))]) == []
+    for read in ({"refund": 0.79}, {"out_of_scope": 0.95}, {"cancel": 0.99}):
+        assert RULE.intents([*reading.sure, *RULE.of_both([SPANS[1]], probabilities(read))], WHOLE) == []
 
 
 def test_a_model_without_a_label_out_of_scope_must_be_surer_before_the_encoder_reads() -> None:
@@ -69,3 +70,13 @@ def test_a_model_without_a_label_out_of_scope_must_be_surer_before_the_encoder_r
     assert rule.of_linear(SPANS[:2], given) == ONE_WISH
     given[1] = [0.1, 0.65, 0.25]
     assert rule.of_linear(SPANS[:2], given).unread == [1]
+
+
+def test_a_wish_is_among_the_most_probable_labels_of_the_whole_text() -> None:
+    labels = (*LABELS, "invoice", "review")
+    rule = WishRule(labels, 3)
+    wishes = [Wish(0, 0.95, SPANS[0]), Wish(5, 0.95, SPANS[1])]
+    whole = np.array([0.5, 0.1, 0.1, 0.05, 0.2, 0.01], np.float32)
+    assert rule.intents(wishes, whole) == []
+    whole[5], whole[2] = 0.1, 0.01
+    assert [one["label"] for one in rule.intents(wishes, whole)] == ["cancel", "review"]
