@@ -175,11 +175,7 @@ _LABEL: dict[str, dict[str, Any]] = {
     "explanation": {"$ref": "#/components/schemas/Explanation"},
 }
 _CLASSIFIED = _answer("one per text, in order", ("label", "score"), **_LABEL)
-_SCORED_LABEL = {
-    "type": "object",
-    "required": ["label", "score"],
-    "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
-}
+_LABEL_AND_SCORE = {"label": {"type": "string"}, "score": {"type": "number"}}
 _SPAN = {
     "start": {"type": "integer", "description": "the clause's first character in the text, in code points"},
     "end": {"type": "integer", "description": "the character after its last"},
@@ -194,15 +190,19 @@ _INTENT = _answer(
         "description": "why, if one should: it matches no intent; the score is low; the customer asks for a person; "
         "there is no answer to the intent",
     },
-    top_k={"type": "array", "description": "labels, the most probable first", "items": _SCORED_LABEL},
+    top_k={
+        "type": "array",
+        "description": "labels, the most probable first",
+        "items": {"type": "object", "required": ["label", "score"], "properties": _LABEL_AND_SCORE},
+    },
     intents={
         "type": "array",
         "description": "where the text has several wishes: a label for each, with its clause, in the order of the text",
         "minItems": 2,
         "items": {
-            **_SCORED_LABEL,
+            "type": "object",
             "required": ["label", "score", "start", "end"],
-            "properties": {**_SCORED_LABEL["properties"], **_SPAN},
+            "properties": {**_LABEL_AND_SCORE, **_SPAN},
         },
     },
     answer={"type": "string", "description": "the intent's answer template, if it has one"},
