@@ -10,14 +10,15 @@ MAX_CLAUSES = 8
 _MAX_CHARACTERS = 1000
 
 _SENTENCE_END = r"[.!?;…]+[\"'”’)\]]*(?=\s)|\n"  # not the point in 12.50
-_CONJUNCTIONS = "and|but|plus|n|additionally|besides|moreover|furthermore"
+_CONJUNCTIONS = ("and", "but", "plus", "n", "additionally", "besides", "moreover", "furthermore")
 _JOINT = re.compile(
     rf"(?P<sentence>(?<!\b\w)(?:{_SENTENCE_END}))"  # nor those in P.O.
-    rf"|(?P<comma>,)|[&+]|\b(?:{_CONJUNCTIONS}|as\s+well\s+as|if\s+(?:not|so)"
+    rf"|(?P<comma>,)|[&+]|\b(?:{'|'.join(_CONJUNCTIONS)}|as\s+well\s+as|if\s+(?:not|so)"
     r"|(?<!i\s)(?<!we\s)(?<!you\s)(?<!'[dm]\s)(?:also|then))\b",  # "I also", "could you then" go on
     re.IGNORECASE,
 )
-_SIGN = re.compile(rf"[,&+]|{_SENTENCE_END}|\s(?:{_CONJUNCTIONS}|as\s+well|if\s+(?:not|so)|also|then)\s", re.IGNORECASE)
+_ENDS = " .!?"  # of a text: they join nothing
+_SIGNS = (*",.!?;…&+\n", *(f" {word} " for word in (*_CONJUNCTIONS, "also", "then", "as well", "if not", "if so")))
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 _PUNCTUATION = " \t\r\n.,;:!?…\"'“”‘’()[]{}-–—/*"
 _QUESTION = re.compile(r"(how|what|when|where|which|who|why)\b")
@@ -55,8 +56,12 @@ class _Piece(NamedTuple):
 
 
 def may_have_clauses(text: str) -> bool:
-    """A look before `split_clauses`, which most texts need not go through."""
-    return _SIGN.search(text, 0, _MAX_CHARACTERS) is not None
+    """A look before `split_clauses`, which most texts need not go through: a microsecond or two."""
+    body = text[:_MAX_CHARACTERS].rstrip(_ENDS).lower()
+    for sign in _SIGNS:  # noqa: SIM110  `any` takes twice as long for so few
+        if sign in body:
+            return True
+    return False
 
 
 def split_clauses(text: str) -> list[Span]:

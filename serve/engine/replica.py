@@ -122,7 +122,9 @@ class Replica:
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         rows = [row.ids for row in encoded]
-        wishes = await version.wishes.begin(texts) if version.wishes is not None else None
+        wishes = None
+        if version.wishes is not None and (joined := version.wishes.joined(texts)):
+            wishes = await version.wishes.begin(texts, joined)
         early = await self._early_answers(version, rows, wishes.rows if wishes else (), deadline)
         explainer = None
         if version.task.explains(request):

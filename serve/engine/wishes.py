@@ -46,11 +46,13 @@ class WishReader:
         self._labels = len(model.bundle.manifest.labels)
         self._known: LRUCache[str, Sequence[Wish]] = LRUCache(cache_size)
 
-    async def begin(self, texts: Sequence[str]) -> Wishes | None:
-        """The wishes of a request's texts, as far as the linear reader finds them; None where each has only one."""
-        joined = [i for i, text in enumerate(texts) if may_have_clauses(text)]
-        if not joined:
-            return None
+    @staticmethod
+    def joined(texts: Sequence[str]) -> list[int]:
+        """The indexes of the texts that may have several wishes: few, as a rule."""
+        return [i for i, text in enumerate(texts) if may_have_clauses(text)]
+
+    async def begin(self, texts: Sequence[str], joined: Sequence[int]) -> Wishes:
+        """The wishes of those of a request's `texts` that may have several, as far as the linear reader finds them."""
         wishes = Wishes(self, texts)
         divided: list[tuple[int, list[Span]]] = []
         for i in joined:

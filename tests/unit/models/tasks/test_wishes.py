@@ -66,9 +66,9 @@ def test_the_encoder_may_find_that_there_is_one_wish() -> None:
 
 def test_a_model_without_a_label_out_of_scope_must_be_surer_before_the_encoder_reads() -> None:
     rule = WishRule(LABELS[:3], None)
-    given = np.array([[0.95, 0.03, 0.02], [0.2, 0.55, 0.25]], np.float32)
+    given = np.array([[0.95, 0.03, 0.02], [0.05, 0.7, 0.25]], np.float32)
     assert rule.of_linear(SPANS[:2], given) == ONE_WISH
-    given[1] = [0.1, 0.65, 0.25]
+    given[1] = [0.1, 0.8, 0.1]
     assert rule.of_linear(SPANS[:2], given).unread == [1]
 
 
