@@ -26,7 +26,7 @@ _SURE_BLEND = 0.8
 _AMONG = 4
 """labels of the whole text, the most probable ones"""
 _MAX_OUT_OF_SCOPE = 0.5
-_MIN_LABEL, _MIN_LABEL_ALONE = 0.3, 0.75
+_MIN_LABEL, _MIN_LABEL_ALONE = 0.2, 0.75
 """of a clause that the encoder reads; the second where no label out_of_scope tells what is no wish at all"""
 
 

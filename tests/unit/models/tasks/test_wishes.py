@@ -43,9 +43,15 @@ def test_without_a_clause_that_is_sure_there_is_one_wish() -> None:
 
 
 def test_what_a_text_tells_besides_its_wish_is_none() -> None:
-    """Neither a clause that is out of scope nor one of which nothing is known."""
-    given = probabilities({"cancel": 0.95}, {"out_of_scope": 0.6, "refund": 0.35}, {"refund": 0.28, "track": 0.27})
-    assert RULE.of_linear(SPANS[:3], given) == ONE_WISH
+    """Neither a clause that is out of scope nor, among many labels, one of which nothing is known."""
+    given = probabilities({"cancel": 0.95}, {"out_of_scope": 0.6, "refund": 0.35})
+    assert RULE.of_linear(SPANS[:2], given) == ONE_WISH
+    rule = WishRule((*LABELS, *"abcdef"), 3)
+    given = np.full((2, 10), 0.1, np.float32)
+    given[0], given[0, 0] = 0.005, 0.955
+    assert rule.of_linear(SPANS[:2], given) == ONE_WISH
+    given[1, 1] = 0.25
+    assert rule.of_linear(SPANS[:2], given).unread == [1]
 
 
 def test_the_encoder_reads_one_clause_of_each_label_that_may_be_another_wish() -> None:
