@@ -286,9 +286,10 @@ class ClassifierTask(Task):
 
     @classmethod
     def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+        """An optional output is a text, empty where a prediction has none."""
         return {
             tensor.name: [
-                prediction.get(tensor.name, "") if tensor == CONFIDENCE else prediction[tensor.name]
+                prediction.get(tensor.name, "") if tensor.optional else prediction[tensor.name]
                 for prediction in predictions
             ]
             for tensor in cls.outputs

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OUT_OF_SCOPE = "out_of_scope"
 Reason = Literal["out_of_scope", "low_confidence", "asked_for_person", "nothing_known"]
 """why a person should answer; the last: neither a template nor the knowledge base has an answer to the intent"""
+_REASON = Tensor("reason", "BYTES", optional=True)
 # Known questions a label: enough to cover its wordings, few enough to compare with each uncertain request.
 _QUESTIONS_A_LABEL = 20
 _MAX_QUESTION = 120  # characters
@@ -53,7 +54,7 @@ class Intent(ClassifierTask):
     name = "intent"
     summary = "What a customer wants, with an answer template, or a hand-off to a person."
     Options = IntentOptions
-    outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"), CONFIDENCE)
+    outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"), CONFIDENCE, _REASON)
     example = {"text": "where is my order 88231?"}
     options: IntentOptions
 

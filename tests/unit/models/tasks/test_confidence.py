@@ -56,7 +56,8 @@ def test_every_classifier_says_how_confident_it_is(bundle: Bundle, task: str) ->
 def test_a_task_whose_predictions_lack_it_can_be_asked_over_infer(bundle: Bundle) -> None:
     intent = get_task("intent")
     bare: list[dict[str, Any]] = [{"label": "a", "score": 0.5, "handoff": False}]
-    assert intent.tensors_from_predictions(bare)["confidence"] == [""]
+    columns = intent.tensors_from_predictions(bare)
+    assert (columns["confidence"], columns["reason"]) == ([""], [""])
 
 
 REASONS = {
@@ -75,6 +76,7 @@ def test_a_hand_off_has_its_reason(bundle: Bundle, reason: str | None) -> None:
     (prediction,) = task.decode(TextRequest(text="a"), task.activate(logits), [False])
     assert prediction["handoff"] is (reason is not None)
     assert prediction.get("reason") == reason
+    assert intent.tensors_from_predictions([prediction])["reason"] == [reason or ""]
 
 
 def test_a_doubtful_wish_for_a_person_has_low_confidence(bundle: Bundle) -> None:
