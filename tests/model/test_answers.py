@@ -17,8 +17,9 @@ from export.parity import BATCHES, run_in_random_batches
 from export.session import OnnxSession
 from models.data.dataset import Dataset, load_dataset
 from models.data.interaction_files import load_interactions
-from models.evaluation.metrics import classifier_metrics, ranker_metrics
+from models.evaluation.metrics import classifier_metrics, confidence_metrics, ranker_metrics
 from models.tasks.base import TextRequest, all_tasks, get_task
+from models.tasks.confidence import bounds_of
 from models.tasks.event_names import EVENT_KINDS
 from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
 
@@ -111,6 +112,11 @@ def test_the_holdout_metrics_of_a_classifier_are_reproduced(task: str, bundle_of
     recorded = {name: value for name, value in bundle.manifest.metrics.items() if name in found}
     assert found == pytest.approx(recorded, abs=2e-3)
     assert bundle.manifest.data == dataset.lineage()
+    right = np.array([labels[i] == label for i, label in zip(output.argmax(1), truth, strict=True)])
+    confident = confidence_metrics(bounds_of(bundle.manifest), softmax(output), right)
+    assert confident["confidence.high.precision"] >= 0.95
+    assert confident["confidence.high.precision"] > confident["confidence.medium.precision"]
+    assert confident["confidence.medium.precision"] > confident["confidence.low.precision"]
 
 
 CHOICES = {kind.weight: name for name, kind in EVENT_KINDS.items() if kind.chosen and not kind.has_value}
