@@ -152,7 +152,7 @@ def export(
         evaluated = family.evaluate(job.task, data, model.model, checkpoint)
         told = [
             *_unknown_note(model.model.encoder.unknown(calibration)),
-            *_confidence_notes(model.model.bundle.manifest),
+            *confidence_notes(model.model.bundle.manifest),
         ]
         return (
             model.write(
@@ -192,7 +192,7 @@ def _unknown_note(unknown: Unknown) -> list[str]:
     ]
 
 
-def _confidence_notes(manifest: Manifest) -> list[str]:
+def confidence_notes(manifest: Manifest) -> list[str]:
     """What no score reaches, as sentences."""
     found = measured(manifest)
     if found is None:

@@ -10,6 +10,7 @@ import pytest
 from export.bundle import Bundle, Confidence, Manifest
 from models.tasks.base import TextRequest, get_task
 from models.tasks.confidence import WITHOUT_MEASUREMENT, bounds_of
+from models.training.pipeline import confidence_notes
 from tests.helpers.tiny_readers import tiny_bundle
 
 
@@ -85,3 +86,12 @@ def test_a_doubtful_wish_for_a_person_has_low_confidence(bundle: Bundle) -> None
     logits = np.log(np.array([REASONS["low_confidence"]], np.float32))
     (prediction,) = task.decode(TextRequest(text="a"), task.activate(logits), [False])
     assert prediction["reason"] == "low_confidence"
+
+
+def test_a_version_says_in_a_note_which_word_no_answer_gets(bundle: Bundle) -> None:
+    assert not confidence_notes(bundle.manifest)
+    assert not confidence_notes(measured(bundle.manifest, high=0.97, medium=0.84))
+    (note,) = confidence_notes(measured(bundle.manifest, medium=0.84))
+    assert "No answer has high confidence: 600 validation texts do not show" in note
+    assert "right in 95%" in note
+    assert "tasks.intent.confidence.high" in note
