@@ -24,8 +24,9 @@ FIRST := models.training.first_version, sklearn.linear_model, sklearn.decomposit
 SERVED := ray.serve, serve.cli.first_start, serve.rayserve.server, serve.rayserve.deployments, serve.rayserve.jobs, serve.api.gateway, serve.api.control, serve.controller.loop
 INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
 
-# Tests that also run with ray.tuning: stock.
-STOCK_TESTS := tests/server/test_http.py tests/server/test_lifecycle.py tests/server/test_overload.py tests/server/test_tuning.py
+# Tests that also run with ray.tuning: stock. The slow ones are those of lifecycle and overload.
+STOCK_TESTS := tests/server/test_http.py tests/server/test_tuning.py
+SLOW_STOCK_TESTS := tests/server/test_lifecycle.py tests/server/test_overload.py
 
 .PHONY: serve test test-fast test-slow lint format bench clean
 
@@ -43,6 +44,9 @@ test-fast: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest --tuning stock $(SLOW_STOCK_TESTS)
+endif
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
