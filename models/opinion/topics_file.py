@@ -155,7 +155,7 @@ class _Reader:
             self.fault(node, f"the topic {node.value!r:.40} has no name: a letter or a digit is needed")
         elif fault := label_fault(name) or _undecodable(name):
             self.fault(node, f"the name {name!r:.40} {fault}")
-        elif name.casefold() == OTHER:
+        elif key == OTHER:
             self.fault(node, f"{OTHER!r} is the topic of texts in which no topic is found. Choose another name")
         elif key in self._lines:
             self.fault(node, f"the topic {name!r} is in line {self._lines[key]} already (case aside). Join the two")
@@ -187,10 +187,15 @@ class _Reader:
             elif fault := _undecodable(item.value):
                 self.fault(item, f"the {kind} {item.value!r:.40} of {name!r} {fault}")
             else:
-                yield Word(" ".join(item.value.split()), _line(item), kind)
+                yield Word(label_name(item.value), _line(item), kind)
 
 
 def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
+    if len(topics) > MAX_SERIES:
+        yield (
+            f"There are {len(topics):,} topics, and metrics for the first {MAX_SERIES} of them; in metrics the others "
+            f"count as {OTHER!r}. Trends have all."
+        )
     owners: dict[str, dict[str, Word]] = defaultdict(dict)
     for topic in topics:
         for word in topic.words:
@@ -199,11 +204,6 @@ def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
         if len(named) > 1:
             places = ", ".join(f"{name!r} (line {word.line})" for name, word in named.items())
             yield f"{form!r} is a word of {places}: a text with it has all of these topics."
-    if len(topics) > MAX_SERIES:
-        yield (
-            f"There are {len(topics):,} topics, and metrics for the first {MAX_SERIES} of them; in metrics the others "
-            f"count as {OTHER!r}. Trends have all."
-        )
 
 
 def _undecodable(text: str) -> str | None:
