@@ -34,11 +34,12 @@ _SIBILANT = ("s", "x", "z", "ch", "sh")
 _VOWELS = "aeiou"
 # The many apostrophes and hyphens of pages and posts. What has no width is left out, and so are the marks that make an
 # emoji of a sign: combining marks join the word beside them.
-_PLAIN = str.maketrans(
+_PLAIN = (
     dict.fromkeys("\u00b4\u2018\u2019\u02bc", "'")
     | dict.fromkeys("\u2010\u2011\u2013\u2212", "-")
     | dict.fromkeys("\u00ad\u200b\u2060\ufe0e\ufe0f\ufeff\u20e3", "")
 )
+_NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 
 
 class Word(NamedTuple):
@@ -146,7 +147,7 @@ def word_forms(word: str) -> list[str]:
 
 def _searchable(text: str) -> str:
     """The text as it is compared: models.text.same_text_key, with one kind of apostrophe and of hyphen."""
-    return same_text_key(text if text.isascii() else text.translate(_PLAIN))
+    return same_text_key(text if text.isascii() else _NOT_PLAIN.sub(lambda found: _PLAIN[found[0]], text))
 
 
 @lru_cache(maxsize=4096)
