@@ -28,7 +28,7 @@ class Scorer(ThreadingHTTPServer):
     """Answers as the server does, with the length of the text as its score; takes `max_texts` a request."""
 
     daemon_threads = True
-    max_texts, busy, seconds, answers = 128, 0, 0.0, 1_000_000
+    max_texts, max_in_time, busy, seconds, answers = 128, 128, 0, 0.0, 1_000_000
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -50,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(429 if server.busy % 2 else 503, {"error": "busy", "code": "overloaded"}, {"retry-after": "0"})
         elif len(items) > server.max_texts:
             self._answer(422, {"error": "body: too many texts", "code": "invalid_request", "limit": server.max_texts})
+        elif len(items) > server.max_in_time:
+            self._answer(504, {"error": "the deadline passed", "code": "deadline_exceeded"})
         elif len(server.batches) >= server.answers:
             self._answer(500, {"error": "gone", "code": "internal"})
         else:
@@ -170,6 +172,97 @@ def test_times_and_ids_of_parquet(tmp_path: Path) -> None:
         {"text": "a", "published": "2025-01-02T03:04:05.500000+00:00", "document_id": "7"},
         {"text": "b", "document_id": "8"},
     ]
+
+
+def test_a_server_that_is_too_slow_gets_less_at_once_and_one_that_hangs_ends_the_run(
+    server: Scorer, run: Command, tmp_path: Path
+) -> None:
+    """A text that the server had no time for is predicted later; its row would never be sent again."""
+    source, out = write(tmp_path / "in.csv", [{"text": text} for text in texts(200)]), tmp_path / "out.csv"
+    command = ("score", "sentiment", str(source), "--out", str(out), "--url", server.url)
+    server.max_in_time = 0
+    done = run(*command)
+    assert done.returncode == 1
+    assert "504: the deadline passed (0 of 200 rows" in " ".join(done.stderr.split())
+    server.max_in_time = 40
+    assert run(*command, "--resume").returncode == 0
+    assert [row["error"] for row in read(out)] == [""] * 200
+
+
+def test_times_as_they_are_found_in_files(server: Scorer, run: Command, tmp_path: Path) -> None:
+    given = {
+        "1743296400": "2025-03-30T01:00:00+00:00",
+        "1743296400.5": "2025-03-30T01:00:00.500000+00:00",
+        " 2025-03-30T01:00:00Z ": "2025-03-30T01:00:00Z",
+        " ": None,
+        "20250330": "published: is not a time as RFC 3339",
+        "1743296400000": "published: is not a time as RFC 3339",
+        "-5": "published: lies before 1970",
+        "nan": "published: is not a time as RFC 3339",
+    }
+    rows = [{"text": "a", "topic": " oil ", "published": time, "document_id": f" {n} "} for n, time in enumerate(given)]
+    source = write(tmp_path / "in.csv", rows)
+    run("score", "sentiment", str(source), "--out", str(tmp_path / "out.csv"), "--url", server.url)
+    [sent] = server.batches
+    errors = [row["error"] for row in read(tmp_path / "out.csv") if row["error"]]
+    assert [item.get("published") for item in sent] == list(given.values())[:4]
+    assert [error.startswith(fault) for error, fault in zip(errors, list(given.values())[4:], strict=True)] == [True] * 4
+    assert [(item["topic"], item["document_id"]) for item in sent] == [("oil", str(n)) for n in range(4)]
+
+
+def test_a_number_that_parquet_has_rounded_is_no_id(tmp_path: Path) -> None:
+    ids = pa.array([1234567890123456789, None], pa.int64())
+    parquet.write_table(pa.table({"text": ["a", "b"], "document_id": ids}), tmp_path / "in.parquet")
+    one, other = read_rows(tmp_path / "in.parquet", Sentiment, "documents")
+    assert one.fault.startswith("document_id: Input should be a valid string")
+    assert other.document_id.startswith("in.parquet/2/")
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl"])
+@pytest.mark.parametrize("content", [b"my only copy", b'my "only\ncopy', b"one\ntwo\n"])
+def test_a_file_that_is_no_output_is_left_as_it_is(
+    name: str, content: bytes, server: Scorer, run: Command, tmp_path: Path
+) -> None:
+    source, out = write(tmp_path / "in.csv", [{"text": "a"}]), tmp_path / name
+    out.write_bytes(content)
+    done = run("score", "sentiment", str(source), "--out", str(out), "--url", server.url, "--resume")
+    assert "is not an output of flywheel score" in " ".join(done.stderr.split())
+    assert out.read_bytes() == content
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_the_run_is_gone_on_with(
+    server: Scorer, run: Command, tmp_path: Path
+) -> None:
+    given = texts(1000)
+    source, out = write(tmp_path / "in.csv", [{"text": text} for text in given]), tmp_path / "out.csv"
+    command = ("score", "sentiment", str(source), "--out", str(out), "--url", server.url)
+    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "-", sys.executable, "-m", "serve.cli.main", *command]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "cannot be written: File too large." in said
+    assert "of 1,000 rows are in" in said
+    assert run(*command, "--resume").returncode == 0
+    assert [row["text"] for row in read(out)] == given
+
+
+def test_ctrl_c_is_a_sentence(server: Scorer, run: Command, tmp_path: Path) -> None:
+    given = texts(1500)
+    source, out = write(tmp_path / "in.csv", [{"text": text} for text in given]), tmp_path / "out.csv"
+    command = ("score", "sentiment", str(source), "--out", str(out), "--url", server.url)
+    server.seconds = 0.05
+    started = [sys.executable, "-m", "serve.cli.main", *command]
+    with subprocess.Popen(started, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while not out.exists() or out.stat().st_size < 10_000:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "interrupted (" in said
+    assert "Traceback" not in said
+    server.seconds = 0.0
+    assert run(*command, "--resume").returncode == 0
+    assert [row["text"] for row in read(out)] == given
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
