@@ -48,7 +48,7 @@ def count_rows(file: Path) -> int:
 def read_rows(file: Path, task: type[ClassifierTask], field: str) -> Iterator[Row]:
     """The rows in order; `field` is the list of the request that gets them, `texts` or `documents`."""
     for chunk in read_chunks(file, ("text",)):
-        columns = {name.strip().casefold(): values for name, values in chunk.columns.items()}
+        columns = {name.strip().casefold(): values for name, values in chunk.columns.items()} | chunk.columns
         names = [name for name in ("text", *(_OPTIONAL if field == "documents" else ())) if name in columns]
         for number, *values in zip(chunk.lines.tolist(), *(columns[name] for name in names), strict=True):
             yield _row(file, number, dict(zip(names, values, strict=True)), task, field)

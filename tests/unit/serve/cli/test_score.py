@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from models.tasks.sentiment import Sentiment
 from serve.cli.score_files import read_rows
-from tests.helpers.command import ROOT, Command
+from tests.helpers.command import ROOT, Command, refused
 
 
 class Scorer(ThreadingHTTPServer):
@@ -218,6 +218,19 @@ def test_a_number_that_parquet_has_rounded_is_no_id(tmp_path: Path) -> None:
     assert other.document_id.startswith("in.parquet/2/")
 
 
+def test_of_two_columns_the_one_with_the_exact_name_is_read(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [{"text": "a", "Text": "b"}, {"text": "c"}])
+    assert [row.text for row in read_rows(source, Sentiment, "documents")] == ["a", "c"]
+
+
+def test_text_of_parquet_that_is_not_utf8_is_a_sentence(run: Command, tmp_path: Path) -> None:
+    ends, content = pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"a\xff\xe9")
+    text = pa.Array.from_buffers(pa.string(), 1, [None, ends, content])
+    parquet.write_table(pa.table({"text": text}), tmp_path / "in.parquet")
+    done = run("score", "sentiment", str(tmp_path / "in.parquet"), "--out", str(tmp_path / "out.csv"))
+    assert "cannot be read as Parquet: 'utf-8' codec" in refused(done)
+
+
 @pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl"])
 @pytest.mark.parametrize("content", [b"my only copy", b'my "only\ncopy', b"one\ntwo\n"])
 def test_a_file_that_is_no_output_is_left_as_it_is(
@@ -288,8 +301,8 @@ def test_a_run_that_ended_is_gone_on_with(server: Scorer, ending: str, run: Comm
     assert run(*command, "--resume").returncode == 0, "there is nothing left to do"
     assert [row["text"] for row in read(out)] == given
     other = write(tmp_path / "other.csv", [{"text": f"other {text}"} for text in given])
-    refused = run("score", "sentiment", str(other), "--out", str(out), "--url", server.url, "--resume")
-    assert "its last row is not from this file" in refused.stderr
+    mistaken = run("score", "sentiment", str(other), "--out", str(out), "--url", server.url, "--resume")
+    assert "its last row is not from this file" in mistaken.stderr
     assert [row["text"] for row in read(out)] == given
 
 
