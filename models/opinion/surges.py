@@ -41,6 +41,8 @@ _LEVEL_STORIES = 20.0
 """stories a week at which the level of the last seven days counts as much as that of the eight weeks"""
 _PRIOR_SHARE = 1 / 3
 """of negative stories, for a topic without any: it counts as one story"""
+_MIN_SHARE = 1e-6
+"""of negative stories, and of the others: a topic without either would divide by zero"""
 _LASTING_SIGNIFICANCE = 0.05
 """tail probability of the share of negative stories in the longest window, or when the others have not risen"""
 _RISEN_SIGNIFICANCE = 0.1
@@ -371,7 +373,7 @@ def _shares(weights: Floats, stories: Floats, negative: Floats, share: Floats) -
     trust = (1 - share) / (share * _SHARE_SPREAD**2)  # stories that make the share's relative error _SHARE_SPREAD
     lately = (_sum(among[:, -1]) + trust * share) / (_sum(of[:, -1]) + trust)
     trust, lately = trust[:, None, None], lately[:, None, None]
-    shares = (among.sum(1) + trust * lately) / (of.sum(1) + trust)
+    shares = np.clip((among.sum(1) + trust * lately) / (of.sum(1) + trust), _MIN_SHARE, 1 - _MIN_SHARE)
     variance = _sum(of.sum(1) * shares * (1 - shares))
     squares = _sum(weights * (negative - stories * shares[:, None]) ** 2)
     return shares, np.clip(_ratio(squares, variance), 1.0, 10.0)
