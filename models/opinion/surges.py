@@ -27,7 +27,7 @@ Flags = NDArray[np.bool_]
 
 _DAY_S = 86_400
 _MONTH_DAYS = 30.4
-_WINDOWS = (1, 2, 6)
+WINDOWS = (1, 2, 6)
 """steps whose counts are tested together: a single step finds a large surge at once, six find a small topic's"""
 _OUTLIER = 2.58
 """Anscombe residual from which a past count is weighted down, as in Noufaily et al."""
@@ -82,7 +82,7 @@ class SurgeRules:
     @property
     def significance(self) -> float:
         """Tail probability below which a window of steps is above the baseline."""
-        return self.false_alarms_per_month / (_MONTH_DAYS * self.steps_per_day * len(_WINDOWS))
+        return self.false_alarms_per_month / (_MONTH_DAYS * self.steps_per_day * len(WINDOWS))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def find_surges(
     since = max(since, 0)
     if not stories.shape[0] or since >= stories.shape[1]:
         return []
-    first_tested = max(0, since - max(_WINDOWS) + 1)  # windows reach back
+    first_tested = max(0, since - max(WINDOWS) + 1)  # windows reach back
     baseline = expected_counts(stories, negative, start, rules, known=observed, since=first_tested)
     above, score, begins = _above(stories, negative, observed, baseline, rules, since)
     surges = []
@@ -408,8 +408,8 @@ def _above(
     ]  # fmt: skip
     usable = (baseline.ready & seen)[:, -steps:]
     dispersion = baseline.share_dispersion[:, -steps:]
-    most, most_of, _, most_by_share, *_ = (_windowed(v, max(_WINDOWS))[:, -steps:] for v in values)
-    for window in reversed(_WINDOWS):
+    most, most_of, _, most_by_share, *_ = (_windowed(v, max(WINDOWS))[:, -steps:] for v in values)
+    for window in reversed(WINDOWS):
         found, of, expected, by_share, error, variance = (_windowed(v, window)[:, -steps:] for v in values)
         candidates = usable & (found >= rules.min_stories) & (found >= rules.min_ratio * expected)
         at = np.nonzero(candidates)

@@ -242,6 +242,8 @@ class Webhook:
         self._receiver, self._outbox, self._external_url = receiver, outbox, external_url
         self._outcome, self._clock = outcome, clock
         self._attempts: dict[tuple[str, State], _Attempts] = {}
+        self._unmarked: set[tuple[str, State]] = set()
+        """messages that the receiver has, and the outbox could not mark: with a full disk, they would go out for hours"""
         self._receiver_attempts: _Attempts | None = None
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
@@ -282,20 +284,24 @@ class Webhook:
     def _forget(self, pending: list[tuple[str, State]]) -> None:
         for key in self._attempts.keys() - set(pending):
             del self._attempts[key]
+        self._unmarked &= set(pending)
 
     def _deliver(self, alert: Alert) -> bool:
         """Whether the message is no longer pending."""
         key = alert.id, alert.state
-        try:
-            post(self._receiver, message(alert, self._external_url))
-        except WebhookError as error:
-            return self._failed(alert, error)
-        if self._receiver_attempts:
-            log.warning("The webhook's receiver takes alerts again.")
-        self._receiver_attempts = None
+        if key not in self._unmarked:
+            try:
+                post(self._receiver, message(alert, self._external_url))
+            except WebhookError as error:
+                return self._failed(alert, error)
+            if self._receiver_attempts:
+                log.warning("The webhook's receiver takes alerts again.")
+            self._receiver_attempts = None
+            self._attempts.pop(key, None)
+            self._unmarked.add(key)
+            self._outcome("sent")
         self._outbox.mark(*key)
-        self._attempts.pop(key, None)
-        self._outcome("sent")
+        self._unmarked.discard(key)
         return True
 
     def _failed(self, alert: Alert, error: WebhookError) -> bool:
