@@ -178,6 +178,19 @@ def test_what_is_new_is_sent_once(store: Store) -> None:
     assert outbox.pending() == []
 
 
+def test_a_webhook_that_comes_later_is_not_told_of_what_was_over_before(store: Store, clock: Clock) -> None:
+    clock.now = START + (SURGE + 12) * HOUR
+    outbox = AlertOutbox(OPINION, store)
+    send(store, *stream(range(SURGE + 12)))
+    step(store)
+    assert [alert.state for alert in outbox.pending()] == ["firing", "resolved"]
+    clock.now = NOW + 24 * HOUR
+    send(store, *texts_of((DAYS + 1) * 24 - 1, 0, 2))
+    step(store)
+    assert outbox.pending() == []
+    assert found(store) == WHOLE
+
+
 def test_a_surge_that_goes_on_after_its_end_was_sent_is_a_new_alert(store: Store, clock: Clock) -> None:
     clock.now = START + (SURGE + 9) * HOUR
     send(store, *stream(range(SURGE + 9)))
