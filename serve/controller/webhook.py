@@ -147,7 +147,17 @@ def _time(moment: datetime) -> str:
 
 def post(receiver: Receiver, body: bytes) -> None:
     """Send one message. Raises WebhookError when the receiver did not answer with 2xx within `timeout_s`."""
-    ends = time.monotonic() + receiver.timeout_s
+    status = _status(receiver, body, time.monotonic() + receiver.timeout_s)
+    if 300 <= status < 400:
+        raise WebhookError(f"{receiver.host} redirects ({status}). Configure the address that it redirects to.")
+    if 400 <= status < 500 and status not in (408, 429):
+        raise MessageRefused(f"{receiver.host} refused the message with {status}.")
+    if not 200 <= status < 300:
+        raise WebhookError(f"{receiver.host} answered {status}.")
+
+
+def _status(receiver: Receiver, body: bytes, ends: float) -> int:
+    """What the receiver answers before `ends`. Raises WebhookError if it does not."""
     headers = {"Content-Type": "application/json", "User-Agent": "Flywheel", "Connection": "close"}
     if receiver.secret:
         headers[SIGNATURE_HEADER] = signature(receiver.secret, int(time.time()), body)
@@ -163,7 +173,7 @@ def post(receiver: Receiver, body: bytes) -> None:
         if isinstance(connection.sock, ssl.SSLSocket):
             connection.sock.do_handshake()
         connection.request("POST", receiver.target, body, headers)
-        status = connection.getresponse().status
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:  # certificates that do not verify are OSErrors, too
         late = time.monotonic() >= ends
         said = f"no answer within {receiver.timeout_s:g} s" if late else str(error) or type(error).__name__
@@ -171,12 +181,6 @@ def post(receiver: Receiver, body: bytes) -> None:
     finally:
         end.cancel()
         connection.close()
-    if 300 <= status < 400:
-        raise WebhookError(f"{receiver.host} redirects ({status}). Configure the address that it redirects to.")
-    if 400 <= status < 500 and status not in (408, 429):
-        raise MessageRefused(f"{receiver.host} refused the message with {status}.")
-    if not 200 <= status < 300:
-        raise WebhookError(f"{receiver.host} answered {status}.")
 
 
 def _connect(receiver: Receiver, ends: float) -> http.client.HTTPConnection:
