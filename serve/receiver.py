@@ -10,7 +10,6 @@ import ipaddress
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, quote, urlsplit
 
-
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that is assigned of IPv6
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # its last 32 bits are an IPv4 address
 

@@ -21,7 +21,7 @@ from models.text import same_text_key
 OTHER = "other"
 """the topic of texts in which no other is found"""
 MAX_SERIES = 200
-"""topics, the first of a file, that have metrics of their own; a label for each of thousands would overload Prometheus"""
+"""the first topics of a file have metrics of their own; a label for each of thousands would overload Prometheus"""
 MAX_CHARACTERS = 4_000  # of a text that are searched: as many as the prediction log keeps, six times what a model reads
 
 # Scripts without spaces between words; and Hangul, whose particles follow the noun without one.

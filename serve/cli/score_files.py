@@ -161,7 +161,7 @@ class Output(AbstractContextManager["Output"]):
         return text.getvalue().encode()
 
     def _read(self) -> int:
-        """The end of the last whole row. Raises DatasetError for a file that is another, of which nothing may be lost."""
+        """The end of the last whole row. Raises DatasetError for another file, which stays as it is."""
         end = start = last = position = 0
         whole = True
         with open(self._file, "rb", closefd=False) as file:

@@ -247,7 +247,7 @@ class Webhook:
         self._outcome, self._clock = outcome, clock
         self._attempts: dict[tuple[str, State], _Attempts] = {}
         self._unmarked: set[tuple[str, State]] = set()
-        """messages that the receiver has, and the outbox could not mark: with a full disk, they would go out for hours"""
+        """that the receiver has, and the outbox could not mark: with a full disk, they would go out for hours"""
         self._receiver_attempts: _Attempts | None = None
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
