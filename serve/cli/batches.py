@@ -37,8 +37,8 @@ class Sender:
     """Sends lines to `path` of the server at `url`, as the list `items` of a request.
 
     `results` is the list with a result for each of them in the response. A request is tried `tries` times while the
-    server asks to wait, and sent in halves where it answers with one of `halve_at`. Where a single line is refused so, the
-    answer is its result, except that a server without the time for one line is no fault of the line.
+    server asks to wait, and sent in halves where it answers with one of `halve_at`. Where it refuses a single line so,
+    that is the line's result, unless it only had no time for it.
     """
 
     url: str
