@@ -74,8 +74,10 @@ def stream(hours: range, surges: Sequence[int] = (SURGE,), topic: str = "airline
 
 
 def step(store: Store, metrics: OpinionMetrics | None = None) -> None:
-    """As a controller that was just started: it knows nothing but the store."""
-    OpinionReconciler(OPINION, store, evaluate=SurgeReconciler(OPINION, store, metrics).step).step()
+    """As a controller that was just started: it knows nothing but the store. On a busy machine a step ends early."""
+    reconciler = OpinionReconciler(OPINION, store, evaluate=SurgeReconciler(OPINION, store, metrics).step)
+    for _ in range(3):
+        reconciler.step()
 
 
 def found(store: Store, topic: str | None = None) -> list[tuple[str, int, int | None, float]]:
