@@ -149,8 +149,8 @@ def served(task: str, console: Console) -> Iterator[str]:
     with copied(home()) as own, tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "flywheel.yaml").write_text(json.dumps(settings), encoding="utf-8")
         port = free_port()
-        with console.status("starting a server"), up(COMMAND, Path(folder), port, {"FLYWHEEL_HOME": str(own)}):
-            console.print(f"a server on a copy of {home()}")
+        console.print(f"starting a server on a copy of {home()}")
+        with up(COMMAND, Path(folder), port, {"FLYWHEEL_HOME": str(own)}):
             yield f"http://127.0.0.1:{port}"
 
 
