@@ -351,7 +351,10 @@ class DocumentStream(threading.Thread):
             for number in itertools.count():
                 ids = [f"stream {number}", f"stream {number + 1}"]
                 self.sent.update(ids)
-                documents = [{"text": f"Ports in {id_}", "topic": "cruises", "document_id": id_} for id_ in ids]
+                documents = [
+                    {"text": f"Velmora to publish its calendar on gate {id_}", "topic": "cruises", "document_id": id_}
+                    for id_ in ids
+                ]
                 client.post("/v2/models/sentiment/predict", json={"documents": documents}).raise_for_status()
                 for id_ in ids:
                     self.answered.setdefault(id_, time.monotonic())
