@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, func, insert, select, text, tuple_
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from models.feedback.store.database import Database, chunks
 from models.feedback.store.erasure import erased_users, is_erased
@@ -45,8 +44,7 @@ _STORY_COLUMN_OF_LABEL = {
 _STORIES = COUNTS.index("stories")
 _in, _docs, _counts = opinion_inbox.c, opinion_documents.c, opinion_counts.c
 _Deltas = defaultdict[tuple[str, int, int], list[int]]
-_Columns = ReadOnlyColumnCollection[str, Any]
-_Condition = Callable[[_Columns], ColumnElement[bool]]
+_Condition = Callable[[Table], ColumnElement[bool]]
 
 
 class Waiting(NamedTuple):
@@ -311,24 +309,24 @@ def erase_documents(
         conditions += [partial(is_of, task, some) for task, ids in by_task.items() for some in chunks(ids)]
     deleted = Counter[str]()
     for condition in conditions:
-        deleted.update(connection.scalars(delete(opinion_inbox).where(condition(_in)).returning(_in.task)))
-        stories = sorted(set(connection.scalars(select(_docs.story).where(condition(_docs)))))
+        stories = sorted(set(connection.scalars(select(_docs.story).where(condition(opinion_documents)))))
         for some_stories in chunks(stories):
             _erase_stories(connection, some_stories)
-        deleted.update(connection.scalars(delete(opinion_documents).where(condition(_docs)).returning(_docs.task)))
+        for table in (opinion_inbox, opinion_documents):
+            deleted.update(connection.scalars(delete(table).where(condition(table)).returning(table.c.task)))
     return deleted
 
 
-def _is_of_users(users: Sequence[str], c: _Columns) -> ColumnElement[bool]:
-    return c.user.in_(users)
+def _is_of_users(users: Sequence[str], table: Table) -> ColumnElement[bool]:
+    return table.c.user.in_(users)
 
 
-def _is_of_predictions(task: str, ids: Sequence[str], c: _Columns) -> ColumnElement[bool]:
-    return and_(c.task == task, c.prediction_id.in_(ids))
+def _is_of_predictions(task: str, ids: Sequence[str], table: Table) -> ColumnElement[bool]:
+    return and_(table.c.task == task, table.c.prediction_id.in_(ids))
 
 
-def _is_anonymous_of(task: str, ids: Sequence[str], c: _Columns) -> ColumnElement[bool]:
-    return and_(_is_of_predictions(task, ids, c), c.user.is_(None))
+def _is_anonymous_of(task: str, ids: Sequence[str], table: Table) -> ColumnElement[bool]:
+    return and_(_is_of_predictions(task, ids, table), table.c.user.is_(None))
 
 
 def _erase_stories(connection: Connection, ids: Sequence[int]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from typing import Any, ClassVar, TypeVar
 
 import orjson
@@ -16,7 +16,7 @@ from models.feedback.store.schema import opinion_stories
 from models.opinion.stories import Sketch, is_copy
 
 T = TypeVar("T", int, tuple[int, int, int])
-_MAX_COMPARED = 32  # stories a text is compared with, those with the most bands in common first
+_MAX_COMPARED = 32  # stories that a text is compared with
 _MAX_IN_BAND = 100  # stories that share a band in a bucket; it is of a pattern with other numbers or names in each text
 _AT_ONCE = 5000
 _c = opinion_stories.c
@@ -95,13 +95,18 @@ class Stories:
             yield from self._connection.exec_driver_sql(f"{statement} ({','.join(map(str, some))})").all()
 
     def find(self, second: int, sketch: Sketch) -> Story | None:
-        """The story of which a text at this time is a copy: the one that has the most bands in common with it."""
-        buckets = self._buckets_near(second)
-        shared = Counter(
-            id_ for bucket in buckets for band in sketch.bands for id_ in self._in_band.get((bucket, band), ())
-        )
-        most = sorted((-bands, id_) for id_, bands in shared.items())
-        stories = (self._stories.get(id_) for _, id_ in most)  # None: another task's
+        """The story of which a text at this time is a copy.
+
+        The likely ones are compared: a band in common counts the more, the fewer stories have it, since those that many
+        have are of a pattern.
+        """
+        likely: defaultdict[int, float] = defaultdict(float)
+        for place in product(self._buckets_near(second), sketch.bands):
+            found = self._in_band.get(place, ())
+            for id_ in found:
+                likely[id_] += 1 / len(found)
+        best = sorted(likely, key=likely.__getitem__, reverse=True)
+        stories = (self._stories.get(id_) for id_ in best)  # None: another task's
         near = (story for story in stories if story is not None and self._is_near(story, second))
         return next((story for story in islice(near, _MAX_COMPARED) if is_copy(story.words, sketch.words)), None)
 

@@ -138,6 +138,14 @@ def test_headlines_of_one_pattern_are_compared_with_few_others(store: Store, mon
     assert totals(store).stories == 60
 
 
+def test_copies_are_found_among_many_of_one_pattern(store: Store) -> None:
+    texts = [f"Director of Velmora sells {1000 + i} shares of the company on the open market" for i in range(300)]
+    send(store, *(new_document(text) for text in texts))
+    send(store, *(new_document(f"{text}, filing shows on Friday") for text in texts))
+    absorb_all(store)
+    assert totals(store).stories < 300 + 0.25 * 300
+
+
 def test_a_story_does_not_grow_beyond_the_window_however_its_copies_come(store: Store) -> None:
     for day in range(0, -10, -1):
         send(store, new_document(NEWS, published=NOW + timedelta(days=day)))
@@ -198,6 +206,7 @@ def test_erasure_deletes_documents_and_keeps_counts(store: Store, clock: Clock) 
     absorb_all(store)
     send(store, new_document("still waiting", id_="3", **mine))
     assert store.privacy.erase("ann").documents == 2  # one of them waits
+    assert store.audit.entries("sentiment")[0].detail["documents"] == 2
     assert store.opinion.next_batch("sentiment", 9) == []
     assert store.opinion.examples("sentiment", ALL, "negative", NOW - HOUR, NOW + HOUR, 9) == ["2"]
     assert totals(store).texts == 2
