@@ -1,7 +1,7 @@
 """Writes a topics file of many words: half of them from the seed's headlines, so that many texts have topics.
 
-    python loadtests/topics_file.py > /tmp/topics.yaml            2,000 words in 40 topics
-    python loadtests/topics_file.py --words 100000 > /tmp/topics.yaml
+python loadtests/topics_file.py > /tmp/topics.yaml            2,000 words in 40 topics
+python loadtests/topics_file.py --words 100000 > /tmp/topics.yaml
 """
 
 from __future__ import annotations
