@@ -4,9 +4,9 @@ Streams are made: stories a hour by the rhythm of a week (working days, office h
 variance above Poisson's, each negative with the topic's own probability. Eight weeks are history, eight are judged. The
 parameters of `models/opinion/surges.py` were chosen on the seeds of `--choosing`; the tables are from others.
 
-With `--check`, a missed bound ends with 1: more than one false alarm a topic a month in any kind of quiet stream, or over
-all kinds of streams that change without a surge; fewer than 95 % of the tenfold surges found within two steps; or an
-alarm in more than 5 % of the rises that keep their mood.
+With `--check`, a missed bound ends with 1: more than one false alarm a topic a month in any kind of quiet stream, or
+over all kinds of streams that change without a surge; fewer than 95 % of the tenfold surges found within two steps; or
+an alarm in more than 5 % of the rises that keep their mood.
 """
 
 from __future__ import annotations
