@@ -37,7 +37,12 @@ LINES = {
     "blank text": ("data.csv", GOOD + '" \t ",greet,train\n', 5, "the text is empty"),
     "invisible text": ("data.csv", GOOD + "\u200b\ufeff,greet,train\n", 5, "the text is empty"),
     "after a text of two lines": ("data.csv", GOOD + '"one\ntwo",greet,train\n,greet,\n', 7, "the text is empty"),
-    "bad split": ("data.csv", GOOD + "hey,greet,test\n", 5, "split is 'test'; it must be 'train', 'validation' or 'holdout'"),
+    "bad split": (
+        "data.csv",
+        GOOD + "hey,greet,test\n",
+        5,
+        "split is 'test'; it must be 'train', 'validation' or 'holdout'",
+    ),
     "too few fields": ("data.csv", GOOD + "hey\n", 5, "no 'label', or it is not a string"),
     "too many fields": ("data.csv", GOOD + "hey, you,greet,train\n", 5, "more fields than the header has"),
     "unterminated quote": ("data.csv", GOOD + '"hey,greet,train\nho,greet,train\n', 5, "not valid CSV"),
