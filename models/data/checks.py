@@ -52,6 +52,8 @@ class Labelled:
     splits: NDArray[np.uint8]
     """0 and 1 for rows that the file itself puts into training and holdout, 2 for the others"""
     held_out: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    validation: frozenset[int] = frozenset()
+    """keys of the training rows that the file names as validation texts"""
 
     def examples(self, held_out: bool) -> list[Example]:
         return [self.rows[i] for i in np.flatnonzero(self.held_out == held_out)]

@@ -31,6 +31,7 @@ from models.text import label_fault, label_name
 
 SEED = Path(__file__).parent / "seed"
 _SPLITS = ("train", "holdout")
+_VALIDATION = "validation"  # training rows, on which a training that holds some back holds back these
 
 
 class _Fingerprinted(Protocol):
@@ -53,6 +54,8 @@ class Dataset(NamedTuple):
     train: list[Example]
     holdout: list[Example]
     fingerprint: str
+    validation: frozenset[int] = frozenset()
+    """models.data.split.text_key of the training texts that the file names as validation texts"""
 
     @property
     def labels(self) -> list[str]:
@@ -89,7 +92,7 @@ def load_checked(task: str, file: Path | None = None) -> tuple[Dataset, CorpusRe
         others = [f"{finding.severity}: {finding.text}" for finding in report.findings if finding.severity != "error"]
         raise DatasetError("\n".join([*(finding.text for finding in errors), *others]))
     train, holdout = rows.examples(False), rows.examples(True)
-    return Dataset(corpus_name(path), train, holdout, fingerprint(_rows(train, holdout))), report
+    return Dataset(corpus_name(path), train, holdout, fingerprint(_rows(train, holdout)), rows.validation), report
 
 
 def _read_labelled(path: Path) -> tuple[Labelled, Faults]:
@@ -98,6 +101,7 @@ def _read_labelled(path: Path) -> tuple[Labelled, Faults]:
     names: dict[str, str] = {}
     numbers: dict[str, int] = {}
     examples: list[Example] = []
+    validation: set[int] = set()
     keys, labels, lines, splits = array("Q"), array("i"), array("I"), bytearray()
     for line, row in stream_rows(path, required=("text", "label")):
         if fault := _row_fault(row):
@@ -107,6 +111,9 @@ def _read_labelled(path: Path) -> tuple[Labelled, Faults]:
         if (label := names.get(written)) is None:
             label = names[written] = label_name(written)
         split = row.get("split") or ""
+        if split == _VALIDATION:
+            split = "train"
+            validation.add(text_key(text))
         # One string object a label, which a million rows share.
         number = numbers.setdefault(label, len(numbers))
         examples.append(Example(text, label))
@@ -122,6 +129,7 @@ def _read_labelled(path: Path) -> tuple[Labelled, Faults]:
         np.array(labels, np.int32),
         np.array(lines, np.uint32),
         np.frombuffer(bytes(splits), np.uint8),
+        validation=frozenset(validation),
     )
     return found, faults
 
@@ -141,7 +149,8 @@ def _row_fault(row: dict[str, Any]) -> str | None:
     if fault := label_fault(label):
         return f"the label {label[:40]!r} {fault}: feedback could not name it. Rename it."
     split = row.get("split") or ""
-    return None if split in (*_SPLITS, "") else f"split is {repr(split)[:40]}; it must be 'train' or 'holdout'."
+    known = split in (*_SPLITS, _VALIDATION, "")
+    return None if known else f"split is {repr(split)[:40]}; it must be 'train', 'validation' or 'holdout'."
 
 
 def fingerprint(rows: Iterable[tuple[str, ...]]) -> str:

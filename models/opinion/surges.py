@@ -45,8 +45,8 @@ _MIN_SHARE = 1e-6
 """of negative stories, and of the others: a topic without either would divide by zero"""
 _LASTING_SIGNIFICANCE = 0.05
 """tail probability of the share of negative stories in the longest window, or when the others have not risen"""
-_RISEN_SIGNIFICANCE = 0.1
-"""tail probability of the other stories, below which they have risen, too"""
+_RISEN_SIGNIFICANCE = 0.5
+"""tail probability of the other stories, below which they may have risen, too: they are above their median"""
 _MIN_EXPECTED_OF_GAP = 20.0
 _TINY = 1e-300
 _CHUNK = 50

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def why_no_reader(data: TrainingSet, seed: int) -> str | None:
     alone = "It has no linear reader, so its encoder reads every text"
     if len(data.labels) > MAX_LABELS:
         return f"{alone}: one is trained for at most {MAX_LABELS} labels, and these are {len(data.labels):,}."
-    if (held := len(split_validation(data.examples, seed)[1])) < MIN_VALIDATION:
+    if (held := len(split_validation(data.examples, seed, data.corpus.validation)[1])) < MIN_VALIDATION:
         return (
             f"{alone}: {MIN_VALIDATION} different texts must be held back to fit one, and of these only {held} can be. "
             f"{round(MIN_VALIDATION / _MAX_SHARE)} texts are enough, if their labels have more than a few each."
@@ -83,7 +83,7 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
 
     Where `why_no_reader` has a reason, the encoder is trained alone.
     """
-    rest, held = split_validation(data.examples, recipe.seed)
+    rest, held = split_validation(data.examples, recipe.seed, data.corpus.validation)
     if len(held) < MIN_VALIDATION or len(data.labels) > MAX_LABELS:
         return finetune(data, recipe, out, report, None)
     labels = len(data.labels)
@@ -137,13 +137,18 @@ def continue_linear_reader(data: TrainingSet, recipe: Recipe, start: Path, out: 
     save_linear(out, reader, record.model_copy(update={"early": early}))
 
 
-def split_validation(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+def split_validation(
+    examples: Sequence[Example], seed: int, given: Set[int] = frozenset()
+) -> tuple[list[Example], list[Example]]:
     """(examples to train on, validation examples): of each label the same share, each text on one side.
 
+    If `given`, keys of texts that the corpus names as its validation texts, are enough, those are taken, as they are.
     Where the share of a label is a fraction of a text, chance decides; a label keeps at least one. Shares are of
     different texts; what is written several times under one label is one validation example.
     """
     keys = [text_key(example.text) for example in examples]
+    if len(found := given & set(keys)) >= MIN_VALIDATION:
+        return _parted(examples, keys, found)
     keys_of: dict[str, set[int]] = defaultdict(set)
     for example, key in zip(examples, keys, strict=True):
         keys_of[example.label].add(key)
@@ -155,6 +160,10 @@ def split_validation(examples: Sequence[Example], seed: int) -> tuple[list[Examp
         distinct = sorted(keys_of[label])
         count = min(int(share * len(distinct) + rng.random()), len(distinct) - 1)
         held.update(distinct[i] for i in rng.permutation(len(distinct))[:count])
+    return _parted(examples, keys, held)
+
+
+def _parted(examples: Sequence[Example], keys: Sequence[int], held: Set[int]) -> tuple[list[Example], list[Example]]:
     rest = [example for example, key in zip(examples, keys, strict=True) if key not in held]
     once = {(key, e.label): e for e, key in zip(examples, keys, strict=True) if key in held}
     return rest, [*once.values()]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from models.data.dataset import DatasetError, load_dataset
+from models.data.dataset import DatasetError, Example, load_dataset
+from models.data.split import text_key
 from models.tasks.base import all_tasks
 from tests.helpers.labelled import as_csv, as_jsonl, write
 
@@ -36,7 +37,12 @@ LINES = {
     "blank text": ("data.csv", GOOD + '" \t ",greet,train\n', 5, "the text is empty"),
     "invisible text": ("data.csv", GOOD + "\u200b\ufeff,greet,train\n", 5, "the text is empty"),
     "after a text of two lines": ("data.csv", GOOD + '"one\ntwo",greet,train\n,greet,\n', 7, "the text is empty"),
-    "bad split": ("data.csv", GOOD + "hey,greet,test\n", 5, "split is 'test'; it must be 'train' or 'holdout'"),
+    "bad split": (
+        "data.csv",
+        GOOD + "hey,greet,test\n",
+        5,
+        "split is 'test'; it must be 'train', 'validation' or 'holdout'",
+    ),
     "too few fields": ("data.csv", GOOD + "hey\n", 5, "no 'label', or it is not a string"),
     "too many fields": ("data.csv", GOOD + "hey, you,greet,train\n", 5, "more fields than the header has"),
     "unterminated quote": ("data.csv", GOOD + '"hey,greet,train\nho,greet,train\n', 5, "not valid CSV"),
@@ -178,6 +184,13 @@ def test_an_explicit_split_is_kept(tmp_path: Path) -> None:
     assert dataset.lineage().model_dump() == {
         "name": "data", "train_rows": 2, "holdout_rows": 1, "fingerprint": dataset.fingerprint
     }  # fmt: skip
+
+
+def test_validation_texts_are_training_texts(tmp_path: Path) -> None:
+    dataset = load_dataset("intent", write(tmp_path, GOOD + "good day,greet,validation\n"))
+    assert dataset.train[-1] == Example("good day", "greet")
+    assert dataset.validation == {text_key("good day")}
+    assert not load_dataset("intent", write(tmp_path, GOOD)).validation
 
 
 def test_other_columns_are_ignored(tmp_path: Path) -> None:

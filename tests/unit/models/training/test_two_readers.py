@@ -17,6 +17,7 @@ from export.checkpoint import linear_record, text_encoder
 from export.heads import softmax
 from export.linear import LinearReader, ngram_keys
 from models.data.dataset import Dataset, Example
+from models.data.split import text_key
 from models.training.blend import Validation, fit_blend
 from models.training.config import CONTINUED, Recipe
 from models.training.finetune import finetune_classifier
@@ -180,6 +181,16 @@ def test_the_split_keeps_texts_together_and_labels_in_proportion() -> None:
     assert max(counts) - min(counts) <= 2
     assert split_validation(examples, 7) == (rest, held)
     assert split_validation([], 7) == ([], [])
+
+
+def test_the_validation_texts_of_the_corpus_are_taken_if_they_are_enough() -> None:
+    examples = labelled_texts(3, 300)
+    named = examples[:: 900 // MIN_VALIDATION][:MIN_VALIDATION]
+    rest, held = split_validation(examples, 7, {text_key(example.text) for example in named})
+    assert held == named
+    assert rest == [example for example in examples if example not in named]
+    few = {text_key(example.text) for example in named[1:]}
+    assert split_validation(examples, 7, few) == split_validation(examples, 7)
 
 
 def test_rare_labels_beside_a_very_frequent_one_have_validation_texts() -> None:

@@ -14,6 +14,7 @@ from models.feedback.store import Store
 from models.feedback.store.opinion_alerts import Alert
 from models.feedback.types import NewDocument
 from serve.config import OpinionConfig
+from serve.controller import opinion, surges
 from serve.controller.alert_outbox import AlertOutbox
 from serve.controller.opinion import OpinionReconciler
 from serve.controller.surges import SurgeReconciler
@@ -71,6 +72,13 @@ def stream(hours: range, surges: Sequence[int] = (SURGE,), topic: str = "airline
         for hour, negative, is_risen in zip(hours, usual, risen, strict=True)
         for text in texts_of(hour, 12 if is_risen else negative, 2, topic)
     ]
+
+
+@pytest.fixture(autouse=True)
+def _steps_do_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is: otherwise a step ends after a second, and the next one goes on."""
+    monkeypatch.setattr(opinion, "_STEP_S", 600.0)
+    monkeypatch.setattr(surges, "_SECONDS", 600.0)
 
 
 def step(store: Store, metrics: OpinionMetrics | None = None) -> None:
