@@ -45,7 +45,7 @@ def stock(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session")
 def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`var/` of this clone with the default models in it; trained now (about 4 minutes) when it is a fresh clone.
+    """`var/` of this clone with the default models in it; trained now (some 8 minutes) when it is a fresh clone.
 
     No first versions, which a server would train beside the tests.
     """

@@ -72,6 +72,7 @@ def test_no_correction_is_in_what_is_kept_or_shown(candidate: TrainedCandidate) 
         assert file.is_dir() or b"Quillfeather" not in file.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
 def test_a_third_generation_replays_what_the_second_learned(
     parent: Path, candidate: TrainedCandidate, tmp_path: Path

@@ -304,7 +304,7 @@ def test_the_command_line_erases_a_name_of_any_bytes(desk: Server) -> None:
         environment = {**os.environ, "FLYWHEEL_HOME": str(desk.home), "LC_ALL": locale}
         done = subprocess.run([program, "erase", argument], env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "and 1 corrections" in done.stdout
+        assert ", 1 corrections" in done.stdout
 
 
 def test_corrections_and_opinions_survive_the_death_of_every_process(home: Path, tmp_path: Path) -> None:
