@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from export.bundle import Bundle
 from export.heads import softmax
-from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
+from models.entities import Registry, engine_of, package_registry, read_registry
+from models.tasks.answers import (
+    MAX_SLOTS,
+    Answers,
+    Default,
+    Language,
+    SlotName,
+    SlotValue,
+    no_slot,
+    package_answers,
+    read_answers,
+)
+from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, Text, TextRequest, rounded
 
 if TYPE_CHECKING:
     from export.model import Model
@@ -30,21 +41,81 @@ _OUT_OF_SCOPE_FROM = 0.5  # probability above which it exceeds that of all inten
 _NOT_SEARCHED = -2.0  # less than any cosine
 
 
+class IntentRequest(TextRequest):
+    """A text or texts, and what is known about who wrote them; `slots` and `language` hold for all of `texts`."""
+
+    text: Text | None = Field(None, examples=["where is my order 88231?"])
+    slots: dict[SlotName, SlotValue] = Field(
+        {},
+        max_length=MAX_SLOTS,
+        examples=[{"customer_name": "Ann"}],
+        description="values for the slots of answers, by name; they win over what is found in the text",
+    )
+    language: Language | None = Field(None, examples=["en"], description="of the answer, as BCP 47 writes it")
+
+
+def _registry(value: Any) -> Any:
+    return read_registry(_file(value, "entities")) if not isinstance(value, Registry | None) else value
+
+
+def _answers(value: Any) -> Any:
+    return read_answers(_file(value, "answers")) if not isinstance(value, Answers | None) else value
+
+
+def _file(value: Any, what: str) -> Path:
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise ValueError(f"must be the name of a file of {what}")
+    return Path(value).expanduser()
+
+
 class IntentOptions(TaskOptions):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     handoff_below: float = Field(0.5, ge=0, le=1, description="scores under this are handed to a person")
     top_k: int = Field(3, ge=1, le=20, description="how many candidate intents an answer lists")
     nearest_above: float = Field(0.6, ge=-1, le=1, description="minimum cosine of a known question that is offered")
+    entities: Annotated[Registry | None, BeforeValidator(_registry)] = Field(
+        None, description="a file of types and words beside the package's (docs/customer-service.md), or what was read"
+    )
+    answers: Annotated[Answers | None, BeforeValidator(_answers)] = Field(
+        None, description="a file of answer templates in place of the package's, or what was read from it"
+    )
+    defaults: dict[SlotName, Default] = Field(
+        {}, max_length=1000, description="values of slots that neither the request nor its text gives"
+    )
+
+    @property
+    def registry(self) -> Registry:
+        return self.entities or package_registry()
+
+    @model_validator(mode="after")
+    def _slots_are_known(self) -> Self:
+        for name, value in self.defaults.items():
+            try:
+                no_slot(value)
+            except ValueError as error:
+                raise ValueError(f"defaults.{name}: {error}") from None
+        if self.answers is not None:
+            known = {*self.registry.answered, *self.defaults}
+            if faults := list(self.answers.unknown_slots(known)):
+                raise ValueError("; ".join(faults[:10]))
+        return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.registry.notes
 
 
 class Intent(ClassifierTask):
-    """Adds to the label: the top k, an answer template, the nearest known question, and `handoff`.
+    """Adds to the label: the top k, entities, an answer, the nearest known question, and `handoff`.
 
     Out-of-scope is a label of the model like any other. It is predicted only when it is more likely than all intents
     together, since a wrong refusal costs a customer more than a wrong suggestion with a low score.
     """
 
     name = "intent"
-    summary = "What a customer wants, with an answer template, or a hand-off to a person."
+    summary = "What a customer wants, with an answer, or a hand-off to a person."
+    Request = IntentRequest
     Options = IntentOptions
     outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"))
     example = {"text": "where is my order 88231?"}
@@ -53,7 +124,8 @@ class Intent(ClassifierTask):
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         super().__init__(bundle, options)
         self._out_of_scope = self.labels.index(OUT_OF_SCOPE) if OUT_OF_SCOPE in self.labels else None
-        self._answers: dict[str, str] = bundle.asset("answers") or {}
+        self._answers = self.options.answers or package_answers()
+        self._engine = engine_of(self.options.registry)
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
         logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), len(self.labels))
@@ -84,6 +156,26 @@ class Intent(ClassifierTask):
             rows[:, labels + 1] = np.add.reduce(directions * self._known.T[nearest], axis=-1)
         return rows
 
+    def decode(self, request: Any, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
+        predictions = super().decode(request, output, truncated)
+        for prediction, text in zip(predictions, request.all_texts(), strict=True):
+            self._add_answer(prediction, text, request)
+        return predictions
+
+    def _add_answer(self, prediction: Prediction, text: str, request: IntentRequest) -> None:
+        """Set `entities`, `answer` and `missing`, each only where there is one."""
+        found = self._engine.entities(text)
+        if found:
+            prediction["entities"] = [entity._asdict() for entity in found]
+        if prediction["handoff"] or prediction["label"] not in self._answers:
+            return
+        # The first of several of one type; what the request gives wins.
+        given = {entity.type: entity.value for entity in reversed(found)} | request.slots
+        answer = self._answers.answer(prediction["label"], text, given, self.options.defaults, request.language)
+        prediction["answer"] = answer.text
+        if answer.missing:
+            prediction["missing"] = answer.missing
+
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
         probabilities = row.tolist()  # for so few numbers, a list is faster than numpy
         nearest, similarity, *ranked = probabilities[len(self.labels) :]
@@ -99,16 +191,13 @@ class Intent(ClassifierTask):
             "handoff": handoff,
             "top_k": [{"label": self.labels[i], "score": rounded(probabilities[i])} for i in top[: self.options.top_k]],
         }
-        if not handoff and label in self._answers:
-            answer["answer"] = self._answers[label]
         if handoff and best != self._out_of_scope and similarity >= self.options.nearest_above:
             answer["nearest"] = {"question": self._known_texts[int(nearest)], "similarity": rounded(similarity)}
         return answer
 
     @classmethod
     def assets(cls, model: Model, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        """Answer templates for labels that have one, and the known questions with the highest logits of each label."""
-        templates = orjson.loads((files("models.data") / "seed" / "intent_answers.json").read_bytes())
+        """The known questions with the highest logits of each label."""
         names = model.bundle.manifest.labels
         each = _questions_a_label(len(names))
         known_texts, known_logits = [], []
@@ -119,10 +208,7 @@ class Intent(ClassifierTask):
             best = (-logits[:, index]).argsort(kind="stable")[:each]
             known_texts += [candidates[i] for i in best]
             known_logits += [[round(float(value), 3) for value in logits[i]] for i in best]
-        return {
-            "answers": {label: text for label, text in templates.items() if label in names},
-            "known_questions": {"texts": known_texts, "logits": known_logits},
-        }
+        return {"known_questions": {"texts": known_texts, "logits": known_logits}}
 
 
 def _questions_a_label(labels: int) -> int:
