@@ -1,9 +1,9 @@
 """Recall and false hits of the entities' engine by type, on labelled texts of customers; beside it Presidio's.
 
-Two sets: `data/entities.jsonl` (order numbers, amounts, dates, ...; tuned on its part "choose", reported on "report") and
-the sentences with personal data of the unit tests. An entity is found if something of its type overlaps it, and exact if
-the place is the same; a false hit overlaps nothing of its type. Presidio runs in a Python of its own, since its packages
-are no dependency of Flywheel: without a language model, with its pattern recognizers alone.
+Two sets: `data/entities.jsonl` (order numbers, amounts, dates, ...; tuned on its part "choose", reported on "report")
+and the sentences with personal data of the unit tests. An entity is found if something of its type overlaps it, and
+exact if the place is the same; a false hit overlaps nothing of its type. Presidio runs in a Python of its own, as its
+packages are none of Flywheel's: without a language model, its pattern recognizers alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_US = 300.0  # a text
 EXAMPLES = """examples:
   python loadtests/quality/entities.py                                  the engine alone; some seconds
   python loadtests/quality/entities.py --check                          exit with 1 below the bounds
-  python loadtests/quality/entities.py --presidio /opt/pii/bin/python   with Presidio, of a virtual environment of its own:
+  python loadtests/quality/entities.py --presidio /opt/pii/bin/python   with Presidio, of an environment of its own:
       python -m venv /opt/pii && /opt/pii/bin/pip install presidio-analyzer==2.2.366
   python loadtests/quality/entities.py --part choose --misses           what is missed, to improve the engine
 """

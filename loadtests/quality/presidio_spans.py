@@ -1,7 +1,7 @@
 """What Presidio's pattern recognizers find: a JSON list of texts on stdin, spans, time and memory as JSON on stdout.
 
-Run by entities.py in a Python that has presidio-analyzer. No language model: a blank pipeline of spaCy splits the words,
-and the recognizers of names are left out.
+Run by entities.py in a Python that has presidio-analyzer. No language model: a blank pipeline of spaCy splits the
+words, and the recognizers of names are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,24 @@ TYPES = {
     "DATE_TIME": "date",
     "US_BANK_NUMBER": "account",
 }
-_ID_PREFIXES = ("US_", "UK_", "ES_", "IT_", "PL_", "SG_", "AU_", "IN_", "FI_", "KR_", "DE_", "TH_", "NG_", "SE_", "TR_", "CA_")
+_ID_PREFIXES = (
+    "US_",
+    "UK_",
+    "ES_",
+    "IT_",
+    "PL_",
+    "SG_",
+    "AU_",
+    "IN_",
+    "FI_",
+    "KR_",
+    "DE_",
+    "TH_",
+    "NG_",
+    "SE_",
+    "TR_",
+    "CA_",
+)
 
 
 def analyzer() -> Any:

@@ -43,7 +43,8 @@ _DOLLARS = {
 _WHOLE_UNITS = frozenset({"JPY", "KRW", "VND", "CLP", "ISK"})  # currencies without decimals
 
 _NUMBER = re.compile(
-    r"(?<![\d.,])(?P<number>\d{1,3}(?:[.,' ]\d{3}(?!\d)){1,4}+(?:[.,]\d{1,2}(?!\d))?|\d{1,12}+(?:[.,]\d{1,2}(?!\d))?)"
+    r"(?<![\d.,])(?P<number>\d{1,2}(?:,\d\d){1,3},\d{3}(?!\d)"
+    r"|\d{1,3}(?:[.,' ]\d{3}(?!\d)){1,4}+(?:[.,]\d{1,2}(?!\d))?|\d{1,12}+(?:[.,]\d{1,2}(?!\d))?)"
     r"(?!\d|[.,]\d)(?P<dash>,-|\.-)?(?: ?(?P<after>[$€£¥₹₽₺₩₴円元]|[^\W\d_円元]{2,10}(?![^\W_])))?"
 )
 _BEFORE = re.compile(
@@ -53,9 +54,17 @@ _BEFORE = re.compile(
 _SMALL = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
           "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_NUMBER_WORDS = {
+    "a": 1,
+    **{word: number for number, word in enumerate(_SMALL, 1)},
+    **{word: 10 * number for number, word in enumerate(_TENS, 2)},
+    "hundred": 100,
+    "thousand": 1000,
+}
+_WORD = "|".join(_NUMBER_WORDS)
 _SPELLED = re.compile(
-    rf"(?<!\w)(?:(?P<tens>{'|'.join(_TENS)})(?:[ -](?P<ones>{'|'.join(_SMALL[:9])}))?|(?P<small>{'|'.join(_SMALL)}))"
-    r"(?P<hundred> hundred)? (?P<currency>euros?|dollars?|bucks|pounds?|quid|yen)(?!\w)",
+    rf"(?<!\w)(?!a [edbpqyf])(?P<number>(?:{_WORD})(?:(?:[ -]| and )(?:{_WORD})(?!\w)){{0,7}}) "
+    r"(?P<currency>euros?|dollars?|bucks|pounds?|quid|yen|francs)(?!\w)",
     re.I,
 )
 _SPELLED_HINTS = ("euro", "dollar", "bucks", "pound", "quid", "yen")
@@ -70,7 +79,8 @@ def amounts(scan: Scan) -> Iterator[Found]:
                 yield found
     if has_any(scan.lowered, _SPELLED_HINTS):
         for match in _SPELLED.finditer(text):
-            yield Found("amount", *match.span(), f"{_WORDS[match['currency'].lower()]} {_spelled(match):.2f}")
+            currency, number = _WORDS[match["currency"].lower()], _spelled(match["number"])
+            yield Found("amount", *match.span(), f"{currency} {number}" + ("" if currency in _WHOLE_UNITS else ".00"))
 
 
 def _amount(text: str, match: re.Match[str]) -> Found | None:
@@ -114,10 +124,15 @@ def _parts(number: str) -> tuple[int, str]:
     return int("".join(filter(str.isdigit, head))), tail
 
 
-def _spelled(match: re.Match[str]) -> int:
-    if match["tens"]:
-        ones = _SMALL.index(match["ones"].lower()) + 1 if match["ones"] else 0
-        number = 10 * (_TENS.index(match["tens"].lower()) + 2) + ones
-    else:
-        number = _SMALL.index(match["small"].lower()) + 1
-    return number * 100 if match["hundred"] else number
+def _spelled(words: str) -> int:
+    """The number in English words, such as "two hundred and five"."""
+    total, part = 0, 0
+    for word in re.split(r"[ -]", words.lower()):
+        number = _NUMBER_WORDS.get(word, 0)
+        if number == 100:
+            part = max(part, 1) * 100
+        elif number == 1000:
+            total, part = total + max(part, 1) * 1000, 0
+        else:
+            part += number
+    return total + part

@@ -10,14 +10,14 @@ from models.entities.words import Hit
 
 REACH = 40  # characters before a number in which such words are searched
 
-_SENTENCE = re.compile(r"[!?;]\s|(?<!\b(?:no|nr|ph))(?<!\b(?:t[eé]l|tlf|tfn|mob|fon|núm|num))\.\s", re.I)
+_SENTENCE = re.compile(r"[!?;]\s|(?<!\b(?:no|ph))(?<!nr)(?<!\b(?:t[eé]l|tlf|tfn|mob|fon|núm|num))\.\s", re.I)
 _MONEY_BEFORE = re.compile(r"(?:[$€£¥₹]|\b(?:usd|eur|gbp|inr|chf|sek|nok|dkk|jpy|rs))\.? ?\Z", re.I)
 _AMOUNT_AFTER = re.compile(
     r" ?(?:%|[$€£¥₹]|(?:shares|euros?|dollars?|pounds|usd|eur|gbp|units|mn|million|bn|billion|people|users|views)\b)",
     re.I,
 )
 _MINE_AFTER = re.compile(r"[\s,.-]{1,3}(?:is|was|are|=) (?:my|the) (?:\w+ )?(?:phone|mobile|cell|number|tel)", re.I)
-_NUMBER_IS = ("number", "nummer")
+_OF_THE_WORD_BEFORE = ("number", "nummer", "ref", "code", "confirmation")
 
 
 class Context:
@@ -55,9 +55,9 @@ class Context:
         return self._hits[at] if at < len(self._hits) else None
 
     def _names_the_word_before(self, at: int) -> bool:
-        """Whether it is "number is" behind a word such as "order": then that word says whose number it is."""
+        """Whether it is "number is" or "ref" behind a word such as "order": that word says whose number it is."""
         before, hit = self._hits[at - 1], self._hits[at]
-        return hit.start - before.end <= 1 and self._text[hit.start : hit.end].lower().startswith(_NUMBER_IS)
+        return hit.start - before.end <= 1 and self._text[hit.start : hit.end].lower().startswith(_OF_THE_WORD_BEFORE)
 
 
 def is_amount(text: str, start: int, end: int) -> bool:

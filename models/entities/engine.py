@@ -217,6 +217,7 @@ def _with_value(found: Found, text: str) -> Found:
     """Phone numbers as their digits with the plus sign, addresses in lower case."""
     shown = text[found.start : found.end]
     if found.kind == "phone":
+        shown = shown.replace("(0)", "")  # +44 (0)20
         return found._replace(value=("+" if shown.startswith("+") else "") + re.sub(r"\D", "", shown))
     return found._replace(value=shown.lower()) if found.kind == "email" else found
 

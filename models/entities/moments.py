@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
+from models.entities.mail import has_any
 from models.entities.scan import Scan
 from models.entities.types import Found
 
@@ -16,38 +17,61 @@ _MONTHS = {
     name: number
     for number, names in enumerate(
         (
-            "january jan januar jänner janvier enero ene gennaio januari janeiro stycznia января",
-            "february feb februar février fevrier févr febrero febbraio februari fevereiro lutego февраля",
-            "march mar märz maerz mars marzo maart março marca марта",
-            "april apr avril abril aprile kwietnia апреля",
-            "may mai mayo maggio mei maj maio maja мая",
-            "june jun juni juin junio giugno giu junho czerwca июня",
-            "july jul juli juillet julio luglio lug julho lipca июля",
-            "august aug août aout agosto ago augustus augusti sierpnia августа",
-            "september sep sept septembre septiembre settembre setembro września сентября",
-            "october oct oktober okt octobre octubre ottobre ott outubro października октября",
-            "november nov novembre noviembre novembro listopada ноября",
-            "december dec dezember dez décembre decembre diciembre dic dicembre dezembro grudnia декабря",
+            "january jan januar jänner janvier enero ene gennaio januari janeiro stycznia января"
+            " ocak يناير ינואר בינואר tammikuuta ledna",
+            "february feb februar février fevrier févr febrero febbraio februari fevereiro lutego февраля"
+            " şubat فبراير פברואר בפברואר helmikuuta února",
+            "march mar märz maerz mars marzo maart março marca марта mart مارس מרץ במרץ maaliskuuta března",
+            "april apr avril abril aprile kwietnia апреля nisan أبريل אפריל באפריל huhtikuuta dubna",
+            "may mai mayo maggio mei maj maio maja мая mayıs مايو מאי במאי toukokuuta května",
+            "june jun juni juin junio giugno giu junho czerwca июня haziran يونيو יוני ביוני kesäkuuta června",
+            "july jul juli juillet julio luglio lug julho lipca июля temmuz يوليو יולי ביולי heinäkuuta července",
+            "august aug août aout agosto ago augustus augusti sierpnia августа"
+            " ağustos أغسطس אוגוסט באוגוסט elokuuta srpna",
+            "september sep sept septembre septiembre settembre setembro września сентября"
+            " eylül سبتمبر ספטמבר בספטמבר syyskuuta září",
+            "october oct oktober okt octobre octubre ottobre ott outubro października октября"
+            " ekim أكتوبر אוקטובר באוקטובר lokakuuta října",
+            "november nov novembre noviembre novembro listopada ноября"
+            " kasım نوفمبر נובמבר בנובמבר marraskuuta listopadu",
+            "december dec dezember dez décembre decembre diciembre dic dicembre dezembro grudnia декабря"
+            " aralık ديسمبر דצמבר בדצמבר joulukuuta prosince",
         ),
         1,
     )
     for name in names.split()
 }
 _VERBS = frozenset({"may", "march", "mar"})  # months that are words too
+_WEEKDAY_BEFORE = re.compile(
+    r"(?<!\w)(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|satur|sat|sun)(?:day)?"
+    r"|(?<!\w)(?:(?:mon|diens|donners|frei|sams|sonn)tag|mittwoch|sonnabend|lundi|mardi|mercredi|jeudi|vendredi|samedi|dimanche"
+    r"|lunes|martes|mi[ée]rcoles|jueves|viernes|s[áa]bado|domingo|(?:lune|marte|mercole|giove|vener)d[ìi]|sabato|domenica"
+    r"|(?:maan|dins|woens|donder|vrij|zater|zon)dag)",
+    re.I,
+)
+_BETWEEN = re.compile(r"[.,]? (?:the |den |dem |le |el |il )?\Z", re.I)
+_MAX_WEEKDAY = 16  # characters, with what stands between it and the date
 _NUMERIC = re.compile(
     r"(?<![\w.,/:-])(?:(?P<y>(?:19|20)\d\d)(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<one>\d{1,2})(?P<sep>[./-])(?P<two>\d{1,2})(?P=sep)(?P<year>(?:19|20)?\d\d)"
     r")(?![\w]|[-/.:]\d)|(?P<cy>(?<!\d)\d{4})年(?P<cm>\d{1,2})月(?P<cd>\d{1,2})日"
 )
-_NO_YEAR = re.compile(r"(?<![\w.])(?:am|vom|bis|zum|seit|ab) (?P<date>(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.)(?!\d)", re.I)
+_NO_YEAR = re.compile(
+    r"(?<![\w.])(?:(?:am|vom|bis|zum|seit|ab) (?P<date>(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.)"
+    r"|(?:on|until|since|le|el|il) (?P<slash>(?P<one>\d{1,2})/(?P<two>\d{1,2})(?![./])))(?!\w)",
+    re.I,
+)
 _MONTH_DAY_CJK = re.compile(r"(?<![\d年])(?P<m>\d{1,2})月(?P<d>\d{1,2})日")
-_YEAR = r"(?:,? (?:de |del )?(?P<year>(?:19|20)\d\d)(?![\w-]|[.,]\d))?"
+_YEAR = r"(?:(?:,? |-)(?:de |del )?(?P<year>(?:19|20)\d\d)(?![\w-]|[.,]\d))?"
 _DAY_MONTH = re.compile(
-    rf"(?<![\w.,:/-])(?P<d>\d{{1,2}})(?P<th>st|nd|rd|th|er|º|\.)? ?(?:of |de )?"
+    rf"(?<![\w.,:/-])(?P<d>\d{{1,2}})(?P<th>st|nd|rd|th|er|º|\.)?[ -]?(?:of |de )?"
     rf"(?P<month>[^\W\d_]{{3,12}})\.?{_YEAR}(?![\w])"
 )
 _MONTH_DAY = re.compile(
-    rf"(?<!\w)(?P<month>[^\W\d_]{{3,12}})\.? (?P<d>\d{{1,2}})(?P<th>st|nd|rd|th)?(?![\w%:/-]|[.,]\d){_YEAR}"
+    rf"(?<!\w)(?P<month>[^\W\d_]{{3,12}})\.? (?:the )?(?P<d>\d{{1,2}})(?P<th>st|nd|rd|th)?(?![\w%:/-]|[.,]\d){_YEAR}"
+)
+_MONTH_YEAR = re.compile(
+    r"(?<!\w)(?<!\d )(?<!\d[.-])(?P<month>[^\W\d_]{3,12})\.? (?:de |del )?(?P<year>(?:19|20)\d\d)(?![\w-]|[.,/]\d)"
 )
 _AFTER_MODAL = re.compile(r" (?:be|have|not|also|need|want)\b")
 _CLOCK = re.compile(
@@ -64,12 +88,42 @@ _HOUR = re.compile(
 _HOUR_AT = re.compile(
     r"(?:^|[^\w])(?:à|avant|après|vers|dès|jusqu'à|às|alle|at|by|before|after) (?P<time>(?P<h>\d{1,2}) ?h)(?!\w)", re.I
 )
+_AT_CLOCK = re.compile(
+    r"(?<!\w)(?:um|alle|kl\.?|klo|om|ore) (?P<time>(?P<h>[01]?\d|2[0-3])\.(?P<m>[0-5]\d))(?!\w|[.,:]\d| ?[%€$£])",
+    re.I,
+)
+_CJK = re.compile(
+    r"(?P<half>午前|午後|上午|下午|오전 ?|오후 ?)?(?<!\d)(?P<h>\d{1,2})(?:時|点|點|시)(?!間)"
+    r"(?: ?(?P<m>[0-5]?\d)(?:分|분)|(?P<mid>半))?"
+)
+_CJK_SIGNS = ("時", "点", "點", "시")
 _HOURS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_O_CLOCK = re.compile(
+    rf"(?<!\w)(?P<h>{'|'.join(_HOURS)}) o'clock(?: (?P<half>[ap])\.?m\b| in the (?P<part>morning|afternoon|evening))?",
+    re.I,
+)
 _PAST = re.compile(rf"(?<!\w)(?P<part>half|quarter) (?P<side>past|to) (?P<h>{'|'.join(_HOURS)})(?!\w)", re.I)
 
 
 def dates(scan: Scan) -> Iterator[Found]:
-    """Days of the calendar, in figures or with the month's name in one of twelve languages."""
+    """Days of the calendar, in figures or with the month's name in many languages, with their weekday."""
+    for found in _dates(scan):
+        yield found._replace(start=_with_weekday(scan.text, found.start))
+
+
+def _with_weekday(text: str, start: int) -> int:
+    """Where "Friday, the" before a date begins; else its own start."""
+    begin = max(0, start - _MAX_WEEKDAY)
+    between = _BETWEEN.search(text, begin, start)
+    if between is None:
+        return start
+    for weekday in _WEEKDAY_BEFORE.finditer(text, begin, between.start()):
+        if weekday.end() == between.start():
+            return weekday.start()
+    return start
+
+
+def _dates(scan: Scan) -> Iterator[Found]:
     text = scan.text
     for match in _NUMERIC.finditer(text):
         if (value := _numeric(match, scan.day_first)) is not None:
@@ -79,11 +133,18 @@ def dates(scan: Scan) -> Iterator[Found]:
             if value := _iso(None, int(match["m"]), int(match["d"])):
                 yield Found("date", *match.span(), value)
     for match in _NO_YEAR.finditer(text):
-        if value := _iso(None, int(match["m"]), int(match["d"])):
-            yield Found("date", *match.span("date"), value)
+        if match["d"]:
+            value = _iso(None, int(match["m"]), int(match["d"]))
+        else:
+            value = _slashed(None, int(match["one"]), int(match["two"]), scan.day_first)
+        if value:
+            yield Found("date", *match.span("date" if match["d"] else "slash"), value)
     for match in _DAY_MONTH.finditer(text):
         if (found := _named(text, match, text[match.end() : match.end() + 6])) is not None:
             yield found
+    for match in _MONTH_YEAR.finditer(text):
+        if month := _MONTHS.get(match["month"].lower()):
+            yield Found("date", *match.span(), f"{match['year']}-{month:02}")
     for match in _MONTH_DAY.finditer(text):
         named = match["month"]
         # "may 3 people", "march 8 km": a month without its capital needs a sign that it is one.
@@ -113,11 +174,16 @@ def _numeric(match: re.Match[str], day_first: bool) -> str | None:
         return _iso(int(match["y"]), int(match["m"]), int(match["d"]))
     if match["cy"]:
         return _iso(int(match["cy"]), int(match["cm"]), int(match["cd"]))
-    day, month = int(match["one"]), int(match["two"])
-    if month > 12 or (not day_first and match["sep"] == "/" and day <= 12):
-        day, month = month, day
     year = int(match["year"])
-    return _iso(year if year > 99 else 2000 + year, month, day)
+    return _slashed(
+        year if year > 99 else 2000 + year, int(match["one"]), int(match["two"]), day_first or match["sep"] != "/"
+    )
+
+
+def _slashed(year: int | None, one: int, two: int, day_first: bool) -> str | None:
+    """The date of two numbers in doubtful order."""
+    month_first = two > 12 or (not day_first and one <= 12)
+    return _iso(year, *((one, two) if month_first else (two, one)))
 
 
 def _iso(year: int | None, month: int, day: int) -> str | None:
@@ -139,15 +205,32 @@ def times(scan: Scan) -> Iterator[Found]:
         for match in _HOUR.finditer(text):
             if (value := _time(int(match["h"]), int(match["uhr"] or 0), match["half"])) is not None:
                 yield Found("time", match.start(), _trimmed(text, match), value)
+        for match in _AT_CLOCK.finditer(text):
+            yield Found("time", *match.span("time"), f"{int(match['h']):02}:{match['m']}")
+        if not text.isascii() and has_any(text, _CJK_SIGNS):
+            yield from _cjk_times(text)
         for match in _HOUR_AT.finditer(text):
             if (value := _time(int(match["h"]), 0, None)) is not None:
                 yield Found("time", *match.span("time"), value)
+    if "o'clock" in scan.lowered:
+        for match in _O_CLOCK.finditer(text):
+            half = match["half"] or {"morning": "a", "afternoon": "p", "evening": "p"}.get(str(match["part"]).lower())
+            yield Found("time", *match.span(), _time(_HOURS.index(match["h"].lower()) + 1, 0, half))
     if "half " in scan.lowered or "quarter " in scan.lowered:
         for match in _PAST.finditer(text):
             hour, minute = _HOURS.index(match["h"].lower()) + 1, 30 if match["part"].lower() == "half" else 15
             if match["side"].lower() == "to":
                 hour, minute = (hour - 2) % 12 + 1, 60 - minute
             yield Found("time", *match.span(), f"{hour:02}:{minute:02}")
+
+
+def _cjk_times(text: str) -> Iterator[Found]:
+    """`14時30分`, `午後3時`."""
+    for match in _CJK.finditer(text):
+        afternoon = (match["half"] or "").strip() in ("午後", "下午", "오후")
+        half = None if not match["half"] else "p" if afternoon else "a"
+        if value := _time(int(match["h"]), 30 if match["mid"] else int(match["m"] or 0), half):
+            yield Found("time", *match.span(), value)
 
 
 def _trimmed(text: str, match: re.Match[str]) -> int:

@@ -32,11 +32,16 @@ _AND = re.compile(
 _FOR = re.compile(r"\b(?:for|of|für|pour|para|per|voor)\b", re.I)
 _UNIT = re.compile(
     r" ?(?:x\b|st\b|nd\b|rd\b|th\b|mm|cm|km|kg|ml|gb|tb|mb|mah|pcs|pieces|pairs?|boxes|items?|units|people"
-    r"|days?|weeks?|months?"
-    r"|years?|hours?|h\b|min|stück|times|percent)(?![^\W_])",
+    r"|days?|weeks?|months?|years?|hours?|h\b|min|stück|times|percent)(?![^\W_])",
     re.I,
 )
 _YEAR = re.compile(r"(?:19|20)\d\d")
+_WORD_BEFORE = re.compile(r"(?:(?:order|invoice)[-/]?(?=\d))?", re.I)  # order-88231
+_ASKED_ABOUT = re.compile(
+    r"(?:\b(?:cancel|track|trace|return|refund|where is|wheres|where's|it's|its|it is|about|regarding|storniere"
+    r"|stornieren|annuler|cancelar)\s)\Z",
+    re.I,
+)
 _ALONE = re.compile(r"(?:\A|[.!?;\n])\s*\Z")
 _KINDS = ("order_id", "invoice_id")
 _MAX_BEHIND = 24  # characters between a number and the word behind it
@@ -53,7 +58,8 @@ def references(scan: Scan) -> Iterator[Found]:
             continue
         kind = _kind(scan, match, digits, last)
         if kind is not None:
-            last = Found(kind, start, end, match[0].upper())
+            start = _WORD_BEFORE.match(text, start).end()
+            last = Found(kind, start, end, text[start:end].upper())
             yield last
 
 
@@ -87,7 +93,9 @@ def _kind_behind(
     plain = code.isdigit()
     if _UNIT.match(text, end) and not marked:
         return None
-    if (plain and digits < 5 and not (linked or marked)) or (plain and _YEAR.fullmatch(code) and not linked):
+    if (plain and digits < 5 and not (linked or marked)) or (
+        plain and _YEAR.fullmatch(code) and not text[before.end : start].strip()
+    ):
         return None
     if not plain and digits < 3 and not linked:
         return None
@@ -108,11 +116,14 @@ def _is_order_like(text: str, code: str, start: int, end: int) -> bool:
     """Whether a code without any word for it has the look of an order's number.
 
     That is one or two letters and two or more groups of digits or four digits, such as `WX-40-1187`; or six to twelve
-    digits that are all of a sentence.
+    digits that are all of a sentence, or behind words such as "where is".
     """
     if code.isdigit():
-        alone = 6 <= len(code) <= 12 and _ALONE.search(text, max(0, start - 4), start)
-        return bool(alone) and not text[end:].strip(" .!?")
+        if not 6 <= len(code) <= 12:
+            return False
+        if _ASKED_ABOUT.search(text, max(0, start - 16), start):
+            return True
+        return bool(_ALONE.search(text, max(0, start - 4), start)) and not text[end : end + 8].strip(" .!?")
     groups = code.split("-")
     head, digits = groups[0], groups[1:]
     if not (head.isascii() and head.isalpha() and head.isupper() and len(head) <= 2 and digits):

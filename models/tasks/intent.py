@@ -167,7 +167,9 @@ class Intent(ClassifierTask):
         found = self._engine.entities(text)
         if found:
             prediction["entities"] = [entity._asdict() for entity in found]
-        if prediction["handoff"] or prediction["label"] not in self._answers:
+        if prediction["label"] not in self._answers or (
+            prediction["handoff"] and prediction.get("reason") != "asked_for_person"
+        ):
             return
         # The first of several of one type; what the request gives wins.
         given = {entity.type: entity.value for entity in reversed(found)} | request.slots

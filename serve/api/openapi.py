@@ -9,9 +9,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from models.tasks.base import ClassifierTask, Task, get_task
+from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
 from serve.api.oip import InferRequest
+from serve.api.openapi_answers import ANSWER_FIELDS
 from serve.api.openapi_opinion import opinion_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
@@ -65,7 +67,9 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
             content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-            if issubclass(task, Sentiment):
+            if issubclass(task, Intent):
+                content["schema"] = _INTENT
+            elif issubclass(task, Sentiment):
                 content["schema"] = _OPINION
             elif issubclass(task, ClassifierTask):
                 content["schema"] = _CLASSIFIED
@@ -168,6 +172,7 @@ _LABEL: dict[str, dict[str, Any]] = {
     "explanation": {"$ref": "#/components/schemas/Explanation"},
 }
 _CLASSIFIED = _answer("one per text, in order", ("label", "score"), **_LABEL)
+_INTENT = _answer("one per text, in order", ("label", "score"), **_LABEL, **ANSWER_FIELDS)
 _OPINION = _answer(
     "one per text, in order",
     ("label", "score", "scores", "topics"),
