@@ -36,7 +36,7 @@ _UNIT = re.compile(
     re.I,
 )
 _YEAR = re.compile(r"(?:19|20)\d\d")
-_WORD_BEFORE = re.compile(r"(?:(?:order|invoice)[-/]?(?=\d))?", re.I)  # order-88231
+_WORD_BEFORE = re.compile(r"(?:order|invoice)[-/]?(?=\d)", re.I)  # order-88231
 _ASKED_ABOUT = re.compile(
     r"(?:\b(?:cancel|track|trace|return|refund|where is|wheres|where's|it's|its|it is|about|regarding|storniere"
     r"|stornieren|annuler|cancelar)\s)\Z",
@@ -58,7 +58,8 @@ def references(scan: Scan) -> Iterator[Found]:
             continue
         kind = _kind(scan, match, digits, last)
         if kind is not None:
-            start = _WORD_BEFORE.match(text, start).end()
+            if word := _WORD_BEFORE.match(text, start):
+                start = word.end()
             last = Found(kind, start, end, text[start:end].upper())
             yield last
 

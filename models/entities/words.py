@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 
@@ -78,7 +78,7 @@ class Words(Generic[T]):
         return hits
 
 
-def _place(hit: Hit[object]) -> tuple[int, int]:
+def _place(hit: Hit[Any]) -> tuple[int, int]:
     return hit.start, -hit.end
 
 
