@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,11 +55,16 @@ class IntentRequest(TextRequest):
 
 
 def _registry(value: Any) -> Any:
-    return read_registry(_file(value, "entities")) if not isinstance(value, Registry | None) else value
+    return value if _is_read(value, Registry) else read_registry(_file(value, "entities"))
 
 
 def _answers(value: Any) -> Any:
-    return read_answers(_file(value, "answers")) if not isinstance(value, Answers | None) else value
+    return value if _is_read(value, Answers) else read_answers(_file(value, "answers"))
+
+
+def _is_read(value: Any, kind: type) -> bool:
+    """Whether it needs no file: None for the package's, `off`, which YAML reads as false, or what was read."""
+    return value is None or value is False or isinstance(value, kind)
 
 
 def _file(value: Any, what: str) -> Path:
@@ -74,19 +79,21 @@ class IntentOptions(TaskOptions):
     handoff_below: float = Field(0.5, ge=0, le=1, description="scores under this are handed to a person")
     top_k: int = Field(3, ge=1, le=20, description="how many candidate intents an answer lists")
     nearest_above: float = Field(0.6, ge=-1, le=1, description="minimum cosine of a known question that is offered")
-    entities: Annotated[Registry | None, BeforeValidator(_registry)] = Field(
-        None, description="a file of types and words beside the package's (docs/customer-service.md), or what was read"
+    entities: Annotated[Registry | Literal[False] | None, BeforeValidator(_registry)] = Field(
+        None,
+        description="a file of types and words beside the package's, or what was read from it; off: none are found",
     )
-    answers: Annotated[Answers | None, BeforeValidator(_answers)] = Field(
-        None, description="a file of answer templates in place of the package's, or what was read from it"
+    answers: Annotated[Answers | Literal[False] | None, BeforeValidator(_answers)] = Field(
+        None, description="a file of answers in place of the package's, or what was read from it; off: none are given"
     )
     defaults: dict[SlotName, Default] = Field(
         {}, max_length=1000, description="values of slots that neither the request nor its text gives"
     )
 
     @property
-    def registry(self) -> Registry:
-        return self.entities or package_registry()
+    def registry(self) -> Registry | None:
+        """The types that are found; None for none."""
+        return None if self.entities is False else self.entities or package_registry()
 
     @model_validator(mode="after")
     def _slots_are_known(self) -> Self:
@@ -95,15 +102,15 @@ class IntentOptions(TaskOptions):
                 no_slot(value)
             except ValueError as error:
                 raise ValueError(f"defaults.{name}: {error}") from None
-        if self.answers is not None:
-            known = {*self.registry.answered, *self.defaults}
+        if self.answers:
+            known = {*(self.registry.answered if self.registry else ()), *self.defaults}
             if faults := list(self.answers.unknown_slots(known)):
                 raise ValueError("; ".join(faults[:10]))
         return self
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self.registry.notes
+        return self.registry.notes if self.registry else ()
 
 
 class Intent(ClassifierTask):
@@ -124,8 +131,8 @@ class Intent(ClassifierTask):
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         super().__init__(bundle, options)
         self._out_of_scope = self.labels.index(OUT_OF_SCOPE) if OUT_OF_SCOPE in self.labels else None
-        self._answers = self.options.answers or package_answers()
-        self._engine = engine_of(self.options.registry)
+        self._answers = None if self.options.answers is False else self.options.answers or package_answers()
+        self._engine = engine_of(self.options.registry) if self.options.registry else None
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
         logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), len(self.labels))
@@ -164,11 +171,13 @@ class Intent(ClassifierTask):
 
     def _add_answer(self, prediction: Prediction, text: str, request: IntentRequest) -> None:
         """Set `entities`, `answer` and `missing`, each only where there is one."""
-        found = self._engine.entities(text)
+        found = self._engine.entities(text) if self._engine else []
         if found:
             prediction["entities"] = [entity._asdict() for entity in found]
-        if prediction["label"] not in self._answers or (
-            prediction["handoff"] and prediction.get("reason") != "asked_for_person"
+        if (
+            not self._answers
+            or prediction["label"] not in self._answers
+            or (prediction["handoff"] and prediction.get("reason") != "asked_for_person")
         ):
             return
         # The first of several of one type; what the request gives wins.

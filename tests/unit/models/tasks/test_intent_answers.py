@@ -80,6 +80,14 @@ def test_the_language_of_the_request(folder: Path) -> None:
     assert answers(folder, "track_order", options, text=text)[0]["answer"] == "Here."
 
 
+def test_both_can_be_switched_off(folder: Path) -> None:
+    text = "where is order 88231?"
+    (prediction,) = answers(folder, "track_order", {"entities": False, "answers": False}, text=text)
+    assert not {"entities", "answer", "missing"} & prediction.keys()
+    (prediction,) = answers(folder, "track_order", {"entities": False}, text=text, slots={"order_id": "7"})
+    assert prediction["answer"].startswith("You can see where order 7 is")
+
+
 def test_words_of_a_deployment(folder: Path) -> None:
     (folder / "entities.yaml").write_text("types: {product: {words: [Trail Mug]}}", encoding="utf-8")
     (prediction,) = answers(folder, "track_order", {"entities": str(folder / "entities.yaml")}, text="my trail mugs")
