@@ -152,7 +152,8 @@ def timed(spans: Callable[[str], list[Span]], texts: Sequence[str]) -> Found:
 
 
 def run_presidio(cases: Sequence[Labelled], python: str) -> Found:
-    texts = json.dumps([case.text for case in cases])
+    # It knows that addresses in `.example` cannot exist; `.company` is a domain and as long.
+    texts = json.dumps([re.sub(r"\.example\b", ".company", case.text, flags=re.I) for case in cases])
     run = subprocess.run(
         [python, str(HERE / "presidio_spans.py")], input=texts, stdout=subprocess.PIPE, text=True, check=True
     )
