@@ -19,7 +19,7 @@ from models.entities.mail import emails, is_spelled
 from models.entities.normal import view
 from models.entities.patterns import Detector, detectors_of, own_detector
 from models.entities.people import may_have_names
-from models.entities.registry import EntityType, Gate, Registry, package_registry
+from models.entities.registry import EntityType, Gate, Registry
 from models.entities.scan import Scan
 from models.entities.types import Entity, Found
 from models.entities.words import Words, folded
@@ -182,14 +182,8 @@ class Engine:
 
 
 @lru_cache(maxsize=4)
-def engine_of(registry: Registry) -> Engine:
-    """The engine, which all versions of a task in a process share."""
+def shared_engine(registry: Registry) -> Engine:
     return Engine(registry)
-
-
-def default_engine() -> Engine:
-    """The engine of the package's types alone."""
-    return engine_of(package_registry())
 
 
 def _named_words(types: Iterable[EntityType]) -> Iterator[tuple[str, _Named]]:

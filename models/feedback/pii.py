@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from models.entities import Engine, Found, Registry, default_engine, engine_of, package_registry
+from models.entities import Found, Registry, default_engine, engine_of, package_registry
+from models.entities.engine import Engine
 
 __all__ = ["KINDS", "Found", "Redactor", "find", "prepare", "redact", "redact_json"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.entities import Engine, Entity, default_engine
-from models.entities.engine import MAX_CHARACTERS
+from models.entities import Entity, default_engine
+from models.entities.engine import MAX_CHARACTERS, Engine
 
 
 def found(text: str, engine: Engine | None = None) -> list[tuple[str, str, str]]:
