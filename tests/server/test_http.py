@@ -87,6 +87,24 @@ def test_intent(server: Server, text: str, label: str, handoff: bool) -> None:
     assert ranked == sorted(ranked, reverse=True)
 
 
+def test_an_answer_is_filled(server: Server) -> None:
+    texts = ["where is my order 88231?", "where is my order?"]
+    slots = {"orders_url": "https://shop.example/{order_id}"}
+    named, unnamed = predict(server, "intent", texts=texts, slots=slots, language="en")
+    assert named["entities"] == [{"type": "order_id", "value": "88231", "start": 18, "end": 23}]
+    assert "order 88231 is" in named["answer"]
+    assert slots["orders_url"] in named["answer"]
+    assert "entities" not in unnamed
+    assert "your order is" in unnamed["answer"]
+    assert not {"missing"} & (named.keys() | unnamed.keys())
+    assert [predict(server, "intent", text=text, slots=slots)[0] for text in texts] == [named, unnamed]
+    [prediction] = predict(server, "intent", text=texts[0])
+    assert prediction["missing"] == ["orders_url"]
+    for slots in ({"Order": "7"}, {"order_id": 7}, {"order_id": ""}):
+        response = server.post("/v2/models/intent/predict", json={"text": "hi", "slots": slots})
+        assert_error(response, 422, "invalid_request")
+
+
 @pytest.mark.parametrize(("text", "label"), [(NEGATIVE, "negative"), (POSITIVE, "positive")])
 def test_sentiment(server: Server, text: str, label: str) -> None:
     [prediction] = predict(server, "sentiment", text=text, topic="shops")
