@@ -91,14 +91,12 @@ class Engine:
         self.registry = registry
         self._rank = {one.name: at for at, one in enumerate(registry.types)}
         self._placeholders = {one.name: one.placeholder for one in registry.types}
-        own = own_detector(registry.types)
+        self._own = own_detector(registry.types)
         self._context_words: Words[str] = Words((word, one.name) for one in registry.types for word in one.context)
         self._names: Words[_Named] = Words(_named_words(registry.types))
         found = {one.name: [*(DETECTORS[name] for name in one.detectors), *detectors_of(one)] for one in registry.types}
         self._personal = _Searches(found[one.name] for one in registry.personal)
         self._answered_names = frozenset(registry.answered)
-        self._own = own
-        self._own_types = frozenset(one.name for one in registry.types if one.extra)
         self._own_is_personal = any(one.personal for one in registry.types if one.extra or one.words)
         # Phone numbers are searched with the other personal data.
         self._answered = _Searches(found[name] for name in registry.answered if name not in ("phone", "email"))
@@ -126,8 +124,13 @@ class Engine:
         scan = self._scan(seen)
         found = self._personal.search(scan)
         if self._own_is_personal:
-            found += (one for one in self._own_found(scan) if self.registry.types[self._rank[one.kind]].personal)
+            found += (one for one in self._own_found(scan) if self._is_personal(one, seen))
         return _original(_merged(sorted(found, key=_start), self._rank), index)
+
+    def _is_personal(self, one: Found, text: str) -> bool:
+        """Whether it is of a personal type, and no placeholder: a word such as "customer" is in `[customer]`."""
+        bracketed = text[one.start - 1 : one.start] == "[" and text[one.end : one.end + 1] == "]"
+        return self.registry.types[self._rank[one.kind]].personal and not bracketed
 
     def placeholder(self, kind: str) -> str:
         """What replaces personal data of the type."""

@@ -51,6 +51,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Replacement = Annotated[str, StringConstraints(pattern=r"^\[[a-z][a-z0-9_ ]{0,39}\]$")]
+_Texts = Annotated[tuple[Annotated[str, BeforeValidator(_text)], ...], BeforeValidator(_listed)]
+
+
 class Pattern(_Strict):
     """A regular expression of a type; registry.yaml describes the fields."""
 
@@ -69,7 +73,7 @@ class Word(_Strict):
     """A name in a list, and other names for it."""
 
     name: Annotated[str, BeforeValidator(_text), StringConstraints(strict=True, min_length=1, max_length=200)]
-    aliases: Annotated[tuple[Annotated[str, BeforeValidator(_text)], ...], BeforeValidator(_listed)] = ()
+    aliases: _Texts = ()
 
     @model_validator(mode="after")
     def _has_letters(self) -> Word:
@@ -79,21 +83,24 @@ class Word(_Strict):
         return self
 
 
+_Words = Annotated[tuple[Annotated[Word, BeforeValidator(_word)], ...], BeforeValidator(_listed)]
+
+
 class EntityType(_Strict):
     """A type of entities; registry.yaml describes the fields."""
 
     name: str = ""
     personal: bool = False
     answer: bool = False
-    replacement: Annotated[str, StringConstraints(pattern=r"^\[[a-z][a-z0-9_ ]{0,39}\]$")] | None = None
+    replacement: Replacement | None = None
     detectors: tuple[str, ...] = ()
-    context: Annotated[tuple[Annotated[str, BeforeValidator(_text)], ...], BeforeValidator(_listed)] = ()
+    context: _Texts = ()
     patterns: Annotated[
         tuple[Annotated[Pattern, BeforeValidator(_pattern)], ...],
         BeforeValidator(_listed),
         Field(max_length=_MAX_PATTERNS),
     ] = ()
-    words: Annotated[tuple[Annotated[Word, BeforeValidator(_word)], ...], BeforeValidator(_listed)] = ()
+    words: _Words = ()
     moments: Annotated[dict[str, str | None], BeforeValidator(_valued)] = {}
     unless: tuple[str, ...] = ()
     extra: tuple[Pattern, ...] = ()
@@ -117,14 +124,14 @@ class _OwnType(_Strict):
 
     personal: bool | None = None
     answer: bool | None = None
-    replacement: Annotated[str, StringConstraints(pattern=r"^\[[a-z][a-z0-9_ ]{0,39}\]$")] | None = None
-    context: Annotated[tuple[Annotated[str, BeforeValidator(_text)], ...], BeforeValidator(_listed)] = ()
+    replacement: Replacement | None = None
+    context: _Texts = ()
     patterns: Annotated[
         tuple[Annotated[_OwnPattern, BeforeValidator(_pattern)], ...],
         BeforeValidator(_listed),
         Field(max_length=_MAX_PATTERNS),
     ] = ()
-    words: Annotated[tuple[Annotated[Word, BeforeValidator(_word)], ...], BeforeValidator(_listed)] = ()
+    words: _Words = ()
 
 
 class _OwnFile(_Strict):
@@ -176,6 +183,7 @@ def read_registry(path: Path) -> Registry:
     packaged = [one.name for one in base.types]
     # Own types first, so that a number with the shape of a customer's is no phone number.
     types = [known[name] for name in (*(name for name in own.types if name not in packaged), *packaged)]
+    _check_together(types, path)
     return replace(base, types=tuple(types), day_first=day_first, notes=tuple(_notes(path, types)))
 
 
@@ -219,6 +227,16 @@ def _check_pattern(pattern: Pattern, where: str) -> None:
             check_of(pattern.check)
         except ValueError as error:
             raise EntitiesError(f"{where}: {error}.") from error
+
+
+def _check_together(types: Sequence[EntityType], path: Path) -> None:
+    """Raises EntitiesError for patterns that are valid each by itself, and cannot be searched in one pass."""
+    from models.entities.patterns import own_detector
+
+    try:
+        own_detector(types)
+    except ValueError as error:
+        raise EntitiesError(f"{path}: the patterns cannot be joined: {str(error)[-200:]}. Shorten them.") from error
 
 
 def _with_word_files(content: dict[str, Any], path: Path) -> dict[str, Any]:

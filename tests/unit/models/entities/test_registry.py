@@ -69,6 +69,12 @@ def test_own_personal_types_are_replaced_in_what_is_stored(shop: Registry) -> No
     assert redactor.redact("Trail-Mug 2") == "Trail-Mug 2"
 
 
+def test_a_placeholder_is_not_replaced_again(tmp_path: Path) -> None:
+    redactor = Redactor(engine_of(registry(tmp_path, "types: {vip: {words: [vip, Ann Smith], personal: true}}")))
+    assert redactor.redact("VIP ann smith") == "[vip] [vip]"
+    assert redactor.redact("[vip] [vip]") == "[vip] [vip]"
+
+
 def test_words_from_a_text_file(tmp_path: Path) -> None:
     (tmp_path / "products.txt").write_text("# ours\nTrail Mug\n\nSummit Tent\n", encoding="utf-8")
     found = engine_of(registry(tmp_path, "types: {product: {words: products.txt}}")).entities("a trail mug")
@@ -114,6 +120,11 @@ def test_a_slow_pattern_of_a_deployment_is_linear(tmp_path: Path) -> None:
         ("types: {mine: {patterns: ['a*']}}", "is found in an empty text"),
         ("types: {mine: {patterns: [{regex: a1, check: os.system}]}}", "there is no check 'os.system'"),
         ("types: {mine: {patterns: [{regex: a1, near: true}]}}", "no context words to be near"),
+        (
+            "types: {mine: {patterns: [" + ", ".join(["'(\\w{90}\\d{90}){3}1'"] * 200) + "]}}",
+            "the patterns cannot be joined",
+        ),
+        (r"types: {mine: {patterns: ['(\w{500}\d{500}){9}1']}}", "types.mine"),
         ("types: {email: {personal: false}}", "always replaced in what is stored"),
         ("types: {mine: {patterns: [a1], replacement: mine}}", "types.mine.replacement"),
         ("types: {mine: {patterns: [a1]}, mine: {patterns: [b1]}}", "'mine' is given twice"),
