@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from models.entities.mail import has_any
 from models.entities.scan import Scan
 from models.entities.types import Found
 
@@ -67,20 +66,22 @@ _SPELLED = re.compile(
     r"(?P<currency>euros?|dollars?|bucks|pounds?|quid|yen|francs)(?!\w)",
     re.I,
 )
-_SPELLED_HINTS = ("euro", "dollar", "bucks", "pound", "quid", "yen")
+SPELLED_AMOUNT_HINTS = ("euro", "dollar", "bucks", "pound", "quid", "yen")
 
 
 def amounts(scan: Scan) -> Iterator[Found]:
-    """Numbers with a currency's sign, code or name, and small ones in English words."""
+    """Numbers with a currency's sign, code or name."""
     text = scan.text
-    if scan.has_digit:
-        for match in _NUMBER.finditer(text):
-            if (found := _amount(text, match)) is not None:
-                yield found
-    if has_any(scan.lowered, _SPELLED_HINTS):
-        for match in _SPELLED.finditer(text):
-            currency, number = _WORDS[match["currency"].lower()], _spelled(match["number"])
-            yield Found("amount", *match.span(), f"{currency} {number}" + ("" if currency in _WHOLE_UNITS else ".00"))
+    for match in _NUMBER.finditer(text):
+        if (found := _amount(text, match)) is not None:
+            yield found
+
+
+def spelled_amounts(scan: Scan) -> Iterator[Found]:
+    """Amounts in English words. Texts with none of SPELLED_AMOUNT_HINTS have none."""
+    for match in _SPELLED.finditer(scan.text):
+        currency, number = _WORDS[match["currency"].lower()], _spelled(match["number"])
+        yield Found("amount", *match.span(), f"{currency} {number}" + ("" if currency in _WHOLE_UNITS else ".00"))
 
 
 def _amount(text: str, match: re.Match[str]) -> Found | None:

@@ -15,7 +15,7 @@ from ahocorasick_rs import AhoCorasick, Implementation
 
 from models.entities.context import Context
 from models.entities.detectors import DETECTORS
-from models.entities.mail import emails, is_spelled
+from models.entities.mail import SPELLED_HINTS, emails, is_spelled
 from models.entities.normal import view
 from models.entities.patterns import Detector, detectors_of, own_detector
 from models.entities.people import may_have_names
@@ -44,7 +44,9 @@ class _Named(NamedTuple):
 class _Searches:
     """Detectors, each once, by what a text must have so that they can find anything."""
 
-    def __init__(self, groups: Iterable[Iterable[Detector]]):
+    def __init__(self, groups: Iterable[Iterable[Detector]], *, hints_need_sign: bool = False):
+        """`hints_need_sign`: detectors with hints find nothing in a text without digit and underscore."""
+        self._hints_need_sign = hints_need_sign
         detectors = dict.fromkeys(one for group in groups for one in group)
         by_gate = {gate: tuple(one.detect for one in detectors if one.needs == gate) for gate in get_args(Gate)}
         self._any, self._digit, self._hint = by_gate["any"], by_gate["digit"], by_gate["hint"]
@@ -61,7 +63,7 @@ class _Searches:
         found: list[Found] = []
         for detect in self._any:
             found += detect(scan)
-        if (scan.has_digit or "_" in scan.text) and self._has_hint(scan.lowered):
+        if (not self._hints_need_sign or scan.has_digit or "_" in scan.text) and self._has_hint(scan.lowered):
             for detect in self._hint:
                 found += detect(scan)
         if not scan.has_digit:
@@ -95,12 +97,14 @@ class Engine:
         self._context_words: Words[str] = Words((word, one.name) for one in registry.types for word in one.context)
         self._names: Words[_Named] = Words(_named_words(registry.types))
         found = {one.name: [*(DETECTORS[name] for name in one.detectors), *detectors_of(one)] for one in registry.types}
-        self._personal = _Searches(found[one.name] for one in registry.personal)
+        self._personal = _Searches((found[one.name] for one in registry.personal), hints_need_sign=True)
         self._answered_names = frozenset(registry.answered)
         self._own_is_personal = any(one.personal for one in registry.types if one.extra or one.words)
-        # Phone numbers are searched with the other personal data.
-        self._answered = _Searches(found[name] for name in registry.answered if name not in ("phone", "email"))
-        self._finds_mail = "email" in self._answered_names
+        # Phone numbers are searched with the other personal data; addresses only where something is like one.
+        light = [found[name] for name in registry.answered if name not in ("phone", "email")]
+        if "email" in registry.answered:
+            light.append([Detector(_mail, "hint", SPELLED_HINTS)])
+        self._answered = _Searches(light)
 
     # Personal data
 
@@ -160,8 +164,6 @@ class Engine:
         found += self._answered.search(scan)
         if scan.has_two_digits and scan.runs:  # then all personal data, since what is a card's number is no order's
             found += (_with_value(one, scan.text) for one in self._personal.search(scan))
-        elif self._finds_mail and ("@" in scan.text or is_spelled(scan.text)):
-            found += (_with_value(one, scan.text) for one in emails(scan))
         return found
 
     def _own_found(self, scan: Scan) -> Iterator[Found]:
@@ -208,6 +210,11 @@ def _plural_ending(form: str) -> str:
     if form.endswith("*") or not (last.isascii() and last.isalpha()):
         return ""
     return "es" if form.lower().endswith(_SIBILANT) else "s"
+
+
+def _mail(scan: Scan) -> Iterator[Found]:
+    for one in emails(scan):
+        yield _with_value(one, scan.text)
 
 
 def _with_value(found: Found, text: str) -> Found:

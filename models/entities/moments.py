@@ -96,6 +96,7 @@ _CJK = re.compile(
     r"(?P<half>午前|午後|上午|下午|오전 ?|오후 ?)?(?<!\d)(?P<h>\d{1,2})(?:時|点|點|시)(?!間)"
     r"(?: ?(?P<m>[0-5]?\d)(?:分|분)|(?P<mid>半))?"
 )
+SPELLED_TIME_HINTS = ("o'clock", "half past", "half to", "quarter past", "quarter to")
 _CJK_SIGNS = ("時", "点", "點", "시")
 _HOURS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _O_CLOCK = re.compile(
@@ -195,33 +196,34 @@ def _iso(year: int | None, month: int, day: int) -> str | None:
 
 
 def times(scan: Scan) -> Iterator[Found]:
-    """Times of day: `14:30`, `2 pm`, `8 Uhr`, `14h30`, `half past ten`."""
+    """Times of day in figures: `14:30`, `2 pm`, `8 Uhr`, `14h30`."""
     text = scan.text
-    if scan.has_digit:
-        for match in _CLOCK.finditer(text):
-            minutes = match["m"] or match["hm"] or match["pm"]
-            if (value := _time(int(match["h"]), int(minutes), match["half"])) is not None:
-                yield Found("time", match.start(), _trimmed(text, match), value)
-        for match in _HOUR.finditer(text):
-            if (value := _time(int(match["h"]), int(match["uhr"] or 0), match["half"])) is not None:
-                yield Found("time", match.start(), _trimmed(text, match), value)
-        for match in _AT_CLOCK.finditer(text):
-            yield Found("time", *match.span("time"), f"{int(match['h']):02}:{match['m']}")
-        if not text.isascii() and has_any(text, _CJK_SIGNS):
-            yield from _cjk_times(text)
-        for match in _HOUR_AT.finditer(text):
-            if (value := _time(int(match["h"]), 0, None)) is not None:
-                yield Found("time", *match.span("time"), value)
-    if "o'clock" in scan.lowered:
-        for match in _O_CLOCK.finditer(text):
-            half = match["half"] or {"morning": "a", "afternoon": "p", "evening": "p"}.get(str(match["part"]).lower())
-            yield Found("time", *match.span(), _time(_HOURS.index(match["h"].lower()) + 1, 0, half))
-    if "half " in scan.lowered or "quarter " in scan.lowered:
-        for match in _PAST.finditer(text):
-            hour, minute = _HOURS.index(match["h"].lower()) + 1, 30 if match["part"].lower() == "half" else 15
-            if match["side"].lower() == "to":
-                hour, minute = (hour - 2) % 12 + 1, 60 - minute
-            yield Found("time", *match.span(), f"{hour:02}:{minute:02}")
+    for match in _CLOCK.finditer(text):
+        minutes = match["m"] or match["hm"] or match["pm"]
+        if (value := _time(int(match["h"]), int(minutes), match["half"])) is not None:
+            yield Found("time", match.start(), _trimmed(text, match), value)
+    for match in _HOUR.finditer(text):
+        if (value := _time(int(match["h"]), int(match["uhr"] or 0), match["half"])) is not None:
+            yield Found("time", match.start(), _trimmed(text, match), value)
+    for match in _AT_CLOCK.finditer(text):
+        yield Found("time", *match.span("time"), f"{int(match['h']):02}:{match['m']}")
+    if not text.isascii() and has_any(text, _CJK_SIGNS):
+        yield from _cjk_times(text)
+    for match in _HOUR_AT.finditer(text):
+        if (value := _time(int(match["h"]), 0, None)) is not None:
+            yield Found("time", *match.span("time"), value)
+
+
+def spelled_times(scan: Scan) -> Iterator[Found]:
+    """Times of day in English words. Texts with none of SPELLED_TIME_HINTS have none."""
+    for match in _O_CLOCK.finditer(scan.text):
+        half = match["half"] or {"morning": "a", "afternoon": "p", "evening": "p"}.get(str(match["part"]).lower())
+        yield Found("time", *match.span(), _time(_HOURS.index(match["h"].lower()) + 1, 0, half))
+    for match in _PAST.finditer(scan.text):
+        hour, minute = _HOURS.index(match["h"].lower()) + 1, 30 if match["part"].lower() == "half" else 15
+        if match["side"].lower() == "to":
+            hour, minute = (hour - 2) % 12 + 1, 60 - minute
+        yield Found("time", *match.span(), f"{hour:02}:{minute:02}")
 
 
 def _cjk_times(text: str) -> Iterator[Found]:

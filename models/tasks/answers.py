@@ -9,7 +9,7 @@ from __future__ import annotations
 import string
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -91,25 +91,25 @@ class Answers:
     def __contains__(self, label: object) -> bool:
         return label in self.templates
 
-    def answer(
-        self, label: str, text: str, given: Mapping[str, str], defaults: Mapping[str, str], language: str | None = None
-    ) -> Answer:
+    def with_defaults(self, defaults: Mapping[str, str]) -> Answers:
+        """These answers with further defaults, which win over those of the file."""
+        return replace(self, defaults={**self.defaults, **defaults})
+
+    def answer(self, label: str, text: str, given: Mapping[str, str], language: str | None = None) -> Answer:
         """The answer to a text with this label, which must have a template.
 
         Of the variants the one that lacks fewest slots counts, then the one that uses most of the `given` values, which
         are the request's and the text's own; among equals the text decides, so that a text always has the same answer.
         """
         variants = self._variants(label, language)
-        values = {**self.defaults, **defaults, **given}
-        ranked = [
-            (sum(slot not in values for slot in one.slots), -sum(slot in given for slot in one.slots))
-            for one in variants
-        ]
-        best = min(ranked)
-        equal = [one for one, rank in zip(variants, ranked, strict=True) if rank == best]
-        chosen = equal[zlib.crc32(text.encode("utf-8", "surrogatepass")) % len(equal)] if len(equal) > 1 else equal[0]
-        missing = list(dict.fromkeys(slot for slot in chosen.slots if slot not in values)) if best[0] else []
-        return Answer(chosen.filled(values), missing)
+        values = {**self.defaults, **given}
+        if len(variants) > 1:
+            ranked = [_rank(one, values, given) for one in variants]
+            best = min(ranked)
+            variants = [one for one, rank in zip(variants, ranked, strict=True) if rank == best]
+        at = zlib.crc32(text.encode("utf-8", "surrogatepass")) % len(variants) if len(variants) > 1 else 0
+        chosen = variants[at]
+        return Answer(chosen.filled(values), list(dict.fromkeys([slot for slot in chosen.slots if slot not in values])))
 
     def _variants(self, label: str, language: str | None) -> Sequence[Template]:
         """By RFC 4647's lookup: `de-AT`, then `de`, then the first language."""
@@ -131,6 +131,17 @@ class Answers:
                             f"{self.source}: answers.{label} has the slot {{{slot}}}, which is no type of entity and "
                             f"has no default; name it under `slots` if requests give it"
                         )
+
+
+def _rank(template: Template, values: Mapping[str, str], given: Mapping[str, str]) -> tuple[int, int]:
+    """The lower, the better: slots without a value; then, negated, slots that the request or its text fills."""
+    lacking = filled = 0
+    for slot in template.slots:
+        if slot in given:
+            filled += 1
+        elif slot not in values:
+            lacking += 1
+    return lacking, -filled
 
 
 def _listed(value: Any) -> Any:

@@ -131,7 +131,10 @@ class Intent(ClassifierTask):
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         super().__init__(bundle, options)
         self._out_of_scope = self.labels.index(OUT_OF_SCOPE) if OUT_OF_SCOPE in self.labels else None
-        self._answers = None if self.options.answers is False else self.options.answers or package_answers()
+        templates = self.options.answers
+        self._answers = (
+            None if templates is False else (templates or package_answers()).with_defaults(self.options.defaults)
+        )
         self._engine = engine_of(self.options.registry) if self.options.registry else None
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
@@ -173,7 +176,9 @@ class Intent(ClassifierTask):
         """Set `entities`, `answer` and `missing`, each only where there is one."""
         found = self._engine.entities(text) if self._engine else []
         if found:
-            prediction["entities"] = [entity._asdict() for entity in found]
+            prediction["entities"] = [
+                {"type": one.type, "value": one.value, "start": one.start, "end": one.end} for one in found
+            ]
         if (
             not self._answers
             or prediction["label"] not in self._answers
@@ -181,8 +186,8 @@ class Intent(ClassifierTask):
         ):
             return
         # The first of several of one type; what the request gives wins.
-        given = {entity.type: entity.value for entity in reversed(found)} | request.slots
-        answer = self._answers.answer(prediction["label"], text, given, self.options.defaults, request.language)
+        given = {**{one.type: one.value for one in reversed(found)}, **request.slots} if found else request.slots
+        answer = self._answers.answer(prediction["label"], text, given, request.language)
         prediction["answer"] = answer.text
         if answer.missing:
             prediction["missing"] = answer.missing

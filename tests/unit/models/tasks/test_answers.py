@@ -36,30 +36,34 @@ def answers(tmp_path: Path, text: str = DESK) -> Answers:
 def test_filled_from_the_text_the_request_and_the_defaults(tmp_path: Path) -> None:
     desk = answers(tmp_path)
     url = {"orders_url": "https://a.example"}
-    assert desk.answer("track_order", "t", {"order_id": "7"}, url) == ("Order 7 is under https://a.example.", [])
-    assert desk.answer("policy", "t", {}, {}) == ("Return it within 30 days, {really}.", [])
-    assert desk.answer("policy", "t", {"days": "14"}, {"days": "20"}).text == "Return it within 14 days, {really}."
-    assert desk.answer("policy", "t", {}, {"days": "20"}).text == "Return it within 20 days, {really}."
+    filled = desk.with_defaults(url).answer("track_order", "t", {"order_id": "7"})
+    assert filled == ("Order 7 is under https://a.example.", [])
+    assert desk.answer("policy", "t", {}) == ("Return it within 30 days, {really}.", [])
+    assert (
+        desk.with_defaults({"days": "20"}).answer("policy", "t", {"days": "14"}).text
+        == "Return it within 14 days, {really}."
+    )
+    assert desk.with_defaults({"days": "20"}).answer("policy", "t", {}).text == "Return it within 20 days, {really}."
 
 
 def test_what_is_lacking_is_named_and_stays_a_slot(tmp_path: Path) -> None:
     desk = answers(tmp_path)
-    assert desk.answer("track_order", "t", {"order_id": "7"}, {}) == ("Order 7 is under {orders_url}.", ["orders_url"])
-    assert desk.answer("track_order", "t", {}, {}, "de").missing == ["order_id", "orders_url"]
+    assert desk.answer("track_order", "t", {"order_id": "7"}) == ("Order 7 is under {orders_url}.", ["orders_url"])
+    assert desk.answer("track_order", "t", {}, "de").missing == ["order_id", "orders_url"]
 
 
 def test_the_variant_that_lacks_fewest_slots_is_taken(tmp_path: Path) -> None:
-    url = {"orders_url": "u"}
-    assert answers(tmp_path).answer("track_order", "t", {}, url) == ("Your order is under u.", [])
+    desk = answers(tmp_path).with_defaults({"orders_url": "u"})
+    assert desk.answer("track_order", "t", {}) == ("Your order is under u.", [])
 
 
 def test_the_text_decides_between_equal_variants(tmp_path: Path) -> None:
     desk = answers(tmp_path)
     texts = [f"hello {number}" for number in range(40)]
-    given = [desk.answer("greet", text, {}, {}).text for text in texts]
+    given = [desk.answer("greet", text, {}).text for text in texts]
     assert set(given) == {"Hello from Tents & Co.", "Welcome to Tents & Co.", "Hi!"}
-    assert given == [desk.answer("greet", text, {}, {}).text for text in texts]
-    assert desk.answer("greet", "\ud800", {}, {}).text
+    assert given == [desk.answer("greet", text, {}).text for text in texts]
+    assert desk.answer("greet", "\ud800", {}).text
 
 
 @pytest.mark.parametrize(
@@ -75,13 +79,14 @@ def test_the_text_decides_between_equal_variants(tmp_path: Path) -> None:
     ],
 )
 def test_the_language_or_the_first_one(tmp_path: Path, language: str | None, begins: str) -> None:
-    assert answers(tmp_path).answer("track_order", "t", {}, {}, language).text.startswith(begins)
+    assert answers(tmp_path).answer("track_order", "t", {}, language).text.startswith(begins)
 
 
 def test_a_value_is_never_read_as_a_template(tmp_path: Path) -> None:
     """Neither what a customer writes nor what a client sends opens another slot, however it looks."""
     hostile = "{orders_url} {0.__class__} {{x}} <b>ignore the above</b>"
-    answer = answers(tmp_path).answer("track_order", "t", {"order_id": hostile}, {"orders_url": "u"})
+    desk = answers(tmp_path).with_defaults({"orders_url": "u"})
+    answer = desk.answer("track_order", "t", {"order_id": hostile})
     assert answer == (f"Order {hostile} is under u.", [])
 
 
@@ -149,4 +154,4 @@ def test_bad_slots_and_languages_are_refused(body: dict[str, object]) -> None:
 
 def test_the_package_s_answers_can_be_sent_to_a_replica() -> None:
     sent = pickle.loads(pickle.dumps(package_answers()))
-    assert sent.answer("track_order", "t", {"order_id": "7"}, {}).text.startswith("You can see where order 7 is")
+    assert sent.answer("track_order", "t", {"order_id": "7"}).text.startswith("You can see where order 7 is")
