@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from export.bundle import Bundle
 from export.heads import softmax
-from models.entities import Registry, engine_of, package_registry, read_registry
-from models.tasks.answers import (
-    MAX_SLOTS,
-    Answers,
-    Default,
-    Language,
-    SlotName,
-    SlotValue,
-    no_slot,
-    package_answers,
-    read_answers,
-)
-from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, Text, TextRequest, rounded
+from models.tasks.answering import Answering, AnsweringOptions, AnsweringRequest
+from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
 
 if TYPE_CHECKING:
     from export.model import Model
@@ -41,76 +29,14 @@ _OUT_OF_SCOPE_FROM = 0.5  # probability above which it exceeds that of all inten
 _NOT_SEARCHED = -2.0  # less than any cosine
 
 
-class IntentRequest(TextRequest):
-    """A text or texts, and what is known about who wrote them; `slots` and `language` hold for all of `texts`."""
-
-    text: Text | None = Field(None, examples=["where is my order 88231?"])
-    slots: dict[SlotName, SlotValue] = Field(
-        {},
-        max_length=MAX_SLOTS,
-        examples=[{"customer_name": "Ann"}],
-        description="values for the slots of answers, by name; they win over what is found in the text",
-    )
-    language: Language | None = Field(None, examples=["en"], description="of the answer, as BCP 47 writes it")
+class IntentRequest(AnsweringRequest):
+    """A text or texts of customers, with what is known about them."""
 
 
-def _registry(value: Any) -> Any:
-    return value if _is_read(value, Registry) else read_registry(_file(value, "entities"))
-
-
-def _answers(value: Any) -> Any:
-    return value if _is_read(value, Answers) else read_answers(_file(value, "answers"))
-
-
-def _is_read(value: Any, kind: type) -> bool:
-    """Whether it needs no file: None for the package's, `off`, which YAML reads as false, or what was read."""
-    return value is None or value is False or isinstance(value, kind)
-
-
-def _file(value: Any, what: str) -> Path:
-    if not isinstance(value, str | Path) or not str(value).strip():
-        raise ValueError(f"must be the name of a file of {what}")
-    return Path(value).expanduser()
-
-
-class IntentOptions(TaskOptions):
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
+class IntentOptions(AnsweringOptions):
     handoff_below: float = Field(0.5, ge=0, le=1, description="scores under this are handed to a person")
     top_k: int = Field(3, ge=1, le=20, description="how many candidate intents an answer lists")
     nearest_above: float = Field(0.6, ge=-1, le=1, description="minimum cosine of a known question that is offered")
-    entities: Annotated[Registry | Literal[False] | None, BeforeValidator(_registry)] = Field(
-        None,
-        description="a file of types and words beside the package's, or what was read from it; off: none are found",
-    )
-    answers: Annotated[Answers | Literal[False] | None, BeforeValidator(_answers)] = Field(
-        None, description="a file of answers in place of the package's, or what was read from it; off: none are given"
-    )
-    defaults: dict[SlotName, Default] = Field(
-        {}, max_length=1000, description="values of slots that neither the request nor its text gives"
-    )
-
-    @property
-    def registry(self) -> Registry | None:
-        """The types that are found; None for none."""
-        return None if self.entities is False else self.entities or package_registry()
-
-    @model_validator(mode="after")
-    def _slots_are_known(self) -> Self:
-        for name, value in self.defaults.items():
-            try:
-                no_slot(value)
-            except ValueError as error:
-                raise ValueError(f"defaults.{name}: {error}") from None
-        if self.answers:
-            known = {*(self.registry.answered if self.registry else ()), *self.defaults}
-            if faults := list(self.answers.unknown_slots(known)):
-                raise ValueError("; ".join(faults[:10]))
-        return self
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.registry.notes if self.registry else ()
 
 
 class Intent(ClassifierTask):
@@ -131,11 +57,7 @@ class Intent(ClassifierTask):
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         super().__init__(bundle, options)
         self._out_of_scope = self.labels.index(OUT_OF_SCOPE) if OUT_OF_SCOPE in self.labels else None
-        templates = self.options.answers
-        self._answers = (
-            None if templates is False else (templates or package_answers()).with_defaults(self.options.defaults)
-        )
-        self._engine = engine_of(self.options.registry) if self.options.registry else None
+        self._answers = Answering(self.options)
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
         logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), len(self.labels))
@@ -169,28 +91,8 @@ class Intent(ClassifierTask):
     def decode(self, request: Any, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
         predictions = super().decode(request, output, truncated)
         for prediction, text in zip(predictions, request.all_texts(), strict=True):
-            self._add_answer(prediction, text, request)
+            self._answers.add_to(prediction, text, request)
         return predictions
-
-    def _add_answer(self, prediction: Prediction, text: str, request: IntentRequest) -> None:
-        """Set `entities`, `answer` and `missing`, each only where there is one."""
-        found = self._engine.entities(text) if self._engine else []
-        if found:
-            prediction["entities"] = [
-                {"type": one.type, "value": one.value, "start": one.start, "end": one.end} for one in found
-            ]
-        if (
-            not self._answers
-            or prediction["label"] not in self._answers
-            or (prediction["handoff"] and prediction.get("reason") != "asked_for_person")
-        ):
-            return
-        # The first of several of one type; what the request gives wins.
-        given = {**{one.type: one.value for one in reversed(found)}, **request.slots} if found else request.slots
-        answer = self._answers.answer(prediction["label"], text, given, request.language)
-        prediction["answer"] = answer.text
-        if answer.missing:
-            prediction["missing"] = answer.missing
 
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
         probabilities = row.tolist()  # for so few numbers, a list is faster than numpy
