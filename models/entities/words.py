@@ -37,8 +37,7 @@ class _Folds(dict[int, str]):
 
 
 _FOLDS = _Folds()
-for _code in range(128):  # a character that is missing in the table costs a call
-    _FOLDS[_code]
+_ASCII_FOLDS = bytes(ord(_FOLDS[code]) if code < 128 else 0 for code in range(256))
 
 
 class Words(Generic[T]):
@@ -64,7 +63,7 @@ class Words(Generic[T]):
         """Every word in the text, by start, of those with one start the longest first."""
         if self._automaton is None:
             return []
-        key = f" {text.translate(_FOLDS)} "
+        key = f" {_folded(text)} "
         matches = self._automaton.find_matches_as_indexes(key, overlapping=True)
         if not matches:
             return []
@@ -82,9 +81,16 @@ def _place(hit: Hit[Any]) -> tuple[int, int]:
     return hit.start, -hit.end
 
 
+def _folded(text: str) -> str:
+    """Of the same length."""
+    if text.isascii():  # bytes have a table without a look-up a character
+        return text.encode().translate(_ASCII_FOLDS).decode()
+    return text.translate(_FOLDS)
+
+
 def folded(text: str) -> str:
     """The text as words are compared: in lower case, one space for all that is no letter or digit."""
-    return " ".join(text.translate(_FOLDS).split())
+    return " ".join(_folded(text).split())
 
 
 def _pattern(word: str) -> str:

@@ -62,12 +62,20 @@ class Template(NamedTuple):
     texts: tuple[str, ...]
     slots: tuple[str, ...]
 
-    def filled(self, values: Mapping[str, str]) -> str:
+    def filled(self, values: Mapping[str, str]) -> Answer:
         """The text with the values; a slot without one stays as `{slot}`."""
-        parts = [self.texts[0]]
-        for slot, text in zip(self.slots, self.texts[1:], strict=True):
-            parts += (values.get(slot) or f"{{{slot}}}", text)
-        return "".join(parts)
+        if not self.slots:
+            return Answer(self.texts[0], [])
+        parts: list[str] = []
+        missing: list[str] = []
+        for text, slot in zip(self.texts, self.slots, strict=False):  # the last text follows
+            value = values.get(slot)
+            if value is None:
+                value = f"{{{slot}}}"
+                if slot not in missing:
+                    missing.append(slot)
+            parts += (text, value)
+        return Answer("".join((*parts, self.texts[-1])), missing)
 
 
 class Answer(NamedTuple):
@@ -108,8 +116,7 @@ class Answers:
             best = min(ranked)
             variants = [one for one, rank in zip(variants, ranked, strict=True) if rank == best]
         at = zlib.crc32(text.encode("utf-8", "surrogatepass")) % len(variants) if len(variants) > 1 else 0
-        chosen = variants[at]
-        return Answer(chosen.filled(values), list(dict.fromkeys([slot for slot in chosen.slots if slot not in values])))
+        return variants[at].filled(values)
 
     def _variants(self, label: str, language: str | None) -> Sequence[Template]:
         """By RFC 4647's lookup: `de-AT`, then `de`, then the first language."""
