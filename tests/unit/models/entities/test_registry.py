@@ -10,6 +10,7 @@ import pytest
 
 from models.entities import EntitiesError, Registry, engine_of, package_registry, read_registry
 from models.feedback.pii import KINDS, Redactor
+from tests.helpers.command import ROOT
 
 SHOP = r"""
 day_first: false
@@ -79,6 +80,17 @@ def test_words_from_a_text_file(tmp_path: Path) -> None:
     (tmp_path / "products.txt").write_text("# ours\nTrail Mug\n\nSummit Tent\n", encoding="utf-8")
     found = engine_of(registry(tmp_path, "types: {product: {words: products.txt}}")).entities("a trail mug")
     assert [one.value for one in found] == ["Trail Mug"]
+
+
+def test_the_example_of_a_deployment() -> None:
+    found = engine_of(read_registry(ROOT / "deploy" / "entities.example.yaml")).entities(
+        "C-123456: summit tent SHOP123456"
+    )
+    assert [(one.type, one.value) for one in found] == [
+        ("customer_id", "C-123456"),
+        ("product", "Summit Tent 2"),
+        ("order_id", "SHOP123456"),
+    ]
 
 
 def test_a_registry_can_be_sent_to_a_replica(shop: Registry) -> None:

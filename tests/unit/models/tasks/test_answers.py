@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from models.tasks.answers import Answers, AnswersError, package_answers, read_answers
 from models.tasks.intent import IntentOptions, IntentRequest
+from tests.helpers.command import ROOT
 
 DESK = """
 language: en
@@ -124,6 +125,16 @@ def test_a_slot_that_nothing_can_fill_is_refused(tmp_path: Path) -> None:
         IntentOptions(answers=tmp_path / "a.yaml", defaults={"orders_url": "u"})  # type: ignore[arg-type]
     (tmp_path / "b.yaml").write_text("slots: {oder_id: o}\nanswers: {a: '{oder_id} {order_id}'}", encoding="utf-8")
     assert IntentOptions(answers=tmp_path / "b.yaml").answers is not None  # type: ignore[arg-type]
+
+
+def test_the_example_of_a_deployment() -> None:
+    options = IntentOptions.model_validate(
+        {"answers": str(ROOT / "deploy" / "answers.example.yaml"), "defaults": {"orders_url": "https://a.example"}}
+    )
+    assert options.answers
+    desk = options.answers.with_defaults(options.defaults)
+    assert desk.answer("track_order", "t", {}).text == "Your order is on its way; see https://a.example."
+    assert desk.answer("check_refund_policy", "t", {}).text == "You can return items within 30 days."
 
 
 def test_defaults_of_the_configuration() -> None:
