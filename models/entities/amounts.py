@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 
 from models.entities.scan import Scan
 from models.entities.types import Found
@@ -44,8 +45,15 @@ _WHOLE_UNITS = frozenset({"JPY", "KRW", "VND", "CLP", "ISK"})  # currencies with
 _NUMBER = re.compile(
     r"(?<![\d.,])(?P<number>\d{1,2}(?:,\d\d){1,3},\d{3}(?!\d)"
     r"|\d{1,3}(?:[.,' ]\d{3}(?!\d)){1,4}+(?:[.,]\d{1,2}(?!\d))?|\d{1,12}+(?:[.,]\d{1,2}(?!\d))?)"
-    r"(?!\d|[.,]\d)(?P<dash>,-|\.-)?(?: ?(?P<after>[$€£¥₹₽₺₩₴円元]|[^\W\d_円元]{2,10}(?![^\W_])))?"
+    r"(?!\d|[.,]\d)(?P<dash>,-|\.-)?"
+    r"(?P<scale>(?:k|m|mn|bn)(?![^\W_])| (?:thousand|million|billion|mio|mn|bn|tausend|millionen)(?![^\W_]))?"
+    r"(?: ?(?P<after>[$€£¥₹₽₺₩₴円元]|[^\W\d_円元]{2,10}(?![^\W_])))?"
 )
+_SCALES = {
+    **dict.fromkeys(("k", "thousand", "tausend"), 1_000),
+    **dict.fromkeys(("m", "mn", "mio", "million", "millionen"), 1_000_000),
+    **dict.fromkeys(("bn", "billion"), 1_000_000_000),
+}
 _BEFORE = re.compile(
     r"(?:(?P<dollar>(?<![A-Za-z])(?:US|CA?|AU?|NZ|HK|S|R))?(?P<sign>[$€£¥₹₽₺₩₴])"
     r"|(?<![A-Za-z])(?P<code>[A-Za-z]{2,3}\.?)) ?\Z"
@@ -88,7 +96,7 @@ def _amount(text: str, match: re.Match[str]) -> Found | None:
     start = match.start()
     before = _BEFORE.search(text, max(0, start - 5), start) if start and not text[start - 1].isdigit() else None
     if before is not None and (currency := _currency_before(before)):
-        return _found(before.start(), match.end("dash") if match["dash"] else match.end("number"), currency, match)
+        return _found(before.start(), max(match.end("number"), match.end("dash"), match.end("scale")), currency, match)
     after = match["after"]
     if after is None or not (currency := _currency_after(after)):
         return None
@@ -113,6 +121,9 @@ def _found(start: int, end: int, currency: str, match: re.Match[str]) -> Found:
     if decimals and currency == "JPY":  # the sign is that of the yuan as well, and yen have no decimals
         currency = "CNY"
     value = f"{whole}" if currency in _WHOLE_UNITS else f"{whole}.{decimals:0<2}"
+    if match["scale"]:
+        scaled = Decimal(f"{whole}.{decimals or 0}") * _SCALES[match["scale"].strip()]
+        value = f"{scaled:.0f}" if currency in _WHOLE_UNITS else f"{scaled:.2f}"
     return Found("amount", start, end, f"{currency} {value}")
 
 

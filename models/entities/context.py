@@ -17,7 +17,7 @@ _AMOUNT_AFTER = re.compile(
     re.I,
 )
 _MINE_AFTER = re.compile(r"[\s,.-]{1,3}(?:is|was|are|=) (?:my|the) (?:\w+ )?(?:phone|mobile|cell|number|tel)", re.I)
-_OF_THE_WORD_BEFORE = ("number", "nummer", "ref", "code", "confirmation")
+_OF_THE_WORD_BEFORE = ("num", "núm", "ref", "code", "confirmation")
 
 
 class Context:
@@ -57,7 +57,7 @@ class Context:
     def _names_the_word_before(self, at: int) -> bool:
         """Whether it is "number is" or "ref" behind a word such as "order": that word says whose number it is."""
         before, hit = self._hits[at - 1], self._hits[at]
-        return hit.start - before.end <= 1 and self._text[hit.start : hit.end].lower().startswith(_OF_THE_WORD_BEFORE)
+        return hit.start - before.end <= 2 and self._text[hit.start : hit.end].lower().startswith(_OF_THE_WORD_BEFORE)
 
 
 def is_amount(text: str, start: int, end: int) -> bool:

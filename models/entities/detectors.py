@@ -23,6 +23,6 @@ DETECTORS: dict[str, Detector] = {
     "phones": Detector(phones, "numbers"),
     "spelled_amounts": Detector(spelled_amounts, "hint", SPELLED_AMOUNT_HINTS),
     "spelled_times": Detector(spelled_times, "hint", SPELLED_TIME_HINTS),
-    "references": Detector(references, "two_digits"),
+    "references": Detector(references, "digit"),
     "times": Detector(times, "digit"),
 }

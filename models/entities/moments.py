@@ -81,7 +81,7 @@ _CLOCK = re.compile(
     re.I,
 )
 _HOUR = re.compile(
-    r"(?<![\w.,:/-])(?P<h>\d{1,2})(?: ?o'clock)?(?: ?(?P<half>[ap])\.?m\b\.?(?!\w)"
+    r"(?<![\w.,:/])(?P<h>\d{1,2})(?: ?o'clock)?(?: ?(?P<half>[ap])\.?m\b\.?(?!\w)"
     r"| uhr(?: (?P<uhr>[0-5]\d)(?!\w))?\b| ?o'clock\b)",
     re.I,
 )

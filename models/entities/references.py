@@ -23,7 +23,8 @@ _INVOICE_LIKE = re.compile(r"(?:[A-Z]{2}-)?(?:INV|IN|I|RECH|RG|RE|RN|R|F[A-Z]{0,
 # Between a word such as "order" and a short number, or a number and such a word behind it, nothing else may stand.
 _LINK = re.compile(
     r"(?:[\s:#=.,()\-\"'、]|\b(?:number|numbers|no|nr|num|id|code|ref|reference|confirmation|nummer|numéro|numero|número|n|nº"
-    r"|is|was|are|ist|lautet|est|es|è|with|the|my|mit|der|die|placed|under|رقم|מספר|номер|号|番号)\b)*"
+    r"|is|was|are|ist|lautet|est|es|è|with|the|my|mit|der|die|placed|under|رقم|מספר|номер|号|番号)\b)*",
+    re.I,
 )
 _BEHIND = re.compile(r"\s?(?:is|was|=|ist|est|es|è)\s(?:\w{1,12}\s){0,2}")
 _AND = re.compile(
@@ -98,7 +99,7 @@ def _kind_behind(
         plain and _YEAR.fullmatch(code) and not text[before.end : start].strip()
     ):
         return None
-    if not plain and digits < 3 and not linked:
+    if not plain and not linked and (digits < 3 or (digits == 3 and not any(map(str.isalpha, code)))):
         return None
     if before.of == "invoice_id" and _FOR.search(text, before.end, start) and not _INVOICE_LIKE.match(code):
         return "order_id"  # the bill for #77120
