@@ -57,7 +57,9 @@ class Context:
     def _names_the_word_before(self, at: int) -> bool:
         """Whether it is "number is" or "ref" behind a word such as "order": that word says whose number it is."""
         before, hit = self._hits[at - 1], self._hits[at]
-        return hit.start - before.end <= 2 and self._text[hit.start : hit.end].lower().startswith(_OF_THE_WORD_BEFORE)
+        between = self._text[before.end : hit.start]
+        near = len(between) <= 2 and "," not in between
+        return near and self._text[hit.start : hit.end].lower().startswith(_OF_THE_WORD_BEFORE)
 
 
 def is_amount(text: str, start: int, end: int) -> bool:
