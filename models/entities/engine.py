@@ -53,7 +53,7 @@ class _Searches:
         self._long_word, self._mixed = by_gate["long_word"], by_gate["mixed"]
         self._two_digits, self._numbers = by_gate["two_digits"], by_gate["numbers"]
         hints = sorted({hint.lower() for one in detectors for hint in one.hints})
-        self._hints = AhoCorasick(hints, implementation=Implementation.DFA) if hints else None
+        self._hints = AhoCorasick(hints, implementation=Implementation.ContiguousNFA) if hints else None
 
     def _has_hint(self, lowered: str) -> bool:
         return self._hints is not None and bool(self._hints.find_matches_as_indexes(lowered))
