@@ -2,6 +2,7 @@
 # make test-fast   set up and run the tests that need neither a server (nor PostgreSQL's) nor a trained model, in a minute
 # make test        set up, train the default models once, and run all tests; ARGS="tests/server/test_http.py" runs some
 # make test-slow   the tests that take minutes or gigabytes and seldom break; CI leaves them out
+# make quality     test the trained sentiment model by behaviour, fail below a bound (a minute); ARGS="--failures" lists more
 # make lint        check format, style, types and the order of imports
 # make format      format, and fix what the linter can fix
 # make bench       measure this machine's limit, Flywheel and its peers (50 minutes); ARGS="--help" lists options
@@ -24,10 +25,11 @@ FIRST := models.training.first_version, sklearn.linear_model, sklearn.decomposit
 SERVED := ray.serve, serve.cli.first_start, serve.rayserve.server, serve.rayserve.deployments, serve.rayserve.jobs, serve.api.gateway, serve.api.control, serve.controller.loop
 INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constraints.txt
 
-# Tests that also run with ray.tuning: stock.
-STOCK_TESTS := tests/server/test_http.py tests/server/test_lifecycle.py tests/server/test_overload.py tests/server/test_tuning.py
+# Tests that also run with ray.tuning: stock. The slow ones are those of lifecycle and overload.
+STOCK_TESTS := tests/server/test_http.py tests/server/test_tuning.py
+SLOW_STOCK_TESTS := tests/server/test_lifecycle.py tests/server/test_overload.py
 
-.PHONY: serve test test-fast test-slow lint format bench clean
+.PHONY: serve test test-fast test-slow quality lint format bench clean
 
 serve: $(VENV)/.serve
 	$(if $(HOST),HOST=$(HOST)) $(if $(PORT),PORT=$(PORT)) exec $(BIN)/flywheel up
@@ -43,6 +45,12 @@ test-fast: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest --tuning stock $(SLOW_STOCK_TESTS)
+endif
+
+quality: $(VENV)/.serve
+	$(BIN)/python loadtests/quality/behaviour.py --check $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from loadtests import drivers, machine
 from loadtests.peers import PeerError
 from loadtests.rounds import FAILURES, START_S, Steps, load_s, measure
 from loadtests.servers import FLYWHEEL, champion_bundle, copied, free_port, home, memory_mb, up
-from loadtests.texts import ROOT, corpus_of
+from loadtests.texts import ROOT, corpus_of, seed_texts
 from loadtests.workloads import MANY, NAMES, Scenario, Scenarios
 
 SCENARIOS = ("c1", "c64", "batch32")
@@ -48,6 +48,9 @@ EXAMPLES = """examples:
   python loadtests/compare.py /tmp/old --check          exit 1 when this checkout is slower
   python loadtests/compare.py . --environment-new FLYWHEEL_BATCHING__MAX_LENGTH_RATIO=1.2
                                                         this checkout against itself, configured otherwise
+  python loadtests/topics_file.py > t.yaml
+  python loadtests/compare.py . --task sentiment --environment-new FLYWHEEL_TASKS__SENTIMENT__OPTIONS__TOPICS=t.yaml
+                                                        topics of 2,000 words against none
 """
 # Prints where the checkout's interpreter finds the package `serve`; run with -P, so not in the current folder.
 _WHERE = "import importlib.util as u; s = u.find_spec('serve'); print(s.origin if s else '')"
@@ -89,11 +92,12 @@ def main() -> int:
         bundle = champion_bundle(options.home)
     except PeerError as error:
         sys.exit(str(error))
-    corpus = corpus_of(bundle)
+    texts, source = asked(options.task, bundle)
     for line in (*(side.describe() for side in sides), f"{machine.describe()}; model: {machine.model(bundle)}",
-                 f"{len(corpus.truth)} texts from {corpus.title}; load from {drivers.name()}"):  # fmt: skip
+                 f"{len(texts)} texts from {source}; load from {drivers.name()}"):  # fmt: skip
         console.print(line, highlight=False, markup=False)
-    rounds = measure_all(sides, Scenarios(corpus.texts, bundle).of(FLYWHEEL, SCENARIOS), options, console)
+    server = replace(FLYWHEEL, path=f"/v2/models/{options.task}/predict")
+    rounds = measure_all(sides, Scenarios(texts, bundle).of(server, SCENARIOS), options, console)
     console.print(table(rounds))
     if not options.check:
         return 0 if any(ratios(rounds, key) for key in FIGURES) else 1
@@ -101,6 +105,14 @@ def main() -> int:
     for problem in problems:
         console.print(f"MISSED: {problem}", highlight=False, markup=False)
     return 1 if problems else 0
+
+
+def asked(task: str, bundle: Path) -> tuple[list[str], str]:
+    """The texts to ask, and the name of their source. `bundle` is the intent champion's."""
+    if task == "intent":
+        corpus = corpus_of(bundle)
+        return corpus.texts, corpus.title
+    return seed_texts(task), f"the seed holdout of {task}"
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -116,6 +128,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=4, help="length of each measurement (default %(default)s)")
     add("--home", type=Path, default=home(), metavar="DIR",
         help="trained home, copied for both, which must load its bundles (default: FLYWHEEL_HOME or var)")  # fmt: skip
+    add("--task", choices=("intent", "sentiment"), default="intent", help="what is asked (default %(default)s)")
     for name in ("old", "new"):
         add(f"--environment-{name}", type=_setting, action="append", default=[], metavar="KEY=VALUE",
             help=f"environment of the {name} checkout's server; may be repeated")  # fmt: skip

@@ -54,13 +54,18 @@ def champion_bundle(models: Path | None = None) -> Path:
     release = release_file(models, "intent")
     if not release.is_file():
         raise PeerError(f"There is no intent model in {models} yet. Run: make serve (it trains one), then make bench.")
-    for file in release.parent.glob("*.json"):
+    check_encoders(models)
+    return _champion(models, release)
+
+
+def check_encoders(models: Path) -> None:
+    """Raises PeerError if a champion in the home `models` is a first version, without an encoder."""
+    for file in (models / "releases").glob("*.json"):
         if _has_no_encoder(_champion(models, file)):
             raise PeerError(
                 f"The {file.stem} model is a first version, without an encoder, and would be trained beside the "
                 "benchmark. Wait until flywheel status says that it is trained, or run: flywheel up --train-first."
             )
-    return _champion(models, release)
 
 
 def _champion(models: Path, release: Path) -> Path:

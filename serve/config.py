@@ -73,6 +73,10 @@ class ServerConfig(_Section):
             raise ValueError("are names or addresses without a port; any port is accepted")
         return hosts
 
+    @property
+    def url(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
 
 class LimitsConfig(_Section):
     body_bytes: int = Field(1 << 20, ge=1024)
@@ -172,7 +176,7 @@ class SurgeConfig(_Section):
 
 class WebhookConfig(_Section):
     url: str | None = None
-    secret: SecretStr | None = None
+    secret: SecretStr | None = Field(None, min_length=1)
     timeout_s: float = Field(10.0, gt=0, le=60)
 
     @property
@@ -450,6 +454,10 @@ def _suggestion(key: str) -> str:
     return ""
 
 
+_SECRETS = [("operator_token",), ("secret",), ("store",), ("url",)]
+"""keys whose values are not repeated in an error: they are secrets, or addresses that may have some"""
+
+
 def _sentence(error: ValidationError) -> str:
     parts = []
     for item in error.errors():
@@ -457,5 +465,6 @@ def _sentence(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             parts.append(f"{where}: there is no such key")
         else:
-            parts.append(f"{where}: {item['msg'].lower()}, found {item['input']!r}")
+            found = "" if item["loc"][-1:] in _SECRETS else f", found {item['input']!r}"
+            parts.append(f"{where}: {item['msg'].lower()}{found}")
     return "; ".join(parts)

@@ -6,13 +6,13 @@ Replicas are processes: each counts in its own memory, and the control applicati
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.feedback.types import FeedbackState
+from models.opinion.topics import MAX_SERIES, OTHER
 from serve import metric_sockets
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
     from export.bundle import Stage
 
-log = logging.getLogger("flywheel.metrics")
-
-MAX_TOPICS = 200
-"""topics in the label `topic` of a series, `other` among them"""
-OTHER = "other"
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -200,7 +195,7 @@ class LoopMetrics:
 class OpinionMetrics:
     """The collectors of opinion monitoring, in the process of the controller.
 
-    The label `topic` has the first MAX_TOPICS names of the topics file, and `other`, which is all the rest:
+    The label `topic` has the first MAX_SERIES names of the topics file, and `other`, which is all the rest:
     what clients send makes no series. All series are there from the start, with 0, so that `increase` sees the first
     story. `registry` is for tests; the default is the process's.
     """
@@ -209,10 +204,7 @@ class OpinionMetrics:
         registry = registry or process_registry()
         from prometheus_client import Counter, Gauge
 
-        self._topics = dict.fromkeys([*topics[:MAX_TOPICS], OTHER])
-        left_out = len(set(topics) - self._topics.keys())
-        if left_out:
-            log.warning("%d topics have no series of their own: /metrics counts them as `%s`", left_out, OTHER)
+        self._topics = dict.fromkeys([*topics[:MAX_SERIES], OTHER])
         self._texts = Counter(
             "flywheel_opinion_texts", "Texts, by topic and label.", ["topic", "label"], registry=registry
         )
@@ -244,8 +236,7 @@ class OpinionMetrics:
             for label in labels:
                 self._texts.labels(topic, label)
                 self._stories.labels(topic, label)
-            if topic != OTHER:
-                self._active.labels(topic)
+            self._active.labels(topic)
         for outcome in ("sent", "failed", "refused", "given_up"):
             self._webhook.labels(outcome)
 
@@ -265,10 +256,10 @@ class OpinionMetrics:
             self._stories.labels(topic, label).inc()
 
     def active(self, topics: Collection[str]) -> None:
-        """Set the topics whose negative stories surge now."""
+        """Set the topics whose negative stories surge now; `other` if one without a series is among them."""
+        surging = self._named(topics)
         for topic in self._topics:
-            if topic != OTHER:
-                self._active.labels(topic).set(topic in topics)
+            self._active.labels(topic).set(topic in surging)
 
     def negative(self, topic: str, observed: float, expected: float) -> None:
         """Set the newest step's negative stories, and how many were expected. Ignored for a topic without series."""

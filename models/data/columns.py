@@ -109,7 +109,7 @@ def _parquet_chunks(path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
                 columns = zip(names, map(_parquet_values, batch.columns), strict=True)
                 yield Chunk(lines, dict(columns), without_zone=without_zone)
                 start += len(batch)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"{path}: cannot be read as Parquet: {error}. Write it again, or as one of {', '.join(ENDINGS)}."
         ) from error

@@ -12,6 +12,7 @@ import re
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -67,7 +68,7 @@ class Sketch(NamedTuple):
     words: array[int]
     """hashes of its words in order, four bytes each"""
     bands: tuple[int, ...]
-    """BANDS signed 64-bit numbers; near copies have one of them in common"""
+    """BANDS signed 64-bit numbers, of which near copies have one in common, and one that only equal words have"""
 
 
 def sketches(texts: Sequence[str]) -> list[Sketch]:
@@ -84,7 +85,12 @@ def sketches(texts: Sequence[str]) -> list[Sketch]:
     bands = (rows * factors).sum(2, dtype=np.uint64) ^ (np.arange(1, BANDS + 1, dtype=np.uint64) * factors[0])
     bands ^= bands >> np.uint64(29)
     columns = bands.view(np.int64).tolist()
-    return [Sketch(array("I", words), tuple(row)) for words, row in zip(hashed, columns, strict=True)]
+    return [_sketch(array("I", words), row) for words, row in zip(hashed, columns, strict=True)]
+
+
+def _sketch(words: array[int], bands: list[int]) -> Sketch:
+    of_all = int.from_bytes(blake2b(words.tobytes(), digest_size=8).digest(), "little", signed=True)
+    return Sketch(words, (*bands, of_all))
 
 
 def is_copy(one: array[int], other: array[int]) -> bool:

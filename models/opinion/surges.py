@@ -27,7 +27,7 @@ Flags = NDArray[np.bool_]
 
 _DAY_S = 86_400
 _MONTH_DAYS = 30.4
-_WINDOWS = (1, 2, 6)
+WINDOWS = (1, 2, 6)
 """steps whose counts are tested together: a single step finds a large surge at once, six find a small topic's"""
 _OUTLIER = 2.58
 """Anscombe residual from which a past count is weighted down, as in Noufaily et al."""
@@ -41,6 +41,8 @@ _LEVEL_STORIES = 20.0
 """stories a week at which the level of the last seven days counts as much as that of the eight weeks"""
 _PRIOR_SHARE = 1 / 3
 """of negative stories, for a topic without any: it counts as one story"""
+_MIN_SHARE = 1e-6
+"""of negative stories, and of the others: a topic without either would divide by zero"""
 _LASTING_SIGNIFICANCE = 0.05
 """tail probability of the share of negative stories in the longest window, or when the others have not risen"""
 _RISEN_SIGNIFICANCE = 0.1
@@ -80,7 +82,7 @@ class SurgeRules:
     @property
     def significance(self) -> float:
         """Tail probability below which a window of steps is above the baseline."""
-        return self.false_alarms_per_month / (_MONTH_DAYS * self.steps_per_day * len(_WINDOWS))
+        return self.false_alarms_per_month / (_MONTH_DAYS * self.steps_per_day * len(WINDOWS))
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def find_surges(
     since = max(since, 0)
     if not stories.shape[0] or since >= stories.shape[1]:
         return []
-    first_tested = max(0, since - max(_WINDOWS) + 1)  # windows reach back
+    first_tested = max(0, since - max(WINDOWS) + 1)  # windows reach back
     baseline = expected_counts(stories, negative, start, rules, known=observed, since=first_tested)
     above, score, begins = _above(stories, negative, observed, baseline, rules, since)
     surges = []
@@ -371,7 +373,7 @@ def _shares(weights: Floats, stories: Floats, negative: Floats, share: Floats) -
     trust = (1 - share) / (share * _SHARE_SPREAD**2)  # stories that make the share's relative error _SHARE_SPREAD
     lately = (_sum(among[:, -1]) + trust * share) / (_sum(of[:, -1]) + trust)
     trust, lately = trust[:, None, None], lately[:, None, None]
-    shares = (among.sum(1) + trust * lately) / (of.sum(1) + trust)
+    shares = np.clip((among.sum(1) + trust * lately) / (of.sum(1) + trust), _MIN_SHARE, 1 - _MIN_SHARE)
     variance = _sum(of.sum(1) * shares * (1 - shares))
     squares = _sum(weights * (negative - stories * shares[:, None]) ** 2)
     return shares, np.clip(_ratio(squares, variance), 1.0, 10.0)
@@ -406,8 +408,8 @@ def _above(
     ]  # fmt: skip
     usable = (baseline.ready & seen)[:, -steps:]
     dispersion = baseline.share_dispersion[:, -steps:]
-    most, most_of, _, most_by_share, *_ = (_windowed(v, max(_WINDOWS))[:, -steps:] for v in values)
-    for window in reversed(_WINDOWS):
+    most, most_of, _, most_by_share, *_ = (_windowed(v, max(WINDOWS))[:, -steps:] for v in values)
+    for window in reversed(WINDOWS):
         found, of, expected, by_share, error, variance = (_windowed(v, window)[:, -steps:] for v in values)
         candidates = usable & (found >= rules.min_stories) & (found >= rules.min_ratio * expected)
         at = np.nonzero(candidates)

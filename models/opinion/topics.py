@@ -21,7 +21,7 @@ from models.text import same_text_key
 OTHER = "other"
 """the topic of texts in which no other is found"""
 MAX_SERIES = 200
-"""topics that may have metrics of their own; a label for each of thousands would overload Prometheus"""
+"""the first topics of a file have metrics of their own; a label for each of thousands would overload Prometheus"""
 MAX_CHARACTERS = 4_000  # of a text that are searched: as many as the prediction log keeps, six times what a model reads
 
 # Scripts without spaces between words; and Hangul, whose particles follow the noun without one.
@@ -32,6 +32,14 @@ _UNSPACED = re.compile(
 _MIN_PLURAL = 3  # letters; shorter words have plurals that are other words: us, uses; it, its
 _SIBILANT = ("s", "x", "z", "ch", "sh")
 _VOWELS = "aeiou"
+# The many apostrophes and hyphens of pages and posts. What has no width is left out, and so are the marks that make an
+# emoji of a sign: combining marks join the word beside them.
+_PLAIN = (
+    dict.fromkeys("\u00b4\u2018\u2019\u02bc", "'")
+    | dict.fromkeys("\u2010\u2011\u2013\u2212", "-")
+    | dict.fromkeys("\u00ad\u200b\u2060\ufe0e\ufe0f\ufeff\u20e3", "")
+)
+_NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 
 
 class Word(NamedTuple):
@@ -60,16 +68,11 @@ class Topics:
     def names(self) -> tuple[str, ...]:
         return tuple(topic.name for topic in self.topics)
 
-    @property
-    def series(self) -> tuple[str, ...]:
-        """The topics that may be labels of metrics, `other` last; the metrics count all further ones under `other`."""
-        return (*self.names[:MAX_SERIES], OTHER)
-
     @cached_property
     def _by_alias(self) -> Mapping[str, str]:
         named = [(word.text, topic.name) for topic in self.topics for word in topic.words if word.kind != "keyword"]
         # Reversed, so that the first of two topics with one alias has it; and no alias replaces a name.
-        names = [(topic.name, topic.name) for topic in self.topics]
+        names = [*((topic.name, topic.name) for topic in self.topics), (OTHER, OTHER)]
         return {same_text_key(alias): name for alias, name in (*reversed(named), *names)}
 
     def canonical(self, name: str) -> str:
@@ -143,8 +146,8 @@ def word_forms(word: str) -> list[str]:
 
 
 def _searchable(text: str) -> str:
-    """The text as it is compared: models.text.same_text_key, and one kind of apostrophe."""
-    return same_text_key(text).replace("\u2019", "'")
+    """The text as it is compared: models.text.same_text_key, with one kind of apostrophe and of hyphen."""
+    return same_text_key(text if text.isascii() else _NOT_PLAIN.sub(lambda found: _PLAIN[found[0]], text))
 
 
 @lru_cache(maxsize=4096)

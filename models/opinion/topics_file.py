@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from models.opinion.topics import MAX_SERIES, OTHER, Topic, Topics, Word, word_forms
-from models.text import MAX_LABEL, label_fault, label_name, same_text_key
+from models.text import label_fault, label_name, same_text_key
 from models.yaml_files import compose, line_of
 
 MAX_WORDS = 200_000  # of all topics: so many take about 160 MB in each replica
@@ -108,7 +108,7 @@ class _Reader:
             self.fault(node, f"the topic {node.value!r:.40} has no name: a letter or a digit is needed")
         elif fault := label_fault(name) or _undecodable(name):
             self.fault(node, f"the name {name!r:.40} {fault}")
-        elif name.casefold() == OTHER:
+        elif key == OTHER:
             self.fault(node, f"{OTHER!r} is the topic of texts in which no topic is found. Choose another name")
         elif key in self._lines:
             self.fault(node, f"the topic {name!r} is in line {self._lines[key]} already (case aside). Join the two")
@@ -129,21 +129,24 @@ class _Reader:
                 return
             if not isinstance(item, yaml.ScalarNode):
                 self.fault(item, f"a word of {name!r} must be a text. Put one with a colon or brackets in quotes")
-            elif not item.value.strip() or (item.tag == _NULL and item.value == "~"):
+                continue
+            word = label_name(item.value)
+            if not word or (item.tag == _NULL and word == "~"):
                 self.fault(item, f"an empty {kind} of {name!r}, which would be in every text. Remove it")
-            elif not any(map(str.isalnum, item.value)):
-                self.fault(item, f"the {kind} {item.value!r:.40} of {name!r} has no letter and no digit. Remove it")
-            elif len(item.value) > MAX_LABEL:
-                self.fault(
-                    item, f"a word of {name!r} has {len(item.value)} characters; at most {MAX_LABEL} are allowed"
-                )
-            elif fault := _undecodable(item.value):
-                self.fault(item, f"the {kind} {item.value!r:.40} of {name!r} {fault}")
+            elif not any(map(str.isalnum, word)):
+                self.fault(item, f"the {kind} {word!r:.40} of {name!r} has no letter and no digit. Remove it")
+            elif fault := label_fault(word) or _undecodable(word):
+                self.fault(item, f"the {kind} {word!r:.40} of {name!r} {fault}")
             else:
-                yield Word(" ".join(item.value.split()), line_of(item), kind)
+                yield Word(word, line_of(item), kind)
 
 
 def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
+    if len(topics) > MAX_SERIES:
+        yield (
+            f"There are {len(topics):,} topics, and metrics for the first {MAX_SERIES} of them; in metrics the others "
+            f"count as {OTHER!r}. Trends have all."
+        )
     owners: dict[str, dict[str, Word]] = defaultdict(dict)
     for topic in topics:
         for word in topic.words:
@@ -152,11 +155,6 @@ def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
         if len(named) > 1:
             places = ", ".join(f"{name!r} (line {word.line})" for name, word in named.items())
             yield f"{form!r} is a word of {places}: a text with it has all of these topics."
-    if len(topics) > MAX_SERIES:
-        yield (
-            f"There are {len(topics):,} topics, and metrics for the first {MAX_SERIES} of them; in metrics the others "
-            f"count as {OTHER!r}. Trends have all."
-        )
 
 
 def _undecodable(text: str) -> str | None:

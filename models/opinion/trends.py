@@ -66,7 +66,7 @@ class Grid:
     unit_s: int
     """the greatest length of which every point has a whole number"""
     rollup_s: int
-    """the length of stored counts that fit into a unit: of a quarter of an hour, or of a minute"""
+    """the length of the stored counts: a quarter of an hour if the step has whole ones, else a minute"""
 
     @property
     def start(self) -> int:
@@ -163,8 +163,7 @@ def grid(start: datetime, end: datetime, step: Step, zone: ZoneInfo) -> Grid:
     if len(edges) - 1 > MAX_POINTS:
         raise _too_many(len(edges) - 1)
     unit_s = math.gcd(*np.diff(edges).tolist())
-    is_quarter = unit_s % QUARTER_S == 0 and edges[0] % QUARTER_S == 0
-    return Grid(edges, zone, step, unit_s, QUARTER_S if is_quarter else MINUTE_S)
+    return Grid(edges, zone, step, unit_s, MINUTE_S if step.seconds % QUARTER_S else QUARTER_S)
 
 
 def _too_many(points: int) -> TrendError:

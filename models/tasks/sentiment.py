@@ -60,7 +60,7 @@ def parse_published(value: Any) -> datetime:
     return time
 
 
-Topic = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=100)]
+Topic = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=100)]
 Published = Annotated[datetime, BeforeValidator(parse_published)]
 DocumentId = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_ID)]
 _TOPIC = Field(None, examples=["airlines"], description="what it is about; without it, topics are found in the text")

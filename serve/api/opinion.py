@@ -114,7 +114,7 @@ class Opinion:
             start = max(end - _DEFAULT_RANGE, FIRST)
         made = _of_trend(grid, start, end, step, zone)
         keep_days = self._config.opinion.keep_days
-        if made.rollup_s < QUARTER_S and start < now - timedelta(days=keep_days):
+        if made.rollup_s < QUARTER_S and made.start < (now - timedelta(days=keep_days)).timestamp():
             raise InvalidRequest(
                 f"step: counts by the minute are kept for {keep_days:g} days; before, a step is of whole quarters of "
                 "an hour"

@@ -11,6 +11,7 @@ from serve.cli.client import ServerError, call
 
 MAX_BYTES = 1 << 18  # a quarter of the server's default limit, and of what proxies in front of it allow
 _MAX_WAIT_S = 10.0
+_TOO_LATE = 504  # may be for many texts; for a single one, the server is slow
 _AROUND = 100  # bytes of a request around its items, at most
 
 
@@ -36,7 +37,8 @@ class Sender:
     """Sends lines to `path` of the server at `url`, as the list `items` of a request.
 
     `results` is the list with a result for each of them in the response. A request is tried `tries` times while the
-    server asks to wait, and sent in halves where it answers with one of `halve_at`.
+    server asks to wait, and sent in halves where it answers with one of `halve_at`. Where it refuses a single line so,
+    that is the line's result, unless it only had no time for it.
     """
 
     url: str
@@ -71,9 +73,10 @@ class Sender:
         try:
             results = self._post(batch)
         except ServerError as error:
-            if error.status not in self.halve_at:
+            is_alone = len(batch) == 1
+            if error.status not in self.halve_at or (is_alone and error.status == _TOO_LATE):
                 raise
-            if len(batch) == 1:
+            if is_alone:
                 yield [(batch[0].number, {"error": str(error), "code": error.body.get("code", "")})]
                 return
             self._learn(error, len(batch))

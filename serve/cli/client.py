@@ -69,7 +69,8 @@ def _refusal(error: HTTPError) -> ServerError:
     try:
         body = orjson.loads(error.read())
         message = body["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError, OSError):  # a proxy's page, or a broken connection
+    except (orjson.JSONDecodeError, KeyError, TypeError, OSError, HTTPException):
+        # a proxy's page, or a broken connection
         body, message = {}, error.reason
     wait = error.headers.get("retry-after", "")
     return ServerError(f"{error.code}: {message}", error.code, body, float(wait) if wait.isdecimal() else None)

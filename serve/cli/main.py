@@ -120,7 +120,7 @@ def up(
     from serve.rayserve.worker_output import drop_what_cannot_be_written
 
     drop_what_cannot_be_written()  # a server does not end because its output's disk is full, or its reader has left
-    with lock_home(settings.home, _url(settings)) as locked:
+    with lock_home(settings.home, settings.server.url) as locked:
         if not locked:
             sentence = f"{settings.home} cannot be locked: start one server at most on this home"
             err.print(f"warning: {sentence}", highlight=False, markup=False)
@@ -184,13 +184,8 @@ def _print_warnings(settings: Config) -> None:
             err.print(f"note: tasks.{task}.options: {len(notes) - _MAX_NOTES:,} more such notes", highlight=False)
 
 
-def _url(settings: Config) -> str:
-    host = settings.server.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
-
-
 def _print_ready(settings: Config, seconds: float) -> None:
-    url = _url(settings)
+    url = settings.server.url
     say(f"[green]ready[/green] at {url} after {seconds:.0f} s   (docs: {url}/docs)")
     for task in settings.tasks:
         champion = read_release(settings.home, task).champion

@@ -72,9 +72,9 @@ def score(
                     output.append(scored)
                     refused += _print_refused(file, scored, refused)
                     progress.update(bar, completed=output.rows)
-        except (ServerError, KeyboardInterrupt) as error:
+        except (ServerError, DatasetError, KeyboardInterrupt) as error:
             print_error(
-                f"{error or 'interrupted'} ({output.rows:,} of {total:,} rows are in {out_file}; --resume goes on)"
+                f"{str(error) or 'interrupted'} ({output.rows:,} of {total:,} rows are in {out_file}; --resume goes on)"
             )
             raise typer.Exit(1) from None
     out.print(f"{task}: {output.rows:,} rows in {out_file}", highlight=False, markup=False, soft_wrap=True)

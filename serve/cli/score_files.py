@@ -25,6 +25,9 @@ from serve.errors import InvalidRequest
 
 _MAX_FIELD = 16 * 2**20
 _OPTIONAL = ("topic", "published", "document_id")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_FIRST_DATE, _LAST_DATE = 19000101, 21991231  # are dates without their hyphens, not seconds of September 1970
+_BEGINNING = b'{"line":'  # of a JSONL output
 
 
 class Row(NamedTuple):
@@ -45,7 +48,7 @@ def count_rows(file: Path) -> int:
 def read_rows(file: Path, task: type[ClassifierTask], field: str) -> Iterator[Row]:
     """The rows in order; `field` is the list of the request that gets them, `texts` or `documents`."""
     for chunk in read_chunks(file, ("text",)):
-        columns = {name.strip().casefold(): values for name, values in chunk.columns.items()}
+        columns = {name.strip().casefold(): values for name, values in chunk.columns.items()} | chunk.columns
         names = [name for name in ("text", *(_OPTIONAL if field == "documents" else ())) if name in columns]
         for number, *values in zip(chunk.lines.tolist(), *(columns[name] for name in names), strict=True):
             yield _row(file, number, dict(zip(names, values, strict=True)), task, field)
@@ -67,19 +70,33 @@ def _row(file: Path, number: int, cells: dict[str, Any], task: type[ClassifierTa
 
 
 def _value(name: str, cell: Any) -> Any:
-    """The cell as JSON has it; None if it is empty. A number is a time in seconds since 1970, or an id."""
+    """The cell as JSON has it; None if it is empty. Spaces around a text are a part of it, those around others not."""
     if isinstance(cell, np.generic):
         cell = cell.item()
+    if isinstance(cell, str) and name != "text":
+        cell = cell.strip()
     if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
         return None
-    if isinstance(cell, bool) or not isinstance(cell, int | float):
-        return cell
     if name == "published":
-        try:
-            return datetime.fromtimestamp(cell, UTC).isoformat()
-        except (OverflowError, ValueError, OSError):
-            return str(cell)
-    return str(int(cell)) if name == "document_id" and float(cell).is_integer() else cell
+        return _time(cell)
+    if name == "document_id" and isinstance(cell, int | float) and not isinstance(cell, bool):
+        # Parquet's whole numbers are floats where some are missing, and rounded ones are the ids of others.
+        is_exact = isinstance(cell, int) or (cell.is_integer() and abs(cell) < 2**53)
+        return str(int(cell)) if is_exact else cell
+    return cell
+
+
+def _time(cell: Any) -> Any:
+    """A number of seconds since 1970, also one in a text, as RFC 3339; anything else as it is."""
+    if isinstance(cell, bool) or not (isinstance(cell, int | float) or _NUMBER.fullmatch(str(cell))):
+        return cell
+    seconds = float(cell)
+    if _FIRST_DATE <= seconds <= _LAST_DATE:
+        return str(cell)
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return str(cell)
 
 
 def _own_id(file: Path, number: int, item: Mapping[str, Any]) -> str:
@@ -131,8 +148,11 @@ class Output(AbstractContextManager["Output"]):
 
     def _write(self, content: bytes) -> None:
         left = memoryview(content)
-        while left:
-            left = left[os.write(self._file, left) :]
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError as error:
+            raise DatasetError(f"{self.path}: cannot be written: {error.strerror or error}.") from error
 
     def _csv(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
         text = io.StringIO()
@@ -141,7 +161,7 @@ class Output(AbstractContextManager["Output"]):
         return text.getvalue().encode()
 
     def _read(self) -> int:
-        """The end of the last whole row. Raises DatasetError for a file that has other columns."""
+        """The end of the last whole row. Raises DatasetError for another file, which stays as it is."""
         end = start = last = position = 0
         whole = True
         with open(self._file, "rb", closefd=False) as file:
@@ -157,9 +177,13 @@ class Output(AbstractContextManager["Output"]):
             head = file.readline()
             file.seek(last)
             content = file.read(end - last)
+        beginning = self._header if self._is_csv else _BEGINNING
+        if not beginning.startswith(head[: len(beginning)]):  # of a kill, the head may be a part
+            raise DatasetError(
+                f"{self.path}: is not an output of flywheel score, or has other columns than are written now. "
+                "Give another --out."
+            )
         if self._is_csv:
-            if end and head != self._header:
-                raise DatasetError(f"{self.path}: has other columns than are written now. Give another --out.")
             self.rows = max(0, self.rows - 1)
         if self.rows:
             self.last = self._parsed(content)

@@ -111,5 +111,5 @@ def _say(sentence: str) -> None:
 
 
 def _cut(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())  # no control of the terminal
     return line if len(line) <= _MAX_CHARACTERS else line[:_MAX_CHARACTERS] + "…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from models.feedback.store import Store
 from models.feedback.store import opinion_alerts as stored
@@ -21,14 +21,22 @@ class AlertOutbox:
         self._within = timedelta(hours=config.notify_within_h)
 
     def pending(self) -> list[Alert]:
-        """Oldest first. While the newest document is old, as when history is loaded, no beginnings: when its time is
-        now, those are left that are not over."""
-        alerts = self._store.opinion_alerts.pending(self._task)
+        """Oldest first. Of alerts that were over long ago nothing: with a first webhook, those of months would be sent.
+
+        While the newest document is old, as when history is loaded, no beginnings: when its time is now, those are left
+        that are not over.
+        """
+        oldest = self._store.database.clock() - self._within
+        alerts = [alert for alert in self._store.opinion_alerts.pending(self._task) if not self._skipped(alert, oldest)]
         if any(not alert.notified for alert in alerts):
             newest = self._store.opinion.newest(self._task)
-            if newest is None or newest < self._store.database.clock() - self._within:
+            if newest is None or newest < oldest:
                 alerts = [alert for alert in alerts if alert.notified]
         return [state for alert in alerts for state in _states(alert)]
+
+    def _skipped(self, alert: stored.Alert, oldest: datetime) -> bool:
+        is_over = not alert.notified and alert.ended is not None and alert.ended < oldest
+        return is_over and self._store.opinion_alerts.skip(alert.id)
 
     def mark(self, alert_id: str, state: State) -> None:
         self._store.opinion_alerts.mark(int(alert_id), _NOTIFIED[state])

@@ -13,6 +13,7 @@ from serve.config import OpinionConfig
 _BATCH = 1000  # documents in a transaction, which blocks SQLite's other writers for 0.2 s
 _STEP_S = 1.0  # other reconcilers share the loop
 _EXPIRE_EVERY_S = 3600.0
+_PAUSE_S = 0.02  # between two deletions, for other writers
 _EVALUATE_EVERY_S = 30.0  # while documents wait: what is loaded is evaluated once, not after each of its batches
 
 
@@ -49,9 +50,18 @@ class OpinionReconciler:
             if len(batch) < _BATCH:
                 break
             self.behind = time.monotonic() > ends
-        if time.monotonic() >= self._expire_at:
-            self._store.opinion.expire(self._task, self._keep)
-            self._expire_at = time.monotonic() + _EXPIRE_EVERY_S
+        self._expire()
         if not self.behind or time.monotonic() >= self._evaluate_at:
             self._evaluate_at = time.monotonic() + _EVALUATE_EVERY_S
             self._evaluate()
+
+    def _expire(self) -> None:
+        """Once an hour: delete what is old. What takes longer than a second goes on in the next step."""
+        if time.monotonic() < self._expire_at:
+            return
+        ends = time.monotonic() + _STEP_S
+        for _ in self._store.opinion.expire(self._task, self._keep):
+            if time.monotonic() > ends:
+                return
+            time.sleep(_PAUSE_S)
+        self._expire_at = time.monotonic() + _EXPIRE_EVERY_S

@@ -27,8 +27,7 @@ class OpinionMonitor:
         receiver = opinion.webhook.receiver
         self._webhook = None
         if receiver is not None:
-            url = f"http://{config.server.host}:{config.server.port}"
-            self._webhook = Webhook(receiver, AlertOutbox(opinion, store), url, self._sent)
+            self._webhook = Webhook(receiver, AlertOutbox(opinion, store), config.server.url, self._sent)
         surges = SurgeReconciler(opinion, store, metrics, self._notify)
         self._reconciler = OpinionReconciler(opinion, store, self._counted, surges.step)
 

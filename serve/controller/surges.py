@@ -18,7 +18,7 @@ from models.feedback.store import Store
 from models.feedback.store.opinion import ALL
 from models.feedback.store.opinion_alerts import Alert
 from models.feedback.store.opinion_changes import Change
-from models.opinion.surges import Flags, Surge, SurgeRules, expected_counts, find_surges, known_steps
+from models.opinion.surges import WINDOWS, Flags, Surge, SurgeRules, expected_counts, find_surges, known_steps
 from models.opinion.trends import parse_step
 from serve.config import OpinionConfig
 from serve.metrics import OpinionMetrics
@@ -28,7 +28,7 @@ _DAY_S = 86_400
 _SECONDS = 1.0  # of one step; other reconcilers share the loop
 _CELLS = 100_000  # topics times steps that are evaluated together: a fit of them takes some 10 MB
 _NEWEST_STEPS = 8  # are always tested, as `find_surges` asks
-_WINDOW_STEPS = 6  # the longest window that is tested
+_WINDOW_STEPS = max(WINDOWS)
 _EXAMPLES = 5
 _ANY = 1_000_000  # alerts
 _Counts = NDArray[np.int32]

@@ -4,9 +4,8 @@ A thread of its own takes what is pending from an outbox, sends one message at a
 answered with 2xx. Everything is sent at least once: a receiver drops what it has already got by the alert's
 `fingerprint`, `startsAt` and `status`. The firing of an alert is sent before its end.
 
-The address is https, or http on this machine. What its name resolves to must be public, unless the name is a loopback
-address itself: a server that can be told to post into its own network reads the metadata of its cloud. The name is
-resolved once for each message, and the connection goes to what was checked. Redirects are failures.
+serve/receiver.py says to which addresses. The name is resolved once for each message, and the connection goes to what
+was checked. Redirects are failures.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import contextlib
 import hashlib
 import hmac
 import http.client
-import ipaddress
 import json
 import logging
 import math
@@ -29,7 +27,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 from urllib.parse import quote
 
-from serve.receiver import Receiver, is_loopback
+from serve.receiver import Receiver, may_be_sent_to
 
 log = logging.getLogger("flywheel.webhook")
 
@@ -39,7 +37,6 @@ _EVERY_S = 5.0
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 600.0
 _GIVE_UP_S = 86_400.0
 _NO_END = "0001-01-01T00:00:00Z"  # as Alertmanager writes the end of an alert that is firing
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # its last 32 bits are an IPv4 address
 
 State = Literal["firing", "resolved"]
 Outcome = Literal["sent", "failed", "refused", "given_up"]
@@ -89,33 +86,14 @@ class MessageRefused(WebhookError):
 def check_addresses(host: str, addresses: Iterable[str]) -> list[str]:
     """`addresses`, to which the receiver's `host` resolved. Raises AddressRefused for one that is not sent to."""
     found = list(addresses)
-    for text in found:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        allowed = address.is_loopback if is_loopback(host) else all(map(_is_public, _embedded(address)))
-        if not allowed:
-            raise AddressRefused(f"{host} resolves to {text}, which is not public; a webhook is sent to none of these.")
+    for address in found:
+        if not may_be_sent_to(host, address):
+            raise AddressRefused(
+                f"{host} resolves to {address}, which is not public; a webhook is sent to none of these."
+            )
     if not found:
         raise AddressRefused(f"{host} resolves to no address.")
     return found
-
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _embedded(address: _Address) -> list[_Address]:
-    """The address, and IPv4 addresses that it stands for."""
-    found: list[_Address] = [address]
-    if isinstance(address, ipaddress.IPv6Address):
-        found += [a for a in (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())) if a is not None]
-        if address in _NAT64:
-            found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.ipv4_mapped is not None:
-            found.remove(address)  # not global itself, whatever it stands for
-    return found
-
-
-def _is_public(address: _Address) -> bool:
-    return address.is_global and not address.is_multicast
 
 
 def signature(secret: str, at: int, body: bytes) -> str:
@@ -169,28 +147,7 @@ def _time(moment: datetime) -> str:
 
 def post(receiver: Receiver, body: bytes) -> None:
     """Send one message. Raises WebhookError when the receiver did not answer with 2xx within `timeout_s`."""
-    ends = time.monotonic() + receiver.timeout_s
-    try:
-        connection = _connect(receiver, ends)
-    except OSError as error:  # names that do not resolve and certificates that do not verify are OSErrors, too
-        raise WebhookError(f"No connection to {receiver.host}: {error}") from error
-    headers = {"Content-Type": "application/json", "User-Agent": "Flywheel", "Connection": "close"}
-    if receiver.secret:
-        headers[SIGNATURE_HEADER] = signature(receiver.secret, int(time.time()), body)
-    # The socket's own timeout is for each read: a receiver that sends a byte a second would hold us for hours.
-    end = threading.Timer(max(0.0, ends - time.monotonic()), _shut, [connection.sock])
-    end.daemon = True
-    end.start()
-    try:
-        connection.request("POST", receiver.target, body, headers)
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        late = time.monotonic() >= ends
-        said = f"no answer within {receiver.timeout_s:g} s" if late else str(error) or type(error).__name__
-        raise WebhookError(f"{receiver.host}: {said}") from error
-    finally:
-        end.cancel()
-        connection.close()
+    status = _status(receiver, body, time.monotonic() + receiver.timeout_s)
     if 300 <= status < 400:
         raise WebhookError(f"{receiver.host} redirects ({status}). Configure the address that it redirects to.")
     if 400 <= status < 500 and status not in (408, 429):
@@ -199,8 +156,35 @@ def post(receiver: Receiver, body: bytes) -> None:
         raise WebhookError(f"{receiver.host} answered {status}.")
 
 
+def _status(receiver: Receiver, body: bytes, ends: float) -> int:
+    """What the receiver answers before `ends`. Raises WebhookError if it does not."""
+    headers = {"Content-Type": "application/json", "User-Agent": "Flywheel", "Connection": "close"}
+    if receiver.secret:
+        headers[SIGNATURE_HEADER] = signature(receiver.secret, int(time.time()), body)
+    try:
+        connection = _connect(receiver, ends)
+    except OSError as error:  # names that do not resolve are OSErrors, too
+        raise WebhookError(f"No connection to {receiver.host}: {error}") from error
+    # The socket's own timeout is for each read: a receiver that sends a byte a second would hold us for hours.
+    end = threading.Timer(max(0.0, ends - time.monotonic()), _shut, [connection.sock])
+    end.daemon = True
+    end.start()
+    try:
+        if isinstance(connection.sock, ssl.SSLSocket):
+            connection.sock.do_handshake()
+        connection.request("POST", receiver.target, body, headers)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:  # certificates that do not verify are OSErrors, too
+        late = time.monotonic() >= ends
+        said = f"no answer within {receiver.timeout_s:g} s" if late else str(error) or type(error).__name__
+        raise WebhookError(f"{receiver.host}: {said}") from error
+    finally:
+        end.cancel()
+        connection.close()
+
+
 def _connect(receiver: Receiver, ends: float) -> http.client.HTTPConnection:
-    """A connection to one of the addresses that were checked; for https, with the certificate checked for the name."""
+    """A connection to one of the addresses that were checked; for https, before the handshake."""
     found = socket.getaddrinfo(receiver.host, receiver.port, type=socket.SOCK_STREAM)
     addresses = check_addresses(receiver.host, (str(entry[4][0]) for entry in found))
     failed: OSError = OSError("no address")
@@ -215,18 +199,16 @@ def _connect(receiver: Receiver, ends: float) -> http.client.HTTPConnection:
         connection.sock = plain
         if receiver.parts.scheme == "https":
             connection.default_port = 443  # so that the Host header has no port
-            try:
-                connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=receiver.host)
-            except OSError:
-                plain.close()
-                raise
+            connection.sock = ssl.create_default_context().wrap_socket(
+                plain, server_hostname=receiver.host, do_handshake_on_connect=False
+            )
         return connection
     raise failed
 
 
 def _shut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):  # closed meanwhile
-        sock.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of an SSLSocket would go on without encryption
 
 
 @dataclass
@@ -264,6 +246,8 @@ class Webhook:
         self._receiver, self._outbox, self._external_url = receiver, outbox, external_url
         self._outcome, self._clock = outcome, clock
         self._attempts: dict[tuple[str, State], _Attempts] = {}
+        self._unmarked: set[tuple[str, State]] = set()
+        """that the receiver has, and the outbox could not mark: with a full disk, they would go out for hours"""
         self._receiver_attempts: _Attempts | None = None
         self._wake, self._stopped = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
@@ -304,20 +288,24 @@ class Webhook:
     def _forget(self, pending: list[tuple[str, State]]) -> None:
         for key in self._attempts.keys() - set(pending):
             del self._attempts[key]
+        self._unmarked &= set(pending)
 
     def _deliver(self, alert: Alert) -> bool:
         """Whether the message is no longer pending."""
         key = alert.id, alert.state
-        try:
-            post(self._receiver, message(alert, self._external_url))
-        except WebhookError as error:
-            return self._failed(alert, error)
-        if self._receiver_attempts:
-            log.warning("The webhook's receiver takes alerts again.")
-        self._receiver_attempts = None
+        if key not in self._unmarked:
+            try:
+                post(self._receiver, message(alert, self._external_url))
+            except WebhookError as error:
+                return self._failed(alert, error)
+            if self._receiver_attempts:
+                log.warning("The webhook's receiver takes alerts again.")
+            self._receiver_attempts = None
+            self._attempts.pop(key, None)
+            self._unmarked.add(key)
+            self._outcome("sent")
         self._outbox.mark(*key)
-        self._attempts.pop(key, None)
-        self._outcome("sent")
+        self._unmarked.discard(key)
         return True
 
     def _failed(self, alert: Alert, error: WebhookError) -> bool:

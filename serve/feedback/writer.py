@@ -102,7 +102,7 @@ class PredictionLogger:
         self._predictions: deque[LoggedPrediction] = deque()
         self._documents: deque[_SentDocuments] = deque()
         self._buffered_documents = 0
-        self._documents_counter = threading.Lock()
+        self._documents_lock = threading.Lock()
         self._pending: deque[_PendingFeedback] = deque()
         self._queued = 0
         self._changed = threading.Condition()
@@ -148,7 +148,7 @@ class PredictionLogger:
         if self._buffered_documents + len(documents) > _MAX_DOCUMENTS:
             self._metrics.uncounted("full", len(documents))
             return
-        with self._documents_counter:
+        with self._documents_lock:
             self._buffered_documents += len(documents)
         self._documents.append(_SentDocuments(task, documents, user))
 
@@ -262,7 +262,7 @@ class PredictionLogger:
                 if self._outage:
                     log.warning("predictions are logged again")
                 self._outage = ""
-            with self._documents_counter:
+            with self._documents_lock:
                 self._buffered_documents -= texts
 
     def _next_documents(self, at_most: int) -> list[_SentDocuments]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -11,10 +12,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -310,16 +312,53 @@ def test_corrections_and_opinions_survive_the_death_of_every_process(home: Path,
     negative = opinions_are_counted_and_surge(server)
     tell(server, negative)  # known already: each is counted once
     tell(server, [{**document, "document_id": f"late {i}"} for i, document in enumerate(negative[:5])])
-    time.sleep(1)  # what was answered longer ago is stored
+    stream = DocumentStream(server)
+    stream.start()
+    time.sleep(3)  # the controller counts every two seconds
     assert server.post(FEEDBACK, json={**GOOD, "text": "the last words"}).status_code == 202
+    killed = time.monotonic()
     haproxy = kill_all_but_haproxy(server)
+    stream.join(30)
+    answered = {id_ for id_, at in stream.answered.items() if at < killed - 1}
+    assert len(answered) > 10
     assert rows(server, "SELECT count(*) FROM feedback WHERE text = 'the last words'") == [(1,)]
     eventually(lambda: not Path(f"/proc/{haproxy}").exists(), 5)  # or it would keep the port
     with closing(Store(f"sqlite:///{home / 'feedback.db'}")) as store:
         controller = OpinionMonitor(Config(home=home), store)  # as the next server has it
         controller.step()
-        assert store.opinion.counts_since("sentiment", ["airlines"], 0)["airlines"].texts == 100 + 12 + 5
+        controller.step()
+        stored = {
+            id_ for (id_,) in rows(server, "SELECT document_id FROM opinion_documents WHERE topics = '[\"cruises\"]'")
+        }
+        assert answered <= stored <= stream.sent
+        counts = store.opinion.counts_since("sentiment", ["airlines", "cruises"], 0)
+        assert (counts["airlines"].texts, counts["cruises"].texts) == (100 + 12 + 5, len(stored))
         assert [alert.topic for alert in store.opinion_alerts.alerts("sentiment")] == ["airlines"]
+
+
+class DocumentStream(threading.Thread):
+    """Sends documents until the server is gone, each of them in two requests."""
+
+    def __init__(self, server: Server):
+        super().__init__(daemon=True)
+        self._server = server
+        self.sent: set[str] = set()
+        self.answered: dict[str, float] = {}
+        """by id: time.monotonic when the first answer came"""
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self._server.url, timeout=30) as client, suppress(httpx.HTTPError):
+            for number in itertools.count():
+                ids = [f"stream {number}", f"stream {number + 1}"]
+                self.sent.update(ids)
+                documents = [
+                    {"text": f"Velmora to publish its calendar on gate {id_}", "topic": "cruises", "document_id": id_}
+                    for id_ in ids
+                ]
+                client.post("/v2/models/sentiment/predict", json={"documents": documents}).raise_for_status()
+                for id_ in ids:
+                    self.answered.setdefault(id_, time.monotonic())
+                time.sleep(0.02)
 
 
 def tell(server: Server, documents: list[dict[str, Any]]) -> list[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Table, and_, delete, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, func, insert, select, text, tuple_
 
 from models.feedback.store.database import Database, chunks
 from models.feedback.store.erasure import erased_users, is_erased
@@ -37,8 +36,6 @@ COUNTS = tuple(field.name for field in fields(Counts))
 """the names of the counts, in the order of `sums`"""
 _STORIES_KEPT = timedelta(days=30)  # by their own time, once nothing waits to be counted
 _EXPIRED_AT_ONCE = 2000
-_EXPIRED_S = 7 * 86_400  # of counts by the minute: at most 10,080 rows
-_PAUSE_S = 0.02
 _KEY_BYTES = 16
 _COLUMN_OF_LABEL = {label: COUNTS.index(label) for label in ("positive", "neutral", "negative")}
 _STORY_COLUMN_OF_LABEL = {
@@ -47,6 +44,7 @@ _STORY_COLUMN_OF_LABEL = {
 _STORIES = COUNTS.index("stories")
 _in, _docs, _counts = opinion_inbox.c, opinion_documents.c, opinion_counts.c
 _Deltas = defaultdict[tuple[str, int, int], list[int]]
+_Condition = Callable[[Table], ColumnElement[bool]]
 
 
 class Waiting(NamedTuple):
@@ -64,7 +62,6 @@ class Absorbed:
     counted: list[Document]
     duplicates: int
     """documents whose id was known already"""
-    new_stories: int
     begun: list[tuple[frozenset[str], str]]
     """of the stories that are new in some topic: the topics, and the label of the first text there"""
 
@@ -108,7 +105,7 @@ class Opinion:
         each topic of its texts, at the time and with the label of the first text there.
         """
         if not batch:
-            return Absorbed([], 0, 0, [])
+            return Absorbed([], 0, [])
         sketched = dict(
             zip((item.serial for item in batch), sketches([item.document.text for item in batch]), strict=True)
         )
@@ -139,7 +136,7 @@ class Opinion:
             self._save_changes(connection, task, deltas, max(item.serial for item in new))
         for some in chunks([item.serial for item in present]):
             connection.execute(delete(opinion_inbox).where(_in.serial.in_(some)))
-        return Absorbed([item.document for item in new], len(present) - len(new), stories.begun, begun)
+        return Absorbed([item.document for item in new], len(present) - len(new), begun)
 
     def _without_known(self, connection: Connection, task: str, items: Sequence[Waiting]) -> list[Waiting]:
         """The first of `items` with each id, without those whose id is counted already."""
@@ -162,12 +159,12 @@ class Opinion:
         for topic in topics:
             _add(deltas, topic, second, (0, _COLUMN_OF_LABEL.get(document.label)), 1)
             _count_story(deltas, story, topic, second, document.label)
-        stories.extend(story, second, sketch)
+        stories.extend(story, second)
         return {
             "serial": item.serial, "task": task, "key": _key(document.document_id), "document_id": document.document_id,
             "story": story.id, "published": document.published, "label": document.label, "score": document.score,
-            "topics": list(document.topics), "prediction_id": document.prediction_id, "at": document.at,
-            "user": item.user,
+            "topics": [topic for topic in topics if topic != ALL], "prediction_id": document.prediction_id,
+            "at": document.at, "user": item.user,
         }  # fmt: skip
 
     def _save_counts(self, connection: Connection, task: str, deltas: _Deltas) -> None:
@@ -267,95 +264,77 @@ class Opinion:
                     break
         return list(found.values())
 
-    def expire(self, task: str, keep: timedelta) -> int:
+    def expire(self, task: str, keep: timedelta) -> Iterator[int]:
         """Delete what is older than `keep`: documents by when they came, counts by the minute by their own time.
 
         Counts by the quarter of an hour stay. Stories of the past month stay, and older ones while something waits,
-        since copies of them may be among it. In batches, so that writers are not blocked. How many rows.
+        since copies of them may be among it. Each transaction is short, so that writers are not blocked for long;
+        yields how many rows it has deleted.
         """
         now = self._database.clock()
-        oldest = int((now - keep).timestamp())
-        deleted = self._delete(opinion_documents, select(_docs.serial).where(_docs.at < now - keep))
-        deleted += self._delete_minutes(task, oldest)
-        with self._database.read() as connection:
-            is_idle = connection.execute(select(_in.serial).limit(1)).first() is None
-        if is_idle:
-            deleted += self._expire_stories(int((now - _STORIES_KEPT).timestamp()))
-        return deleted
-
-    def _delete(self, table: Table, keys: Select[Any]) -> int:
-        """Delete the rows of a table with these primary keys, some at a time."""
-        (key,) = table.primary_key
-        statement = delete(table).where(key.in_(keys.limit(_EXPIRED_AT_ONCE)))
-        total = 0
-        while deleted := self._database.write(lambda connection: connection.execute(statement).rowcount):
-            total += deleted
-            time.sleep(_PAUSE_S)
-        return total
-
-    def _delete_minutes(self, task: str, before: int) -> int:
-        """Delete counts by the minute, of one topic at a time: their key begins with it."""
-        total = 0
-        for topic in (ALL, *self.topics(task)):
+        yield from self._delete(opinion_documents, _docs.at < now - keep)
+        before = int((now - keep).timestamp())
+        for topic in (ALL, *self.topics(task)):  # one at a time: the key begins with it
             of_topic = and_(_counts.task == task, _counts.topic == topic, _counts.step_s == STEPS_S[0])
-            total += self._delete_up_to(_counts.start, before, _EXPIRED_S, of_topic)
-        return total
+            yield from self._delete(opinion_counts, and_(of_topic, _counts.start < before))
+        if not self.next_batch(task, 1):
+            oldest = int((now - _STORIES_KEPT).timestamp())
+            first_bucket = Stories.buckets(oldest, oldest)[0]
+            yield from self._delete(opinion_bands, opinion_bands.c.bucket < first_bucket)
+            yield from self._delete(opinion_stories, opinion_stories.c.first < first_bucket * Stories.BUCKET_S)
 
-    def _expire_stories(self, before: int) -> int:
-        first_kept = Stories.bucket(before)
-        self._delete_up_to(opinion_bands.c.bucket, first_kept, 1)
-        start = first_kept * Stories.BUCKET_S
-        return self._delete(opinion_stories, select(opinion_stories.c.id).where(opinion_stories.c.first < start))
-
-    def _delete_up_to(self, column: Any, before: int, at_once: int, *conditions: Any) -> int:
-        """Delete the rows whose `column` is below `before`, a stretch of `at_once` in a transaction. How many."""
-        lowest = select(func.min(column)).where(column < before, *conditions)
-        total = 0
-        while True:
-            with self._database.read() as connection:
-                first = connection.execute(lowest).scalar()
-            if first is None:
-                return total
-            statement = delete(column.table).where(column < min(first + at_once, before), *conditions)
-            total += self._database.write(partial(_row_count, statement))
-            time.sleep(_PAUSE_S)
+    def _delete(self, table: Table, condition: ColumnElement[bool]) -> Iterator[int]:
+        """Delete the rows that fulfil the condition, some at a time; yields how many, while there are any."""
+        key = list(table.primary_key)
+        some = select(*key).where(condition).limit(_EXPIRED_AT_ONCE)
+        statement = delete(table).where(tuple_(*key).in_(some))
+        while deleted := self._database.write(lambda connection: connection.execute(statement).rowcount):
+            yield deleted
 
 
 def erase_documents(
-    connection: Connection, task_and_predictions: Sequence[tuple[str, str]], users: Sequence[str]
-) -> int:
-    """Delete the documents of these users and predictions, counted or not, and their stories. How many documents.
+    connection: Connection, users: Sequence[str], predictions: Sequence[tuple[str, str]],
+    claimed: Sequence[tuple[str, str]],
+) -> Counter[str]:  # fmt: skip
+    """Delete the documents of users and of predictions, counted or not, and their stories. How many, by task.
 
+    Predictions are given as (task, id). Of those that are `claimed`, only documents without a user are deleted.
     Counts stay: they name nobody. A later copy of such a text begins a story of its own.
     """
-    by_task: defaultdict[str, list[str]] = defaultdict(list)
-    for task, prediction in task_and_predictions:
-        by_task[task].append(prediction)
-    of_users = [(_in.user.in_(some), _docs.user.in_(some)) for some in chunks(users)]
-    of_predictions = [
-        (
-            and_(_in.task == task, _in.prediction_id.in_(some)),
-            and_(_docs.task == task, _docs.prediction_id.in_(some)),
-        )
-        for task, ids in by_task.items()
-        for some in chunks(ids)
-    ]
-    deleted = 0
-    for of_inbox, of_documents in [*of_users, *of_predictions]:
-        deleted += connection.execute(delete(opinion_inbox).where(of_inbox)).rowcount
-        stories = sorted(set(connection.scalars(select(_docs.story).where(of_documents))))
+    conditions: list[_Condition] = [partial(_is_of_users, some) for some in chunks(users)]
+    for pairs, is_of in ((predictions, _is_of_predictions), (claimed, _is_anonymous_of)):
+        by_task: defaultdict[str, list[str]] = defaultdict(list)
+        for task, id_ in pairs:
+            by_task[task].append(id_)
+        conditions += [partial(is_of, task, some) for task, ids in by_task.items() for some in chunks(ids)]
+    deleted = Counter[str]()
+    for condition in conditions:
+        stories = sorted(set(connection.scalars(select(_docs.story).where(condition(opinion_documents)))))
         for some_stories in chunks(stories):
             _erase_stories(connection, some_stories)
-        deleted += connection.execute(delete(opinion_documents).where(of_documents)).rowcount
+        for table in (opinion_inbox, opinion_documents):
+            deleted.update(connection.scalars(delete(table).where(condition(table)).returning(table.c.task)))
     return deleted
 
 
+def _is_of_users(users: Sequence[str], table: Table) -> ColumnElement[bool]:
+    return table.c.user.in_(users)
+
+
+def _is_of_predictions(task: str, ids: Sequence[str], table: Table) -> ColumnElement[bool]:
+    return and_(table.c.task == task, table.c.prediction_id.in_(ids))
+
+
+def _is_anonymous_of(task: str, ids: Sequence[str], table: Table) -> ColumnElement[bool]:
+    return and_(_is_of_predictions(task, ids, table), table.c.user.is_(None))
+
+
 def _erase_stories(connection: Connection, ids: Sequence[int]) -> None:
-    firsts = connection.scalars(select(opinion_stories.c.first).where(opinion_stories.c.id.in_(ids)))
-    buckets = sorted({near for first in firsts for near in Stories.buckets_near(first)})
-    bands = opinion_bands.c
+    c, bands = opinion_stories.c, opinion_bands.c
+    spans = connection.execute(select(c.first, c.last).where(c.id.in_(ids))).all()
+    buckets = sorted({bucket for first, last in spans for bucket in Stories.buckets(first, last)})
     connection.execute(delete(opinion_bands).where(bands.bucket.in_(buckets), bands.story.in_(ids)))
-    connection.execute(delete(opinion_stories).where(opinion_stories.c.id.in_(ids)))
+    connection.execute(delete(opinion_stories).where(c.id.in_(ids)))
 
 
 # SQLite reads every row of an index for DISTINCT; this reads one a topic.
@@ -378,11 +357,6 @@ def _those_in(connection: Connection, query: Select[Any], column: Any, values: S
     for some in chunks(values):
         found.update(connection.scalars(query.where(column.in_(some))))
     return found
-
-
-def _row_count(statement: Any, connection: Connection) -> int:
-    count: int = connection.execute(statement).rowcount
-    return count
 
 
 def _count_story(deltas: _Deltas, story: Story, topic: str, second: int, label: str) -> None:

@@ -32,7 +32,7 @@ class Alert:
     score: float
     examples: list[str]
     notified: int
-    """0: not sent; 1: its start was sent; 2: its end was sent too; 3: it was long over when it was found, not sent"""
+    """0: not sent; 1: its start was sent; 2: its end was sent too; 3: nothing was sent, and it is long over"""
 
     @property
     def end_was_sent(self) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Any, ClassVar, TypeVar
 
 import orjson
@@ -15,7 +16,8 @@ from models.feedback.store.schema import opinion_stories
 from models.opinion.stories import Sketch, is_copy
 
 T = TypeVar("T", int, tuple[int, int, int])
-_MAX_COMPARED = 32  # stories a text is compared with, those with the most bands in common first
+_MAX_COMPARED = 32  # stories that a text is compared with
+_MAX_IN_BAND = 100  # stories that share a band in a bucket; it is of a pattern with other numbers or names in each text
 _AT_ONCE = 5000
 _c = opinion_stories.c
 _UPDATE = (
@@ -50,31 +52,33 @@ class Stories:
         self._task = task
         self._window_s = window_s
         self._stories: dict[int, Story] = {}
-        self._by_band: defaultdict[int, list[int]] = defaultdict(list)
-        self._new_bands: set[tuple[int, int, int]] = set()
-        self.begun = 0
-        """how many stories began in this batch"""
+        self._in_band: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        """by bucket and band: the ids of the stories"""
+        self._new_bands: list[tuple[int, int, int]] = []
 
     @classmethod
-    def bucket(cls, second: int) -> int:
-        """The stretch of time that a story's bands are stored under."""
-        return second // cls.BUCKET_S
+    def buckets(cls, first: int, last: int) -> range:
+        """The numbers of the stretches of time from `first` to `last`.
 
-    @classmethod
-    def buckets_near(cls, second: int) -> range:
-        return range(cls.bucket(second) - 1, cls.bucket(second) + 2)
+        A story's bands are stored under that of the text that began it, which lies between its first and its last.
+        """
+        return range(first // cls.BUCKET_S, last // cls.BUCKET_S + 1)
+
+    def _buckets_near(self, second: int) -> range:
+        """Those of all stories that a text at this time may belong to."""
+        return self.buckets(second - self._window_s, second + self._window_s)
 
     def load(self, texts: Iterable[tuple[int, Sequence[int]]]) -> None:
         """Read the stories that may have copies among the texts, given as their times and bands."""
         bands_of: defaultdict[int, set[int]] = defaultdict(set)
         for second, bands in texts:
-            for bucket in range(self.bucket(second - self._window_s), self.bucket(second + self._window_s) + 1):
+            for bucket in self._buckets_near(second):
                 bands_of[bucket].update(bands)
         for bucket, wanted in bands_of.items():
             where = f"bucket = {bucket} AND band IN"
             for band, story in self._select("SELECT band, story FROM opinion_bands WHERE " + where, wanted):
-                self._by_band[band].append(story)
-        ids = {id_ for found in self._by_band.values() for id_ in found}
+                self._in_band[bucket, band].append(story)
+        ids = {id_ for found in self._in_band.values() for id_ in found}
         columns = "id, first, last, words, topics, task"
         for id_, first, last, hashes, topics, task in self._select(
             f"SELECT {columns} FROM opinion_stories WHERE id IN", ids
@@ -91,39 +95,40 @@ class Stories:
             yield from self._connection.exec_driver_sql(f"{statement} ({','.join(map(str, some))})").all()
 
     def find(self, second: int, sketch: Sketch) -> Story | None:
-        """The story of which a text at this time is a copy: the one that has the most bands in common with it."""
-        shared = Counter(id_ for band in sketch.bands for id_ in self._by_band.get(band, ()))
-        most = sorted((-bands, id_) for id_, bands in shared.items())
-        for _, id_ in most[:_MAX_COMPARED]:
-            story = self._stories.get(id_)
-            if story is not None and is_copy(story.words, sketch.words) and self._is_near(story, second):
-                return story
-        return None
+        """The story of which a text at this time is a copy.
+
+        The likely ones are compared: a band in common counts the more, the fewer stories have it, since those that many
+        have are of a pattern.
+        """
+        likely: defaultdict[int, float] = defaultdict(float)
+        for place in product(self._buckets_near(second), sketch.bands):
+            found = self._in_band.get(place, ())
+            for id_ in found:
+                likely[id_] += 1 / len(found)
+        best = sorted(likely, key=likely.__getitem__, reverse=True)
+        stories = (self._stories.get(id_) for id_ in best)  # None: another task's
+        near = (story for story in stories if story is not None and self._is_near(story, second))
+        return next((story for story in islice(near, _MAX_COMPARED) if is_copy(story.words, sketch.words)), None)
 
     def _is_near(self, story: Story, second: int) -> bool:
         return max(story.last, second) - min(story.first, second) <= self._window_s
 
     def begin(self, id_: int, second: int, sketch: Sketch) -> Story:
         story = self._stories[id_] = Story(id_, second, second, sketch.words, {}, new=True)
+        bucket = second // self.BUCKET_S
         for band in sketch.bands:
-            self._by_band[band].append(id_)
-        self._store_bands(story, sketch)
-        self.begun += 1
+            found = self._in_band[bucket, band]
+            if len(found) < _MAX_IN_BAND:
+                found.append(id_)
+                self._new_bands.append((bucket, band, id_))
         return story
 
-    def extend(self, story: Story, second: int, sketch: Sketch) -> None:
+    @staticmethod
+    def extend(story: Story, second: int) -> None:
         """Add a text's time to its story."""
-        if second < story.first:
-            moves = self.bucket(second) != self.bucket(story.first)
-            story.first, story.changed = second, True
-            if moves:
-                self._store_bands(story, sketch)
-        elif second > story.last:
-            story.last, story.changed = second, True
-
-    def _store_bands(self, story: Story, sketch: Sketch) -> None:
-        bucket = self.bucket(story.first)
-        self._new_bands.update((bucket, band, story.id) for band in sketch.bands)
+        if not story.first <= second <= story.last:
+            story.first, story.last = min(story.first, second), max(story.last, second)
+            story.changed = True
 
     def save(self) -> None:
         """Write what began and what changed."""

@@ -86,16 +86,19 @@ class Privacy:
         # Read the ids first: the condition refers to other rows, which SQLite may have deleted when it evaluates it.
         ids = list(connection.scalars(select(feedback.c.id).where(their_feedback)))
         asked = connection.execute(select(predictions.c.task, predictions.c.id).where(their_predictions)).all()
-        documents = erase_documents(connection, [(row.task, row.id) for row in asked], users)
+        # Documents are kept longer than predictions, and not all predictions are logged.
+        documents = erase_documents(connection, users, asked, connection.execute(claimed).all())
         connection.execute(delete(predictions).where(their_predictions))
         for some in chunks(ids):
             connection.execute(delete(trained).where(trained.c.feedback_id.in_(some)))
             connection.execute(delete(feedback).where(feedback.c.id.in_(some)))
-        for task in sorted(prediction_counts.keys() | feedback_counts.keys()):
+        for task in sorted(prediction_counts.keys() | feedback_counts.keys() | documents.keys()):
             counts = {"predictions": prediction_counts[task], "feedback": feedback_counts[task]}
+            if documents[task]:
+                counts["documents"] = documents[task]
             detail = {**counts, "versions": versions.get(task, [])}
             self._audit.append_within(connection, self._audit.entry(task, "erase", None, actor, reason, detail))
-        return ErasureResult(prediction_counts.total(), feedback_counts.total(), dict(versions), documents)
+        return ErasureResult(prediction_counts.total(), feedback_counts.total(), dict(versions), documents.total())
 
 
 def _by_task(connection: Connection, table: Table, condition: ColumnElement[bool]) -> Counter[str]:

@@ -343,3 +343,29 @@ def test_opinion_monitoring_of_a_task_that_is_not_served_has_no_effect() -> None
 def test_opinion_monitoring_with_impossible_values_is_refused(text: str, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         load_config(write(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "opinion: {webhook: {url: 'https://user:s3cret@example.org/hook'}}",
+        "opinion: {webhook: {url: 'http://example.org/hook?key=s3cret'}}",
+        "opinion: {webhook: {secret: [s3cret]}}",
+        "server: {operator_token: [s3cret]}",
+        "feedback: {store: 'mysql://user:s3cret@example.org/db'}",
+    ],
+)
+def test_a_mistake_in_a_secret_does_not_tell_it(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(text))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_empty_secret_is_refused() -> None:
+    """As a variable that is not set makes it: messages would go out unsigned."""
+    with pytest.raises(ConfigError, match=r"opinion\.webhook\.secret"):
+        load_config(write("opinion: {webhook: {secret: ''}}"))
+
+
+def test_the_address_of_a_host_of_ipv6_is_in_brackets() -> None:
+    assert load_config(write("server: {host: '::1', port: 9000}")).server.url == "http://[::1]:9000"

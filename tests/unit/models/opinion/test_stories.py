@@ -49,7 +49,7 @@ def test_the_order_of_two_texts_does_not_matter() -> None:
 )
 def test_any_text_has_a_sketch(text: str) -> None:
     (sketch,) = sketches([text])
-    assert len(set(sketch.bands)) == len(sketch.bands) == 12
+    assert len(set(sketch.bands)) == len(sketch.bands) == 13
     assert all(-(1 << 63) <= band < 1 << 63 for band in sketch.bands)
 
 

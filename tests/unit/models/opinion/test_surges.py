@@ -175,6 +175,18 @@ def test_what_does_not_fit_is_refused() -> None:
     assert find_surges(np.zeros((2, 0), int), np.zeros((2, 0), int), START) == []
 
 
+def test_all_figures_are_finite() -> None:
+    """Of a topic of bad news only, and of one that had none before a surge whose tail is 0 in floating point."""
+    stories = np.random.default_rng(0).poisson(5, (2, HOURS))
+    negative = stories * np.array([[1], [0]])
+    add((stories, negative), NOON, 3, 100_000)
+    with np.errstate(divide="raise", invalid="raise", over="raise"):
+        found = find_surges(stories, negative, START, since=HISTORY)
+    [surge] = [surge for surge in found if surge.topic == 1]
+    assert surge.score == pytest.approx(300)
+    assert np.isfinite(surge.expected)
+
+
 def test_tails_are_those_of_scipy() -> None:
     from scipy.stats import binom, nbinom, poisson
 

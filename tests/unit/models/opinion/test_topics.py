@@ -80,6 +80,19 @@ def found(text: str, **lists: list[str]) -> list[str]:
         ("iphone", "新iPhone手机", True),
         ("iphone", "新iPhones手机", True),
         ("iphone", "新iPhoneX手机", False),
+        ("airline", "✈️Airlines cut", True),  # with the mark that makes an emoji of the sign
+        ("oil", "1️⃣ oil", True),
+        ("same-store sales", "Same‑store sales", True),  # U+2011, which wraps no line
+        ("same-store sales", "same‐store sales", True),  # U+2010
+        ("L'Oréal", "L´Oréal, L‘Oréal", True),
+        ("McDonald", "McDonaldʼs", True),  # U+02BC
+        ("airline", "air\u00adlines", True),
+        ("AT&T", "AT&T's", True),
+        ("AT&T", "AT&TX", False),
+        ("U.S.", "U.S.-listed", True),
+        ("U.S.", "us", False),
+        ("café", "cafe\u0301", True),
+        ("İş Bankası", "I\u0307ş Bankası", True),
     ],
 )
 def test_a_word_stands_in_a_text(word: str, text: str, stands: bool) -> None:
@@ -121,9 +134,9 @@ def test_given_names_and_aliases_are_one_topic() -> None:
     assert known.canonical("my own") == "my own"
 
 
-def test_metrics_have_a_bounded_number_of_topics() -> None:
-    assert topics(a=[], b=[]).series == ("a", "b", OTHER)
-    assert len(topics(**{f"t{number}": [] for number in range(500)}).series) == 201
+def test_other_is_no_alias() -> None:
+    known = Topics((Topic("x", (Word("x", 1, "name"), Word("other", 1, "alias"))),))
+    assert [known.canonical(name) for name in ("other", "Other", "ＯＴＨＥＲ")] == [OTHER] * 3
 
 
 def test_topics_go_to_other_processes_and_a_process_has_one_matcher() -> None:

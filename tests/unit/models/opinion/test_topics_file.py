@@ -56,6 +56,11 @@ def test_words_are_texts_whatever_yaml_makes_of_them(tmp_path: Path) -> None:
     assert matcher.topics("abcdef 77 onwards") == []
 
 
+def test_what_copying_from_a_page_brings_along_is_left_out(tmp_path: Path) -> None:
+    [topic] = read_topics(written(tmp_path, "central banks: ['\u200bFed\ufeff', 'rate\u00a0 cut']\n")).topics
+    assert [word.text for word in topic.words] == ["central banks", "Fed", "rate cut"]
+
+
 @pytest.mark.parametrize(
     ("content", "sentences"),
     [
@@ -65,9 +70,12 @@ def test_words_are_texts_whatever_yaml_makes_of_them(tmp_path: Path) -> None:
         ("- name: a\n  aliases:\n  - ''\n", ["line 3: an empty alias of 'a'"]),
         ("a: ['...']\n", ["line 1: the keyword '...' of 'a' has no letter and no digit"]),
         ("a: [x]\nOther: [y]\n", ["line 2: 'other' is the topic of texts in which no topic is found"]),
+        ('a: ["x\\e[2J"]\n', ["line 1: the keyword 'x\\x1b[2J' of 'a' has a control character"]),
+        ("a: ['\u200b']\n", ["line 1: an empty keyword"]),
+        ("ＯＴＨＥＲ: [y]\n", ["line 1: 'other' is the topic"]),
         ("a: [x]\n'': [y]\n", ["line 2: the topic '' has no name"]),
         ("a:\n- [x, y]\n- {b: c}\n", ["line 2: a word of 'a' must be a text", "line 3: a word of 'a' must be a text"]),
-        (f"a: [{'x' * 101}]\n{'n' * 101}: [y]\n", ["line 1: a word of 'a' has 101 char", "line 2: the name 'nn"]),
+        (f"a: [{'x' * 101}]\n{'n' * 101}: [y]\n", ["line 1: the keyword 'xx", "line 2: the name 'nn"]),
         ("- {nome: a}\n- {name: b, words: x}\n", ["line 1: the topic has no name", "line 2: there is no key 'words'"]),
         ("- {name: b, keywords: [x], keywords: [y]}\n", ["keywords is given twice"]),
         ("- a\n", ["line 1: a topic is a mapping with name"]),

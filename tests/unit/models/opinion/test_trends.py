@@ -50,6 +50,7 @@ def test_points_add_up_to_the_documents_of_their_range_whatever_the_step(
     assert made.start <= begin.timestamp() < made.end
     assert made.edges[1] > begin.timestamp()  # no point before the one that has the start,
     assert made.edges[-2] < begin.timestamp() + max(1.0, length) <= made.end  # and none after that of the end
+    assert made.rollup_s == (900 if parsed.seconds % 900 == 0 else 60)
     assert (made.unit_s % made.rollup_s, made.start % made.rollup_s) == (0, 0) or zone == "Africa/Monrovia"
     seconds = [int(begin.timestamp() + length * fraction) for fraction in documents]
     found = made.points(rows_of(seconds, made))
@@ -195,6 +196,16 @@ def test_the_bound_is_met_exactly() -> None:
 def test_the_net_of_no_story_is_zero() -> None:
     assert Counts(texts=1).net == 0.0
     assert Counts(3, 1, 0, 2, 4, 1, 3).net == -0.5
+
+
+@pytest.mark.parametrize(("zone", "year"), [("Africa/Monrovia", 1971), ("Pacific/Kiritimati", 1978)])
+def test_days_of_a_zone_without_whole_quarters_have_counts_that_are_kept(zone: str, year: int) -> None:
+    """Its days are made of quarters of an hour, as those of all zones, and are cut at the next one."""
+    made = grid(at(f"{year}-03-01T12:00:00Z"), at(f"{year}-03-03T12:00:00Z"), parse_step("1d"), ZoneInfo(zone))
+    assert (made.rollup_s, made.start % 900 > 0) == (900, True)
+    midnight = int(made.edges[1])
+    rows = rows_of([midnight - 900, midnight + 900], made)
+    assert [point.counts.texts for point in made.points(rows)] == [1, 1, 0]
 
 
 def test_months_up_to_the_last_year() -> None:

@@ -63,7 +63,8 @@ def test_topics_are_those_given_or_found_or_other(task: Sentiment, folder: Path)
     texts = ["Crude and fx slip", "a shop opens", "原油大跌"]
     assert topics(task, texts=texts) == [["oil", "US dollar"], ["other"], ["oil"]]
     assert topics(task, text=texts[0], topic="Greenback") == [["US dollar"]]
-    assert topics(task, text=texts[0], topic="my own") == [["my own"]]
+    assert topics(task, text=texts[0], topic=" my own ") == [["my own"]]
+    assert topics(task, text=texts[0], topic="Other") == [["other"]]
     assert topics(task, texts=texts[:2], topic="OIL") == [["oil"], ["oil"]]
     documents = [{"text": texts[0]}, {"text": texts[0], "topic": "shops"}, {"text": texts[1]}]
     assert topics(task, documents=documents) == [["oil", "US dollar"], ["shops"], ["other"]]
@@ -150,6 +151,7 @@ def test_clocks_may_differ_by_a_day() -> None:
         ({"text": "a", "document_id": ""}, "document_id: String should have at least 1"),
         ({"text": "a", "document_id": 7}, "document_id: Input should be a valid string"),
         ({"text": "a", "topic": ""}, "topic: String should have at least 1"),
+        ({"text": "a", "topic": "  "}, "topic: String should have at least 1"),
         ({"text": "a", "topic": "x" * 101}, "topic: String should have at most 100"),
         ({"text": "a", "topic": ["oil"]}, "topic: Input should be a valid string"),
     ],

@@ -143,6 +143,13 @@ def test_bad_input_gets_a_sentence(store: Store, path: str, says: str) -> None:
     assert re.search(says, answer.json()["error"]), answer.json()["error"]
 
 
+def test_no_point_begins_before_the_counts_of_which_it_is_made(store: Store) -> None:
+    start = datetime.now(UTC) - timedelta(days=400) + timedelta(seconds=2)
+    answer = get(store, f"trends?start={quote(start.isoformat())}&step=1501m")
+    assert "are kept for 400 days" in answer.json()["error"]
+    assert get(store, f"trends?start={quote(start.isoformat())}&step=1515m").status_code == 200
+
+
 @pytest.mark.parametrize("path", ["trends?topic=", "alerts?topic="])
 def test_an_unknown_topic_gets_the_known_ones(store: Store, path: str) -> None:
     count(store, new_document("a text", topics=("airlines", "banks")))

@@ -163,7 +163,7 @@ def test_values_of_events_are_numbers(tmp_path: Path) -> None:
     file.write_text(
         "id,item_id,event,value\n1,a,rating,4.5\n1,b,dwell,30\n1,c,click,\n1,d,rating,good\n1,e,rating,nan\n"
     )
-    sent = [orjson.loads(line.correction) for line in read_corrections(file)]
+    sent = [orjson.loads(line.item) for line in read_corrections(file)]
     assert [row.get("value") for row in sent] == [4.5, 30.0, None, "good", "nan"]
 
 

@@ -21,14 +21,14 @@ from pyarrow import parquet
 
 from models.tasks.sentiment import Sentiment
 from serve.cli.score_files import read_rows
-from tests.helpers.command import ROOT, Command
+from tests.helpers.command import ROOT, Command, refused
 
 
 class Scorer(ThreadingHTTPServer):
     """Answers as the server does, with the length of the text as its score; takes `max_texts` a request."""
 
     daemon_threads = True
-    max_texts, busy, seconds, answers = 128, 0, 0.0, 1_000_000
+    max_texts, max_in_time, busy, seconds, answers = 128, 128, 0, 0.0, 1_000_000
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -50,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(429 if server.busy % 2 else 503, {"error": "busy", "code": "overloaded"}, {"retry-after": "0"})
         elif len(items) > server.max_texts:
             self._answer(422, {"error": "body: too many texts", "code": "invalid_request", "limit": server.max_texts})
+        elif len(items) > server.max_in_time:
+            self._answer(504, {"error": "the deadline passed", "code": "deadline_exceeded"})
         elif len(server.batches) >= server.answers:
             self._answer(500, {"error": "gone", "code": "internal"})
         else:
@@ -172,6 +174,111 @@ def test_times_and_ids_of_parquet(tmp_path: Path) -> None:
     ]
 
 
+def test_a_server_that_is_too_slow_gets_less_at_once_and_one_that_hangs_ends_the_run(
+    server: Scorer, run: Command, tmp_path: Path
+) -> None:
+    """A text that the server had no time for is predicted later; its row would never be sent again."""
+    source, out = write(tmp_path / "in.csv", [{"text": text} for text in texts(200)]), tmp_path / "out.csv"
+    command = ("score", "sentiment", str(source), "--out", str(out), "--url", server.url)
+    server.max_in_time = 0
+    done = run(*command)
+    assert done.returncode == 1
+    assert "504: the deadline passed (0 of 200 rows" in " ".join(done.stderr.split())
+    server.max_in_time = 40
+    assert run(*command, "--resume").returncode == 0
+    assert [row["error"] for row in read(out)] == [""] * 200
+
+
+def test_times_as_they_are_found_in_files(server: Scorer, run: Command, tmp_path: Path) -> None:
+    given = {
+        "1743296400": "2025-03-30T01:00:00+00:00",
+        "1743296400.5": "2025-03-30T01:00:00.500000+00:00",
+        " 2025-03-30T01:00:00Z ": "2025-03-30T01:00:00Z",
+        " ": None,
+        "20250330": "published: is not a time as RFC 3339",
+        "1743296400000": "published: is not a time as RFC 3339",
+        "-5": "published: lies before 1970",
+        "nan": "published: is not a time as RFC 3339",
+    }
+    rows = [{"text": "a", "topic": " oil ", "published": time, "document_id": f" {n} "} for n, time in enumerate(given)]
+    source = write(tmp_path / "in.csv", rows)
+    run("score", "sentiment", str(source), "--out", str(tmp_path / "out.csv"), "--url", server.url)
+    [sent] = server.batches
+    errors = [row["error"] for row in read(tmp_path / "out.csv") if row["error"]]
+    assert [item.get("published") for item in sent] == list(given.values())[:4]
+    for error, fault in zip(errors, list(given.values())[4:], strict=True):
+        assert error.startswith(str(fault))
+    assert [(item["topic"], item["document_id"]) for item in sent] == [("oil", str(n)) for n in range(4)]
+
+
+def test_a_number_that_parquet_has_rounded_is_no_id(tmp_path: Path) -> None:
+    ids = pa.array([1234567890123456789, None], pa.int64())
+    parquet.write_table(pa.table({"text": ["a", "b"], "document_id": ids}), tmp_path / "in.parquet")
+    one, other = read_rows(tmp_path / "in.parquet", Sentiment, "documents")
+    assert one.fault.startswith("document_id: Input should be a valid string")
+    assert other.document_id.startswith("in.parquet/2/")
+
+
+def test_of_two_columns_the_one_with_the_exact_name_is_read(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [{"text": "a", "Text": "b"}, {"text": "c"}])
+    assert [row.text for row in read_rows(source, Sentiment, "documents")] == ["a", "c"]
+
+
+def test_text_of_parquet_that_is_not_utf8_is_a_sentence(run: Command, tmp_path: Path) -> None:
+    ends, content = pa.py_buffer(np.array([0, 3], np.int32)), pa.py_buffer(b"a\xff\xe9")
+    text = pa.Array.from_buffers(pa.string(), 1, [None, ends, content])
+    parquet.write_table(pa.table({"text": text}), tmp_path / "in.parquet")
+    done = run("score", "sentiment", str(tmp_path / "in.parquet"), "--out", str(tmp_path / "out.csv"))
+    assert "cannot be read as Parquet: 'utf-8' codec" in refused(done)
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl"])
+@pytest.mark.parametrize("content", [b"my only copy", b'my "only\ncopy', b"one\ntwo\n"])
+def test_a_file_that_is_no_output_is_left_as_it_is(
+    name: str, content: bytes, server: Scorer, run: Command, tmp_path: Path
+) -> None:
+    source, out = write(tmp_path / "in.csv", [{"text": "a"}]), tmp_path / name
+    out.write_bytes(content)
+    done = run("score", "sentiment", str(source), "--out", str(out), "--url", server.url, "--resume")
+    assert "is not an output of flywheel score" in " ".join(done.stderr.split())
+    assert out.read_bytes() == content
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_the_run_is_gone_on_with(
+    server: Scorer, run: Command, tmp_path: Path
+) -> None:
+    given = texts(1000)
+    source, out = write(tmp_path / "in.csv", [{"text": text} for text in given]), tmp_path / "out.csv"
+    command = ("score", "sentiment", str(source), "--out", str(out), "--url", server.url)
+    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "-", sys.executable, "-m", "serve.cli.main", *command]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "cannot be written: File too large." in said
+    assert "of 1,000 rows are in" in said
+    assert run(*command, "--resume").returncode == 0
+    assert [row["text"] for row in read(out)] == given
+
+
+def test_ctrl_c_is_a_sentence(server: Scorer, run: Command, tmp_path: Path) -> None:
+    given = texts(1500)
+    source, out = write(tmp_path / "in.csv", [{"text": text} for text in given]), tmp_path / "out.csv"
+    command = ("score", "sentiment", str(source), "--out", str(out), "--url", server.url)
+    server.seconds = 0.05
+    started = [sys.executable, "-m", "serve.cli.main", *command]
+    with subprocess.Popen(started, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while not out.exists() or out.stat().st_size < 10_000:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "interrupted (" in said
+    assert "Traceback" not in said
+    server.seconds = 0.0
+    assert run(*command, "--resume").returncode == 0
+    assert [row["text"] for row in read(out)] == given
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_a_run_that_ended_is_gone_on_with(server: Scorer, ending: str, run: Command, tmp_path: Path) -> None:
     given = texts(1000)
@@ -195,8 +302,8 @@ def test_a_run_that_ended_is_gone_on_with(server: Scorer, ending: str, run: Comm
     assert run(*command, "--resume").returncode == 0, "there is nothing left to do"
     assert [row["text"] for row in read(out)] == given
     other = write(tmp_path / "other.csv", [{"text": f"other {text}"} for text in given])
-    refused = run("score", "sentiment", str(other), "--out", str(out), "--url", server.url, "--resume")
-    assert "its last row is not from this file" in refused.stderr
+    mistaken = run("score", "sentiment", str(other), "--out", str(out), "--url", server.url, "--resume")
+    assert "its last row is not from this file" in mistaken.stderr
     assert [row["text"] for row in read(out)] == given
 
 

@@ -13,7 +13,7 @@ def test_what_the_topics_catch(run: Command, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", "200")
     file, texts = tmp_path / "topics.yaml", tmp_path / "texts.csv"
     file.write_text("oil: [crude, brent]\ngas: [crude, LNG]\n")
-    texts.write_text("text\nCrude up\nOil [and] crude down\nA shop opens\n\n7 LNG ships\n")
+    texts.write_text("text\nCrude up\nOil [and] crude down\nA shop\x1b[2J opens\n\n7 LNG ships\n")
     done = run("topics", "check", str(file), "--texts", str(texts))
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
@@ -23,13 +23,14 @@ def test_what_the_topics_catch(run: Command, tmp_path: Path, monkeypatch: pytest
         "│ gas │ 3 │ 75.0% │ crude 2, LNG 1 │ Crude up │",
         "│ oil │ 2 │ 50.0% │ crude 2, oil 1 │ Crude up │",
         "Oil [and] crude down",
-        "│ other │ 1 │ 25.0% │ │ A shop opens │",
+        "│ other │ 1 │ 25.0% │ │ A shop [2J opens │",
         "4 texts; 75.0% have a topic",
         "together: 'gas' and 'oil' in 2 texts, 67% of 'gas' and 100% of 'oil'",
         "never found: the keyword 'brent' of 'oil' (line 1)",
         "never found: the name 'gas' of 'gas' (line 2)",
     ):
         assert part in said
+    assert "\x1b" not in done.stdout, "a text cannot control the terminal"
     alone = run("topics", "check", str(file))
     assert alone.returncode == 0
     assert "Give --texts FILE" in alone.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from serve.controller import opinion
 from serve.controller.loop import Loop
 from serve.controller.opinion import OpinionReconciler
 from serve.metrics import LoopMetrics
-from tests.helpers.opinion import new_document, send
+from tests.helpers.opinion import absorb_all, new_document, send
 from tests.helpers.store_fixtures import NOW
 
 
@@ -60,6 +61,20 @@ def test_a_store_that_is_away_loses_nothing(tmp_path: Path) -> None:
     OpinionReconciler(OpinionConfig(), store).step()
     minute = int(NOW.timestamp())
     assert [row[1] for row in store.opinion.sums("sentiment", ALL, 60, minute, minute + 60, 60)] == [1]
+    store.close()
+
+
+def test_what_is_old_is_deleted_a_little_in_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opinion, "_STEP_S", 0.0)
+    store = Store(f"sqlite:///{tmp_path / 'feedback.db'}")
+    send(store, *(new_document(f"text {i}", published=NOW - timedelta(days=900)) for i in range(3)))
+    absorb_all(store)
+    steps = OpinionReconciler(OpinionConfig(), store)
+    minute = int((NOW - timedelta(days=900)).timestamp())
+    for left in ([1, 1], [0, 1], [0, 0]):
+        stretch = (60, minute, minute + 60, 60)
+        assert [len(store.opinion.sums("sentiment", topic, *stretch)) for topic in (ALL, "airlines")] == left
+        steps.step()
     store.close()
 
 

@@ -8,12 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from models.feedback.store import Store
+from models.feedback.store import Store, opinion_stories
 from models.feedback.store.opinion import ALL, COUNTS
+from models.feedback.store.schema import opinion_bands
+from models.feedback.store.schema import opinion_stories as stories_table
+from models.opinion import stories
+from models.opinion.stories import sketches
 from models.opinion.types import Counts
 from tests.helpers.opinion import absorb_all, documents, new_document, send
-from tests.helpers.store_fixtures import NOW, Clock, prediction
+from tests.helpers.store_fixtures import NOW, Clock, add, correction, prediction
 
 WINDOW = timedelta(hours=72)
 NEWS = "Velmora profit up 4% in third quarter as cruise bookings recover"
@@ -103,6 +108,44 @@ def test_a_copy_from_before_the_first_takes_over_the_story(store: Store, hours: 
     assert totals(store).stories == (1 if hours < 72 else 2)
 
 
+def test_a_copy_finds_its_story_among_many_of_the_same_text(store: Store) -> None:
+    for hours in (0, 1):  # each text comes every four days for half a year, and a copy of each an hour later
+        send(
+            store,
+            *(new_document(NEWS, published=NOW + timedelta(days=-4 * i, hours=hours)) for i in range(45)),
+        )
+        absorb_all(store)
+    assert totals(store, start=NOW - timedelta(days=200), days=210).stories == 45
+
+
+def test_headlines_of_one_pattern_are_compared_with_few_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of a week that differ by a number only: most of their bands are the same."""
+    monkeypatch.setattr(opinion_stories, "_MAX_IN_BAND", 5)
+    compared = 0
+
+    def is_copy(one: Any, other: Any) -> bool:
+        nonlocal compared
+        compared += 1
+        return bool(stories.is_copy(one, other))
+
+    monkeypatch.setattr(opinion_stories, "is_copy", is_copy)
+    texts = [f"Director of Velmora sells {1000 + i} shares of the company on the open market" for i in range(60)]
+    send(store, *(new_document(text) for text in texts))
+    absorb_all(store, 20)
+    assert compared < 60 * 15
+    send(store, *(new_document(text.upper()) for text in texts))
+    absorb_all(store, 20)
+    assert totals(store).stories == 60
+
+
+def test_copies_are_found_among_many_of_one_pattern(store: Store) -> None:
+    texts = [f"Director of Velmora sells {1000 + i} shares of the company on the open market" for i in range(300)]
+    send(store, *(new_document(text) for text in texts))
+    send(store, *(new_document(f"{text}, filing shows on Friday") for text in texts))
+    absorb_all(store)
+    assert totals(store).stories < 300 + 0.25 * 300
+
+
 def test_a_story_does_not_grow_beyond_the_window_however_its_copies_come(store: Store) -> None:
     for day in range(0, -10, -1):
         send(store, new_document(NEWS, published=NOW + timedelta(days=day)))
@@ -163,6 +206,7 @@ def test_erasure_deletes_documents_and_keeps_counts(store: Store, clock: Clock) 
     absorb_all(store)
     send(store, new_document("still waiting", id_="3", **mine))
     assert store.privacy.erase("ann").documents == 2  # one of them waits
+    assert store.audit.entries("sentiment")[0].detail["documents"] == 2
     assert store.opinion.next_batch("sentiment", 9) == []
     assert store.opinion.examples("sentiment", ALL, "negative", NOW - HOUR, NOW + HOUR, 9) == ["2"]
     assert totals(store).texts == 2
@@ -178,6 +222,30 @@ def test_erasure_finds_the_documents_of_a_users_predictions(store: Store) -> Non
     store.predictions.log([row], [new_document(NEWS, prediction_id=row.id)])
     absorb_all(store)
     assert store.privacy.erase("ann").documents == 1
+
+
+@pytest.mark.parametrize("user", [None, "bob"])
+def test_erasure_finds_documents_by_feedback_when_the_prediction_is_no_longer_logged(
+    store: Store, user: str | None
+) -> None:
+    """As a user's predictions are: those without a user that they gave feedback on."""
+    row = prediction(1, NEWS, task="sentiment", user=user)
+    store.predictions.log([row], [new_document(NEWS, prediction_id=row.id, user=user)])
+    absorb_all(store)
+    assert add(store, correction(1, "positive", task="sentiment", index=0, user="ann")) == ["accepted"]
+    store.predictions.expire(NOW + HOUR)
+    assert store.privacy.erase("ann").documents == (1 if user is None else 0)
+
+
+def test_erasure_leaves_no_hash_of_a_storys_words(store: Store) -> None:
+    month = timedelta(hours=720)
+    for days in (0, 20):
+        send(store, new_document(NEWS, published=NOW - timedelta(days=days), user="ann"))
+        store.opinion.absorb("sentiment", store.opinion.next_batch("sentiment", 9), month)
+    assert totals(store).stories == 1
+    store.privacy.erase("ann")
+    with store.database.read() as connection:
+        assert [connection.execute(select(table)).all() for table in (opinion_bands, stories_table)] == [[], []]
 
 
 def test_examples_are_of_different_stories_and_of_the_topic(store: Store) -> None:
@@ -200,16 +268,18 @@ def test_what_is_old_is_deleted_and_quarter_hours_stay(store: Store, clock: Cloc
     send(store, new_document(NEWS, id_="old", published=old), new_document(NEWS, id_="new"))
     absorb_all(store)
     send(store, new_document("waiting", id_="w", published=old))
-    assert store.opinion.expire("sentiment", timedelta(days=30)) == 2  # the old minute, of its topic and of all
+    keep = timedelta(days=30)
+    assert sum(store.opinion.expire("sentiment", keep)) == 2  # the old minute, of its topic and of all
     absorb_all(store)
-    assert store.opinion.expire("sentiment", timedelta(days=30)) == 4  # the other old minutes, and both old stories
+    old_stories = 2 * (1 + len(sketches([NEWS])[0].bands))
+    assert sum(store.opinion.expire("sentiment", keep)) == 2 + old_stories  # the other old minutes
     day = int(old.timestamp()) // 86_400 * 86_400
     of_day = [store.opinion.sums("sentiment", ALL, step, day, day + 86_400, 86_400) for step in (60, 900)]
     assert [len(rows) for rows in of_day] == [0, 1]
     send(store, new_document(NEWS, id_="old", published=old))  # known, since documents stay by when they came
     assert absorb_all(store)[0].duplicates == 1
     clock.pass_(days=31)
-    assert store.opinion.expire("sentiment", timedelta(days=30)) > 3
+    assert sum(store.opinion.expire("sentiment", keep)) > 3
     assert store.opinion.examples("sentiment", ALL, "negative", old, NOW + HOUR, 9) == []
 
 
@@ -217,8 +287,9 @@ def test_characters_that_a_database_refuses_are_replaced(store: Store) -> None:
     send(store, new_document("a\x00b \ud800", id_="x\x00y", topics=("t\x00",)))
     absorb_all(store)
     assert store.opinion.topics("sentiment") == ["t�"]
-    send(store, new_document("again", id_="x\x00y"))
+    send(store, new_document("again", id_="x\x00y"), new_document("no surrogate", id_="y\x00", topics=("t\x00",)))
     assert absorb_all(store)[0].duplicates == 1
+    assert store.opinion.examples("sentiment", "t�", "negative", NOW, NOW + HOUR, 9) == ["x�y", "y�"]
 
 
 def test_counts_of_the_last_days_by_topic(store: Store) -> None:
