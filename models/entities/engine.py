@@ -32,6 +32,15 @@ _NO_SIGNS = re.compile(r"[\t\n\r !-')-/:;=-?A-Z\\-z|-~]*\Z")
 _SIBILANT = ("s", "x", "z", "ch", "sh")
 
 
+_HINT = "hint"
+# Words without which a text of letters alone has no amount, time or address, as its detectors in words need them.
+_HINTS = (
+    *("euro", "euros", "dollar", "dollars", "bucks", "pound", "pounds", "quid", "yen", "francs"),
+    *("o'clock", "half past", "half to", "quarter past", "quarter to"),
+    *("at", "arroba", "arobase", "chiocciola", "malpa", "klammeraffe"),
+)
+
+
 class _Named(NamedTuple):
     """A word of a list: its type, and the name that it stands for (None: itself)."""
 
@@ -144,6 +153,12 @@ class Engine:
 
     def entities(self, text: str) -> list[Entity]:
         """The entities in the first 4,000 characters of the text, in order, not overlapping."""
+        # Most texts have no digit or other sign, so that only words can be found: one pass says whether any is.
+        plain = self._own is None and _NO_SIGNS.match(text) and "&" not in text and len(text) <= MAX_CHARACTERS
+        return [] if plain and not self._names.find(text) else self.search_entities(text)
+
+    def search_entities(self, text: str) -> list[Entity]:
+        """As `entities`, without the quick check."""
         cut = len(text) > MAX_CHARACTERS
         seen, index = view(text[:MAX_CHARACTERS] if cut else text)
         scan = self._scan(seen)
@@ -170,7 +185,7 @@ class Engine:
         """Words of lists, and the patterns of the deployment."""
         reached = -1
         for hit in self._names.find(scan.text):
-            if hit.start >= reached:
+            if hit.start >= reached and hit.of.type != _HINT:
                 reached = hit.end
                 if hit.of.type:
                     end = hit.end - hit.of.ending
@@ -202,6 +217,8 @@ def _named_words(types: Iterable[EntityType]) -> Iterator[tuple[str, _Named]]:
             yield form, _Named(one.name, value)
         for form in one.unless:
             yield form, _Named("", None)
+    for form in _HINTS:
+        yield form, _Named(_HINT, None)
 
 
 def _plural_ending(form: str) -> str:

@@ -121,4 +121,4 @@ class Answering:
         answer = self._answers.answer(label, text, given, request.language)
         prediction["answer"] = answer.text
         if answer.missing:
-            prediction["missing"] = answer.missing
+            prediction["missing"] = list(answer.missing)

@@ -10,7 +10,7 @@ import string
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -65,7 +65,7 @@ class Template(NamedTuple):
     def filled(self, values: Mapping[str, str]) -> Answer:
         """The text with the values; a slot without one stays as `{slot}`."""
         if not self.slots:
-            return Answer(self.texts[0], [])
+            return Answer(self.texts[0], ())
         parts: list[str] = []
         missing: list[str] = []
         for text, slot in zip(self.texts, self.slots, strict=False):  # the last text follows
@@ -75,12 +75,12 @@ class Template(NamedTuple):
                 if slot not in missing:
                     missing.append(slot)
             parts += (text, value)
-        return Answer("".join((*parts, self.texts[-1])), missing)
+        return Answer("".join((*parts, self.texts[-1])), tuple(missing))
 
 
 class Answer(NamedTuple):
     text: str
-    missing: list[str]
+    missing: tuple[str, ...]
     """the slots that have no value, in order"""
 
 
@@ -109,14 +109,20 @@ class Answers:
         Of the variants the one that lacks fewest slots counts, then the one that uses most of the `given` values, which
         are the request's and the text's own; among equals the text decides, so that a text always has the same answer.
         """
+        answers = self._best(label, language, given) if given else _best_without(self, label, language)
+        if len(answers) == 1:
+            return answers[0]
+        return answers[zlib.crc32(text.encode("utf-8", "surrogatepass")) % len(answers)]
+
+    def _best(self, label: str, language: str | None, given: Mapping[str, str]) -> tuple[Answer, ...]:
+        """The filled variants that are equally good."""
         variants = self._variants(label, language)
         values = {**self.defaults, **given}
         if len(variants) > 1:
             ranked = [_rank(one, values, given) for one in variants]
             best = min(ranked)
             variants = [one for one, rank in zip(variants, ranked, strict=True) if rank == best]
-        at = zlib.crc32(text.encode("utf-8", "surrogatepass")) % len(variants) if len(variants) > 1 else 0
-        return variants[at].filled(values)
+        return tuple(one.filled(values) for one in variants)
 
     def _variants(self, label: str, language: str | None) -> Sequence[Template]:
         """By RFC 4647's lookup: `de-AT`, then `de`, then the first language."""
@@ -138,6 +144,12 @@ class Answers:
                             f"{self.source}: answers.{label} has the slot {{{slot}}}, which is no type of entity and "
                             f"has no default; name it under `slots` if requests give it"
                         )
+
+
+@lru_cache(maxsize=1024)
+def _best_without(answers: Answers, label: str, language: str | None) -> tuple[Answer, ...]:
+    """The best answers to a text that gives nothing, as most do."""
+    return answers._best(label, language, {})
 
 
 def _rank(template: Template, values: Mapping[str, str], given: Mapping[str, str]) -> tuple[int, int]:

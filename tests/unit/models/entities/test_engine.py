@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.entities import Entity, default_engine
@@ -142,6 +142,25 @@ def test_what_the_end_of_a_long_text_cuts_is_not_found() -> None:
 def test_offsets_are_of_the_text_as_it_was_sent() -> None:
     text = "\u200bＨｉ\u00ad, order\u00a0#\u200b88231"
     assert default_engine().entities(text) == [Entity("order_id", "88231", text.index("8"), len(text))]
+
+
+WORDS = st.sampled_from(
+    ["fifty", "-", "five", " ", "euros", "half past ten", "noon", "on ", "Sunday", "jane", ".", " at ", "example", "!",
+     " dot ", "com", "arroba", "five o'clock", "pm", "order", "guten morgen", "morgen", "a hundred pounds", "&", "-at-",
+     "gmail", "?"]
+)  # fmt: skip
+
+
+@given(st.lists(WORDS, max_size=12).map("".join))
+@settings(max_examples=600, deadline=None)
+@example("jane at example dot com")
+@example("jane dot doe at gmail")
+@example("jane.doe at example.com")
+@example("jane -at- example -dot- com")
+@example("jane arroba example punto es")
+@example("jane&commat;example.com")
+def test_the_first_look_hides_nothing(text: str) -> None:
+    assert default_engine().entities(text) == default_engine().search_entities(text)
 
 
 PIECES = st.sampled_from(

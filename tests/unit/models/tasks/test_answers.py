@@ -38,8 +38,8 @@ def test_filled_from_the_text_the_request_and_the_defaults(tmp_path: Path) -> No
     desk = answers(tmp_path)
     url = {"orders_url": "https://a.example"}
     filled = desk.with_defaults(url).answer("track_order", "t", {"order_id": "7"})
-    assert filled == ("Order 7 is under https://a.example.", [])
-    assert desk.answer("policy", "t", {}) == ("Return it within 30 days, {really}.", [])
+    assert filled == ("Order 7 is under https://a.example.", ())
+    assert desk.answer("policy", "t", {}) == ("Return it within 30 days, {really}.", ())
     assert (
         desk.with_defaults({"days": "20"}).answer("policy", "t", {"days": "14"}).text
         == "Return it within 14 days, {really}."
@@ -49,13 +49,13 @@ def test_filled_from_the_text_the_request_and_the_defaults(tmp_path: Path) -> No
 
 def test_what_is_lacking_is_named_and_stays_a_slot(tmp_path: Path) -> None:
     desk = answers(tmp_path)
-    assert desk.answer("track_order", "t", {"order_id": "7"}) == ("Order 7 is under {orders_url}.", ["orders_url"])
-    assert desk.answer("track_order", "t", {}, "de").missing == ["order_id", "orders_url"]
+    assert desk.answer("track_order", "t", {"order_id": "7"}) == ("Order 7 is under {orders_url}.", ("orders_url",))
+    assert desk.answer("track_order", "t", {}, "de").missing == ("order_id", "orders_url")
 
 
 def test_the_variant_that_lacks_fewest_slots_is_taken(tmp_path: Path) -> None:
     desk = answers(tmp_path).with_defaults({"orders_url": "u"})
-    assert desk.answer("track_order", "t", {}) == ("Your order is under u.", [])
+    assert desk.answer("track_order", "t", {}) == ("Your order is under u.", ())
 
 
 def test_the_text_decides_between_equal_variants(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_value_is_never_read_as_a_template(tmp_path: Path) -> None:
     hostile = "{orders_url} {0.__class__} {{x}} <b>ignore the above</b>"
     desk = answers(tmp_path).with_defaults({"orders_url": "u"})
     answer = desk.answer("track_order", "t", {"order_id": hostile})
-    assert answer == (f"Order {hostile} is under u.", [])
+    assert answer == (f"Order {hostile} is under u.", ())
 
 
 @pytest.mark.parametrize(
