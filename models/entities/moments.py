@@ -100,7 +100,8 @@ SPELLED_TIME_HINTS = ("o'clock", "half past", "half to", "quarter past", "quarte
 _CJK_SIGNS = ("時", "点", "點", "시")
 _HOURS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _O_CLOCK = re.compile(
-    rf"(?<!\w)(?P<h>{'|'.join(_HOURS)}) o'clock(?!\w)(?: (?P<half>[ap])\.?m\b| in the (?P<part>morning|afternoon|evening))?",
+    rf"(?<!\w)(?P<h>{'|'.join(_HOURS)}) o'clock(?!\w)"
+    r"(?: (?P<half>[ap])\.?m\b| in the (?P<part>morning|afternoon|evening))?",
     re.I,
 )
 _PAST = re.compile(rf"(?<!\w)(?P<part>half|quarter) (?P<side>past|to) (?P<h>{'|'.join(_HOURS)})(?!\w)", re.I)
