@@ -27,9 +27,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
+from models.entities import EntitiesError, Registry
 from models.home import feedback_database, sqlite_url
 from models.opinion.topics import Topics
 from models.opinion.topics_file import TopicsError
+from models.tasks.answers import AnswersError
 from models.tasks.base import MAX_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
@@ -351,6 +353,11 @@ class Config(BaseSettings):
         """The task's options, validated by its `Options` model."""
         return get_task(task).Options.model_validate(self.tasks[task].options)
 
+    def entities(self, task: str) -> Registry | None:
+        """The types of entities that the task's options add; None where they add none."""
+        registry = getattr(self.task_options(task), "entities", None)
+        return registry if isinstance(registry, Registry) else None
+
     @property
     def opinion_topics(self) -> tuple[str, ...]:
         """The names of the topics file of the task whose opinions are monitored; none without one."""
@@ -394,6 +401,8 @@ def load_config(file: str | Path | None = None) -> Config:
                     check(task)
                 except ValidationError as error:
                     raise ConfigError(f"{path}: tasks.{task}.{part}.{_sentence(error)}") from error
+                except (AnswersError, EntitiesError) as error:
+                    raise ConfigError(f"{path}: tasks.{task}.{part}: {error}") from error
                 except TopicsError as error:
                     raise ConfigError(f"{path}: tasks.{task}.{part}.topics: {error}") from error
     except ValidationError as error:

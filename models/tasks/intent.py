@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from pydantic import Field
 
 from export.bundle import Bundle
 from export.heads import softmax
+from models.tasks.answering import Answering, AnsweringOptions, AnsweringRequest
 from models.tasks.base import CONFIDENCE, ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
 from models.tasks.wishes import WishRule
 
@@ -34,7 +33,11 @@ _OUT_OF_SCOPE_FROM = 0.5  # probability above which it exceeds that of all inten
 _NOT_SEARCHED = -2.0  # less than any cosine
 
 
-class IntentOptions(TaskOptions):
+class IntentRequest(AnsweringRequest):
+    """A text or texts of customers, with what is known about them."""
+
+
+class IntentOptions(AnsweringOptions):
     handoff_below: float = Field(0.5, ge=0, le=1, description="scores under this are handed to a person")
     top_k: int = Field(3, ge=1, le=20, description="how many candidate intents an answer lists")
     person_labels: tuple[str, ...] = Field(
@@ -45,14 +48,15 @@ class IntentOptions(TaskOptions):
 
 
 class Intent(ClassifierTask):
-    """Adds to the label: the top k, an answer template, the nearest known question, and `handoff` with its reason.
+    """Adds to the label: the top k, entities, an answer, the nearest known question, and `handoff` with its reason.
 
     Out-of-scope is a label of the model like any other. It is predicted only when it is more likely than all intents
     together, since a wrong refusal costs a customer more than a wrong suggestion with a low score.
     """
 
     name = "intent"
-    summary = "What a customer wants, with an answer template, or a hand-off to a person."
+    summary = "What a customer wants, with an answer, or a hand-off to a person."
+    Request = IntentRequest
     Options = IntentOptions
     outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"), CONFIDENCE, _REASON)
     example = {"text": "where is my order 88231?"}
@@ -62,7 +66,7 @@ class Intent(ClassifierTask):
         super().__init__(bundle, options)
         self._out_of_scope = self.labels.index(OUT_OF_SCOPE) if OUT_OF_SCOPE in self.labels else None
         self._wishes = WishRule(self.labels, self._out_of_scope) if self.options.several_intents else None
-        self._answers: dict[str, str] = bundle.asset("answers") or {}
+        self._answers = Answering(self.options)
         known = bundle.asset("known_questions") or {"texts": [], "logits": []}
         self._known_texts: list[str] = known["texts"]
         logits = np.asarray(known["logits"], np.float32).reshape(len(self._known_texts), len(self.labels))
@@ -97,6 +101,12 @@ class Intent(ClassifierTask):
             rows[:, labels + 1] = np.add.reduce(directions * self._known.T[nearest], axis=-1)
         return rows
 
+    def decode(self, request: Any, output: NDArray[np.float32], truncated: Sequence[bool]) -> list[Prediction]:
+        predictions = super().decode(request, output, truncated)
+        for prediction, text in zip(predictions, request.all_texts(), strict=True):
+            self._answers.add_to(prediction, text, request)
+        return predictions
+
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
         probabilities = row.tolist()  # for so few numbers, a list is faster than numpy
         nearest, similarity, *ranked = probabilities[len(self.labels) :]
@@ -115,8 +125,6 @@ class Intent(ClassifierTask):
         }
         if reason is not None:
             answer["reason"] = reason
-        if reason in (None, "asked_for_person") and label in self._answers:
-            answer["answer"] = self._answers[label]
         if reason == "low_confidence" and similarity >= self.options.nearest_above:
             answer["nearest"] = {"question": self._known_texts[int(nearest)], "similarity": rounded(similarity)}
         return answer
@@ -131,8 +139,7 @@ class Intent(ClassifierTask):
 
     @classmethod
     def assets(cls, model: Model, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-        """Answer templates for labels that have one, and the known questions with the highest logits of each label."""
-        templates = orjson.loads((files("models.data") / "seed" / "intent_answers.json").read_bytes())
+        """The known questions with the highest logits of each label."""
         names = model.bundle.manifest.labels
         each = _questions_a_label(len(names))
         known_texts, known_logits = [], []
@@ -143,10 +150,7 @@ class Intent(ClassifierTask):
             best = (-logits[:, index]).argsort(kind="stable")[:each]
             known_texts += [candidates[i] for i in best]
             known_logits += [[round(float(value), 3) for value in logits[i]] for i in best]
-        return {
-            "answers": {label: text for label, text in templates.items() if label in names},
-            "known_questions": {"texts": known_texts, "logits": known_logits},
-        }
+        return {"known_questions": {"texts": known_texts, "logits": known_logits}}
 
 
 def _questions_a_label(labels: int) -> int:

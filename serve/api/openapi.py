@@ -13,6 +13,7 @@ from models.tasks.intent import Intent, Reason
 from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
 from serve.api.oip import InferRequest
+from serve.api.openapi_answers import ANSWER_FIELDS
 from serve.api.openapi_opinion import opinion_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
@@ -66,10 +67,10 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
             content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-            if issubclass(task, Sentiment):
-                content["schema"] = _OPINION
-            elif issubclass(task, Intent):
+            if issubclass(task, Intent):
                 content["schema"] = _INTENT
+            elif issubclass(task, Sentiment):
+                content["schema"] = _OPINION
             elif issubclass(task, ClassifierTask):
                 content["schema"] = _CLASSIFIED
             elif issubclass(task, Recommendation):
@@ -205,7 +206,7 @@ _INTENT = _answer(
             "properties": {**_LABEL_AND_SCORE, **_SPAN},
         },
     },
-    answer={"type": "string", "description": "the intent's answer template, if it has one"},
+    **ANSWER_FIELDS,
     nearest={
         "type": "object",
         "description": "with `low_confidence`: the known question that is most like the text, if one is near enough",

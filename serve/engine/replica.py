@@ -247,7 +247,8 @@ class Replica:
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
         hasher = UserHasher.open(self._config.home, secret)
-        return PredictionLogger(settings.store_url(self._config.home), hasher, settings, self.metrics)
+        url, registry = settings.store_url(self._config.home), self._config.entities(self.task.name)
+        return PredictionLogger(url, hasher, settings, self.metrics, registry)
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
         """OIP model metadata; `version_details` adds this server's own fields for each loaded version."""

@@ -119,6 +119,25 @@ def test_a_classifier_says_how_confident_it_is_and_from_which_scores(server: Ser
         assert prediction["confidence"] == expected
 
 
+def test_an_answer_is_filled(server: Server) -> None:
+    texts = ["where is my order 88231?", "where is my order?"]
+    slots = {"orders_url": "https://shop.example/{order_id}"}
+    named, unnamed = predict(server, "intent", texts=texts, slots=slots, language="en")
+    assert named["entities"] == [{"type": "order_id", "value": "88231", "start": 18, "end": 23}]
+    assert "order 88231 is" in named["answer"]
+    assert slots["orders_url"] in named["answer"]
+    assert "entities" not in unnamed
+    assert "your order is" in unnamed["answer"]
+    assert not {"missing"} & (named.keys() | unnamed.keys())
+    for text, together in zip(texts, (named, unnamed), strict=True):
+        [alone] = predict(server, "intent", text=text, slots=slots)
+        assert (alone["answer"], alone.get("entities")) == (together["answer"], together.get("entities"))
+    [prediction] = predict(server, "intent", text=texts[0])
+    assert prediction["missing"] == ["orders_url"]
+    for bad in ({"Order": "7"}, {"order_id": 7}, {"order_id": ""}):
+        assert_error(server.post("/v2/models/intent/predict", json={"text": "hi", "slots": bad}), 422)
+
+
 @pytest.mark.parametrize(("text", "label"), [(NEGATIVE, "negative"), (POSITIVE, "positive")])
 def test_sentiment(server: Server, text: str, label: str) -> None:
     [prediction] = predict(server, "sentiment", text=text, topic="shops")

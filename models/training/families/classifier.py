@@ -150,7 +150,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
     ) -> Curated:
         from models.curation.embeddings import base_encoder
         from models.curation.pipeline import Context, curate
-        from models.feedback.pii import redact
+        from models.curation.second_pass import redaction
 
         manifest = champion.bundle.manifest
         corpus = load_corpus(champion.home, champion.task, manifest.data)
@@ -159,7 +159,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
             training=[*corpus.train, *_examples(champion.learned())],
             holdout=[example.text for example in corpus.holdout],
             embed=base_encoder(max_length=manifest.max_length),
-            redact=redact,
+            redact=redaction(rules),
             new_labels=new_labels,
         )
         return curate(samples, context, rules)

@@ -172,9 +172,11 @@ class RankerFamily(ModelFamily[RankerData]):
         new_labels: bool,
     ) -> Curated:
         from models.curation.pipeline import RANKING_STEPS, Context, curate
-        from models.feedback.pii import redact
+        from models.curation.second_pass import redaction
 
-        context = Context(labels=frozenset(EVENT_NAMES), training=(), holdout=(), embed=_no_vectors, redact=redact)
+        context = Context(
+            labels=frozenset(EVENT_NAMES), training=(), holdout=(), embed=_no_vectors, redact=redaction(rules)
+        )
         return curate(samples, context, rules, RANKING_STEPS)
 
     def continued(

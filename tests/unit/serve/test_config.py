@@ -130,6 +130,19 @@ BAD = {
         "tasks.sentiment.options.topics: none.yaml: cannot be read: No such file or directory.",
     ),
     "a file that has no topics": ("tasks: {sentiment: {options: {topics: bad.yaml}}}", "bad.yaml, line 2: an empty"),
+    "no file of entities": (
+        "tasks: {intent: {options: {entities: none.yaml}}}",
+        "tasks.intent.options: none.yaml: cannot be read: No such file or directory.",
+    ),
+    "no file of answers": (
+        "tasks: {intent: {options: {answers: none.yaml}}}",
+        "tasks.intent.options: none.yaml: cannot be read: No such file or directory.",
+    ),
+    "a file that has no answers": ("tasks: {intent: {options: {answers: bad.yaml}}}", "bad.yaml: oil: Extra inputs"),
+    "a default in circles": (
+        "tasks: {intent: {options: {defaults: {a: '{b}', b: '{a}'}}}}",
+        "defaults.a: '{b}' names a slot",
+    ),
     "topics in the configuration": (
         "tasks: {sentiment: {options: {topics: [oil]}}}",
         "tasks.sentiment.options.topics: value error, must be the name of a file of topics, found",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from export.bundle import Bundle, Confidence, Manifest
-from models.tasks.base import TextRequest, get_task
+from models.tasks.base import get_task
 from models.tasks.confidence import WITHOUT_MEASUREMENT, bounds_of
+from models.tasks.intent import IntentRequest
 from models.training.pipeline import confidence_notes
 from tests.helpers.tiny_readers import tiny_bundle
 
@@ -74,7 +75,7 @@ def test_a_hand_off_has_its_reason(bundle: Bundle, reason: str | None) -> None:
     intent = get_task("intent")
     task = intent(bundle, intent.Options.model_validate({"person_labels": ["track_order"]}))
     logits = np.log(np.array([REASONS[reason]], np.float32))
-    (prediction,) = task.decode(TextRequest(text="a"), task.activate(logits), [False])
+    (prediction,) = task.decode(IntentRequest(text="a"), task.activate(logits), [False])
     assert prediction["handoff"] is (reason is not None)
     assert prediction.get("reason") == reason
     assert intent.tensors_from_predictions([prediction])["reason"] == [reason or ""]
@@ -84,7 +85,7 @@ def test_a_doubtful_wish_for_a_person_has_low_confidence(bundle: Bundle) -> None
     intent = get_task("intent")
     task = intent(bundle, intent.Options.model_validate({"person_labels": ["cancel_order"]}))
     logits = np.log(np.array([REASONS["low_confidence"]], np.float32))
-    (prediction,) = task.decode(TextRequest(text="a"), task.activate(logits), [False])
+    (prediction,) = task.decode(IntentRequest(text="a"), task.activate(logits), [False])
     assert prediction["reason"] == "low_confidence"
 
 

@@ -45,7 +45,7 @@ def test_every_route_of_the_repository_is_described(tmp_path: Path, task: str) -
 
 def test_details_of_a_prediction_are_described() -> None:
     schemas = openapi(["intent", "sentiment", "recommendation"], "0")["components"]["schemas"]
-    for name in ("TextRequest", "SentimentRequest"):
+    for name in ("IntentRequest", "SentimentRequest"):
         details = schemas[name]["properties"]["details"]
         assert (details["type"], details["default"], details["examples"]) == ("boolean", False, [True])
         assert "`stages`" in details["description"]
@@ -58,7 +58,7 @@ def test_topics_and_times_are_described() -> None:
     for name in ("topic", "published", "document_id"):
         assert request[name]["description"]
     assert {"type": "string", "format": "date-time"} in request["published"]["anyOf"]
-    of_intent = {"handoff", "reason", "top_k", "intents", "answer", "nearest", "truncated"}
+    of_intent = {"handoff", "reason", "top_k", "intents", "entities", "answer", "missing", "nearest", "truncated"}
     for task, fields in (("sentiment", {"scores", "topics"}), ("intent", of_intent)):
         answer = described["paths"][f"/v2/models/{task}/predict"]["post"]["responses"]["200"]
         prediction = answer["content"]["application/json"]["schema"]["properties"]["predictions"]["items"]

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.releases.release import Release, write_release
-from models.tasks.base import TextRequest
+from models.tasks.intent import IntentRequest
 from serve.config import Config, LimitsConfig, TaskConfig
 from serve.engine.replica import Replica
 from serve.errors import Overloaded
@@ -70,7 +70,7 @@ async def serving(home: Path, **settings: Any) -> AsyncIterator[Replica]:
 
 
 async def ask(replica: Replica, *texts: str, **options: Any) -> list[dict[str, Any]]:
-    request = TextRequest(texts=list(texts), **options)
+    request = IntentRequest(texts=list(texts), **options)
     answer = await replica.answer(replica.choose(None), request, time.monotonic() + 60)
     predictions: list[dict[str, Any]] = answer["predictions"]
     return predictions

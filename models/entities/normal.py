@@ -27,6 +27,8 @@ def _shown(char: str) -> str | None:
     category = unicodedata.category(char)
     if ord(char) in _COMBINING or (category in _INVISIBLE and char not in _KEEP):
         return None
+    if category == "Cs":  # half a surrogate pair, which UTF-8 has not
+        return "\N{REPLACEMENT CHARACTER}"
     digit = unicodedata.digit(char, -1)
     if digit >= 0:
         return str(digit)
@@ -43,6 +45,11 @@ def _shown(char: str) -> str | None:
 
 
 _TABLE = _Table()
+
+
+def is_unspaced(char: str) -> bool:
+    """Whether it is of a script that puts no spaces between words."""
+    return bool(_UNSPACED.match(char))
 
 
 def spaced(text: str) -> str:

@@ -1,13 +1,13 @@
-"""E-mail addresses, plain or spelled out; secrets and crypto wallets."""
+"""E-mail addresses, plain or spelled out."""
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator, Sequence
 
-from models.feedback.pii.found import Found
-from models.feedback.pii.normal import UNSPACED
+from models.entities.normal import UNSPACED
+from models.entities.scan import Scan
+from models.entities.types import Found
 
 # A mail address ends where a script without spaces begins, unless it is written in that script itself.
 _SIGNS = "!#$%&'*+/=?^`{|}~.\u00b7-"  # of a local part, beside letters and digits
@@ -69,7 +69,7 @@ _WRAPPED = re.compile(
     re.I,
 )
 _SPELLED_WORDS = (" at ", "at-", "at*", "arroba", "arobase", "chiocciola", "malpa", "klammeraffe")
-_SPELLED_HINTS = (*_SPELLED_WORDS, "@", "(", "[", "{", "<", "at_", "&", "%40", " ät ", "małpa")
+SPELLED_HINTS = (*_SPELLED_WORDS, "@", "(", "[", "{", "<", "at_", "&", "%40", " ät ", "małpa")
 _NO_LOCAL = re.compile(_NOT_A_NAME, re.I)
 _SPELLED_SIGNS = re.compile(
     rf"[(\[{{<]\s?(?:at|ät|ätt|a|@|\.|{_DOT_WORDS}|{_AT_WORDS})\s?[)\]}}>]|\s(?:at|ät|{_AT_WORDS})\s"
@@ -84,7 +84,7 @@ def is_spelled(text: str, *, only_words: bool = False) -> bool:
     With `only_words` the text is ASCII without digits, at-signs, underscores and opening brackets.
     """
     # Substrings first: the pattern takes four times as long, and few texts have any of these.
-    hints = _SPELLED_WORDS if only_words else _SPELLED_HINTS
+    hints = _SPELLED_WORDS if only_words else SPELLED_HINTS
     return has_any(text.lower(), hints) and bool(_SPELLED_SIGNS.search(text))
 
 
@@ -96,8 +96,9 @@ def has_any(text: str, parts: Sequence[str]) -> bool:
     return False
 
 
-def emails(text: str) -> Iterator[Found]:
+def emails(scan: Scan) -> Iterator[Found]:
     """RFC 5321 addresses with Unicode in both parts, and spelled ones such as `name (at) example (dot) com`."""
+    text = scan.text
     logins = {login.end("value") for login in _URL_LOGIN.finditer(text)} if "://" in text else ()
     at = text.find("@")
     while at >= 0:
@@ -116,102 +117,3 @@ def emails(text: str) -> Iterator[Found]:
         for pattern in (_SPOKEN, _WRAPPED):
             for match in pattern.finditer(text):
                 yield Found("email", *match.span())
-
-
-_SECRETS = re.compile(
-    r"(?<![A-Za-z0-9])(?:"
-    r"A(?:KI|SI)A[0-9A-Z]{16}"  # AWS
-    r"|gh[pousr]_[A-Za-z0-9]{30,255}|github_pat_\w{22,255}"
-    r"|xox[abeoprs]-[A-Za-z0-9-]{10,250}"  # Slack
-    r"|[sr]k_(?:live|test)_[A-Za-z0-9]{10,250}|sk-[\w-]{20,250}"  # Stripe, OpenAI
-    r"|AIza[\w-]{35}|hf_[A-Za-z0-9]{30,64}|glpat-[\w-]{20,64}"
-    r"|eyJ[\w-]{8,8000}\.[\w-]{8,8000}(?:\.[\w-]{0,8000})?"  # JSON Web Token
-    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s]{0,8000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?)"
-)
-_SECRET_SIGNS = (
-    "AKIA",
-    "ASIA",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "xox",
-    "k_live_",
-    "k_test_",
-    "sk-",
-    "AIza",
-    "hf_",
-    "glpat-",
-    "eyJ",
-    "-----BEGIN",
-)
-_PASSWORD_SIGNS = ("pass", "pwd", "pin", "cvv", "cvc", "security code", "otp", "kennwort", "contraseña")
-_PASSWORD = re.compile(
-    r"\b(?:pass(?:w(?:or)?d|wort|code|phrase)|kennwort|mot de passe|contraseña|pwd"
-    r"|(?:my )?pin(?: code| number)?|cvv2?|cvc2?|security code|otp)"
-    r"(?: is| ist| lautet| est| es|'s| was| ?:| ?=)\s{0,3}(?P<value>(?=\S{0,63}\d)[^\s\[\]]{3,64})",
-    re.I,
-)
-_TOKEN = re.compile(
-    r"(?:[?&#](?:[\w-]{0,30}?(?:token|secret|passw(?:or)?d|pwd|api[_-]?key|signature|session|jwt|otp)[\w-]{0,12}"
-    r"|key|sig|sid|auth|code|hash|pass|reset|verify|invite)=(?=[^\s&#]{0,63}\d)"
-    r"|\bbearer\s{1,3}(?=\S{0,63}\d)(?=\S{0,63}[a-z])(?=\S{16})"
-    r"|\b(?:(?:api|access|auth|secret|client|private|refresh|session)[ _-]?(?:key|token|secret|id)|token)"
-    r"(?: is| ?:| ?=)?\s{0,2}[\"']?(?=\S{0,63}\d)(?=\S{0,63}[a-z])(?=[\w.~+/=-]{16}))"
-    r"(?P<value>[^\s&#\"'<>\[\](){},;]{6,4000})",
-    re.I,
-)
-_TOKEN_SIGNS = ("=", "bearer", "token", "key", "secret", "session")
-# A segment of a path that is no word: 32 hexadecimal digits, or as many letters of both cases and digits.
-_PATH_TOKEN = re.compile(
-    r"(?<=/)(?:(?=[0-9a-f]{0,127}\d)[0-9a-fA-F]{32,128}"
-    r"|(?=[\w-]{0,63}\d)(?=[\w-]{0,63}[a-z])(?=[\w-]{0,63}[A-Z])[\w-]{32,512})(?![\w-])"
-)
-_LOGIN_SIGNS = ("user", "login", "nutzer", "usuario", "utilisateur", "utente")
-_LOGIN = re.compile(
-    r"\b(?:(?:user ?(?:name|id)|log-?in(?: name)?|(?:be)?nutzername|nombre de usuario|nom d'utilisateur|nome utente)"
-    r"(?: is| ist| lautet| est| es| è| ?:| ?=)\s{0,3}|user ?name )"
-    r"(?P<value>(?=[\w.-]{0,63}[\d_])[^\W\d_][\w.-]{1,62}[^\W_])(?![\w@])",
-    re.I,
-)
-_WALLET = re.compile(
-    r"(?<![A-Za-z0-9])(?:0x[0-9a-fA-F]{40}|bc1[02-9ac-hj-np-z]{11,71}|[13][1-9A-HJ-NP-Za-km-z]{25,34})\b"
-)
-
-
-def logins(text: str) -> Iterator[Found]:
-    """The word after "my user name is" if it has a digit or an underscore, as a name."""
-    if has_any(text.lower(), _LOGIN_SIGNS):
-        for match in _LOGIN.finditer(text):
-            yield Found("name", *match.span("value"))
-
-
-def secrets(text: str) -> Iterator[Found]:
-    """API keys by their prefix, private keys, tokens and logins in URLs, the word after "my password is".
-
-    Tokens and passwords must have a digit.
-    """
-    if has_any(text, _SECRET_SIGNS):
-        for match in _SECRETS.finditer(text):
-            yield Found("secret", *match.span())
-    lowered = text.lower()
-    if has_any(lowered, _PASSWORD_SIGNS):
-        for match in _PASSWORD.finditer(text):
-            yield Found("secret", *match.span("value"))
-    if has_any(lowered, _TOKEN_SIGNS):
-        for match in _TOKEN.finditer(text):
-            yield Found("secret", *match.span("value"))
-    if "://" in text:
-        for match in _URL_LOGIN.finditer(text):
-            yield Found("secret", *match.span("value"))
-        for match in _PATH_TOKEN.finditer(text):
-            yield Found("secret", *match.span())
-
-
-def wallets(text: str) -> Iterator[Found]:
-    """Ethereum addresses by shape, Bitcoin addresses by checksum."""
-    for match in _WALLET.finditer(text):
-        if match[0].startswith(("0x", "bc1")) or importlib.import_module("stdnum.bitcoin").is_valid(match[0]):
-            yield Found("wallet", *match.span())

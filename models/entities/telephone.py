@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from models.feedback.pii.context import Topic, is_amount, named_a_phone_after
-from models.feedback.pii.found import Found
+from models.entities.context import is_amount, named_a_phone_after
+from models.entities.numbers import THINGS, end_of_word
+from models.entities.scan import Scan
+from models.entities.types import Found
 
 _GAP = r"[\s().\-/]{0,3}"
 _INTERNATIONAL = re.compile(
@@ -43,14 +45,17 @@ _NATIONAL = {
 }
 
 
-def phones(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Phone numbers in `text[start:end]`, a run of digits and separators; `about` is the topic of the words before."""
-    for one in _phones(text, start, end, about):
-        opened = text[one.start] == "(" and ")" not in text[one.start : one.end]  # (212-555-0175)
-        yield one._replace(start=one.start + 1) if opened else one
+def phones(scan: Scan) -> Iterator[Found]:
+    """Phone numbers in runs of digits and separators, by their shape, a numbering plan or the words before."""
+    text = scan.unkeyed
+    for start, end, about in scan.runs:
+        # The run may have a plus sign before it.
+        for one in _phones(text, max(0, start - 4), end_of_word(text, end), about):
+            opened = text[one.start] == "(" and ")" not in text[one.start : one.end]  # (212-555-0175)
+            yield one._replace(start=one.start + 1) if opened else one
 
 
-def _phones(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
+def _phones(text: str, start: int, end: int, about: str | None) -> Iterator[Found]:
     yield from _international(text, start, end, about)
     for match in _GROUPED.finditer(text, start, end):
         last = _end_of_groups(text, *match.span(), about) if match["zero"] else match.end()
@@ -67,7 +72,7 @@ def _phones(text: str, start: int, end: int, about: Topic | None) -> Iterator[Fo
             yield Found("phone", *match.span())
 
 
-def _international(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
+def _international(text: str, start: int, end: int, about: str | None) -> Iterator[Found]:
     """Numbers with `+` or `00` and a country code, up to the longest length that the numbering plan has."""
     while match := _INTERNATIONAL.search(text, start, end):
         surely = match[0][0] == "+" or about == "phone"
@@ -77,9 +82,9 @@ def _international(text: str, start: int, end: int, about: Topic | None) -> Iter
         start = last or match.end()
 
 
-def _is_reference(text: str, start: int, end: int, about: Topic | None) -> bool:
+def _is_reference(text: str, start: int, end: int, about: str | None) -> bool:
     """Whether a number with 00 is rather a parcel's: after a word for one, or the first of many groups of four."""
-    return (about == "ref" and text[start:end].isdigit()) or bool(_FOUR_MORE.match(text, end))
+    return (about in THINGS and text[start:end].isdigit()) or bool(_FOUR_MORE.match(text, end))
 
 
 def _end_of_plan(text: str, start: int, end: int, *, surely: bool) -> int | None:
@@ -102,7 +107,7 @@ def _end_of_plan(text: str, start: int, end: int, *, surely: bool) -> int | None
     return longest if surely else None
 
 
-def _end_of_groups(text: str, start: int, end: int, about: Topic | None) -> int | None:
+def _end_of_groups(text: str, start: int, end: int, about: str | None) -> int | None:
     """The end of a number with a leading 0: 10 to 12 digits, or 9 after a word for phone. None: a date or too few."""
     if _DATE.match(text, start):
         return None

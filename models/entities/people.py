@@ -12,7 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from models.feedback.pii.found import Found
+from models.entities.scan import Scan
+from models.entities.types import Found
 
 
 def _set(words: str, separator: str | None = None) -> frozenset[str]:
@@ -83,7 +84,7 @@ class _Known(NamedTuple):
 
 @cache
 def _known() -> _Known:
-    lines = files("models.feedback.pii").joinpath("names.txt").read_text(encoding="utf-8").splitlines()
+    lines = files("models.entities").joinpath("names.txt").read_text(encoding="utf-8").splitlines()
     lists: dict[str, list[str]] = {}
     for line in lines:
         if line.startswith("["):
@@ -109,8 +110,11 @@ def may_have_names(text: str) -> bool:
     return not known.family.isdisjoint(words) and not _SELF.isdisjoint(words)
 
 
-def names(text: str) -> Iterator[Found]:
+def names(scan: Scan) -> Iterator[Found]:
     """A name after its cue, without title or greeting."""
+    text = scan.text
+    if not may_have_names(text):
+        return
     lowered = _lower(text)
     for cue in _CUE.finditer(lowered):  # several times as fast as re.IGNORECASE
         words = _words(text, cue.end())

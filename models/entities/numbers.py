@@ -1,4 +1,4 @@
-"""Payment cards, IBANs, bank accounts, IP addresses: numbers validated by checksum or range."""
+"""Payment cards, IBANs, IP addresses: numbers validated by checksum or range."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
 
-from models.feedback.pii.context import Topic, topic
-from models.feedback.pii.found import Found
+from models.entities.scan import Scan
+from models.entities.types import Found
 
-_RUN = re.compile(r"\d[\d\s().\-/]{4,}\d")  # one character class: linear time
-_URL = re.compile(
-    r"://(?!wa\.me|api\.whatsapp)(?!\S{0,200}[?&/_-](?:phone|tel|mobile|msisdn|card|iban)\w{0,10}[=/])\S{1,2000}", re.I
-)
-_UPS = re.compile(r"\b1Z(?: ?[0-9A-Z]){16}\b")
-_DIGITS = re.compile(r"\d")
-_SENTENCE = re.compile(r"\.\s+")
+THINGS = frozenset({"reference", "order_id", "invoice_id"})
+"""types whose numbers belong to things; behind their words a checksum or a numbering plan says less"""
 _GROUP = re.compile(r"\d+")
 _CARD = re.compile(
     r"4(?:\d{15}|\d{18})"  # Visa
@@ -29,7 +23,7 @@ _CARD = re.compile(
     r"|(?:5[06789]|6[0-9])\d{12,17}"  # Maestro, RuPay, Elo
 )
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-_ACCOUNT = re.compile(r"(?<!\w)\d{2}-\d{2}-\d{2}(?: \d{6,10})?(?!\w)|(?<!\w)\d[\d -]{4,20}\d(?!\w)")
+_IBAN_LIKE = re.compile(r"\d(?:(?<=[A-Za-z]{2}\d)|(?<=[A-Za-z]{2} \d))\d")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z]{2}\d{2}(?=[ -]?[A-Za-z0-9]{3})|[A-Z]{2} \d{2}(?= [A-Z0-9]{4} ))")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
 _VERSION_BEFORE = re.compile(
@@ -39,28 +33,6 @@ _VERSION_BEFORE = re.compile(
 )
 _IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:.]{6,45}(?!\w)")
 _MAC = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])")
-
-
-def runs(text: str) -> Iterator[tuple[int, int, Topic | None]]:
-    """Runs of digits within a sentence, long enough for some kind: (start, end, topic of the words before)."""
-    for run in _RUN.finditer(text):
-        ends = [gap.end() for gap in _SENTENCE.finditer(text, *run.span())]
-        for start, end in pairwise((run.start(), *ends, run.end())):
-            digits = sum(map(str.isdigit, text[start:end]))
-            about = topic(text, start) if digits >= 6 and start == run.start() else None
-            if digits >= 7 or (digits == 6 and about in ("id", "account", "iban")):
-                yield start, end, about
-
-
-def without_keys(text: str) -> str:
-    """The text with signs in place of the digits of UPS parcels, and of URLs that name no phone, card or account."""
-    if "1Z" in text:
-        text = _UPS.sub(_without_digits, text)
-    return _URL.sub(_without_digits, text) if "://" in text else text
-
-
-def _without_digits(key: re.Match[str]) -> str:
-    return _DIGITS.sub("_", key[0])
 
 
 def end_of_word(text: str, end: int) -> int:
@@ -74,11 +46,16 @@ def end_of_word(text: str, end: int) -> int:
     return end
 
 
-def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Adjacent groups of digits in `text[start:end]` with 14 to 19 digits of a known issuer that pass Luhn.
+def cards(scan: Scan) -> Iterator[Found]:
+    """Adjacent groups of digits with 14 to 19 digits of a known issuer that pass Luhn.
 
     After words for a card also those of 13 digits and those that fail: a number with a typo is just as private.
     """
+    for run in scan.runs:
+        yield from _cards(scan.unkeyed, *run)
+
+
+def _cards(text: str, start: int, end: int, about: str | None) -> Iterator[Found]:
     groups = [match.span() for match in _GROUP.finditer(text, start, end)]
     for first, (begin, _) in enumerate(groups):
         if text[begin] not in "23456" and about != "card":
@@ -104,11 +81,11 @@ def cards(text: str, start: int, end: int, about: Topic | None) -> Iterator[Foun
                 yield Found("card", begin, groups[index][1])
 
 
-def _is_article(group: str, about: Topic | None) -> bool:
+def _is_article(group: str, about: str | None) -> bool:
     """Whether a card of 14 digits in one group is as well a parcel's number or a GTIN-14."""
     if len(group) != 14:
         return False
-    return about == "ref" or (3 * sum(map(int, group[::2])) + sum(map(int, group[1::2]))) % 10 == 0
+    return about in THINGS or (3 * sum(map(int, group[::2])) + sum(map(int, group[1::2]))) % 10 == 0
 
 
 def _is_card(digits: str) -> bool:
@@ -121,31 +98,27 @@ def _luhn(digits: str) -> bool:
     return (sum(values[::2]) + sum(_DOUBLED[value] for value in values[1::2])) % 10 == 0
 
 
-def accounts(text: str, start: int, end: int, about: Topic | None) -> Iterator[Found]:
-    """Account numbers and sort codes. They have no checksum: only after words that name them."""
-    if about in ("account", "iban"):
-        for match in _ACCOUNT.finditer(text, start, end):
-            yield Found("account", *match.span())
-
-
-def ibans(text: str) -> Iterator[Found]:
+def ibans(scan: Scan) -> Iterator[Found]:
     """IBANs (ISO 13616), with or without spaces, by length and checksum; after the word IBAN, by length alone."""
-    start = 0
+    if not _IBAN_LIKE.search(scan.spaced):
+        return
+    text, start = scan.spaced, 0
     while begin := _IBAN.search(text, start):
-        stop = _end_of_iban(text, begin.start())
+        stop = _end_of_iban(scan, begin.start())
         if stop:
             yield Found("iban", begin.start(), stop)
         start = stop or begin.end()
 
 
-def _end_of_iban(text: str, start: int) -> int | None:
+def _end_of_iban(scan: Scan, start: int) -> int | None:
+    text = scan.spaced
     length = _length_of_iban(text[start : start + 2].upper())
     number = _of_length(length).match(text, start) if length else None
     if not number:
         return None
     compact = re.sub("[ -]", "", number[0]).upper()
     value = int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4]))
-    named = not text[number.end() : number.end() + 1].isalpha() and topic(text, start) == "iban"
+    named = not text[number.end() : number.end() + 1].isalpha() and scan.context.topic(start) == "iban"
     return number.end() if value % 97 == 1 or named else None
 
 
@@ -164,8 +137,9 @@ def _length_of_iban(country: str) -> int:
     return 4 + sum(parts) if parts else 0
 
 
-def addresses(text: str) -> Iterator[Found]:
-    """IP addresses of both kinds, and MAC addresses as `id`."""
+def addresses(scan: Scan) -> Iterator[Found]:
+    """IP addresses of both kinds."""
+    text = scan.spaced
     if text.count(".") >= 3:
         for match in _IPV4.finditer(text):
             versioned = _VERSION_BEFORE.search(text[max(0, match.start() - 16) : match.start()])
@@ -176,7 +150,12 @@ def addresses(text: str) -> Iterator[Found]:
             address = match[0].rstrip(".") if match[0].endswith("::") else match[0].rstrip(".:")
             if _is_ipv6(address):
                 yield Found("ip", match.start(), match.start() + len(address))
-        for match in _MAC.finditer(text):
+
+
+def network_cards(scan: Scan) -> Iterator[Found]:
+    """MAC addresses."""
+    if scan.text.count(":") >= 5:
+        for match in _MAC.finditer(scan.spaced):
             yield Found("id", *match.span())
 
 
