@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, StrictBool, field_validator
 
 from export.bundle import Bundle
 from export.heads import softmax
-from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
+from models.knowledge.types import Match, language_tag
+from models.tasks.base import ClassifierTask, Prediction, TaskOptions, Tensor, Text, TextRequest, rounded
 
 if TYPE_CHECKING:
     from export.model import Model
@@ -36,6 +37,22 @@ class IntentOptions(TaskOptions):
     nearest_above: float = Field(0.6, ge=-1, le=1, description="minimum cosine of a known question that is offered")
 
 
+class IntentRequest(TextRequest):
+    knowledge: StrictBool | None = Field(
+        None,
+        examples=[True],
+        description="true: ask the knowledge base for every text; false: for none; default: for those without answer",
+    )
+    language: Text | None = Field(
+        None, examples=["en"], description="BCP 47; entries of this language are offered before others"
+    )
+
+    @field_validator("language")
+    @classmethod
+    def _check_language(cls, language: str | None) -> str | None:
+        return None if language is None else language_tag(language)
+
+
 class Intent(ClassifierTask):
     """Adds to the label: the top k, an answer template, the nearest known question, and `handoff`.
 
@@ -45,7 +62,9 @@ class Intent(ClassifierTask):
 
     name = "intent"
     summary = "What a customer wants, with an answer template, or a hand-off to a person."
+    Request = IntentRequest
     Options = IntentOptions
+    uses_knowledge = True
     outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"))
     example = {"text": "where is my order 88231?"}
     options: IntentOptions
@@ -104,6 +123,27 @@ class Intent(ClassifierTask):
         if handoff and best != self._out_of_scope and similarity >= self.options.nearest_above:
             answer["nearest"] = {"question": self._known_texts[int(nearest)], "similarity": rounded(similarity)}
         return answer
+
+    def asks_knowledge(self, request: IntentRequest, prediction: Prediction | None) -> bool:
+        if request.knowledge is not None:
+            return request.knowledge
+        return prediction is not None and "answer" not in prediction
+
+    def language(self, request: IntentRequest) -> str | None:
+        return request.language
+
+    def add_match(self, prediction: Prediction, match: Match | None) -> None:
+        """The known questions of the training texts, which have no answer, are not offered beside a knowledge base."""
+        prediction.pop("nearest", None)
+        if match is not None:
+            prediction["nearest"] = {
+                "question": match.question,
+                "answer": match.answer,
+                "similarity": match.similarity,
+                "id": match.id,
+            }
+        elif not prediction["handoff"] and "answer" not in prediction:
+            prediction["handoff"], prediction["reason"] = True, "nothing_known"
 
     @classmethod
     def assets(cls, model: Model, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:

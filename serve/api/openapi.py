@@ -8,10 +8,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from models.knowledge.types import Entry
 from models.tasks.base import ClassifierTask, Task, get_task
+from models.tasks.intent import Intent
 from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
+from serve.api.knowledge import Deletion, Entries, Search
 from serve.api.oip import InferRequest
+from serve.api.openapi_knowledge import knowledge_paths
 from serve.api.openapi_opinion import opinion_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
@@ -40,6 +44,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
         FeedbackBatch,
         Index,
         *(model for model, _ in _CHANGES.values()),
+        *_KNOWLEDGE,
     ]
     models: list[type[BaseModel]] = [InferRequest, *feedback_models, *dict.fromkeys(task.Request for task in classes)]
     references, definitions = models_json_schema(
@@ -65,7 +70,9 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
             content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-            if issubclass(task, Sentiment):
+            if issubclass(task, Intent):
+                content["schema"] = _INTENT
+            elif issubclass(task, Sentiment):
                 content["schema"] = _OPINION
             elif issubclass(task, ClassifierTask):
                 content["schema"] = _CLASSIFIED
@@ -97,6 +104,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
     if opinion:
         paths |= opinion_paths()
+    paths |= knowledge_paths({model.__name__: references[(model, "validation")] for model in _KNOWLEDGE}, _ERRORS)
     schemas = {
         **definitions.get("$defs", {}),
         "Error": _ERROR,
@@ -116,6 +124,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
     }
 
 
+_KNOWLEDGE: tuple[type[BaseModel], ...] = (Entry, Entries, Deletion, Search)
 _CHANGES: dict[str, tuple[type[BaseModel], str]] = {
     "load": (Load, "Start the task's replicas, if they were unloaded"),
     "unload": (Unload, "Stop the task's replicas, once they have answered the requests they accepted"),
@@ -168,6 +177,23 @@ _LABEL: dict[str, dict[str, Any]] = {
     "explanation": {"$ref": "#/components/schemas/Explanation"},
 }
 _CLASSIFIED = _answer("one per text, in order", ("label", "score"), **_LABEL)
+_INTENT = _answer(
+    "one per text, in order",
+    ("label", "score"),
+    **_LABEL,
+    nearest={
+        "type": "object",
+        "description": "the nearest question: an entry of the knowledge base, with its answer, where it was asked "
+        "and has one that is near enough; without a knowledge base a known question of the training texts",
+        "required": ["question", "similarity"],
+        "properties": {
+            "question": {"type": "string"},
+            "answer": {"type": "string", "description": "plain text, as it was given: escape it where you show it"},
+            "similarity": {"type": "number", "maximum": 1},
+            "id": {"type": "string", "description": "of the entry"},
+        },
+    },
+)
 _OPINION = _answer(
     "one per text, in order",
     ("label", "score", "scores", "topics"),
