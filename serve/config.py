@@ -29,6 +29,7 @@ from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
 from models.entities import EntitiesError, Registry
 from models.home import feedback_database, sqlite_url
+from models.knowledge.index import MIN_SIMILARITY
 from models.opinion.topics import Topics
 from models.opinion.topics_file import TopicsError
 from models.tasks.answers import AnswersError
@@ -206,6 +207,13 @@ class OpinionConfig(_Section):
     webhook: WebhookConfig = WebhookConfig()
 
 
+class KnowledgeConfig(_Section):
+    """The knowledge base of customer service."""
+
+    max_entries: int = Field(100_000, ge=1, le=100_000)
+    min_similarity: float = Field(MIN_SIMILARITY, ge=0, le=1)
+
+
 class LearningConfig(_Section):
     """When a task is retrained automatically, and the data and method of a retraining."""
 
@@ -322,6 +330,7 @@ class Config(BaseSettings):
     learning: LearningConfig = LearningConfig()
     rollout: RolloutConfig = RolloutConfig()
     opinion: OpinionConfig = OpinionConfig()
+    knowledge: KnowledgeConfig = KnowledgeConfig()
     tasks: dict[str, TaskConfig] = {name: TaskConfig(**settings) for name, settings in DEFAULT_TASKS.items()}
 
     @field_validator("home", mode="before")

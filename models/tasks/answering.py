@@ -31,7 +31,11 @@ class AnsweringRequest(TextRequest):
         examples=[{"customer_name": "Ann"}],
         description="values for the slots of answers, by name; they win over what is found in the text",
     )
-    language: Language | None = Field(None, examples=["en"], description="of the answer, as BCP 47 writes it")
+    language: Language | None = Field(
+        None,
+        examples=["en"],
+        description="of the answer, as BCP 47 writes it; entries of the knowledge base in it are offered before others",
+    )
 
 
 def _registry(value: Any) -> Any:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from export.bundle import Bundle, Kind
 from export.heads import softmax
+from models.knowledge.types import Match
 from models.opinion.types import Document
 from models.tasks.confidence import bounds_of
 from models.tasks.event_names import EVENT_KINDS, check_event
@@ -161,6 +162,8 @@ class Task(ABC):
     """the plural noun for these parts"""
     correction_example: ClassVar[dict[str, Any]]
     """an example of a correction, for the documentation"""
+    uses_knowledge: ClassVar[bool] = False
+    """whether its predictions may have an entry of the knowledge base"""
 
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         self.labels = bundle.manifest.labels
@@ -216,6 +219,18 @@ class Task(ABC):
     def explains(self, request: Any) -> bool:
         """Whether the request asks for the contribution of each word to its text's label."""
         return False
+
+    def asks_knowledge(self, request: Any, prediction: Prediction | None) -> bool:
+        """Whether the knowledge base is to be asked for this prediction; with None, for all of the request."""
+        return False
+
+    def language(self, request: Any) -> str | None:
+        """The language of the request's texts, if it names one (BCP 47)."""
+        return None
+
+    def add_match(self, prediction: Prediction, match: Match | None) -> None:
+        """Add the entry that the knowledge base has for a prediction; None when it has none."""
+        raise NotImplementedError(f"{self.name} does not use the knowledge base")
 
     def draws(self, request: Any) -> bool:
         """Whether chance has a part in the answer, so that two versions cannot be compared by their answers to it."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from export.bundle import Bundle
 from export.heads import softmax
+from models.knowledge.types import Match
 from models.tasks.answering import Answering, AnsweringOptions, AnsweringRequest
 from models.tasks.base import CONFIDENCE, ClassifierTask, Prediction, TaskOptions, Tensor, TextRequest, rounded
 from models.tasks.wishes import WishRule
@@ -34,7 +35,13 @@ _NOT_SEARCHED = -2.0  # less than any cosine
 
 
 class IntentRequest(AnsweringRequest):
-    """A text or texts of customers, with what is known about them."""
+    """A text or texts of customers, with what is known about them, and whether to ask the knowledge base."""
+
+    knowledge: StrictBool | None = Field(
+        None,
+        examples=[True],
+        description="true: ask the knowledge base for every text; false: for none; default: for those without answer",
+    )
 
 
 class IntentOptions(AnsweringOptions):
@@ -58,6 +65,7 @@ class Intent(ClassifierTask):
     summary = "What a customer wants, with an answer, or a hand-off to a person."
     Request = IntentRequest
     Options = IntentOptions
+    uses_knowledge = True
     outputs = (Tensor("label", "BYTES"), Tensor("score", "FP32"), Tensor("handoff", "BOOL"), CONFIDENCE, _REASON)
     example = {"text": "where is my order 88231?"}
     options: IntentOptions
@@ -136,6 +144,27 @@ class Intent(ClassifierTask):
         if score < self.options.handoff_below:
             return "low_confidence"
         return "asked_for_person" if self.labels[label] in self.options.person_labels else None
+
+    def asks_knowledge(self, request: IntentRequest, prediction: Prediction | None) -> bool:
+        if request.knowledge is not None:
+            return request.knowledge
+        return prediction is not None and "answer" not in prediction
+
+    def language(self, request: IntentRequest) -> str | None:
+        return request.language
+
+    def add_match(self, prediction: Prediction, match: Match | None) -> None:
+        """The known questions of the training texts, which have no answer, are not offered beside a knowledge base."""
+        prediction.pop("nearest", None)
+        if match is not None:
+            prediction["nearest"] = {
+                "question": match.question,
+                "answer": match.answer,
+                "similarity": match.similarity,
+                "id": match.id,
+            }
+        elif not prediction["handoff"] and "answer" not in prediction:
+            prediction["handoff"], prediction["reason"] = True, "nothing_known"
 
     @classmethod
     def assets(cls, model: Model, texts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from models.feedback.store import Store
 from models.training.progress import read_training
+from serve.api.knowledge import KnowledgeApi
 from serve.api.openapi import openapi
 from serve.api.operations import BASE, Operations
 from serve.api.opinion import Opinion
@@ -59,6 +60,7 @@ def build_control(config: Config, store: Store, applications: Applications, tuni
             *Repository(config, operations, applications).routes(),
             *operations.routes(),
             *Opinion(config, store, config.opinion_topics).routes(),
+            *KnowledgeApi(config, store).routes(),
             Route("/v2/models/{rest:path}", plain(control.unknown_model), methods=["GET", "POST", "PUT", "DELETE"]),
         ],
         exception_handlers={HTTPException: on_http_exception},

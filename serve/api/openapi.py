@@ -8,12 +8,15 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from models.knowledge.types import Entry
 from models.tasks.base import ClassifierTask, Task, get_task
 from models.tasks.intent import Intent, Reason
 from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
+from serve.api.knowledge import Deletion, Entries, Search
 from serve.api.oip import InferRequest
 from serve.api.openapi_answers import ANSWER_FIELDS
+from serve.api.openapi_knowledge import knowledge_paths
 from serve.api.openapi_opinion import opinion_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
@@ -42,6 +45,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
         FeedbackBatch,
         Index,
         *(model for model, _ in _CHANGES.values()),
+        *_KNOWLEDGE,
     ]
     models: list[type[BaseModel]] = [InferRequest, *feedback_models, *dict.fromkeys(task.Request for task in classes)]
     references, definitions = models_json_schema(
@@ -101,6 +105,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
     if opinion:
         paths |= opinion_paths()
+    paths |= knowledge_paths({model.__name__: references[(model, "validation")] for model in _KNOWLEDGE}, _ERRORS)
     schemas = {
         **definitions.get("$defs", {}),
         "Error": _ERROR,
@@ -120,6 +125,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
     }
 
 
+_KNOWLEDGE: tuple[type[BaseModel], ...] = (Entry, Entries, Deletion, Search)
 _CHANGES: dict[str, tuple[type[BaseModel], str]] = {
     "load": (Load, "Start the task's replicas, if they were unloaded"),
     "unload": (Unload, "Stop the task's replicas, once they have answered the requests they accepted"),
@@ -209,9 +215,16 @@ _INTENT = _answer(
     **ANSWER_FIELDS,
     nearest={
         "type": "object",
-        "description": "with `low_confidence`: the known question that is most like the text, if one is near enough",
+        "description": "the nearest question: an entry of the knowledge base, with its answer, where it was asked and "
+        "has one that is near enough; without a knowledge base, with `low_confidence`, a known question of the "
+        "training texts",
         "required": ["question", "similarity"],
-        "properties": {"question": {"type": "string"}, "similarity": {"type": "number"}},
+        "properties": {
+            "question": {"type": "string"},
+            "answer": {"type": "string", "description": "plain text, as it was given: escape it where you show it"},
+            "similarity": {"type": "number", "maximum": 1},
+            "id": {"type": "string", "description": "of the entry"},
+        },
     },
     truncated={"type": "boolean", "description": "true if the text was longer than the model reads"},
 )

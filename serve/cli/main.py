@@ -24,6 +24,7 @@ from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call, fetch
 from serve.cli.evaluation import commands as evaluation
 from serve.cli.explanations import asking_for_explanations, print_explained
+from serve.cli.knowledge import commands as knowledge_commands
 from serve.cli.lifecycle import commands
 from serve.cli.score import commands as scoring
 from serve.cli.settings import host_of_environment, load_config
@@ -55,6 +56,7 @@ app.add_typer(commands)
 app.add_typer(evaluation)
 app.add_typer(scoring)
 app.add_typer(topic_commands)
+app.add_typer(knowledge_commands)
 
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = (

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from export.errors import CheckpointError, ParityError
 from export.machine import usable_cores
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
@@ -37,6 +38,9 @@ class RayWorkers:
 
     def start_registry_sync(self, task: str) -> Any:
         return _sync_registry.remote(self._config, task) if self._has_mlflow else None
+
+    def start_sentence_encoder(self) -> Any:
+        return _make_sentence_encoder.remote(self._config)
 
     def poll(self, handle: Any) -> Any:
         done, _ = ray.wait([handle], timeout=0)
@@ -82,3 +86,20 @@ def _sync_registry(config: Config, task: str) -> bool:
 
     os.nice(_NICENESS)
     return Registry(config.home).follow(task)
+
+
+@ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
+def _make_sentence_encoder(config: Config) -> str:
+    os.nice(_NICENESS)
+    if find_spec("torch") is None:
+        return "it needs the extra `train` (pip install 'flywheel-serve[train]')"
+    from models.data.dataset import load_dataset
+    from models.knowledge.make_encoder import make_sentence_encoder
+    from models.training.candidate import calibration_sample
+
+    texts = [example.text for example in load_dataset("intent").train]  # of the seed: the same in every home
+    try:
+        make_sentence_encoder(config.home, calibration_sample(texts, seed=0))
+    except (CheckpointError, ParityError, OSError) as error:
+        return str(error)
+    return ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from models.feedback.store import Store
+from serve.api.knowledge import KnowledgeApi
 from serve.api.openapi import openapi
 from serve.api.operations import Operations
 from serve.api.repository import Repository
@@ -41,6 +43,15 @@ def test_every_route_of_the_repository_is_described(tmp_path: Path, task: str) -
     }
     assert len(served) > 10
     assert described == served
+
+
+def test_every_route_of_the_knowledge_base_is_described(tmp_path: Path) -> None:
+    routes = KnowledgeApi(Config(), Store(f"sqlite:///{tmp_path / 'feedback.db'}")).routes()
+    served = {(route.path, method.lower()) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    described = openapi(["intent"], "0")
+    paths = {path: methods for path, methods in described["paths"].items() if path.startswith("/v2/knowledge")}
+    assert {(path, method) for path, methods in paths.items() for method in set(methods) - {"parameters"}} == served
+    OpenAPIV31SpecValidator(described).validate()
 
 
 def test_details_of_a_prediction_are_described() -> None:

@@ -140,6 +140,7 @@ def test_the_log_knows_which_answers_were_early(
         async with serving(request.getfixturevalue(home)) as replica:
             asked = now()
             await ask(replica, *SURE, UNSURE, details=True)
+            await asyncio.sleep(0)  # an answer is logged in the next turn of the event loop
             await replica.prediction_logger.flush()
             (row,) = await replica.prediction_logger.query(lambda store: store.predictions.latest("intent", asked, 9))
         return row.output
