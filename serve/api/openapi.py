@@ -13,6 +13,7 @@ from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
 from serve.api.oip import InferRequest
 from serve.api.openapi_opinion import opinion_paths
+from serve.api.openapi_review import review_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
 from serve.feedback.intake import Feedback, FeedbackBatch
@@ -95,6 +96,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             if name.endswith("}"):
                 read["parameters"] = [_VERSION]
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
+    paths |= review_paths([task.name for task in classes if issubclass(task, ClassifierTask)])
     if opinion:
         paths |= opinion_paths()
     schemas = {
