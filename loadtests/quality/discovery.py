@@ -3,8 +3,8 @@
 The champion is trained on the training texts of the 67 other labels. The prediction log is the whole test file, 40
 texts of each of the 77 labels, which the champion never saw, with its answers as the server logs them: the label, the
 score, the best three, and `handoff` where the score is below 0.5. The product's own code
-(`models/discovery/new_labels.py`) takes the texts that were handed off, of known labels and unknown ones, and proposes
-labels.
+(`models/discovery/new_labels.py`) takes the texts that were handed off or have no high score, of known labels and
+unknown ones, and proposes labels.
 
 The champion is a logistic regression (C = 10) on the sentence vectors of the default base model, whose temperature is
 chosen on a fifth of its training texts. Clustering gets the same sentence vectors, as the server computes them.
@@ -36,6 +36,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from loadtests.quality.banking77 import Floats, Part, load
+from models.discovery.discover import spread
 from models.discovery.logged_texts import LoggedText
 from models.discovery.new_labels import Proposal, find_new_labels, is_unsure
 
@@ -58,6 +59,8 @@ class Trial:
     left_out: frozenset[str]
     log: Part
     texts: list[LoggedText]
+    common: Floats
+    """mean vector of some texts of the log and of the champion's training texts"""
 
     @property
     def unsure(self) -> list[int]:
@@ -65,7 +68,7 @@ class Trial:
 
     def proposals(self) -> list[Proposal]:
         rows = self.unsure
-        return find_new_labels([self.texts[i] for i in rows], self.log.vectors[rows], self.log.texts)
+        return find_new_labels([self.texts[i] for i in rows], self.log.vectors[rows], self.common, self.log.texts)
 
     def majority(self, proposal: Proposal) -> tuple[str, float]:
         """The most frequent true label of a proposal's texts, and its share: the purity."""
@@ -79,7 +82,10 @@ def trial(left_out: Sequence[str], train: Part, log: Part) -> Trial:
     known = train.only(np.flatnonzero(~np.isin(train.labels, left_out)))
     model, temperature = champion(known)
     probabilities = softmax(model.decision_function(log.vectors) / temperature, axis=1).astype(np.float32)
-    return Trial(frozenset(left_out), log, logged(log, probabilities, model.classes_.tolist()))
+    common = np.concatenate(
+        [log.vectors[spread(range(len(log.texts)))], known.vectors[spread(range(len(known.texts)))]]
+    )
+    return Trial(frozenset(left_out), log, logged(log, probabilities, model.classes_.tolist()), common.mean(0))
 
 
 def champion(train: Part) -> tuple[LogisticRegression, float]:
@@ -127,7 +133,7 @@ def show(number: int, found: Trial, proposals: Sequence[Proposal], console: Cons
     """Print one trial; how many left-out labels were found."""
     pure: dict[str, Proposal] = {}
     counts = Counter[str]()
-    table = Table(title=f"Ten {number}: proposals, the most requests first", title_justify="left")
+    table = Table(title=f"Ten {number}: proposals, first those with the most wrong answers", title_justify="left")
     for name in ("name", "texts", "cohesion", "purity", "most are", "which is"):
         table.add_column(name, justify="right" if name in ("texts", "cohesion", "purity") else "left")
     for proposal in proposals:
@@ -142,7 +148,7 @@ def show(number: int, found: Trial, proposals: Sequence[Proposal], console: Cons
     unknown = int(np.isin(unsure, list(found.left_out)).sum())
     lost = ", ".join(sorted(found.left_out - pure.keys())) or "none"
     console.print(
-        f"{len(pure)} of {LEFT_OUT} found, not: {lost}. {len(unsure):,} of {len(found.texts):,} texts were handed off, "
+        f"{len(pure)} of {LEFT_OUT} found, not: {lost}. {len(unsure):,} of {len(found.texts):,} texts were unsure, "
         f"{unknown} of them of left-out labels. {len(proposals)} proposals: {counts['left out']} of left-out labels, "
         f"{counts['known']} of known ones, {counts['mixed']} mixed.\n",
         highlight=False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from export.bundle import Bundle
 from export.errors import BundleError, CheckpointError
 from export.heads import softmax
 from models.curation.types import Embed
+from models.data.dataset import Example
 from models.discovery.logged_texts import LoggedText, read_log
 from models.discovery.new_labels import MAX_TEXTS, MIN_TEXTS, Proposal, find_new_labels, is_unsure
 from models.discovery.overlaps import Overlap, overlapping
@@ -25,6 +26,7 @@ from models.feedback.store import Store
 from models.home import bundle_folder
 
 _MAX_HOLDOUT = 2_000  # texts that the champion reads again: some seconds
+T = TypeVar("T")
 
 
 class Discovery(NamedTuple):
@@ -48,14 +50,22 @@ def discover(store: Store, home: Path, task: str, embed: Embed | None = None) ->
     """
     log = read_log(store, home, task)
     bundle = _bundle(home, task, log.champion)
+    holdout = _holdout(home, task, bundle)
     unsure = [text for text in log.texts if is_unsure(text.prediction)][:MAX_TEXTS]
     proposals: list[Proposal] = []
     if len(unsure) >= MIN_TEXTS:
-        vectors = (embed or _base_vectors(bundle))([text.text for text in unsure])
-        proposals = find_new_labels(unsure, vectors, [text.text for text in log.texts])
-    names, truth, probabilities = _holdout(home, task, bundle)
-    overlaps = overlapping(log.labels, names, truth, probabilities)
+        texts = [text.text for text in log.texts]
+        embed = embed or _base_vectors(bundle)
+        common = embed([*spread(texts), *spread([example.text for example in holdout])]).mean(0)
+        proposals = find_new_labels(unsure, embed([text.text for text in unsure]), common, texts)
+    names, probabilities = _read(bundle, holdout)
+    overlaps = overlapping(log.labels, names, [example.label for example in holdout], probabilities)
     return Discovery(log.champion, len(log.texts), len(unsure), proposals, overlaps)
+
+
+def spread(texts: Sequence[T], count: int = 200) -> Sequence[T]:
+    """At most `count` of the texts, from all parts of the list."""
+    return [texts[i] for i in np.linspace(0, len(texts) - 1, count, dtype=int)] if len(texts) > count else texts
 
 
 def members(discovery: Discovery) -> list[LoggedText]:
@@ -72,23 +82,28 @@ def _base_vectors(bundle: Bundle | None) -> Embed:
     return base_encoder(DEFAULT_BASE)
 
 
-def _holdout(home: Path, task: str, bundle: Bundle | None) -> tuple[Sequence[str], list[str], NDArray[np.float32]]:
-    """The champion's labels, those of its holdout and the probabilities; empty where the corpus is not on this disk."""
-    from export.model import Model
+def _holdout(home: Path, task: str, bundle: Bundle | None) -> list[Example]:
+    """Texts of the champion's holdout; none where its corpus is not on this disk."""
     from models.data.dataset import DatasetError, load_corpus
 
-    nothing = np.zeros((0, 0), np.float32)
     if bundle is None:
-        return [], [], nothing
+        return []
     try:
         holdout = load_corpus(home, task, bundle.manifest.data).holdout
-        if not holdout:
-            return bundle.manifest.labels, [], nothing
-        drawn = np.random.default_rng(0).permutation(len(holdout))[:_MAX_HOLDOUT].tolist()
-        outputs = Model.open(bundle, providers="cpu").predict([holdout[i].text for i in drawn])
-    except (DatasetError, BundleError, OSError):
-        return bundle.manifest.labels, [], nothing
-    return bundle.manifest.labels, [holdout[i].label for i in drawn], softmax(outputs)
+    except (DatasetError, OSError):
+        return []
+    drawn = np.random.default_rng(0).permutation(len(holdout))[:_MAX_HOLDOUT]
+    return [holdout[i] for i in drawn.tolist()]
+
+
+def _read(bundle: Bundle | None, holdout: Sequence[Example]) -> tuple[Sequence[str], NDArray[np.float32]]:
+    """The champion's labels, and its probabilities for the texts, (texts, labels)."""
+    from export.model import Model
+
+    if bundle is None or not holdout:
+        return [], np.zeros((0, 0), np.float32)
+    outputs = Model.open(bundle, providers="cpu").predict([example.text for example in holdout])
+    return bundle.manifest.labels, softmax(outputs)
 
 
 def _bundle(home: Path, task: str, version: str | None) -> Bundle | None:

@@ -20,11 +20,11 @@ from models.discovery.logged_texts import LoggedText
 from models.text import MAX_LABEL, words
 
 MAX_TEXTS = 3_000
-"""clustered, the newest; the distances of all pairs take 36 MB"""
+"""clustered, the newest; the distances of all pairs take 72 MB"""
 MIN_TEXTS = 5
 """different texts that make a proposal"""
-_UNSURE_BELOW = 0.5
-_MAX_DISTANCE = 0.45  # mean cosine distance between two clusters that are merged
+_UNSURE_BELOW = 0.8  # more than what is handed off, since most texts of an unknown label get a score above 0.5
+_MAX_DISTANCE = 0.4  # mean cosine distance of two clusters that are merged
 _REASONS_OF_KNOWN = ("asked_for_person", "nothing_known")  # of a handoff whose intent the model was sure of
 _NAME_WORDS = 3
 _MIN_SHARE_OF_WORD = 0.2  # of a cluster's texts, and at least two: a word of one text is not a name for others
@@ -49,36 +49,50 @@ class Proposal:
     def requests(self) -> int:
         return sum(text.times for text in self.texts)
 
+    @property
+    def wrong(self) -> float:
+        """Requests that were probably answered wrong, by their scores."""
+        return sum(text.times * (1 - float(text.prediction["score"])) for text in self.texts)
+
 
 def is_unsure(prediction: Mapping[str, Any]) -> bool:
-    """Whether the model handed the text off, or gave it a low score."""
-    if "handoff" in prediction:
-        return bool(prediction["handoff"]) and prediction.get("reason") not in _REASONS_OF_KNOWN
-    return bool(prediction.get("confidence") == "low" or float(prediction["score"]) < _UNSURE_BELOW)
+    """Whether the model may not know the text's label: it handed the text off, or its score is not high."""
+    handed_off = bool(prediction.get("handoff")) and prediction.get("reason") not in _REASONS_OF_KNOWN
+    return handed_off or float(prediction["score"]) < _UNSURE_BELOW
 
 
-def find_new_labels(unsure: Sequence[LoggedText], vectors: Floats, background: Sequence[str]) -> list[Proposal]:
-    """Proposals from texts and their vectors of unit length, (texts, dimensions); those with the most requests first.
+def find_new_labels(
+    unsure: Sequence[LoggedText], vectors: Floats, common: Floats, background: Sequence[str]
+) -> list[Proposal]:
+    """Proposals from texts and their vectors of unit length, (texts, dimensions).
 
-    `background` are texts of the whole log: a word that is frequent there names nothing.
+    First those with the most requests that were probably answered wrong. `common`, (dimensions,), is the mean vector of
+    texts on all subjects of the task. `background` are texts of the whole log: a word that is frequent there names
+    nothing.
     """
     if len(unsure) < MIN_TEXTS:
         return []
     members: defaultdict[int, list[int]] = defaultdict(list)
-    for i, cluster in enumerate(clusters(vectors).tolist()):
+    for i, cluster in enumerate(clusters(vectors, common).tolist()):
         members[cluster].append(i)
-    groups = [rows for cluster, rows in members.items() if cluster >= 0 and len(rows) >= MIN_TEXTS]
+    groups = [rows for rows in members.values() if len(rows) >= MIN_TEXTS]
     frequency = Counter(word for text in background for word in _words(text))
     found = [_proposal([unsure[i] for i in rows], vectors[rows], frequency, len(background)) for rows in groups]
-    return sorted(found, key=lambda proposal: (-proposal.requests, proposal.name))
+    return sorted(found, key=lambda proposal: (-proposal.wrong, proposal.name))
 
 
-def clusters(vectors: Floats) -> NDArray[np.intp]:
-    """The number of each row's cluster, (rows,); rows in small clusters are like nothing else."""
+def clusters(vectors: Floats, common: Floats) -> NDArray[np.intp]:
+    """The number of each row's cluster, (rows,); what is like nothing else is alone, or one of a few.
+
+    What all texts of the task have in common is taken off first: how alike any two texts are differs from one encoder
+    to the next.
+    """
     from sklearn.cluster import AgglomerativeClustering
 
+    own = vectors - common
+    own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-9)
     found = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=_MAX_DISTANCE)
-    numbers: NDArray[np.intp] = found.fit_predict(vectors)
+    numbers: NDArray[np.intp] = found.fit_predict(own)
     return numbers
 
 

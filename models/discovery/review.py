@@ -24,7 +24,7 @@ from models.feedback.store import Store
 from models.text import same_text_key
 
 MAX_SUGGESTIONS = 500
-_MAX_CANDIDATES = 3_000  # the most uncertain and frequent; their similarities take 36 MB
+_MAX_CANDIDATES = 1_000  # the most uncertain and frequent; 3,000 found no better ones
 _MAX_COMPARED = 3_000  # labelled texts, the newest
 _WEIGHT_OF_OLD = 0.5  # of what was asked before the champion was trained, too
 _CLOCKS_DIFFER = timedelta(minutes=1)  # of machines
