@@ -23,7 +23,7 @@ MAX_TEXTS = 3_000
 """clustered, the newest; the distances of all pairs take 72 MB"""
 MIN_TEXTS = 5
 """different texts that make a proposal"""
-_UNSURE_BELOW = 0.8  # more than what is handed off, since most texts of an unknown label get a score above 0.5
+_UNSURE_BELOW = 0.9  # more than what is handed off, since most texts of an unknown label get a score above 0.5
 _MAX_DISTANCE = 0.4  # mean cosine distance of two clusters that are merged
 _REASONS_OF_KNOWN = ("asked_for_person", "nothing_known")  # of a handoff whose intent the model was sure of
 _NAME_WORDS = 3

@@ -35,4 +35,4 @@ def test_no_label_is_chosen_on_and_reported() -> None:
     chosen, reported = (
         [label for ten in tens(labels, choosing=choosing) for label in ten] for choosing in (True, False)
     )
-    assert len({*chosen, *reported}) == len(chosen) + len(reported) == 6 * LEFT_OUT
+    assert len({*chosen, *reported}) == len(chosen) + len(reported) == 7 * LEFT_OUT
