@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_WORDS = 64  # of a text; more than a request says, and a bound for pasted pages
 
+_ROWS_AT_ONCE = 100  # scipy holds the interpreter's lock for a whole product, and the event loop waits for it
 # Thai, Lao, Burmese, Khmer, Kana and Chinese characters.
 _WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 Vectors = Union["csr_matrix", NDArray[np.float32]]
@@ -49,8 +50,12 @@ def word_vectors(texts: Sequence[str]) -> csr_matrix:
 
 def similarities(vectors: Vectors, others: Vectors) -> NDArray[np.float32]:
     """The cosines of rows of unit length, (rows, other rows)."""
-    product = vectors @ others.T
-    return np.asarray(product.toarray() if hasattr(product, "toarray") else product, np.float32)
+    if isinstance(vectors, np.ndarray):
+        return np.asarray(vectors @ others.T, np.float32)
+    turned, found = others.T.tocsr(), np.empty((vectors.shape[0], others.shape[0]), np.float32)
+    for at in range(0, len(found), _ROWS_AT_ONCE):
+        found[at : at + _ROWS_AT_ONCE] = (vectors[at : at + _ROWS_AT_ONCE] @ turned).toarray()
+    return found
 
 
 def _terms(text: str) -> list[str]:
