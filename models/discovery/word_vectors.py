@@ -50,7 +50,7 @@ def word_vectors(texts: Sequence[str]) -> csr_matrix:
 
 def similarities(vectors: Vectors, others: Vectors) -> NDArray[np.float32]:
     """The cosines of rows of unit length, (rows, other rows)."""
-    if isinstance(vectors, np.ndarray):
+    if isinstance(vectors, np.ndarray) or isinstance(others, np.ndarray):
         return np.asarray(vectors @ others.T, np.float32)
     turned, found = others.T.tocsr(), np.empty((vectors.shape[0], others.shape[0]), np.float32)
     for at in range(0, len(found), _ROWS_AT_ONCE):
