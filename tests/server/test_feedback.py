@@ -468,7 +468,7 @@ def test_what_to_label_next_is_gone_once_it_is_labelled(desk: Server) -> None:
 
 def test_a_discovery_runs_beside_the_server(desk: Server) -> None:
     predict(desk, texts=[f"the turnstile rejects wristband {word}" for word in ("a", "b", "c", "d", "e", "f")])
-    eventually(lambda: desk.get("/v2/discovery/intent").status_code == 200, 90)
+    eventually(lambda: desk.get("/v2/discovery/intent").status_code == 200, 150)
     answer = desk.get("/v2/discovery/intent").json()
     assert answer["champion"] == "1"
     assert set(answer) == {"task", "champion", "texts", "unsure", "computed", "proposals", "overlaps"}
