@@ -18,6 +18,7 @@ from serve.api.oip import InferRequest
 from serve.api.openapi_answers import ANSWER_FIELDS
 from serve.api.openapi_knowledge import knowledge_paths
 from serve.api.openapi_opinion import opinion_paths
+from serve.api.openapi_review import review_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
 from serve.feedback.intake import Feedback, FeedbackBatch
@@ -103,6 +104,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             if name.endswith("}"):
                 read["parameters"] = [_VERSION]
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
+    paths |= review_paths([task.name for task in classes if issubclass(task, ClassifierTask)])
     if opinion:
         paths |= opinion_paths()
     paths |= knowledge_paths({model.__name__: references[(model, "validation")] for model in _KNOWLEDGE}, _ERRORS)

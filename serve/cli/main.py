@@ -26,6 +26,7 @@ from serve.cli.evaluation import commands as evaluation
 from serve.cli.explanations import asking_for_explanations, print_explained
 from serve.cli.knowledge import commands as knowledge_commands
 from serve.cli.lifecycle import commands
+from serve.cli.review import commands as review_commands
 from serve.cli.score import commands as scoring
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 app.add_typer(evaluation)
+app.add_typer(review_commands)
 app.add_typer(scoring)
 app.add_typer(topic_commands)
 app.add_typer(knowledge_commands)

@@ -1,4 +1,4 @@
-"""The controller's jobs as Ray tasks: retraining, drift test, and MLflow's aliases."""
+"""The controller's jobs as Ray tasks: retraining, drift test, and MLflow's aliases; and discoveries for the API."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import ray
 
 from export.errors import CheckpointError, ParityError
 from export.machine import usable_cores
+from models.discovery.discover import Discovery
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
 from models.releases.release import read_release
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
+from serve.api.discovery import Discover, DiscoveryFailed
 from serve.config import Config
 from serve.controller.workers import ACTOR
 from serve.rayserve.environment import original_pythonpath
 
 _NICENESS = 19  # the lowest priority, below every serving process
+_DISCOVERY_TIMEOUT_S = 300.0
 
 
 class RayWorkers:
@@ -52,6 +55,23 @@ class RayWorkers:
             return Result("failed", f"its process ended: {type(error).__name__}")
 
 
+def discoverer(config: Config) -> Discover:
+    """Runs discoveries as Ray tasks, as the controller's jobs, and waits for them."""
+
+    def discover(task: str) -> Discovery:
+        if find_spec("torch") is None or find_spec("sklearn") is None:
+            raise DiscoveryFailed("discovery needs the packages of training: pip install 'flywheel-serve[train]'")
+        handle = _discover.remote(config, task)
+        try:
+            found: Discovery = ray.get(handle, timeout=_DISCOVERY_TIMEOUT_S)
+        except Exception as error:
+            ray.cancel(handle, force=True)
+            raise DiscoveryFailed(f"the process of the discovery ended: {type(error).__name__}") from error
+        return found
+
+    return discover
+
+
 # max_calls=1: the worker process ends after the task and frees the gigabyte that torch takes. max_retries=0: the
 # corrections of a run that was killed return to the queue when their leases expire, so Ray must not retry it.
 _TASK_OPTIONS: dict[str, Any] = {
@@ -78,6 +98,14 @@ def _test_drift(config: Config, task: str) -> str:
     since = utc_now() - timedelta(days=config.feedback.log.keep_days)
     rows = sorted(store.predictions.latest(task, since, 5 * WINDOW), key=lambda row: row.at)
     return drift_in_log(rows, read_release(config.home, task).champion)
+
+
+@ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
+def _discover(config: Config, task: str) -> Discovery:
+    from models.discovery.discover import discover
+
+    os.nice(_NICENESS)
+    return discover(Store.open(config.feedback.store_url(config.home)), config.home, task)
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]

@@ -171,9 +171,10 @@ def test_predictions_have_the_nearest_entry(served: Path) -> None:
         {"text": RETURN},
         {"texts": [SURE_TEXT, RETURN, "ship to canada"], "knowledge": True},
         {"text": PASSWORD, "knowledge": True, "language": "de"},
+        tasks={"intent": {"options": {"answers": False}}},
     )
     assert asked[0]["nearest"] == {"question": PASSWORD, "answer": "an answer", "similarity": 1.0, "id": "pw"}
-    assert unsure[0]["nearest"]["id"] == "ret"  # no intent of this model has an answer of its own
+    assert unsure[0]["nearest"]["id"] == "ret"
     assert ["nearest" in one for one in together] == [False, True, False]
     assert german[0]["nearest"]["id"] == "pw2"
     assert together[1]["nearest"] == unsure[0]["nearest"]
