@@ -425,7 +425,7 @@ def afterwards(server: Server, id_: str) -> None:
 
 
 def test_a_locked_or_full_store_refuses_feedback_and_not_predictions(home: Path, tmp_path: Path) -> None:
-    server = start_server(home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false")
+    server = start_server(home, tmp_path / "log", tasks=["intent"], FLYWHEEL_LEARNING__AUTOMATIC="false")
     try:
         assert server.post(FEEDBACK, json=GOOD).status_code == 202
         database = sqlite3.connect(home / "feedback.db", isolation_level=None)
@@ -458,7 +458,11 @@ def test_predictions_go_on_while_postgresql_is_away(home: Path, tmp_path: Path) 
         with postgres_server() as postgres:
             url = postgres.new_database()
             server = start_server(
-                home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_FEEDBACK__STORE=url
+                home,
+                tmp_path / "log",
+                tasks=["intent"],
+                FLYWHEEL_LEARNING__AUTOMATIC="false",
+                FLYWHEEL_FEEDBACK__STORE=url,
             )
             try:
                 assert server.post(FEEDBACK, json=GOOD).status_code == 202
