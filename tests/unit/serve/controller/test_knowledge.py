@@ -105,3 +105,12 @@ def test_a_step_ends_after_a_second_and_the_next_goes_on(
     for _ in range(3):
         reconciler.step()
     assert (reconciler.behind, store.knowledge.state().waiting) == (False, 0)
+
+
+def test_another_encoder_computes_all_vectors_again(tmp_path: Path, store: Store) -> None:
+    old, new = (tiny_encoder(tmp_path / name, name).manifest.data.fingerprint for name in ("old", "new"))
+    put(store, 70)
+    KnowledgeReconciler(tmp_path / "old", store, NoWorkers()).step()
+    assert len(store.knowledge.serials(old)) == 70
+    KnowledgeReconciler(tmp_path / "new", store, NoWorkers()).step()  # after a restart with the other one
+    assert (len(store.knowledge.serials(old)), len(store.knowledge.serials(new))) == (0, 70)
