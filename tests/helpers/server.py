@@ -37,14 +37,14 @@ class Server:
         return httpx.get(self.url + path, timeout=30)
 
 
-def start_server(home: Path, log: Path, **environment: str) -> Server:
-    """`flywheel up` on a free port, ready; its output goes to `log`."""
+def start_server(home: Path, log: Path, *, cwd: Path = ROOT, **environment: str) -> Server:
+    """`flywheel up` in the folder `cwd` on a free port, ready; its output goes to `log`."""
     port = free_port()
     env = {**os.environ, "FLYWHEEL_HOME": str(home), **environment}
     with log.open("w") as output:
         process = subprocess.Popen(
             [Path(sys.executable).parent / "flywheel", "up", "--port", str(port)],
-            cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
     server = Server(f"http://127.0.0.1:{port}", process, home)
     deadline = time.monotonic() + START_TIMEOUT_S
