@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.data.naming import Naming, joined
 from models.data.records import ENDINGS, DatasetError, MissingColumnError, is_csv, stream_fields, stream_rows
 
 PARQUET = ".parquet"
@@ -48,6 +49,28 @@ class Chunk:
             name: values[at].item() if isinstance(values, np.ndarray) else values[at]
             for name, values in self.columns.items()
         }
+
+    def renamed(self, naming: Naming) -> Chunk:
+        """The rows with our names of the columns."""
+        if not naming.columns:
+            return self
+        columns = {name: values for name, values in self.columns.items() if naming.keeps(name)}
+        zoneless = {name for name in self.without_zone if naming.keeps(name)}
+        for name, theirs in naming.columns.items():
+            if given := [self.columns[column] for column in theirs if column in self.columns]:
+                columns[name] = given[0] if len(theirs) == 1 else [joined(row) for row in zip(*given, strict=True)]
+                zoneless |= {name for column in theirs if column in self.without_zone}
+        return Chunk(self.lines, columns, [naming.row(row) for row in self._rows], frozenset(zoneless))
+
+    def with_events(self, events: Sequence[Any], keep: NDArray[np.bool_]) -> Chunk:
+        """The rows of `keep`, (rows,), with these values of `event`, (rows,)."""
+        at = np.flatnonzero(keep).tolist()
+        columns: dict[str, Values] = {
+            name: values[at] if isinstance(values, np.ndarray) else [values[row] for row in at]
+            for name, values in {**self.columns, "event": events}.items()
+        }
+        rows = [{**self._rows[row], "event": events[row]} for row in at] if self._rows else ()
+        return replace(self, lines=self.lines[at], columns=columns, _rows=rows)
 
     def get(self, column: str) -> Values:
         return self.columns.get(column, [None] * len(self))

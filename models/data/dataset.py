@@ -20,8 +20,9 @@ import orjson
 
 from export.bundle import Lineage
 from models.data.checks import Faults, Labelled, check_corpus
+from models.data.naming import OURS, Naming, name_it
 from models.data.records import DatasetError as DatasetError
-from models.data.records import column_fault, corpus_name, stream_rows
+from models.data.records import MissingColumnError, column_fault, corpus_name, stream_rows
 from models.data.records import read_rows as read_rows
 from models.data.report import CorpusReport
 from models.data.split import hold_out, text_key
@@ -30,6 +31,7 @@ from models.tasks.base import Task, get_task, not_blank
 from models.text import label_fault, label_name
 
 SEED = Path(__file__).parent / "seed"
+_COLUMNS = ("text", "label", "split")
 _SPLITS = ("train", "holdout")
 _VALIDATION = "validation"  # training rows, on which a training that holds some back holds back these
 
@@ -76,13 +78,13 @@ def load_dataset(task: str, file: Path | None = None) -> Dataset:
     return load_checked(task, file)[0]
 
 
-def load_checked(task: str, file: Path | None = None) -> tuple[Dataset, CorpusReport]:
-    """As `load_dataset`, with the report of what was found in the file.
+def load_checked(task: str, file: Path | None = None, naming: Naming = OURS) -> tuple[Dataset, CorpusReport]:
+    """As `load_dataset`, with the report of what was found in the file, whose columns `naming` names.
 
     Labels are written as models.text.label_name has it. Raises DatasetError, with all findings, when one is an error.
     """
     path = file or seed_file(get_task(task))
-    rows, faults = _read_labelled(path)
+    rows, faults = _read_labelled(path, naming)
     split = rows.splits
     undecided = np.flatnonzero(split == 2)
     rows.held_out = split == 1
@@ -95,15 +97,20 @@ def load_checked(task: str, file: Path | None = None) -> tuple[Dataset, CorpusRe
     return Dataset(corpus_name(path), train, holdout, fingerprint(_rows(train, holdout)), rows.validation), report
 
 
-def _read_labelled(path: Path) -> tuple[Labelled, Faults]:
+def _read_labelled(path: Path, naming: Naming) -> tuple[Labelled, Faults]:
     """The rows that can be used, and the faults of the others."""
+    if unknown := naming.columns.keys() - _COLUMNS:
+        raise DatasetError(
+            f"--column {min(unknown)}=...: there is no column {min(unknown)!r}, only {', '.join(_COLUMNS)}. Write one "
+            "of them before the sign, and the file's name behind it: --column label=queue"
+        )
     faults: Faults = defaultdict(list)
     names: dict[str, str] = {}
     numbers: dict[str, int] = {}
     examples: list[Example] = []
     validation: set[int] = set()
     keys, labels, lines, splits = array("Q"), array("i"), array("I"), bytearray()
-    for line, row in stream_rows(path, required=("text", "label")):
+    for line, row in _rows_of(path, naming):
         if fault := _row_fault(row):
             faults[fault].append(line)
             continue
@@ -134,11 +141,22 @@ def _read_labelled(path: Path) -> tuple[Labelled, Faults]:
     return found, faults
 
 
+def _rows_of(path: Path, naming: Naming) -> Iterator[tuple[int, dict[str, Any]]]:
+    required = naming.in_file(("text", "label", *(("split",) if "split" in naming.columns else ())))
+    try:
+        for line, row in stream_rows(path, required=required):
+            yield line, naming.row(row) if naming else row
+    except MissingColumnError as error:
+        if error.column in naming.in_file(naming.columns):
+            raise
+        raise DatasetError(f"{error}. {name_it(error.column)}") from None
+
+
 def _row_fault(row: dict[str, Any]) -> str | None:
     """Why the row cannot be used; None when it can."""
     for column in ("text", "label"):
         if fault := column_fault(row, column):
-            return f"{fault}."
+            return f"{fault}." if column in row else f"{fault}. {name_it(column)}"
     try:
         not_blank(row["text"])
     except ValueError as error:

@@ -15,6 +15,7 @@ from models.data.checks import Faults, row_faults
 from models.data.columns import Chunk, unit_of
 from models.data.event_checks import text_columns
 from models.data.event_times import is_time
+from models.data.naming import name_it
 from models.data.records import column_fault
 from models.data.report import Finding
 from models.tasks.event_names import EVENT_KINDS, EVENT_NAMES
@@ -86,10 +87,11 @@ def event_fault(required: tuple[str, ...]) -> RowFault:
 def _fault_of_event(row: dict[str, Any], required: tuple[str, ...]) -> tuple[str, ...]:
     for column in required:
         if fault := column_fault(row, column, may_be_number=column not in ("event", "text")):
-            return (f"{fault}.",)
+            return (f"{fault}." if column in row else f"{fault}. {name_it(column)}",)
     event, value = row["event"], row.get("value")
     if event not in EVENT_KINDS:
-        return (f"the event is {repr(event)[:40]}; it must be one of: {', '.join(sorted(EVENT_NAMES))}.",)
+        return (f"the event is {repr(event)[:40]}; it must be one of: {', '.join(sorted(EVENT_NAMES))}. If the "
+                "file names them otherwise, say so: --event buy=purchase",)  # fmt: skip
     if not (_is_name(row["user_id"]) and _is_name(row["item_id"]) and str(row.get("text", "-")).strip()):
         return (f"{_listed(name for name in required if name not in ('event', 'time'))} must not be empty.",)
     if (row.get("split") or "") not in ("train", "holdout", ""):

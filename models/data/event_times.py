@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from models.data.report import Finding
 MAX_SECONDS = 1e11
 """of a time in seconds since 1970, the year 5138; a larger number counts a smaller unit"""
 _UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")  # each from a thousand times the bound before
+
+_UTC = re.compile(r" UTC$")  # as BigQuery writes the zone
 
 Floats = NDArray[np.float64]
 
@@ -109,7 +112,7 @@ def is_time(value: Any) -> bool:
 def _time_of(value: Any) -> tuple[float, bool]:
     """(seconds since 1970, whether its zone is written) of a text; NaN for what is no time."""
     try:
-        found = datetime.fromisoformat(value.strip().upper())
+        found = datetime.fromisoformat(_UTC.sub("+00:00", value.strip().upper()))
     except (AttributeError, ValueError):
         return math.nan, True
     if found.tzinfo is None:

@@ -9,7 +9,7 @@ numbers are features: those that begin with `user_` of the user, with `context_`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from models.data.dataset import SEED, load_kept
 from models.data.event_faults import FileFaults, event_fault, item_fault, user_fault
 from models.data.event_times import TimeColumn, in_seconds
 from models.data.interactions import KEPT_ENDING, Events, Features, Interactions, read_kept, save_kept
+from models.data.named_events import NamedEvents
+from models.data.naming import OURS, Naming, name_it
 from models.data.negatives import with_negatives
 from models.data.records import DatasetError, MissingColumnError, corpus_name
 from models.data.report import CorpusReport, Finding
@@ -48,6 +50,8 @@ class InteractionFiles:
     events: Path
     items: Path | None = None
     users: Path | None = None
+    naming: Naming = OURS
+    """of the columns of all three, and of the events"""
 
 
 def load_interactions(files: InteractionFiles | Path | None = None) -> Interactions:
@@ -116,6 +120,7 @@ class _Reader:
         self._rows = 0
         self._notes: list[Finding] = []
         self._several: dict[int, str] = {}
+        self._found_columns: set[str] = set()
 
     def read(self) -> None:
         """Read all files. Raises DatasetError with all rows that cannot be used."""
@@ -130,17 +135,34 @@ class _Reader:
                 try:
                     read(path, faults)
                 except MissingColumnError as error:
-                    if error.column != "text" or path != self._files.events:
-                        raise
-                    raise DatasetError(f"{error}. Texts may be in a file of items instead: --items ITEMS.csv") from None
+                    raise DatasetError(f"{error}{self._remedy(error.column, path)}") from None
                 errors += faults.errors()
                 self._notes += faults.notes()
         if errors:
             raise DatasetError("\n".join(finding.text for finding in errors))
+        named = self._files.naming.in_file(self._files.naming.columns)
+        if missing := [column for column in named if column not in self._found_columns]:
+            raise DatasetError(f"--column: no file has the column {missing[0]!r}. Correct the name, or leave it out.")
+
+    def _remedy(self, column: str, path: Path) -> str:
+        """What to do about a file without `column`."""
+        if column in self._files.naming.in_file(self._files.naming.columns):
+            return ""
+        in_items = column == "text" and path == self._files.events
+        return f". {name_it(column)}" + (
+            ". Texts may be in a file of items instead: --items ITEMS.csv" if in_items else ""
+        )
+
+    def _chunks(self, path: Path, required: tuple[str, ...]) -> Iterator[Chunk]:
+        """The rows of a file, with our names of its columns."""
+        naming = self._files.naming
+        for chunk in read_chunks(path, naming.in_file(required)):
+            self._found_columns |= chunk.columns.keys()
+            yield chunk.renamed(naming)
 
     def _read_items(self, path: Path, faults: FileFaults) -> None:
         seed = path == _SEED_ITEMS  # whose texts are in two columns
-        for chunk in read_chunks(path, ("id", "title", "description") if seed else ("item_id", "text")):
+        for chunk in self._chunks(path, ("id", "title", "description") if seed else ("item_id", "text")):
             if seed:
                 chunk = _seed_items(chunk)
             items = self._items.numbers_of(chunk.get("item_id"))
@@ -153,7 +175,7 @@ class _Reader:
 
     def _read_users(self, path: Path, faults: FileFaults) -> None:
         with_events = len(self._users.names)
-        for chunk in read_chunks(path, ("user_id",)):
+        for chunk in self._chunks(path, ("user_id",)):
             users = self._users.numbers_of(chunk.get("user_id"))
             faults.add_rows(chunk, np.flatnonzero(users < 0), user_fault)
             users[users >= with_events] = -1
@@ -162,8 +184,8 @@ class _Reader:
 
     def _read_events(self, path: Path, faults: FileFaults) -> None:
         required = _EVENT_COLUMNS if self._files.items is not None else (*_EVENT_COLUMNS, "text")
-        written = TimeColumn(path)
-        for chunk in read_chunks(path, required):
+        written, named = TimeColumn(path), NamedEvents(path, self._files.naming.events)
+        for chunk in filter(len, map(named.read, self._chunks(path, required))):
             users = self._users.numbers_of(chunk.get("user_id"))
             items = self._items.numbers_of(chunk.get("item_id"))
             self._texts += [None] * (len(self._items.names) - len(self._texts))
@@ -181,7 +203,7 @@ class _Reader:
                 self._take_texts(path, chunk, items)
             self._keep(users, items, events, times, values, splits, chunk.lines)
         faults.add_lines(written.mixed())
-        self._notes += written.findings()
+        self._notes += [*written.findings(), *named.findings()]
 
     def _keep(self, *columns: NDArray[Any]) -> None:
         dtypes = (np.int32, np.int32, np.int8, np.float64, np.float32, np.int8, np.uint32)

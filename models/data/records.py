@@ -211,22 +211,23 @@ def _lines(first: str, text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _delimiter(header: str, required: tuple[str, ...]) -> str:
-    """The delimiter with which the header has the most required columns, or, if none is required, columns."""
+    """The delimiter with which the header has the most required columns, or, if it has none of them, columns."""
 
-    def found(delimiter: str) -> int:
+    def found(delimiter: str) -> tuple[int, int]:
         try:
             names = next(csv.reader([header], delimiter=delimiter), [])
         except csv.Error:
-            return 0
-        return len({_folded(name) for name in names} & set(required)) if required else len(names)
+            return 0, 0
+        known = len({_folded(name) for name in names} & {_folded(name) for name in required})
+        return known, 0 if known else len(names)
 
     return max(_DELIMITERS, key=found)
 
 
 def _header(path: Path, line: int, names: list[str], required: tuple[str, ...]) -> list[str]:
     """The columns' names; a required one may be written in another case and with spaces around it."""
-    exact = set(names)
-    names = [_folded(name) if _folded(name) in required and _folded(name) not in exact else name for name in names]
+    wanted = {_folded(column): column for column in required if column not in names}
+    names = [wanted.get(_folded(name), name) for name in names]
     if missing := [column for column in required if column not in names]:
         shown = ", ".join(name[:40] for name in names[:20]) or "nothing"
         raise MissingColumnError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from export.bundle import Lineage, Precision
 from models.data.dataset import Example
+from models.data.naming import OURS, Naming
 from models.data.report import CorpusReport
 
 if TYPE_CHECKING:
@@ -48,11 +49,15 @@ class TrainingJob:
     """for a ranker, with `data`: texts and features of the items"""
     users: Path | None = None
     """for a ranker, with `data`: features of the users"""
+    naming: Naming = OURS
+    """how the files name their columns and events"""
 
     def __post_init__(self) -> None:
         new = self.samples or self.interactions
         if self.data is None and (self.items or self.users):
             raise ValueError("files of items and users need a file of events: give it with --data")
+        if self.data is None and self.naming:
+            raise ValueError("--column and --event are names in a file: give it with --data")
         if self.parent is None and (new or self.learned):
             raise ValueError("corrections need a parent to continue from")
         if self.parent is not None and (self.data is not None or not new):

@@ -32,6 +32,7 @@ from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
 from serve.cli.terminal import (
     URL,
+    ColumnOption,
     ConfigOption,
     ItemsOption,
     TaskArgument,
@@ -240,6 +241,13 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Your .csv or .jsonl; default: the seed corpus.")] = None,
     items: ItemsOption = None,
     users: UsersOption = None,
+    column: ColumnOption = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OURS=THEIRS", help="What the file calls an event, such as buy=purchase; others are left out."
+        ),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Encoder: a Hugging Face name or a directory.")] = None,
     method: Annotated[Literal["full", "lora"], typer.Option(help="Fine-tune all weights, or LoRA adapters.")] = "full",
     epochs: Annotated[
@@ -262,9 +270,9 @@ def train(
     """Fine-tune, export, check and register a new version of TASK.
 
     A file for a classifier has the columns `text` and `label`; one for recommendation, which may be .parquet too,
-    `user_id`, `item_id`, `event`, `time` and `text`, or the texts stand in a second file (docs/recommendation.md). A
-    task's first version with an encoder is released at once, a later one by
-    `flywheel promote`.
+    `user_id`, `item_id`, `event`, `time` and `text`, or the texts stand in a second file (docs/recommendation.md).
+    `--column` and `--event` name what your file calls otherwise. A task's first version with an encoder is released at
+    once, a later one by `flywheel promote`.
 
     Examples:
 
@@ -276,8 +284,11 @@ def train(
 
         flywheel train intent --data tickets.csv --check
 
+        flywheel train intent --data export.csv --column text=subject --column text=body --column label=queue
+
         flywheel train recommendation --data events.csv --items items.csv
     """
+    from models.data.naming import parse_naming
     from models.training.candidate import TrainingJob
     from models.training.families import family_of
     from models.training.unfinished import read_trained
@@ -285,7 +296,7 @@ def train(
 
     settings, family = load_config(config), family_of(task)
     if resume is not None:
-        others = data, items, users, base, epochs, max_steps, seed
+        others = data, items, users, column, event, base, epochs, max_steps, seed
         if any(option is not None for option in others) or check or workers > 1:
             raise typer.BadParameter("--resume goes on with the data and options of that training; give no others.")
         read_trained(resume, task)
@@ -300,7 +311,10 @@ def train(
         family.check_options(task, options)
         if workers > 1 and family.kind != "ranker":
             raise ValueError("--workers is for recommendation; retrainings of classifiers have learning.workers")
-        job = TrainingJob(task, data, precision, tuple(options.items()), items=items, users=users, workers=workers)
+        naming = parse_naming(column or (), event or ())
+        job = TrainingJob(
+            task, data, precision, tuple(options.items()), items=items, users=users, workers=workers, naming=naming
+        )
         job = with_asked_precision(job, settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from models.data.naming import parse_naming
 from models.data.records import DatasetError
 from models.tasks.base import ClassifierTask, get_task
 from serve.cli.batches import Line, Sender
 from serve.cli.client import ServerError
 from serve.cli.score_files import Output, Row, count_rows, read_rows
-from serve.cli.terminal import URL, TaskArgument, UrlOption, err, out, print_error
+from serve.cli.terminal import URL, ColumnOption, TaskArgument, UrlOption, err, out, print_error
 
 commands = typer.Typer()
 
@@ -32,6 +33,7 @@ def score(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet with a column `text`.")],
     out_file: Annotated[Path, typer.Option("--out", help="The predictions: a .csv or .jsonl file.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that was not finished.")] = False,
+    column: ColumnOption = None,
     parallel: Annotated[int, typer.Option(min=1, max=32, help="Requests at a time.")] = 2,
     url: UrlOption = URL,
 ) -> None:
@@ -48,6 +50,8 @@ def score(
 
         flywheel score sentiment headlines.csv --out predictions.csv --resume
 
+        flywheel score intent export.csv --out predictions.csv --column text=subject --column text=body
+
         flywheel score intent questions.parquet --out predictions.jsonl --url http://flywheel.example:8000
     """
     kind = get_task(task)
@@ -57,8 +61,12 @@ def score(
     if out_file.exists() and file.exists() and out_file.samefile(file):
         raise DatasetError(f"{out_file} is the file to read. Give another --out.")
     field = "documents" if "documents" in kind.Request.model_fields else "texts"
-    total = count_rows(file)
-    rows = read_rows(file, kind, field)
+    try:
+        naming = parse_naming(column or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    total = count_rows(file, naming)
+    rows = read_rows(file, kind, field, naming)
     sender = Sender(
         url, f"/v2/models/{task}/predict", field, "predictions", _BATCH_ITEMS, tries=_TRIES, halve_at=(413, 422, 504)
     )

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from models.data.columns import read_chunks
+from models.data.naming import OURS, Naming
 from models.data.records import DatasetError
 from models.tasks.base import ClassifierTask
 from serve.api.validation import validate
@@ -40,14 +41,14 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-def count_rows(file: Path) -> int:
+def count_rows(file: Path, naming: Naming = OURS) -> int:
     """Raises DatasetError, with the line, for a file that cannot be read to its end."""
-    return sum(map(len, read_chunks(file, ("text",))))
+    return sum(map(len, read_chunks(file, naming.in_file(("text",)))))
 
 
-def read_rows(file: Path, task: type[ClassifierTask], field: str) -> Iterator[Row]:
+def read_rows(file: Path, task: type[ClassifierTask], field: str, naming: Naming = OURS) -> Iterator[Row]:
     """The rows in order; `field` is the list of the request that gets them, `texts` or `documents`."""
-    for chunk in read_chunks(file, ("text",)):
+    for chunk in (chunk.renamed(naming) for chunk in read_chunks(file, naming.in_file(("text",)))):
         columns = {name.strip().casefold(): values for name, values in chunk.columns.items()} | chunk.columns
         names = [name for name in ("text", *(_OPTIONAL if field == "documents" else ())) if name in columns]
         for number, *values in zip(chunk.lines.tolist(), *(columns[name] for name in names), strict=True):

@@ -26,6 +26,10 @@ ItemsOption = Annotated[
 UsersOption = Annotated[
     Path | None, typer.Option(help="For recommendation: a file with `user_id` and numbers of the users.")
 ]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OURS=THEIRS", help="What the file calls a column, such as text=body; text may be several."),
+]
 UrlOption = Annotated[str, typer.Option("--url", help="The server.", envvar="FLYWHEEL_URL")]
 
 

@@ -38,8 +38,11 @@ class Server:
         return httpx.get(self.url + path, timeout=30)
 
 
-def start_server(home: Path, log: Path, *, tasks: Sequence[str] = (), **environment: str) -> Server:
-    """`flywheel up` on a free port, ready; its output goes to `log`. With `tasks` it serves these; it starts sooner."""
+def start_server(home: Path, log: Path, *, tasks: Sequence[str] = (), cwd: Path = ROOT, **environment: str) -> Server:
+    """`flywheel up` in the folder `cwd` on a free port, ready; its output goes to `log`.
+
+    With `tasks` it serves these; it starts sooner.
+    """
     port = free_port()
     env = {**os.environ, "FLYWHEEL_HOME": str(home), **environment}
     if tasks:
@@ -49,7 +52,7 @@ def start_server(home: Path, log: Path, *, tasks: Sequence[str] = (), **environm
     with log.open("w") as output:
         process = subprocess.Popen(
             [Path(sys.executable).parent / "flywheel", "up", "--port", str(port)],
-            cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
     server = Server(f"http://127.0.0.1:{port}", process, home)
     deadline = time.monotonic() + START_TIMEOUT_S

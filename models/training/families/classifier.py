@@ -48,10 +48,12 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         return replace(continued, **dict(job.recipe))
 
     def load(self, job: TrainingJob, home: Path, recipe: Recipe) -> TrainingSet:
-        if job.items or job.users:
-            raise DatasetError(f"{job.task} learns labels of texts: --items and --users are for recommendation.")
+        if job.items or job.users or job.naming.events:
+            raise DatasetError(
+                f"{job.task} learns labels of texts: --items, --users and --event are for recommendation."
+            )
         if job.parent is None:
-            corpus, report = load_checked(job.task, job.data)
+            corpus, report = load_checked(job.task, job.data, job.naming)
             found = token_findings([example.text for example in corpus.train], recipe.base, recipe.max_length)
             return TrainingSet.of_corpus(corpus, report.with_findings(found))
         manifest = _parent(job, home).manifest

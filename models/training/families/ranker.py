@@ -233,7 +233,7 @@ def new_events(kept: Interactions, grown: Interactions) -> NDArray[np.bool_]:
 
 def _files_of(job: TrainingJob) -> InteractionFiles | None:
     """The files of the job; None for the seed shop."""
-    return None if job.data is None else InteractionFiles(job.data, job.items, job.users)
+    return None if job.data is None else InteractionFiles(job.data, job.items, job.users, job.naming)
 
 
 def _corpus_of(champion: Champion) -> Interactions:

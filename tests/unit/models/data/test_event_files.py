@@ -222,7 +222,7 @@ def test_unknown_events_are_named_with_those_that_are_known(tmp_path: Path) -> N
     said = fault(tmp_path, ["u1", "i1", "purchase", 3, "", "Item 1"], ["u1", "i1", "purchase", 4, "", "Item 1"])
     assert said == (
         "line 42 (and 1 more such lines: 43): the event is 'purchase'; it must be one of: buy, click, dislike, dwell, "
-        "like, rating, view."
+        "like, rating, view. If the file names them otherwise, say so: --event buy=purchase"
     )
 
 

@@ -133,6 +133,16 @@ def test_another_task_gets_texts(server: Scorer, run: Command, tmp_path: Path) -
     assert "line 3: text: Input should be a valid string" in done.stderr
 
 
+def test_columns_of_other_names(server: Scorer, run: Command, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [{"Subject": "Offline", "Body": "No line."}, {"Subject": "", "Body": "Hi"}])
+    command = ("score", "intent", str(source), "--out", str(tmp_path / "out.csv"), "--url", server.url)
+    assert "no column 'text'; it has: Subject, Body" in refused(run(*command))
+    assert "no column 'Title'" in refused(run(*command, "--column", "text=Title"))
+    done = run(*command, "--column", "text=Subject", "--column", "text=Body")
+    assert done.returncode == 0, done.stderr
+    assert server.batches == [["Offline No line.", "Hi"]]
+
+
 def test_rows_that_cannot_be_predicted_stay_in_the_output_with_the_reason(
     server: Scorer, run: Command, tmp_path: Path
 ) -> None:
