@@ -37,6 +37,11 @@ def refuse_pages(headers: Headers, hosts: Collection[str] | None) -> None:
         )
 
 
+def refuse_foreign_host(headers: Headers, hosts: Collection[str] | None) -> None:
+    """Raises Forbidden for a Host not in `hosts`, as of a page whose domain resolves here to read texts of users."""
+    _own_host(headers.getlist("host"), hosts)
+
+
 def accepted_hosts(host: str, hosts: Sequence[str] | None) -> frozenset[str] | None:
     """The accepted values of Host for a server that listens on `host` and has `hosts` configured; None: any."""
     if hosts is not None:

@@ -20,6 +20,8 @@ from models.text import same_text_key
 
 MAX_TEXTS = 20_000
 """read of the log, from its newest on; a log of millions costs no more"""
+MAX_CHARACTERS = 20_000_000
+"""of these texts: pasted pages would take a gigabyte of the control application"""
 MAX_LABELS = 20_000
 """read of the feedback, from its newest on"""
 
@@ -95,7 +97,7 @@ def different_texts(
     found: dict[str, LoggedText] = {}
     times: defaultdict[str, int] = defaultdict(int)
     first: dict[str, datetime] = {}
-    read = 0
+    read = characters = 0
     for row in rows:
         for index, (text, prediction) in enumerate(zip(row.input, row.output, strict=False)):
             if not (key := same_text_key(text)):
@@ -107,7 +109,8 @@ def different_texts(
             elif key not in found:
                 found[key] = LoggedText(row.id, index, text, prediction, row.version, len(row.input))
         read += len(row.input)
-        if read >= MAX_TEXTS:
+        characters += sum(map(len, row.input))
+        if read >= MAX_TEXTS or characters >= MAX_CHARACTERS:
             break
     return [
         replace(text, times=times[key], new=champion_created is None or first[key] >= champion_created)

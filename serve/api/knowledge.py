@@ -21,7 +21,7 @@ from starlette.routing import Route
 from models.feedback.store import KnowledgeFull, Store, StoreError
 from models.knowledge.types import Entry, StoredEntry, language_tag
 from models.tasks.base import Strict, not_blank
-from serve.api.operations import authorize
+from serve.api.operations import Move, authorize
 from serve.api.request import read_body, require_json
 from serve.api.responses import json_response, plain
 from serve.api.validation import parse_json, validate
@@ -44,7 +44,7 @@ T = TypeVar("T")
 _Text = Annotated[str, StringConstraints(strict=True)]
 
 
-class Entries(Strict):
+class Entries(Move):
     """`{"entries": [...]}`: all are stored, or none."""
 
     entries: list[Entry] = Field(min_length=1, max_length=MAX_IN_REQUEST)
@@ -59,7 +59,7 @@ class Entries(Strict):
         return self
 
 
-class Deletion(Strict):
+class Deletion(Move):
     """The entries to delete: those with `ids`, or `all`."""
 
     ids: list[_Text] | None = Field(None, min_length=1, max_length=MAX_IN_REQUEST)
@@ -137,12 +137,14 @@ class KnowledgeApi:
     async def put(self, request: Request) -> Response:
         """Add or replace entries: all of the request, or none."""
         given = validate(Entries, await self._change(request))
-        return await self._put(given.entries)
+        return await self._put(given.entries, given)
 
-    async def _put(self, entries: list[Entry]) -> Response:
+    async def _put(self, entries: list[Entry], change: Move) -> Response:
         max_entries = self._config.knowledge.max_entries
         try:
-            written = await self._query(lambda store: store.knowledge.put(entries, max_entries))
+            written = await self._query(
+                lambda store: store.knowledge.put(entries, max_entries, actor=change.actor, reason=change.reason)
+            )
         except KnowledgeFull as error:
             raise Conflict(str(error), limit=max_entries) from None
         return json_response({**asdict(written), "ids": [entry.key for entry in entries]})
@@ -151,11 +153,17 @@ class KnowledgeApi:
         """Delete entries, with their bytes in the store."""
         given = validate(Deletion, await self._change(request))
         if given.ids is None:
-            deleted = await self._query(lambda store: store.knowledge.delete_all(), _DELETE_TIMEOUT_S)
+            deleted = await self._query(
+                lambda store: store.knowledge.delete_all(actor=given.actor, reason=given.reason), _DELETE_TIMEOUT_S
+            )
         else:
-            ids = set(given.ids)
-            deleted = await self._query(lambda store: store.knowledge.delete(ids), _DELETE_TIMEOUT_S)
+            deleted = await self._delete(set(given.ids), given)
         return json_response({"deleted": deleted})
+
+    async def _delete(self, ids: set[str], change: Move) -> int:
+        return await self._query(
+            lambda store: store.knowledge.delete(ids, actor=change.actor, reason=change.reason), _DELETE_TIMEOUT_S
+        )
 
     async def get_one(self, request: Request) -> Response:
         authorize(request, self._config.server)
@@ -169,13 +177,13 @@ class KnowledgeApi:
         value, id_ = await self._change(request), request.path_params["id"]
         if isinstance(value, dict) and value.setdefault("id", id_) != id_:
             raise InvalidRequest("id: differs from the id in the path; leave it out")
-        return await self._put([validate(Entry, value)])
+        return await self._put([validate(Entry, value)], Move())
 
     async def delete_one(self, request: Request) -> Response:
         id_ = request.path_params["id"]
         refuse_pages(request.headers, self._hosts)
         authorize(request, self._config.server)
-        if not await self._query(lambda store: store.knowledge.delete({id_}), _DELETE_TIMEOUT_S):
+        if not await self._delete({id_}, Move()):
             raise _unknown(id_)
         return json_response({"deleted": 1})
 

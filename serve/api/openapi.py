@@ -140,7 +140,7 @@ _CHANGES: dict[str, tuple[type[BaseModel], str]] = {
 _STATUS = {"retrain": "202"}
 _READS = {
     "retrain": "Progress of a retraining or the outcome of the last one, and the latest requests",
-    "audit": "Moves and retrainings, newest first",
+    "audit": "Moves, retrainings, erasures and changes of the knowledge base, newest first",
     "versions": "The local versions, newest first",
     "gate/{version}": "The gate's measurements of a version before its release",
 }

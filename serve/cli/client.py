@@ -44,9 +44,10 @@ def call(
     method: str | None = None,
     query: Mapping[str, str | int] = MappingProxyType({}),
     token: str | None = None,
+    timeout_s: float = _TIMEOUT_S,
 ) -> Any:
     """`fetch`, and the parsed JSON of the response."""
-    return _parsed(fetch(url, path, body, method=method, query=query, token=token), url)
+    return _parsed(fetch(url, path, body, method=method, query=query, token=token, timeout_s=timeout_s), url)
 
 
 def fetch(
@@ -57,6 +58,7 @@ def fetch(
     method: str | None = None,
     query: Mapping[str, str | int] = MappingProxyType({}),
     token: str | None = None,
+    timeout_s: float = _TIMEOUT_S,
 ) -> bytes:
     """GET `path` of the server at `url`, or POST `body` to it; returns the content of the response.
 
@@ -72,7 +74,7 @@ def fetch(
     address_of = url + quote(path) + (f"?{urlencode(query)}" if query else "")
     request = Request(address_of, body, headers, method=method)
     try:
-        with build_opener(ProxyHandler(proxies)).open(request, timeout=_TIMEOUT_S) as response:
+        with build_opener(ProxyHandler(proxies)).open(request, timeout=timeout_s) as response:
             content: bytes = response.read()
             return content
     except HTTPError as error:

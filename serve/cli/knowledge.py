@@ -19,6 +19,7 @@ from models.knowledge.types import Entry
 from serve.cli.batches import MAX_BYTES
 from serve.cli.client import ServerError, call
 from serve.cli.knowledge_file import read_entries, write_entries
+from serve.cli.settings import actor
 from serve.cli.terminal import URL, UrlOption, out, print_error
 
 commands = typer.Typer()
@@ -33,6 +34,7 @@ TokenOption = Annotated[
 _PATH = "/v2/knowledge"
 _BATCH = 500  # entries of a request
 _PAGE = 1_000
+_DELETE_TIMEOUT_S = 600  # the server rewrites the whole SQLite file
 _TRIES = 30
 _MAX_WAIT_S = 10.0
 _POLL_S = 1.0
@@ -171,7 +173,7 @@ def _send(entries: Sequence[Entry], url: str, token: str | None, progress: Progr
         raise ServerError(f"the file has {len(entries):,} entries, and there may be {may_be:,} (knowledge.max_entries)")
     counts, bar = Counter[str](), progress.add_task("sent", total=len(entries))
     for batch in _batches(entries):
-        body = b'{"entries":[' + b",".join(batch) + b"]}"
+        body = b'{"actor":' + orjson.dumps(actor()) + b',"entries":[' + b",".join(batch) + b"]}"
         answer = _patiently(url, _PATH, body, method="PUT", token=token)
         counts.update({name: answer[name] for name in ("added", "changed", "unchanged")})
         progress.advance(bar, len(batch))
@@ -200,7 +202,8 @@ def _delete_others(entries: Sequence[Entry], url: str, token: str | None) -> int
 
 
 def _delete(what: dict[str, Any], url: str, token: str | None) -> int:
-    deleted: int = _patiently(url, _PATH, orjson.dumps(what), method="DELETE", token=token)["deleted"]
+    body = orjson.dumps({**what, "actor": actor()})
+    deleted: int = _patiently(url, _PATH, body, method="DELETE", token=token, timeout_s=_DELETE_TIMEOUT_S)["deleted"]
     return deleted
 
 

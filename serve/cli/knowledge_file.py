@@ -90,13 +90,24 @@ def _sentence(file: Path, faults: list[str]) -> str:
 def write_entries(file: Path, entries: Iterable[dict[str, Any]]) -> int:
     """Write entries to a .csv or .jsonl file, from which `read_entries` reads the same; how many.
 
-    Raises DatasetError for a file with another ending.
+    The file is replaced when all are written: a server that goes away meanwhile leaves the old one. Raises OSError, and
+    DatasetError for a file with another ending.
     """
     if file.suffix.lower() not in (".csv", ".jsonl"):
         raise DatasetError(f"{file}: give a .csv or .jsonl file to write.")
+    draft = file.with_name(f".{file.name}.part")
+    try:
+        count = _write(draft, entries, as_csv=is_csv(file))
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def _write(file: Path, entries: Iterable[dict[str, Any]], as_csv: bool) -> int:
     count = 0
     with file.open("w", encoding="utf-8", newline="") as opened:
-        if is_csv(file):
+        if as_csv:
             table = csv.writer(opened)
             table.writerow(COLUMNS)
             for count, entry in enumerate(entries, start=1):  # noqa: B007

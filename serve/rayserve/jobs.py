@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 
 from export.errors import CheckpointError, ParityError
 from export.machine import usable_cores
@@ -21,6 +23,8 @@ from serve.api.discovery import Discover, DiscoveryFailed
 from serve.config import Config
 from serve.controller.workers import ACTOR
 from serve.rayserve.environment import original_pythonpath
+
+log = logging.getLogger("flywheel.discovery")
 
 _NICENESS = 19  # the lowest priority, below every serving process
 _DISCOVERY_TIMEOUT_S = 300.0
@@ -64,9 +68,14 @@ def discoverer(config: Config) -> Discover:
         handle = _discover.remote(config, task)
         try:
             found: Discovery = ray.get(handle, timeout=_DISCOVERY_TIMEOUT_S)
-        except Exception as error:
+        except GetTimeoutError as error:
             ray.cancel(handle, force=True)
-            raise DiscoveryFailed(f"the process of the discovery ended: {type(error).__name__}") from error
+            late = f"the discovery took longer than {_DISCOVERY_TIMEOUT_S:.0f} s and was ended"
+            raise DiscoveryFailed(f"{late}; ask again when the machine is less busy") from error
+        except Exception as error:
+            log.error("%s: the process of the discovery ended: %s", task, error)
+            ended = f"the process of the discovery ended: {type(error).__name__}"
+            raise DiscoveryFailed(f"{ended}; the server's log has the reason") from error
         return found
 
     return discover

@@ -7,16 +7,19 @@ there is nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
+from models.feedback.store.audit_log import AuditLog
 from models.feedback.store.database import Database, StoreError, chunks
 from models.feedback.store.schema import clean, knowledge_entries, knowledge_revision
 from models.knowledge.types import Entry, StoredEntry, VectorOf
 
+AUDITED_AS = "intent"
+"""the task in whose audit log changes are: the one that asks the knowledge base"""
 _c = knowledge_entries.c
 _CONTENT = (_c.serial, _c.id, _c.question, _c.answer, _c.language, _c.tags, _c.at)
 
@@ -45,10 +48,13 @@ class Written:
 
 
 class Knowledge:
-    """Part of a `Store`: the knowledge base. `encoder` is the fingerprint of the encoder by which vectors are made."""
+    """Part of a `Store`: the knowledge base. `encoder` is the fingerprint of the encoder by which vectors are made.
 
-    def __init__(self, database: Database):
-        self._database = database
+    The audit log has who changed or deleted how many entries, and nothing of what is in them.
+    """
+
+    def __init__(self, database: Database, audit: AuditLog):
+        self._database, self._audit = database, audit
 
     def revision(self) -> int:
         """The number of changes so far."""
@@ -63,12 +69,26 @@ class Knowledge:
             without = select(func.count()).select_from(knowledge_entries).where(_c.encoder.is_(None))
             return KnowledgeState(entries, connection.execute(without).scalar_one(), revision)
 
-    def put(self, entries: Sequence[Entry], max_entries: int) -> Written:
+    def put(
+        self,
+        entries: Sequence[Entry],
+        max_entries: int,
+        *,
+        actor: str = "operator",
+        reason: str = "no reason given",
+    ) -> Written:
         """Add the entries, or replace those with their ids, in one transaction. Each id is given once.
 
         The vector of a question that stays the same is kept. Raises KnowledgeFull.
         """
-        return self._database.write(lambda connection: self._put(connection, entries, max_entries))
+
+        def do(connection: Connection) -> Written:
+            written = self._put(connection, entries, max_entries)
+            counts = {"added": written.added, "changed": written.changed}
+            self._record(connection, "knowledge put", actor, reason, counts)
+            return written
+
+        return self._database.write(do)
 
     def _put(self, connection: Connection, entries: Sequence[Entry], max_entries: int) -> Written:
         revision = _next_revisions(connection, 0)  # writers wait for each other here
@@ -95,31 +115,43 @@ class Knowledge:
             connection.execute(insert(knowledge_entries), rows)
         return Written(added, len(changed) - added, len(entries) - len(changed), revision)
 
-    def delete(self, ids: Collection[str]) -> int:
-        """Delete the entries with these ids, and overwrite their bytes. How many there were."""
+    def delete(self, ids: Collection[str], *, actor: str = "operator", reason: str = "no reason given") -> int:
+        """Delete the entries with these ids, and overwrite their bytes. How many there were.
+
+        Repeat it after StoreUnavailable: the bytes are overwritten also when the rows are gone already.
+        """
 
         def do(connection: Connection) -> int:
             _next_revisions(connection, 1)
-            return sum(
+            deleted = sum(
                 connection.execute(delete(knowledge_entries).where(_c.id.in_(some))).rowcount
                 for some in chunks(sorted(ids))
             )
+            self._record(connection, "knowledge delete", actor, reason, {"deleted": deleted})
+            return deleted
 
         return self._deleted(self._database.write(do))
 
-    def delete_all(self) -> int:
-        """Delete every entry, and overwrite their bytes. How many there were."""
+    def delete_all(self, *, actor: str = "operator", reason: str = "no reason given") -> int:
+        """Delete every entry, and overwrite their bytes, as `delete`. How many there were."""
 
         def do(connection: Connection) -> int:
             _next_revisions(connection, 1)
-            return connection.execute(delete(knowledge_entries)).rowcount
+            deleted = connection.execute(delete(knowledge_entries)).rowcount
+            self._record(connection, "knowledge delete", actor, reason, {"deleted": deleted})
+            return deleted
 
         return self._deleted(self._database.write(do))
 
     def _deleted(self, count: int) -> int:
-        if count:
-            self._database.overwrite_deleted()
+        self._database.overwrite_deleted()
         return count
+
+    def _record(self, connection: Connection, action: str, actor: str, reason: str, counts: Mapping[str, int]) -> None:
+        """Add a change to the audit log, unless nothing changed."""
+        if any(counts.values()):
+            entry = self._audit.entry(AUDITED_AS, action, None, actor, reason, counts)
+            self._audit.append_within(connection, entry)
 
     def get(self, id_: str) -> StoredEntry | None:
         """The entry with this id; None when there is none."""

@@ -45,7 +45,7 @@ class Store:
         self.audit = AuditLog(database)
         self.privacy = Privacy(database, self.audit)
         self.retraining = RetrainingRequests(database, self.audit)
-        self.knowledge = Knowledge(database)
+        self.knowledge = Knowledge(database, self.audit)
 
     @classmethod
     def open(cls, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now) -> Self:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from models.discovery.logged_texts import MAX_TEXTS, LabelledTexts, different_texts, uncertainty
+from models.discovery.logged_texts import MAX_CHARACTERS, MAX_TEXTS, LabelledTexts, different_texts, uncertainty
 from models.feedback.store.label_join import key_of_text
 from models.feedback.types import GivenLabel
 from tests.helpers.store_fixtures import NOW, made, prediction
@@ -58,6 +58,14 @@ def test_a_long_log_is_read_to_its_bound() -> None:
 
     assert len(different_texts(endless(), labelled())) == MAX_TEXTS  # type: ignore[arg-type]
     assert read == MAX_TEXTS / 100
+
+
+def test_a_log_of_pasted_pages_is_read_to_a_bound_of_its_characters() -> None:
+    page = "word " * 4_000
+    rows = (prediction(number, f"{number} {page}") for number in range(2_000))
+    found = different_texts(rows, labelled())
+    assert MAX_CHARACTERS <= sum(len(text.text) for text in found) < MAX_CHARACTERS + len(page) + 10
+    assert next(rows, None) is not None
 
 
 @pytest.mark.parametrize(

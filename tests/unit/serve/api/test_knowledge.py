@@ -112,6 +112,18 @@ def test_entries_are_written_listed_found_and_deleted(api: Api) -> None:
     assert api.found("how do i return an item") == []
 
 
+def test_changes_are_in_the_audit_log_with_their_actor(api: Api) -> None:
+    body = {"entries": [RETURN], "actor": "ann", "reason": "new policy"}
+    assert api.ask("PUT", json=body).json()["added"] == 1
+    assert api.ask("PUT", "/password", json={"question": "a", "answer": "b"}).json()["added"] == 1
+    assert api.ask("DELETE", json={"all": True, "actor": "ann", "reason": "closed"}).json() == {"deleted": 2}
+    assert [(one.action, one.actor, one.reason) for one in api.store.audit.entries("intent")] == [
+        ("knowledge delete", "ann", "closed"),
+        ("knowledge put", "an operator, over HTTP", "no reason given"),
+        ("knowledge put", "ann", "new policy"),
+    ]
+
+
 def test_one_entry_is_put_by_its_path(api: Api) -> None:
     body = {"question": "how do i pay by invoice", "answer": "You do not."}
     assert api.ask("PUT", "/pay.1", json=body).json()["added"] == 1

@@ -68,7 +68,7 @@ class Client:
         self._routes = [*Review(config, store).routes(), *Discovery(config, store, discover_ or here).routes()]
         self._loop = asyncio.new_event_loop()
         self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(Starlette(routes=self._routes)), base_url="http://test"
+            transport=httpx.ASGITransport(Starlette(routes=self._routes)), base_url="http://127.0.0.1:8000"
         )
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -188,6 +188,14 @@ def test_texts_of_users_are_for_operators(config: Config, store: Store, path: st
     client = Client(guarded, store)
     assert client.get(path).status_code == 403
     assert client.get(path, headers={"authorization": "Bearer s3cret"}).status_code == 200
+    client.close()
+
+
+@pytest.mark.parametrize("path", ["review/intent", "discovery/intent"])
+def test_a_page_whose_domain_resolves_here_reads_no_texts(config: Config, store: Store, path: str) -> None:
+    client = Client(config, store)
+    assert client.get(path).status_code == 200
+    assert client.get(path, headers={"host": "evil.example"}).status_code == 403
     client.close()
 
 

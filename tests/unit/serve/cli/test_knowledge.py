@@ -17,6 +17,7 @@ from models.data.records import DatasetError
 from models.feedback.store import Store
 from serve.api.knowledge import KnowledgeApi
 from serve.cli.knowledge_file import read_entries, write_entries
+from serve.cli.settings import actor
 from serve.config import Config, KnowledgeConfig
 from tests.helpers.command import Command, free_port
 from tests.helpers.tiny_encoder import compute_vectors, tiny_encoder
@@ -153,6 +154,13 @@ def test_import_list_export_and_delete(run: Command, served: tuple[str, Store], 
     assert (unknown.returncode, "1 deleted" in unknown.stdout) == (1, True)
     assert "0 entries" in run("knowledge", "list", "--url", url).stdout
     assert run("knowledge", "delete", "--url", url).returncode == 2
+    audited = store.audit.entries("intent")
+    assert [(entry.action, entry.detail) for entry in audited[:3]] == [
+        ("knowledge delete", {"deleted": 1}),
+        ("knowledge delete", {"deleted": 2}),
+        ("knowledge put", {"added": 0, "changed": 1}),
+    ]
+    assert {entry.actor for entry in audited} == {actor()}
 
 
 def test_a_large_file_is_sent_in_parts_and_one_that_is_too_large_is_refused(
@@ -184,6 +192,10 @@ def test_no_server(run: Command, tmp_path: Path) -> None:
         done = run("knowledge", *arguments, "--url", url)
         assert done.returncode == 1
         assert "No server answers" in done.stderr
+    (kept := tmp_path / "kept.csv").write_text("question,answer\na,b\n")
+    assert run("knowledge", "export", str(kept), "--url", url).returncode == 1
+    assert kept.read_text() == "question,answer\na,b\n"
+    assert sorted(file.name for file in tmp_path.glob(".kept*")) == []
 
 
 def test_help_has_examples(run: Command) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from models.feedback.store import KnowledgeFull, Store
+from models.feedback.store import KnowledgeFull, Store, StoreUnavailable
 from models.feedback.store.knowledge import Written
 from models.knowledge.types import Entry, VectorOf
 from tests.helpers.store import bytes_of_store
@@ -150,3 +151,38 @@ def test_the_bytes_of_what_is_deleted_are_gone(tmp_path: Path) -> None:
     assert store.knowledge.delete_all() == 1
     assert secret.encode() not in bytes_of_store(tmp_path)
     store.close()
+
+
+def test_a_deletion_that_is_repeated_overwrites_what_the_first_could_not(tmp_path: Path) -> None:
+    url, secret = f"sqlite:///{tmp_path / 'feedback.db'}", b"the answer that nobody may read again"
+    store = Store.open(url, patience_s=0.2)
+    store.knowledge.put([entry(1, secret.decode())], MAX)
+    reader = sqlite3.connect(tmp_path / "feedback.db")  # as a backup that runs meanwhile
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM knowledge_entries").fetchall()
+    with pytest.raises(StoreUnavailable, match="do it again"):
+        store.knowledge.delete(["e0001"])
+    assert store.knowledge.state().entries == 0
+    assert secret in bytes_of_store(tmp_path)
+    reader.close()
+    assert store.knowledge.delete(["e0001"]) == 0
+    assert secret not in bytes_of_store(tmp_path)
+    store.close()
+
+
+def test_the_audit_log_has_who_changed_how_many_entries_and_not_what_they_say(store: Store) -> None:
+    store.knowledge.put([entry(1, "private answer"), entry(2)], MAX, actor="ann", reason="new returns policy")
+    store.knowledge.put([entry(1, "private answer")], MAX, actor="ann")  # changes nothing
+    store.knowledge.put([entry(1, "another private answer"), entry(3)], MAX, actor="bob")
+    store.knowledge.delete(["e0001", "unknown"], actor="bob")
+    store.knowledge.delete(["unknown"], actor="bob")
+    store.knowledge.delete_all(actor="eve")
+    found = store.audit.entries("intent")[::-1]
+    assert [(one.actor, one.action, one.detail) for one in found] == [
+        ("ann", "knowledge put", {"added": 2, "changed": 0}),
+        ("bob", "knowledge put", {"added": 1, "changed": 1}),
+        ("bob", "knowledge delete", {"deleted": 1}),
+        ("eve", "knowledge delete", {"deleted": 2}),
+    ]
+    assert found[0].reason == "new returns policy"
+    assert "private" not in str(found)
