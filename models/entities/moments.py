@@ -54,7 +54,8 @@ _MAX_WEEKDAY = 16  # characters, with what stands between it and the date
 _NUMERIC = re.compile(
     r"(?<![\w.,/:-])(?:(?P<y>(?:19|20)\d\d)(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<one>\d{1,2})(?P<sep>[./-])(?P<two>\d{1,2})(?P=sep)(?P<year>(?:19|20)?\d\d)"
-    r")(?![\w]|[-/.:]\d)|(?P<cy>(?<!\d)\d{4})年(?P<cm>\d{1,2})月(?P<cd>\d{1,2})日"
+    r")(?![\w]|[-/.:]\d)|(?<![\w.,/:-])(?P<ty>(?:19|20)\d\d)-(?P<tm>\d\d)-(?P<td>\d\d)(?=T\d\d:\d\d)"
+    r"|(?P<cy>(?<!\d)\d{4})年(?P<cm>\d{1,2})月(?P<cd>\d{1,2})日"
 )
 _NO_YEAR = re.compile(
     r"(?<![\w.])(?:(?:am|vom|bis|zum|seit|ab) (?P<date>(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.)"
@@ -75,7 +76,7 @@ _MONTH_YEAR = re.compile(
 )
 _AFTER_MODAL = re.compile(r" (?:be|have|not|also|need|want)\b")
 _CLOCK = re.compile(
-    r"(?<![\w.:])(?<![^\d\s]-)(?P<h>[01]?\d|2[0-4])(?::(?P<m>[0-5]\d)(?::[0-5]\d)?"
+    r"(?:(?<![\w.:])(?<![^\d\s]-)(?<!:\d\d[+])|(?<=\d-\d\dT))(?P<h>[01]?\d|2[0-4])(?::(?P<m>[0-5]\d)(?::[0-5]\d(?:\.\d{1,9}(?=Z))?)?"
     r"|h(?P<hm>[0-5]\d)|\.(?P<pm>[0-5]\d)(?= ?(?:uhr|[ap]\.?m\b)))"
     r"(?![\d:]|\.\d)(?: ?(?P<half>[ap])\.?m\b\.?| ?uhr\b)?",
     re.I,
@@ -174,6 +175,8 @@ def _named(text: str, match: re.Match[str], behind: str) -> Found | None:
 def _numeric(match: re.Match[str], day_first: bool) -> str | None:
     if match["y"]:
         return _iso(int(match["y"]), int(match["m"]), int(match["d"]))
+    if match["ty"]:  # of 2026-05-03T14:30:00Z
+        return _iso(int(match["ty"]), int(match["tm"]), int(match["td"]))
     if match["cy"]:
         return _iso(int(match["cy"]), int(match["cm"]), int(match["cd"]))
     year = int(match["year"])

@@ -14,7 +14,7 @@ from models.entities.words import Hit
 
 _CODE = re.compile(
     r"(?<![^\W_])(?<!\d[.,])(?<![\w][-/])(?=[A-Za-z/-]{0,12}\d)[A-Za-z0-9]{1,24}+(?:[-/][A-Za-z0-9]{1,24}+){0,5}+"
-    r"(?![^\W_]|[-/@%°€$£]|[.,:]\d| ?%)"
+    r"(?![^\W_]|[-/](?:[^\W_]|[%€$£])|[@%°€$£]|[.,:]\d| ?%)"
 )
 _OWN_PREFIX = re.compile(
     r"(?:[A-Z]{2}-)?(?:(?P<invoice_id>INV|(?P<weak>RECH|RG|RE|FV))|(?P<order_id>ORD|ORDER|PO|BEST))[-/]?\d", re.I
@@ -37,7 +37,7 @@ _UNIT = re.compile(
     re.I,
 )
 _YEAR = re.compile(r"(?:19|20)\d\d")
-_WORD_BEFORE = re.compile(r"(?:order|invoice)[-/]?(?=\d)", re.I)  # order-88231
+_WORD_BEFORE = re.compile(r"(?:order|invoice|num|nr|no)[-/.]?(?=\d)", re.I)  # order-88231, num88231
 _ASKED_ABOUT = re.compile(
     r"(?:\b(?:cancel|track|trace|return|refund|where is|wheres|where's|it's|its|it is|about|regarding|storniere"
     r"|stornieren|annuler|cancelar)\s)\Z",
@@ -55,7 +55,7 @@ def references(scan: Scan) -> Iterator[Found]:
     for match in _CODE.finditer(text):
         start, end = match.span()
         digits = sum(map(str.isdigit, match[0]))
-        if digits < 2 or (digits < 3 and len(match[0]) < 6):
+        if digits < 2 or (digits < 3 and len(match[0]) < 6 and text[start - 1 : start] != "#"):
             continue
         kind = _kind(scan, match, digits, last)
         if kind is not None:
@@ -68,8 +68,9 @@ def references(scan: Scan) -> Iterator[Found]:
 def _kind(scan: Scan, match: re.Match[str], digits: int, last: Found | None) -> str | None:
     text, start, end = scan.spaced, *match.span()
     code = match[0]
+    signed = text[start - 1 : start] == "#"
     if last is not None and start - last.end < 10 and _AND.fullmatch(text, last.end, start):
-        return last.kind if digits >= 3 and not _UNIT.match(text, end) else None
+        return last.kind if (digits >= 3 or signed) and not _UNIT.match(text, end) else None
     before = scan.context.before(start)
     own = _OWN_PREFIX.match(code)
     if own and (not own["weak"] or before is None or before.of in _KINDS):
@@ -79,7 +80,7 @@ def _kind(scan: Scan, match: re.Match[str], digits: int, last: Found | None) -> 
         return behind
     if before is not None and before.of not in _KINDS:
         return None
-    marked = text[start - 1 : start] == "#" and digits >= 3
+    marked = signed and (digits >= 3 or before is not None)  # order #42, but not "the #42"
     if before is not None:
         return _kind_behind(text, before, code, start, end, digits, marked=marked)
     if marked:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from export.bundle import Bundle, Stage
 from export.model import Model
 from export.tokenizer import Ids
-from models.tasks.base import ClassifierTask, Task
+from models.tasks.base import ClassifierTask, Prediction, Task
 from models.tasks.confidence import WITHOUT_MEASUREMENT, measured
 from serve.engine.batcher import Batcher
 from serve.engine.token_cache import CachingEncoder
 from serve.engine.wishes import WishReader
 
 _MAX_TOKENS_ON_LOOP = 10_000  # reading more would block the event loop for more than some milliseconds
+_MAX_CHARACTERS_ON_LOOP = 4_000  # a search for entities in 100 such texts may take seconds
 
 Output = NDArray[np.float32]
 
@@ -100,3 +101,12 @@ class LoadedVersion:
         merged = np.empty((len(rows), answered.shape[1]), np.float32)
         merged[is_early], merged[~is_early] = answered, await self.batcher.submit(unread, deadline, disconnected)
         return merged
+
+
+async def decoded(
+    version: LoadedVersion, request: Any, texts: Sequence[str], output: Output, truncated: Sequence[bool]
+) -> list[Prediction]:
+    """`version.task.decode`, off the event loop where the request's texts are long."""
+    if sum(map(len, texts)) > _MAX_CHARACTERS_ON_LOOP:
+        return await asyncio.to_thread(version.task.decode, request, output, truncated)
+    return version.task.decode(request, output, truncated)

@@ -21,7 +21,7 @@ from serve.engine.admission import Admission
 from serve.engine.explaining import Explainer
 from serve.engine.ids import new_id
 from serve.engine.knowledge import Asking, KnowledgeBase, KnowledgeFollower
-from serve.engine.loaded_model import LoadedVersion, Output
+from serve.engine.loaded_model import LoadedVersion, Output, decoded
 from serve.engine.model_repository import ModelRepository
 from serve.engine.shadow import Shadow
 from serve.engine.token_cache import tokens_to_run
@@ -148,7 +148,7 @@ class Replica:
         answered = sum(found is not None for found in early)
         self.metrics.texts(version.version, "linear", answered)
         self.metrics.texts(version.version, version.model.stages[-1], len(texts) - answered)
-        predictions = version.task.decode(request, output, [row.truncated for row in encoded])
+        predictions = await decoded(version, request, texts, output, [row.truncated for row in encoded])
         if wishes is not None:
             wishes.add_to(predictions, output)
         if asking is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.tasks.base import Prediction
-from serve.engine.loaded_model import LoadedVersion
+from serve.engine.loaded_model import LoadedVersion, decoded
 from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.shadow")
@@ -51,7 +51,8 @@ class Shadow:
             answered = sum(found is not None for found in early)
             self._metrics.texts(challenger.version, "linear", answered)
             self._metrics.texts(challenger.version, challenger.model.stages[-1], len(texts) - answered)
-            shadow_predictions = challenger.task.decode(request, output, [row.truncated for row in encoded])
+            truncated = [row.truncated for row in encoded]
+            shadow_predictions = await decoded(challenger, request, texts, output, truncated)
         except Exception as error:  # any error is the challenger's; the client already has its response
             log.warning("version %s failed in shadow: %s", challenger.version, type(error).__name__)
             self._metrics.shadow(challenger.version, "failed", len(predictions))

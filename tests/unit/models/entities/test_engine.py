@@ -110,6 +110,30 @@ def test_several_in_one_text() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("order 88231- still not here", ["88231"]),
+        ("refund orders #5512/#5513", ["5512", "5513"]),
+        ("order num88231 is late", ["88231"]),
+        ("order #42 is late", ["42"]),
+        ("orders #12 and #13", ["12", "13"]),
+        ("order 1500-$", []),
+        ("the #42 bus", []),
+        ("order 12 of them", []),
+    ],
+)
+def test_numbers_of_orders_as_customers_write_them(text: str, numbers: list[str]) -> None:
+    assert [(kind, value) for kind, value, _ in found(text)] == [("order_id", number) for number in numbers]
+
+
+@pytest.mark.parametrize("end", ["", "Z", ":05Z", ":05.123Z", ":05+02:00", ":05-02:00"])
+def test_a_timestamp_is_a_date_and_a_time(end: str) -> None:
+    values = [(kind, value) for kind, value, _ in found(f"placed at 2026-06-14T10:30{end}, not here")]
+    assert values[:2] == [("date", "2026-06-14"), ("time", "10:30")]
+    assert len(values) == (3 if "-" in end else 2)  # `-02:00` may be a range's end
+
+
 def test_right_to_left_text() -> None:
     """Digits of other scripts become ASCII, and marks of direction neither hide a number nor move its place."""
     text = "أين طلبي رقم ٨٨٢٣١؟ دفعت \u200f150 AED\u200f"
