@@ -51,7 +51,7 @@ def _slots_or_nothing(value: str) -> list[str | None]:
 
 
 SlotName = Annotated[str, StringConstraints(strict=True, pattern=SLOT)]
-SlotValue = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_VALUE)]
+SlotValue = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_VALUE, pattern=r"\S")]
 Default = Annotated[str, BeforeValidator(_text), StringConstraints(strict=True, min_length=1, max_length=MAX_VALUE)]
 Language = Annotated[str, StringConstraints(strict=True, max_length=35, pattern=_LANGUAGE)]
 
@@ -219,7 +219,9 @@ def read_answers(path: Path) -> Answers:
             where = f"{path}: answers.{label}"
             made = [_template(text, where, faults) for text in variants]
             tag = (language or file.language).lower()
-            templates.setdefault(label, {})[tag] = tuple(one for one in made if one is not None)
+            if tag in templates.setdefault(label, {}):
+                faults.append(f"{where}: has answers in {tag!r} twice. Join the two into one list")
+            templates[label][tag] = tuple(one for one in made if one is not None)
     if faults:
         raise AnswersError("\n".join(faults[:_MAX_NAMED]))
     return Answers(templates, file.slots, file.defaults, str(path))

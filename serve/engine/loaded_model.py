@@ -106,7 +106,7 @@ class LoadedVersion:
 async def decoded(
     version: LoadedVersion, request: Any, texts: Sequence[str], output: Output, truncated: Sequence[bool]
 ) -> list[Prediction]:
-    """`version.task.decode`, off the event loop where the request's texts are long."""
-    if sum(map(len, texts)) > _MAX_CHARACTERS_ON_LOOP:
+    """`version.task.decode`, off the event loop where a classifier's texts are long: it looks into them again."""
+    if isinstance(version.task, ClassifierTask) and sum(map(len, texts)) > _MAX_CHARACTERS_ON_LOOP:
         return await asyncio.to_thread(version.task.decode, request, output, truncated)
     return version.task.decode(request, output, truncated)
