@@ -15,7 +15,7 @@ from loadtests.quality.figures import Answers, coverage_curve, reliability, scop
 from loadtests.quality.sections import Section
 
 COLOURS = (OURS, "#3b82c4", "#2f9e6e", "#a15cc4", "#c49a1a")
-_COLUMNS = 3
+_COLUMNS = 4
 _LARGEST = 260.0  # area of a point with all answers, in square points
 _MIN_COVERAGE = 0.05  # of fewer, the accuracy is chance
 
@@ -32,7 +32,7 @@ def draw(sections: Sequence[Section], file: Path) -> None:
     panels = len(measured) + 1 + bool(scoped)
     rows = math.ceil(panels / _COLUMNS)
     with pyplot.rc_context(STYLE):
-        figure, grid = pyplot.subplots(rows, _COLUMNS, figsize=(9.5, 3.1 * rows), squeeze=False)
+        figure, grid = pyplot.subplots(rows, _COLUMNS, figsize=(11, 2.9 * rows), squeeze=False)
         axes = iter(grid.flat)
         for section, colour in zip(measured, COLOURS, strict=False):
             _reliability(next(axes), section, colour)
@@ -55,8 +55,9 @@ def together(runs: Sequence[Answers]) -> Answers:
 def _reliability(axes: Any, section: Section, colour: str) -> None:
     scores, right, counts = reliability(together(section.answerable))
     axes.plot([0, 100], [0, 100], color=INK, linestyle="--", linewidth=1)
-    axes.scatter(100 * scores, 100 * right, s=6 + _LARGEST * counts / counts.sum(), color=colour, alpha=0.8)
-    axes.plot(100 * scores, 100 * right, color=colour, linewidth=1)
+    axes.scatter(
+        100 * scores, 100 * right, s=6 + _LARGEST * counts / counts.sum(), color=colour, alpha=0.8, clip_on=False
+    )
     axes.set_title(_short(section), fontsize=9)
     axes.set_xlabel("score, %")
     axes.set_ylabel("right, %")
