@@ -130,7 +130,7 @@ def measure_scope(seeds: Sequence[int], console: Console) -> list[Section]:
         f"In the manner of CLINC150, queries of unknown intents are asked among those of known ones; here they are of "
         f"the same field. Ten of the 77 intents, drawn with the seed, are left out of training, which sees no text out "
         f"of scope. Then all {len(test):,} test texts are asked. A text is caught if `handoff` gives it to a "
-        f"person: this model has no label `out_of_scope`, so its score is below `handoff_below`, 0.5. Accuracy, "
+        f"person, as it does below a score of 0.5 (`handoff_below`); this model has no label `out_of_scope`. Accuracy, "
         f"macro-F1, calibration and early answers are of the texts in scope. Left out: {listed}."
     )
     figures = [*out_of_scope(runs, outside), *classification(inside)]
