@@ -125,6 +125,20 @@ class EarlyAnswers(Record):
     accuracy: float | None = None
 
 
+class Confidence(Record):
+    """From which calibrated scores an answer counts as `high` and as `medium`; None: no score is high enough.
+
+    An answer with just this score is right with the probability that was asked for, or more. Both were derived from
+    `texts` that no reader was trained on (models/training/confidence.py).
+    """
+
+    high: float | None = None
+    medium: float | None = None
+    asked_high: float
+    asked_medium: float
+    texts: int
+
+
 class LinearRecord(Record):
     """How the linear reader was trained, and how its answers are used."""
 
@@ -136,6 +150,8 @@ class LinearRecord(Record):
     blend: Blend
     early: EarlyAnswers | None = None
     """None when early answers do not pay"""
+    confidence: Confidence | None = None
+    """of the final answers; None in older versions"""
 
 
 class Manifest(BaseModel):

@@ -9,6 +9,7 @@
     gates/<task>/<version>.json     the gate's measurements of a version
     audit/<task>.jsonl              entries of the audit log that wait for the store
     work/                           running trainings, and those that can be resumed
+    encoders/sentence/              the bundle of the knowledge base's encoder, made at its first entry
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
     server.lock                     locked while a server runs on this home
@@ -73,6 +74,10 @@ def gate_report_file(home: Path, task: str, version: str) -> Path:
 
 def audit_outbox_file(home: Path, task: str) -> Path:
     return home / "audit" / f"{task}.jsonl"
+
+
+def sentence_encoder_folder(home: Path) -> Path:
+    return home / "encoders" / "sentence"
 
 
 def sqlite_url(database: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -26,9 +27,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from export.machine import usable_cores
 from export.providers import GpuOptions, Providers
 from models.curation.types import Rules
+from models.entities import EntitiesError, Registry
 from models.home import feedback_database, sqlite_url
+from models.knowledge.index import MIN_SIMILARITY
 from models.opinion.topics import Topics
 from models.opinion.topics_file import TopicsError
+from models.tasks.answers import AnswersError
 from models.tasks.base import MAX_ITEMS, TaskOptions, UnknownTaskError, get_task
 from models.tasks.thresholds import Thresholds
 from serve.browser_guard import parse_host
@@ -203,6 +207,13 @@ class OpinionConfig(_Section):
     webhook: WebhookConfig = WebhookConfig()
 
 
+class KnowledgeConfig(_Section):
+    """The knowledge base of customer service."""
+
+    max_entries: int = Field(100_000, ge=1, le=100_000)
+    min_similarity: float = Field(MIN_SIMILARITY, ge=0, le=1)
+
+
 class LearningConfig(_Section):
     """When a task is retrained automatically, and the data and method of a retraining."""
 
@@ -238,6 +249,19 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+class PrecisionConfig(_Section):
+    """How often answers of high and of medium confidence are to be right, from the least sure one of each on."""
+
+    high: float = Field(0.95, gt=0.5, lt=1)
+    medium: float = Field(0.80, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.medium > self.high:
+            raise ValueError("medium must not be above high")
+        return self
+
+
 class TaskConfig(_Section):
     replicas: Annotated[
         Annotated[int, Field(ge=1), Tag("number")]
@@ -250,6 +274,9 @@ class TaskConfig(_Section):
         "auto", description="whether the linear reader answers alone where it is sure; auto: where that pays"
     )
     new_labels: bool = Field(False, description="whether corrections may add labels that the champion does not have")
+    confidence: PrecisionConfig = Field(
+        PrecisionConfig(), description="asked for at a training; from it come the bounds of an answer's confidence"
+    )
     gate: dict[str, Any] = {}
     options: dict[str, Any] = {}
 
@@ -303,6 +330,7 @@ class Config(BaseSettings):
     learning: LearningConfig = LearningConfig()
     rollout: RolloutConfig = RolloutConfig()
     opinion: OpinionConfig = OpinionConfig()
+    knowledge: KnowledgeConfig = KnowledgeConfig()
     tasks: dict[str, TaskConfig] = {name: TaskConfig(**settings) for name, settings in DEFAULT_TASKS.items()}
 
     @field_validator("home", mode="before")
@@ -333,6 +361,11 @@ class Config(BaseSettings):
     def task_options(self, task: str) -> TaskOptions:
         """The task's options, validated by its `Options` model."""
         return get_task(task).Options.model_validate(self.tasks[task].options)
+
+    def entities(self, task: str) -> Registry | None:
+        """The types of entities that the task's options add; None where they add none."""
+        registry = getattr(self.task_options(task), "entities", None)
+        return registry if isinstance(registry, Registry) else None
 
     @property
     def opinion_topics(self) -> tuple[str, ...]:
@@ -377,6 +410,8 @@ def load_config(file: str | Path | None = None) -> Config:
                     check(task)
                 except ValidationError as error:
                     raise ConfigError(f"{path}: tasks.{task}.{part}.{_sentence(error)}") from error
+                except (AnswersError, EntitiesError) as error:
+                    raise ConfigError(f"{path}: tasks.{task}.{part}: {error}") from error
                 except TopicsError as error:
                     raise ConfigError(f"{path}: tasks.{task}.{part}.topics: {error}") from error
     except ValidationError as error:

@@ -1,21 +1,22 @@
-"""What tests of models and of servers share: the default models, trained once as `make serve` does it."""
+"""What tests of models and of servers share: the default models, trained once as `make serve` does it.
+
+In a fresh clone that takes some 8 minutes. Tests that need no trained model run meanwhile: see `turn`.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from models.releases.release import awaits_encoder
 from tests.helpers.bases import MakeVersion, Version, finetuned
 from tests.helpers.command import ROOT
+from tests.helpers.default_models import DefaultModels
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,12 +30,26 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["FLYWHEEL_RAY__TUNING"] = "stock"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=turn)
     if config.getoption("--tuning") == "full":
         return
     for item in items:
         if (needs := item.get_closest_marker("needs_tweak")) is not None:
             item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(needs.args)}, which stock mode leaves out"))
+
+
+def turn(item: pytest.Item) -> int:
+    """0: runs while the default models are trained. 1: needs them, so that the first of these waits. 2: after those.
+
+    Tests of threads, sockets, deadlines and processes are not to meet a training: they are in the folders of the last
+    turn.
+    """
+    if "trained_home" in getattr(item, "fixturenames", ()):
+        return 1
+    beside = item.nodeid.startswith(("tests/model/", "tests/unit/")) and not item.nodeid.startswith("tests/unit/serve/")
+    return 0 if beside else 2
 
 
 @pytest.fixture(scope="session")
@@ -43,30 +58,22 @@ def stock(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("--tuning") == "stock")
 
 
-@pytest.fixture(scope="session")
-def trained_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`var/` of this clone with the default models in it; trained now (some 8 minutes) when it is a fresh clone.
-
-    No first versions, which a server would train beside the tests.
-    """
+@pytest.fixture(scope="session", autouse=True)
+def default_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DefaultModels]:
+    """Begins to train the default models when they are missing and one of the tests to be run needs them."""
     home = Path(os.environ.get("FLYWHEEL_HOME", ROOT / "var")).resolve()
-    script = tmp_path_factory.mktemp("prepare") / "prepare.py"  # a file: its worker processes import it again
-    script.write_text(_PREPARE)
-    tasks = ("intent", "sentiment", "recommendation")
-    if any(not (home / "releases" / f"{task}.json").exists() or awaits_encoder(home, task) for task in tasks):
-        subprocess.run(
-            [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "FLYWHEEL_HOME": str(home)}, check=True
-        )
-    return home
+    models = DefaultModels(home, tmp_path_factory.mktemp("training"))
+    if any(turn(item) == 1 for item in request.session.items) and models.are_missing():
+        models.start_training()
+    yield models
+    models.stop()
 
 
-_PREPARE = """
-from rich.console import Console
-from serve.config import load_config
-from serve.cli.progress import prepare
-if __name__ == "__main__":
-    prepare(load_config(), Console())
-"""
+@pytest.fixture(scope="session")
+def trained_home(default_models: DefaultModels) -> Path:
+    """`var/` of this clone with the default models in it; a fresh clone trains them, some 8 minutes."""
+    default_models.wait()
+    return default_models.home
 
 
 @pytest.fixture

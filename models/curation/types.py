@@ -40,6 +40,11 @@ class Rules(Strict):
     replay_a_label: int = Field(50, ge=5, description="corpus texts of each label that feedback is compared with")
     min_replay: int = Field(1500, ge=0, description="corpus texts in all, where the labels are few")
 
+    second_pass: Literal["presidio"] | None = Field(
+        None, description="a second search for personal data in the texts that are learned"
+    )
+    second_pass_model: str = Field("en_core_web_sm", min_length=1, description="the language model of spaCy for it")
+
     def trust_of(self, source: str) -> float:
         return self.trust.get(source, self.default_trust)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 
 from export.model import Parts
+from models.tasks.confidence import Bounds
 
 CONFIDENCE_BINS = 10
 """of the gate, whose error rates were measured with so many: docs/decisions/0013-gate.md"""
@@ -34,6 +35,23 @@ def classifier_metrics(
         "min_recall": round(float(np.min(recalls)), 4),
         "calibration_error": round(calibration_error(probabilities.max(1), right, _PUBLISHED_BINS), 4),
     }
+
+
+def confidence_metrics(
+    bounds: Bounds, probabilities: NDArray[np.float32], right: NDArray[np.bool_]
+) -> dict[str, float]:
+    """The share of the answers of each confidence, and how many of them are right, each from 0 to 1.
+
+    `probabilities` is (texts, labels), `right` (texts,).
+    """
+    words = np.array([bounds.word(score) for score in probabilities.max(1).tolist()])
+    metrics = {}
+    for word in ("high", "medium", "low"):
+        of_word = words == word
+        metrics[f"confidence.{word}.share"] = round(float(of_word.mean()), 4)
+        if of_word.any():
+            metrics[f"confidence.{word}.precision"] = round(float(right[of_word].mean()), 4)
+    return metrics
 
 
 def reader_metrics(labels: Sequence[str], truth: Sequence[str], parts: Parts) -> dict[str, float]:

@@ -81,6 +81,21 @@ class Sample:
     """for recommendation: item_id, event, value, and the prediction's input and output"""
 
 
+class GivenLabel(NamedTuple):
+    """A label that somebody gave, to a logged prediction or to a text of their own."""
+
+    key: bytes
+    source: str
+    label: str
+    prediction_id: str | None
+    text: str | None
+    """None without consent"""
+    predicted: str | None
+    """the label of the prediction, if it was to one"""
+    trusted: bool
+    """whether curation has not quarantined it"""
+
+
 class ItemEvent(NamedTuple):
     """What a user did with an item of a logged ranking."""
 

@@ -15,10 +15,9 @@ import yaml
 
 from models.opinion.topics import MAX_SERIES, OTHER, Topic, Topics, Word, word_forms
 from models.text import label_fault, label_name, same_text_key
+from models.yaml_files import compose, line_of
 
-MAX_BYTES = 16 * 2**20
 MAX_WORDS = 200_000  # of all topics: so many take about 160 MB in each replica
-_MAX_DEPTH = 16
 _NULL = "tag:yaml.org,2002:null"
 _MAX_FAULTS = 10
 _KEYS = ("name", "aliases", "keywords")
@@ -31,7 +30,7 @@ class TopicsError(Exception):
 
 def read_topics(path: Path) -> Topics:
     """The topics of a file. Raises TopicsError, which lists up to ten faults, each with its line."""
-    root = _parsed(path)
+    root = compose(path, TopicsError, "topics")
     if root is None:
         raise TopicsError(f"{path}: is empty. Give a list of topics, each with name and keywords.")
     reader = _Reader()
@@ -45,52 +44,6 @@ def read_topics(path: Path) -> Topics:
     return Topics(topics, tuple(_notes(topics)))
 
 
-def _parsed(path: Path) -> yaml.Node | None:
-    """The file's root node. Nodes have lines, and the texts of scalars as they are written."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise TopicsError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    if len(raw) > MAX_BYTES:
-        raise TopicsError(f"{path}: is larger than {MAX_BYTES >> 20} MB. Is it a file of topics?")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise TopicsError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{raw[error.start]:02x}). Save the file as UTF-8."
-        ) from error
-    try:
-        if (deep := _too_deep(text)) is not None:
-            raise TopicsError(f"{path}, line {deep}: is nested too deeply. A topic is a name with lists of words.")
-        root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise TopicsError(
-            f"{where}: not valid YAML: {problem}. Put a text with special characters in quotes."
-        ) from error
-    return root
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
-
-
-def _too_deep(text: str) -> int | None:
-    """The line in which lists are nested deeper than topics are; libyaml's composer would crash on thousands."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_DEPTH:
-                return _line(event)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-    return None
-
-
 class _Reader:
     """Walks the nodes; collects the faults as (line, sentence without its full stop)."""
 
@@ -100,7 +53,7 @@ class _Reader:
         self._words = 0
 
     def fault(self, node: yaml.Node, sentence: str) -> None:
-        self.faults.append((_line(node), sentence))
+        self.faults.append((line_of(node), sentence))
 
     def topics(self, root: yaml.Node) -> Iterator[Topic]:
         if not isinstance(root, yaml.CollectionNode):
@@ -110,7 +63,7 @@ class _Reader:
             if (name := self._name(name_node)) is None:
                 continue
             words = [word for key, kind in _KINDS.items() for word in self._list(lists.get(key), name, kind)]
-            yield Topic(name, tuple(dict.fromkeys([Word(name.replace("_", " "), _line(name_node), "name"), *words])))
+            yield Topic(name, tuple(dict.fromkeys([Word(name.replace("_", " "), line_of(name_node), "name"), *words])))
             if self._words > MAX_WORDS:
                 self.fault(name_node, f"there are more than {MAX_WORDS:,} words. Leave out those that never match")
                 return
@@ -160,7 +113,7 @@ class _Reader:
         elif key in self._lines:
             self.fault(node, f"the topic {name!r} is in line {self._lines[key]} already (case aside). Join the two")
         else:
-            self._lines[key] = _line(node)
+            self._lines[key] = line_of(node)
             return name
         return None
 
@@ -185,7 +138,7 @@ class _Reader:
             elif fault := label_fault(word) or _undecodable(word):
                 self.fault(item, f"the {kind} {word!r:.40} of {name!r} {fault}")
             else:
-                yield Word(word, _line(item), kind)
+                yield Word(word, line_of(item), kind)
 
 
 def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
@@ -206,10 +159,6 @@ def _notes(topics: tuple[Topic, ...]) -> Iterator[str]:
 
 def _undecodable(text: str) -> str | None:
     return "has half a surrogate pair, which is no character" if any("\ud800" <= c <= "\udfff" for c in text) else None
-
-
-def _line(node: yaml.Node | yaml.Event) -> int:
-    return node.start_mark.line + 1 if node.start_mark is not None else 1
 
 
 def _shown(node: Any) -> str:

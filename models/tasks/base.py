@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,15 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from export.bundle import Bundle, Kind
 from export.heads import softmax
+from models.knowledge.types import Match
 from models.opinion.types import Document
+from models.tasks.confidence import bounds_of
 from models.tasks.event_names import EVENT_KINDS, check_event
 from models.tasks.thresholds import Thresholds
 from models.users import UserName
+
+if TYPE_CHECKING:
+    from models.tasks.wishes import WishRule
 
 Datatype = Literal["BYTES", "FP32", "INT32", "BOOL"]
 Prediction = dict[str, Any]
@@ -51,6 +56,10 @@ class Tensor(NamedTuple):
     name: str
     datatype: Datatype
     optional: bool = False
+
+
+CONFIDENCE = Tensor("confidence", "BYTES", optional=True)
+"""of a classifier's answer; a task of its own may leave it out of its predictions"""
 
 
 class Strict(BaseModel):
@@ -153,6 +162,8 @@ class Task(ABC):
     """the plural noun for these parts"""
     correction_example: ClassVar[dict[str, Any]]
     """an example of a correction, for the documentation"""
+    uses_knowledge: ClassVar[bool] = False
+    """whether its predictions may have an entry of the knowledge base"""
 
     def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
         self.labels = bundle.manifest.labels
@@ -209,9 +220,26 @@ class Task(ABC):
         """Whether the request asks for the contribution of each word to its text's label."""
         return False
 
+    def asks_knowledge(self, request: Any, prediction: Prediction | None) -> bool:
+        """Whether the knowledge base is to be asked for this prediction; with None, for all of the request."""
+        return False
+
+    def language(self, request: Any) -> str | None:
+        """The language of the request's texts, if it names one (BCP 47)."""
+        return None
+
+    def add_match(self, prediction: Prediction, match: Match | None) -> None:
+        """Add the entry that the knowledge base has for a prediction; None when it has none."""
+        raise NotImplementedError(f"{self.name} does not use the knowledge base")
+
     def draws(self, request: Any) -> bool:
         """Whether chance has a part in the answer, so that two versions cannot be compared by their answers to it."""
         return False
+
+    @property
+    def wishes(self) -> WishRule | None:
+        """How several wishes in one text are found; None: they are not looked for."""
+        return None
 
     def wants_details(self, request: Any) -> bool:
         """Whether the request asks how its predictions came about."""
@@ -232,7 +260,11 @@ class ClassifierTask(Task):
     correction_example = {"label": "a label"}
     Request: ClassVar[type[Strict]] = TextRequest
     inputs: ClassVar[tuple[Tensor, ...]] = (Tensor("text", "BYTES"),)
-    outputs: ClassVar[tuple[Tensor, ...]] = (Tensor("label", "BYTES"), Tensor("score", "FP32"))
+    outputs: ClassVar[tuple[Tensor, ...]] = (Tensor("label", "BYTES"), Tensor("score", "FP32"), CONFIDENCE)
+
+    def __init__(self, bundle: Bundle, options: TaskOptions | None = None):
+        super().__init__(bundle, options)
+        self.confidence = bounds_of(bundle.manifest)
 
     def texts(self, request: TextRequest) -> list[str]:
         return request.all_texts()
@@ -260,11 +292,23 @@ class ClassifierTask(Task):
     def prediction(self, request: TextRequest, row: NDArray[np.float32]) -> Prediction:
         """The prediction for one text from its row of `activate`: here the probabilities, (labels,)."""
         best = int(row.argmax())
-        return {"label": self.labels[best], "score": rounded(row[best])}
+        score = float(row[best])
+        return {"label": self.labels[best], "score": rounded(score), "confidence": self.confidence.word(score)}
 
     @classmethod
     def request_from_tensors(cls, tensors: Columns) -> dict[str, Any]:
         return {"texts": list(tensors["text"])}
+
+    @classmethod
+    def tensors_from_predictions(cls, predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+        """An optional output is a text, empty where a prediction has none."""
+        return {
+            tensor.name: [
+                prediction.get(tensor.name, "") if tensor.optional else prediction[tensor.name]
+                for prediction in predictions
+            ]
+            for tensor in cls.outputs
+        }
 
     @classmethod
     def correction_error(cls, correction: Correction, labels: Sequence[str], *, new_labels: bool) -> str | None:

@@ -31,6 +31,8 @@ class Recipe:
     blend: float = (
         1.0  # weight of the trained parameters in the saved ones; the rest is of the checkpoint continued from
     )
+    confidence_high: float = 0.95  # the precision from which an answer's confidence is called high
+    confidence_medium: float = 0.80  # and medium: models/training/confidence.py
     seed: int = 7
     threads: int = 0  # torch threads; 0: torch's default
 

@@ -42,7 +42,9 @@ def build_first_version(job: TrainingJob, home: Path, report: ReportStage) -> Tr
         data.save_corpus(folder / f"{CORPUS}{family.corpus_ending}")
         file = Path(resolve_base(recipe.base)) / "tokenizer.json"
         encoder = TextEncoder(file, recipe.max_length, spelled_symbols(Tokenizer.from_file(str(file))))
-        reader, record = family.fit_without_encoder(data, [encoded.ids for encoded in encoder.encode(data.texts)])
+        reader, record = family.fit_without_encoder(
+            data, [encoded.ids for encoded in encoder.encode(data.texts)], recipe
+        )
         fields: dict[str, Any] = {
             **manifest_fields(family, job, data, recipe, (NOTE,)),
             "precision": "fp32",

@@ -19,6 +19,7 @@ from export.symbols import Unknown
 from models.home import corpus_file, training_folder, work_folder
 from models.releases.record import TrainingRecord
 from models.tasks.base import get_task
+from models.tasks.confidence import measured
 from models.training.candidate import TrainedCandidate, TrainingJob, calibration_sample, parity_sample
 from models.training.config import Recipe
 from models.training.families import family_of
@@ -149,7 +150,10 @@ def export(
     with exported(checkpoint, fields=fields, calibration=calibration, precision=job.precision) as model:
         parity = model.parity(parity_sample(data.holdout_texts, recipe.seed))
         evaluated = family.evaluate(job.task, data, model.model, checkpoint)
-        told = _unknown_note(model.model.encoder.unknown(calibration))
+        told = [
+            *_unknown_note(model.model.encoder.unknown(calibration)),
+            *confidence_notes(model.model.bundle.manifest),
+        ]
         return (
             model.write(
                 out,
@@ -185,6 +189,21 @@ def _unknown_note(unknown: Unknown) -> list[str]:
     return [
         f"{unknown.share:.1%} of the tokens of the training texts are unknown to the base's tokenizer, most often "
         f"{most}: the model cannot tell them apart. Give a base that knows them, such as one for their language."
+    ]
+
+
+def confidence_notes(manifest: Manifest) -> list[str]:
+    """What no score reaches, as sentences."""
+    found = measured(manifest)
+    if found is None:
+        return []
+    bounds = (("high", found.high, found.asked_high), ("medium", found.medium, found.asked_medium))
+    return [
+        f"No answer has {word} confidence: {found.texts} validation texts do not show that those with the highest "
+        f"scores are right in {asked:.0%}. Train with more texts, or ask for less "
+        f"(tasks.{manifest.task}.confidence.{word} in flywheel.yaml)."
+        for word, bound, asked in bounds
+        if bound is None
     ]
 
 

@@ -25,6 +25,7 @@ from export.pooling import pooled
 from models.data.dataset import Example
 from models.data.split import text_key
 from models.training.blend import MIN_KNOWN, Truth, Validation, choose_early, fit_blend, label_thresholds
+from models.training.confidence import final_confidence
 from models.training.config import Recipe
 from models.training.linear_reader import (
     ALTERNATIVES,
@@ -107,7 +108,8 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
     rows, truth = _tokens(out, recipe, data.labels, data.known_examples)
     unseen, known = out_of_fold(rows, truth, labels, settings, step)
     early = choose_early(validation, blend, unseen, known, truth, data.labels, MIN_KNOWN[settings.max_ngram])
-    record = LinearRecord(**asdict(settings), blend=blend, early=early)
+    confidence = final_confidence(validation, blend, early, data.labels, recipe)
+    record = LinearRecord(**asdict(settings), blend=blend, early=early, confidence=confidence)
     save_linear(out, fit_linear_reader(rows, truth, labels, settings, step), record)
     steps = losses[-1][0] if losses else 0
     return [*losses, *((steps + step, loss) for step, loss in more)]
@@ -116,8 +118,9 @@ def train_two_readers(data: TrainingSet, recipe: Recipe, out: Path, report: Repo
 def continue_linear_reader(data: TrainingSet, recipe: Recipe, start: Path, out: Path, report: ReportStage) -> None:
     """Beside the checkpoint `out`, which continues from `start`, write a linear reader of all that the set has.
 
-    It takes over the settings, the blend and the threshold of `start`; without a reader there, none is written. The
-    labels' own thresholds are new, since corrections may bring labels that old ones look like.
+    It takes over the settings, the blend, the threshold and the bounds of confidence of `start`; without a reader
+    there, none is written. The labels' own thresholds are new, since corrections may bring labels that old ones look
+    like.
     """
     if (record := linear_record(start)) is None or len(data.labels) > MAX_LABELS:
         return

@@ -20,11 +20,14 @@ from starlette.types import ASGIApp
 
 from models.feedback.store import Store
 from models.training.progress import read_training
+from serve.api.discovery import Discover, Discovery
+from serve.api.knowledge import KnowledgeApi
 from serve.api.openapi import openapi
 from serve.api.operations import BASE, Operations
 from serve.api.opinion import Opinion
 from serve.api.repository import DELETING, RUNNING, UNLOADED, Applications, ApplicationsError, Repository
 from serve.api.responses import json_response, mount_at_root, moved_endpoint, on_http_exception, plain
+from serve.api.review import Review
 from serve.config import Config
 from serve.errors import NotFound, NotReady
 from serve.metrics import exposition
@@ -43,7 +46,9 @@ def server_version() -> str:
         return "0+unknown"
 
 
-def build_control(config: Config, store: Store, applications: Applications, tuning: Tuning = dict) -> ASGIApp:
+def build_control(
+    config: Config, store: Store, applications: Applications, discover: Discover, tuning: Tuning = dict
+) -> ASGIApp:
     """The application. It caches the applications' states for a second, so that probes do not load the cluster."""
     control = _Control(config, applications, tuning)
     operations = Operations(config, store)
@@ -59,6 +64,9 @@ def build_control(config: Config, store: Store, applications: Applications, tuni
             *Repository(config, operations, applications).routes(),
             *operations.routes(),
             *Opinion(config, store, config.opinion_topics).routes(),
+            *KnowledgeApi(config, store).routes(),
+            *Review(config, store).routes(),
+            *Discovery(config, store, discover).routes(),
             Route("/v2/models/{rest:path}", plain(control.unknown_model), methods=["GET", "POST", "PUT", "DELETE"]),
         ],
         exception_handlers={HTTPException: on_http_exception},

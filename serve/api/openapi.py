@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from models.knowledge.types import Entry
 from models.tasks.base import ClassifierTask, Task, get_task
+from models.tasks.intent import Intent, Reason
 from models.tasks.recommendation import Recommendation
 from models.tasks.sentiment import Sentiment
+from serve.api.knowledge import Deletion, Entries, Search
 from serve.api.oip import InferRequest
+from serve.api.openapi_answers import ANSWER_FIELDS
+from serve.api.openapi_knowledge import knowledge_paths
 from serve.api.openapi_opinion import opinion_paths
+from serve.api.openapi_review import review_paths
 from serve.api.operations import BASE, Challenge, ErasureRequest, Move, Promotion, Rollback
 from serve.api.repository import Index, Load, Unload
 from serve.feedback.intake import Feedback, FeedbackBatch
@@ -40,6 +46,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
         FeedbackBatch,
         Index,
         *(model for model, _ in _CHANGES.values()),
+        *_KNOWLEDGE,
     ]
     models: list[type[BaseModel]] = [InferRequest, *feedback_models, *dict.fromkeys(task.Request for task in classes)]
     references, definitions = models_json_schema(
@@ -65,7 +72,9 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             common = {**common, "parameters": [*parameters, _USER]}
             paths[f"{path}/predict"] = {"post": {**_write(task.summary, schema, task.example), **common}}
             content = paths[f"{path}/predict"]["post"]["responses"]["200"]["content"]["application/json"]
-            if issubclass(task, Sentiment):
+            if issubclass(task, Intent):
+                content["schema"] = _INTENT
+            elif issubclass(task, Sentiment):
                 content["schema"] = _OPINION
             elif issubclass(task, ClassifierTask):
                 content["schema"] = _CLASSIFIED
@@ -95,8 +104,10 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
             if name.endswith("}"):
                 read["parameters"] = [_VERSION]
             paths.setdefault(f"{BASE}/{task.name}/{name}", {})["get"] = read
+    paths |= review_paths([task.name for task in classes if issubclass(task, ClassifierTask)])
     if opinion:
         paths |= opinion_paths()
+    paths |= knowledge_paths({model.__name__: references[(model, "validation")] for model in _KNOWLEDGE}, _ERRORS)
     schemas = {
         **definitions.get("$defs", {}),
         "Error": _ERROR,
@@ -116,6 +127,7 @@ def openapi(tasks: Sequence[str], version: str, *, opinion: bool = False) -> dic
     }
 
 
+_KNOWLEDGE: tuple[type[BaseModel], ...] = (Entry, Entries, Deletion, Search)
 _CHANGES: dict[str, tuple[type[BaseModel], str]] = {
     "load": (Load, "Start the task's replicas, if they were unloaded"),
     "unload": (Unload, "Stop the task's replicas, once they have answered the requests they accepted"),
@@ -165,9 +177,59 @@ def _answer(order: str, required: Sequence[str], **fields: dict[str, Any]) -> di
 _LABEL: dict[str, dict[str, Any]] = {
     "label": {"type": "string"},
     "score": {"type": "number", "description": "the label's probability, 0 to 1"},
+    "confidence": {
+        "enum": ["high", "medium", "low"],
+        "description": "how often labels with such scores are right: the model's metadata has the bounds",
+    },
     "explanation": {"$ref": "#/components/schemas/Explanation"},
 }
 _CLASSIFIED = _answer("one per text, in order", ("label", "score"), **_LABEL)
+_LABEL_AND_SCORE = {"label": {"type": "string"}, "score": {"type": "number"}}
+_SPAN = {
+    "start": {"type": "integer", "description": "the clause's first character in the text, in code points"},
+    "end": {"type": "integer", "description": "the character after its last"},
+}
+_INTENT = _answer(
+    "one per text, in order",
+    ("label", "score", "confidence", "handoff", "top_k"),
+    **_LABEL,
+    handoff={"type": "boolean", "description": "whether a person should answer"},
+    reason={
+        "enum": list(get_args(Reason)),
+        "description": "why, if one should: it matches no intent; the score is low; the customer asks for a person; "
+        "there is no answer to the intent",
+    },
+    top_k={
+        "type": "array",
+        "description": "labels, the most probable first",
+        "items": {"type": "object", "required": ["label", "score"], "properties": _LABEL_AND_SCORE},
+    },
+    intents={
+        "type": "array",
+        "description": "where the text has several wishes: a label for each, with its clause, in the order of the text",
+        "minItems": 2,
+        "items": {
+            "type": "object",
+            "required": ["label", "score", "start", "end"],
+            "properties": {**_LABEL_AND_SCORE, **_SPAN},
+        },
+    },
+    **ANSWER_FIELDS,
+    nearest={
+        "type": "object",
+        "description": "the nearest question: an entry of the knowledge base, with its answer, where it was asked and "
+        "has one that is near enough; without a knowledge base, with `low_confidence`, a known question of the "
+        "training texts",
+        "required": ["question", "similarity"],
+        "properties": {
+            "question": {"type": "string"},
+            "answer": {"type": "string", "description": "plain text, as it was given: escape it where you show it"},
+            "similarity": {"type": "number", "maximum": 1},
+            "id": {"type": "string", "description": "of the entry"},
+        },
+    },
+    truncated={"type": "boolean", "description": "true if the text was longer than the model reads"},
+)
 _OPINION = _answer(
     "one per text, in order",
     ("label", "score", "scores", "topics"),

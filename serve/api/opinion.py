@@ -27,6 +27,7 @@ from models.opinion.trends import (
     parse_zone,
 )
 from models.opinion.types import Counts
+from serve.api.request import query_parameters
 from serve.api.responses import json_response, plain
 from serve.config import Config
 from serve.errors import InvalidRequest, NotFound, NotReady
@@ -94,15 +95,7 @@ class Opinion:
         """The query's parameters. Raises NotFound while no opinions are monitored, InvalidRequest for unknown names."""
         if self._task not in self._config.tasks:
             raise NotFound(f"no opinions are monitored here: the task {self._task!r} (opinion.task) is not served")
-        given: dict[str, str] = {}
-        for name, value in request.query_params.multi_items():
-            if name not in names:
-                known = ", ".join(names) or "none"
-                raise InvalidRequest(f"{name[:100]}: there is no such parameter here; there are: {known}")
-            if name in given:
-                raise InvalidRequest(f"{name}: is given twice")
-            given[name] = value
-        return given
+        return query_parameters(request, *names)
 
     def _grid(self, given: dict[str, str], now: datetime) -> Grid:
         """The points that were asked for. Raises InvalidRequest."""

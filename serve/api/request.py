@@ -18,6 +18,19 @@ _REFUSED_COUNTS = re.compile(r"([0-9]{1,9}) ([0-9]{1,9})")
 _TIMEOUT = "x-request-timeout-seconds"  # Ray Serve's name
 
 
+def query_parameters(request: Request, *names: str) -> dict[str, str]:
+    """The query's parameters. Raises InvalidRequest for one that is none of `names`, and for one given twice."""
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise InvalidRequest(f"{name[:100]}: there is no such parameter here; there are: {known}")
+        if name in given:
+            raise InvalidRequest(f"{name}: is given twice")
+        given[name] = value
+    return given
+
+
 async def read_body(request: Request, limit: int, deadline: float) -> bytes:
     """The body. `deadline` is in time.monotonic.
 

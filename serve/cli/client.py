@@ -9,7 +9,7 @@ from http.client import HTTPException
 from types import MappingProxyType
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener, getproxies, proxy_bypass
 
 import orjson
@@ -36,14 +36,31 @@ class ServerError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def call(url: str, path: str, body: bytes | None = None) -> Any:
+def call(
+    url: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    method: str | None = None,
+    query: Mapping[str, str | int] = MappingProxyType({}),
+    token: str | None = None,
+) -> Any:
     """`fetch`, and the parsed JSON of the response."""
-    return _parsed(fetch(url, path, body), url)
+    return _parsed(fetch(url, path, body, method=method, query=query, token=token), url)
 
 
-def fetch(url: str, path: str, body: bytes | None = None) -> bytes:
+def fetch(
+    url: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    method: str | None = None,
+    query: Mapping[str, str | int] = MappingProxyType({}),
+    token: str | None = None,
+) -> bytes:
     """GET `path` of the server at `url`, or POST `body` to it; returns the content of the response.
 
+    `method` is another one than these. `token`: the operator's.
     `url` may lack its scheme and may end with a slash. Proxies of the environment are used as NO_PROXY says, and never
     for this machine. Raises ServerError with the server's message.
     """
@@ -51,7 +68,9 @@ def fetch(url: str, path: str, body: bytes | None = None) -> bytes:
     address = urlsplit(url)
     if not _is_this_machine(address.hostname or "") and not proxy_bypass(address.netloc):
         proxies = getproxies()
-    request = Request(url + quote(path), body, {"content-type": "application/json"})
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+    address_of = url + quote(path) + (f"?{urlencode(query)}" if query else "")
+    request = Request(address_of, body, headers, method=method)
     try:
         with build_opener(ProxyHandler(proxies)).open(request, timeout=_TIMEOUT_S) as response:
             content: bytes = response.read()

@@ -21,7 +21,8 @@ def read_corrections(file: Path) -> list[Line]:
     """The corrections of a file. Raises DatasetError with the line number; then nothing was sent."""
     is_json = not {".jsonl", ".ndjson"}.isdisjoint(suffix.lower() for suffix in file.suffixes)
     convert = dict[str, Any] if is_json else _from_cells
-    return [Line(number, orjson.dumps(convert(row))) for number, row in read_rows(file, required=())]
+    rows = ((number, convert(row)) for number, row in read_rows(file, required=()) if not _is_to_fill_in(row))
+    return [Line(number, orjson.dumps(correction)) for number, correction in rows]
 
 
 def send(url: str, path: str, lines: Sequence[Line]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -36,9 +37,17 @@ def send(url: str, path: str, lines: Sequence[Line]) -> Iterator[tuple[int, dict
             yield from results
 
 
+def _is_to_fill_in(row: dict[str, Any]) -> bool:
+    """Whether this is a row of `flywheel review --out` that has no label yet."""
+    return any(column.startswith("#") for column in row) and not str(row.get("label") or "").strip()
+
+
 def _from_cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A CSV row as a correction: empty cells are left out; `consent`, `index` and `value` become JSON's types."""
-    correction = {column.strip().lower(): cell for column, cell in row.items() if cell}
+    """A CSV row as a correction; `consent`, `index` and `value` become JSON's types.
+
+    Empty cells are left out, and columns whose names begin with #, which are for people.
+    """
+    correction = {column.strip().lower(): cell for column, cell in row.items() if cell and not column.startswith("#")}
     if (consent := str(correction.get("consent", "")).strip().lower()) in _FLAGS:
         correction["consent"] = _FLAGS[consent]
     if (index := str(correction.get("index", "")).strip()).isdecimal():

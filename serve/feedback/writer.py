@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from models.feedback.pii import prepare, redact, redact_json
+from models.entities import Registry, package_registry
+from models.feedback.pii import prepare, redactor_of
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.store import Store, StoreError
 from models.feedback.types import LoggedPrediction, NewDocument, NewFeedback, Receipt
@@ -81,9 +82,20 @@ class PredictionLogger:
     Call `log` and `feedback` on the event loop; the other methods are thread-safe.
     """
 
-    def __init__(self, url: str, hasher: UserHasher, settings: FeedbackConfig, metrics: Metrics):
+    def __init__(
+        self,
+        url: str,
+        hasher: UserHasher,
+        settings: FeedbackConfig,
+        metrics: Metrics,
+        registry: Registry | None = None,
+    ):
+        """`registry`: the types of entities of the task, whose personal ones are replaced in what is written."""
         self.store = Store(url, patience_s=_STORE_TIMEOUT_S)
         """connects on first use; a caller that uses it directly must handle StoreError"""
+        redactor = redactor_of(registry or package_registry())
+        self._redact, self._redact_json = redactor.redact, redactor.redact_json
+        self._redact_topic = lru_cache(maxsize=4096)(redactor.redact)
         self._hasher = hasher
         self._settings = settings
         self._metrics = metrics
@@ -272,7 +284,7 @@ class PredictionLogger:
             hashed = self.hash_user(user)
             texts = known.get(documents[0].prediction_id)
             if not isinstance(texts, list) or len(texts) != len(documents):
-                texts = [redact(document.text[:_MAX_CHARACTERS]) for document in documents]
+                texts = [self._redact(document.text[:_MAX_CHARACTERS]) for document in documents]
             found += [
                 NewDocument(task, self._redacted_document(document, text), hashed)
                 for document, text in zip(documents, texts, strict=True)
@@ -282,8 +294,8 @@ class PredictionLogger:
     def _redacted_document(self, document: Document, text: str) -> Document:
         id_ = document.document_id
         if not id_.startswith(document.prediction_id):
-            id_ = self._item_id(id_, redact(id_))
-        return replace(document, document_id=id_, text=text, topics=tuple(map(_redacted_topic, document.topics)))
+            id_ = self._item_id(id_, self._redact(id_))
+        return replace(document, document_id=id_, text=text, topics=tuple(map(self._redact_topic, document.topics)))
 
     def _write_feedback(self, pending: Sequence[_PendingFeedback]) -> None:
         try:
@@ -317,7 +329,7 @@ class PredictionLogger:
 
     def _redacted_prediction(self, row: LoggedPrediction) -> LoggedPrediction:
         plain = self._as_json(row.input)
-        input_, output = redact_json(plain, _MAX_CHARACTERS), redact_json(row.output)
+        input_, output = self._redact_json(plain, _MAX_CHARACTERS), self._redact_json(row.output)
         for items, kept in zip(_items(plain, row.output), _items(input_, output), strict=True):
             self._keep_items_apart(items, kept)
         return LoggedPrediction(  # dataclasses.replace takes twice as long
@@ -327,7 +339,7 @@ class PredictionLogger:
             input=input_,
             output=output,
             at=row.at,
-            topic=row.topic and redact(row.topic),
+            topic=row.topic and self._redact(row.topic),
             user=self._hashed(row.user),
             subject=self._hashed(row.subject),
         )
@@ -351,8 +363,8 @@ class PredictionLogger:
 
     def _redacted_feedback(self, item: NewFeedback) -> NewFeedback:
         """`item` with its text redacted, and its item id as in the logged ranking, or the two would not match."""
-        item_id = item.item_id and self._item_id(item.item_id, redact(item.item_id))
-        return replace(item, text=item.text and redact(item.text), item_id=item_id)
+        item_id = item.item_id and self._item_id(item.item_id, self._redact(item.item_id))
+        return replace(item, text=item.text and self._redact(item.text), item_id=item_id)
 
     def _hashed(self, name: str | None) -> str | None:
         return None if name is None else self.hash_user(user_name(name))
@@ -365,11 +377,6 @@ def _items(input_: Any, output: Any) -> list[list[Any]]:
     user = input_.get("user")
     history = user.get("history") if isinstance(user, dict) else None
     return [items for items in (input_.get("candidates"), history, output) if isinstance(items, list)]
-
-
-@lru_cache(maxsize=4096)
-def _redacted_topic(topic: str) -> str:
-    return redact(topic)
 
 
 def _unavailable(error: StoreError) -> NotReady:

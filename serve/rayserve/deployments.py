@@ -61,14 +61,14 @@ class ControlDeployment:
         from serve.controller.opinion_monitor import opinion_metrics
         from serve.metrics import LoopMetrics
         from serve.rayserve.applications import RayApplications
-        from serve.rayserve.jobs import RayWorkers
+        from serve.rayserve.jobs import RayWorkers, discoverer
 
         store = Store(config.feedback.store_url(config.home), patience_s=_STORE_TIMEOUT_S)
         applications = RayApplications(config, Path(metrics_dir))
         collect_from(Path(metrics_dir))
         self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
         self._tweaks = tweaks.applied(joins=config.ray.address is not None)
-        control = build_control(config, store, applications, self._tuning_report)
+        control = build_control(config, store, applications, discoverer(config), self._tuning_report)
         self._control = _install(control, config, metrics_dir)
         self._loop = Loop(config, store, LoopMetrics(), RayWorkers(config), opinion_metrics(config))
         self._loop.start()

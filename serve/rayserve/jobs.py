@@ -1,4 +1,4 @@
-"""The controller's jobs as Ray tasks: retraining, drift test, and MLflow's aliases."""
+"""The controller's jobs as Ray tasks: retraining, drift test, and MLflow's aliases; and discoveries for the API."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import Any
 
 import ray
 
+from export.errors import CheckpointError, ParityError
 from export.machine import usable_cores
+from models.discovery.discover import Discovery
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
 from models.releases.release import read_release
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
+from serve.api.discovery import Discover, DiscoveryFailed
 from serve.config import Config
 from serve.controller.workers import ACTOR
 from serve.rayserve.environment import original_pythonpath
 
 _NICENESS = 19  # the lowest priority, below every serving process
+_DISCOVERY_TIMEOUT_S = 300.0
 
 
 class RayWorkers:
@@ -38,6 +42,9 @@ class RayWorkers:
     def start_registry_sync(self, task: str) -> Any:
         return _sync_registry.remote(self._config, task) if self._has_mlflow else None
 
+    def start_sentence_encoder(self) -> Any:
+        return _make_sentence_encoder.remote(self._config)
+
     def poll(self, handle: Any) -> Any:
         done, _ = ray.wait([handle], timeout=0)
         if not done:
@@ -46,6 +53,23 @@ class RayWorkers:
             return ray.get(handle)
         except Exception as error:
             return Result("failed", f"its process ended: {type(error).__name__}")
+
+
+def discoverer(config: Config) -> Discover:
+    """Runs discoveries as Ray tasks, as the controller's jobs, and waits for them."""
+
+    def discover(task: str) -> Discovery:
+        if find_spec("torch") is None or find_spec("sklearn") is None:
+            raise DiscoveryFailed("discovery needs the packages of training: pip install 'flywheel-serve[train]'")
+        handle = _discover.remote(config, task)
+        try:
+            found: Discovery = ray.get(handle, timeout=_DISCOVERY_TIMEOUT_S)
+        except Exception as error:
+            ray.cancel(handle, force=True)
+            raise DiscoveryFailed(f"the process of the discovery ended: {type(error).__name__}") from error
+        return found
+
+    return discover
 
 
 # max_calls=1: the worker process ends after the task and frees the gigabyte that torch takes. max_retries=0: the
@@ -77,8 +101,33 @@ def _test_drift(config: Config, task: str) -> str:
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
+def _discover(config: Config, task: str) -> Discovery:
+    from models.discovery.discover import discover
+
+    os.nice(_NICENESS)
+    return discover(Store.open(config.feedback.store_url(config.home)), config.home, task)
+
+
+@ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _sync_registry(config: Config, task: str) -> bool:
     from models.releases.registry import Registry
 
     os.nice(_NICENESS)
     return Registry(config.home).follow(task)
+
+
+@ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
+def _make_sentence_encoder(config: Config) -> str:
+    os.nice(_NICENESS)
+    if find_spec("torch") is None:
+        return "it needs the extra `train` (pip install 'flywheel-serve[train]')"
+    from models.data.dataset import load_dataset
+    from models.knowledge.make_encoder import make_sentence_encoder
+    from models.training.candidate import calibration_sample
+
+    texts = [example.text for example in load_dataset("intent").train]  # of the seed: the same in every home
+    try:
+        make_sentence_encoder(config.home, calibration_sample(texts, seed=0))
+    except (CheckpointError, ParityError, OSError) as error:
+        return str(error)
+    return ""

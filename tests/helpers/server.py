@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,14 @@ class Server:
         return httpx.get(self.url + path, timeout=30)
 
 
-def start_server(home: Path, log: Path, **environment: str) -> Server:
-    """`flywheel up` on a free port, ready; its output goes to `log`."""
+def start_server(home: Path, log: Path, *, tasks: Sequence[str] = (), **environment: str) -> Server:
+    """`flywheel up` on a free port, ready; its output goes to `log`. With `tasks` it serves these; it starts sooner."""
     port = free_port()
     env = {**os.environ, "FLYWHEEL_HOME": str(home), **environment}
+    if tasks:
+        config = log.with_name(f"{log.name}.yaml")
+        config.write_text(f"tasks: {{{', '.join(f'{task}: {{}}' for task in tasks)}}}\n")
+        env["FLYWHEEL_CONFIG"] = str(config)
     with log.open("w") as output:
         process = subprocess.Popen(
             [Path(sys.executable).parent / "flywheel", "up", "--port", str(port)],

@@ -146,7 +146,7 @@ def release_sure_version(home: Path) -> list[str]:
     text_of = {example.label: example.text for example in load_dataset("intent").train}
     texts = [text_of[label] for label in manifest.labels]
     rows = [encoded.ids for encoded in text_encoder(champion).encode(texts)]
-    assets = ("answers", "known_questions", SYMBOLS)
+    assets = ("known_questions", SYMBOLS)
     write_bundle(
         home / "bundles" / "intent" / "99",
         model=champion.model_path,

@@ -17,10 +17,11 @@ from export.parity import BATCHES, run_in_random_batches
 from export.session import OnnxSession
 from models.data.dataset import Dataset, load_dataset
 from models.data.interaction_files import load_interactions
-from models.evaluation.metrics import classifier_metrics, ranker_metrics
-from models.tasks.base import TextRequest, all_tasks, get_task
+from models.evaluation.metrics import classifier_metrics, confidence_metrics, ranker_metrics
+from models.tasks.base import all_tasks, get_task
+from models.tasks.confidence import bounds_of
 from models.tasks.event_names import EVENT_KINDS
-from models.tasks.intent import OUT_OF_SCOPE, IntentOptions
+from models.tasks.intent import OUT_OF_SCOPE, IntentOptions, IntentRequest
 
 CLASSIFIERS = ("intent", "sentiment")
 Outputs = NDArray[np.float32]
@@ -111,6 +112,11 @@ def test_the_holdout_metrics_of_a_classifier_are_reproduced(task: str, bundle_of
     recorded = {name: value for name, value in bundle.manifest.metrics.items() if name in found}
     assert found == pytest.approx(recorded, abs=2e-3)
     assert bundle.manifest.data == dataset.lineage()
+    right = np.array([labels[i] == label for i, label in zip(output.argmax(1), truth, strict=True)])
+    confident = confidence_metrics(bounds_of(bundle.manifest), softmax(output), right)
+    assert confident["confidence.high.precision"] >= 0.95
+    assert confident["confidence.high.precision"] > confident["confidence.medium.precision"]
+    assert confident["confidence.medium.precision"] > confident["confidence.low.precision"]
 
 
 CHOICES = {kind.weight: name for name, kind in EVENT_KINDS.items() if kind.chosen and not kind.has_value}
@@ -148,8 +154,8 @@ def test_the_holdout_metrics_of_the_ranker_are_reproduced_by_what_serves(bundle_
 
 
 def served_labels(task: str, bundle: Bundle, texts: Sequence[str], output: Outputs) -> list[str]:
-    request = TextRequest(texts=list(texts))
     task_ = get_task(task)(bundle)
+    request = task_.Request.model_validate({"texts": list(texts)})
     return [answer["label"] for answer in task_.decode(request, task_.activate(output), [False] * len(texts))]
 
 
@@ -179,7 +185,7 @@ def test_an_unsure_answer_names_the_known_question_that_the_model_sees_most_like
     texts = ["my parcel", "the thing with the money", "qwerty uiop", "hello there", known["texts"][3]]
     logits = session.predict(texts)
     task = get_task("intent")(bundle, IntentOptions(handoff_below=1.0, nearest_above=-1.0))
-    predictions = task.decode(TextRequest(texts=texts), task.activate(logits), [False] * len(texts))
+    predictions = task.decode(IntentRequest(texts=texts), task.activate(logits), [False] * len(texts))
     compared = 0
     for prediction, row in zip(predictions, logits, strict=True):
         if prediction["label"] == OUT_OF_SCOPE:
@@ -192,7 +198,7 @@ def test_an_unsure_answer_names_the_known_question_that_the_model_sees_most_like
     assert compared >= 2
     sure = get_task("intent")(bundle, IntentOptions(handoff_below=1.0, nearest_above=1.0))
     assert not any(
-        "nearest" in one for one in sure.decode(TextRequest(texts=texts[:4]), sure.activate(logits[:4]), [False] * 4)
+        "nearest" in one for one in sure.decode(IntentRequest(texts=texts[:4]), sure.activate(logits[:4]), [False] * 4)
     )
 
 
@@ -206,7 +212,10 @@ def test_the_nearest_question_does_not_depend_on_who_else_is_in_the_batch(bundle
     ]
     logits = OnnxSession(bundle, providers="cpu").predict(texts)
     task = get_task("intent")(bundle, IntentOptions(handoff_below=0.9, nearest_above=-1.0))
-    together = task.decode(TextRequest(texts=texts), task.activate(logits), [False] * len(texts))
-    alone = [task.decode(TextRequest(text="one"), task.activate(row[None]), [False])[0] for row in logits]
+    together = task.decode(IntentRequest(texts=texts), task.activate(logits), [False] * len(texts))
+    alone = [
+        task.decode(IntentRequest(text=text), task.activate(row[None]), [False])[0]
+        for text, row in zip(texts, logits, strict=True)
+    ]
     assert alone == together
     assert {"nearest" in one for one in together} == {True, False}

@@ -68,7 +68,8 @@ def test_a_resumed_training_has_both_readers_and_so_has_its_export(home: Path, t
     bundle = Bundle.open(home / "bundles" / "intent" / "1")
     manifest = bundle.manifest
     assert manifest.linear is not None
-    assert {"encoder.accuracy", "linear.accuracy", "early.share"} <= manifest.metrics.keys()
+    assert {"encoder.accuracy", "linear.accuracy", "early.share", "confidence.low.share"} <= manifest.metrics.keys()
+    assert manifest.linear.confidence is not None
     assert manifest.metrics["linear.accuracy"] > 0.9
     assert not any("linear reader" in note for note in manifest.notes)
     checkpoint = home / "checkpoints" / "intent" / "1"
@@ -88,6 +89,7 @@ def test_a_candidate_from_corrections_has_a_new_linear_reader_and_is_judged_by_f
     assert manifest.linear is not None
     assert before.linear is not None
     assert manifest.linear.blend == before.linear.blend
+    assert manifest.linear.confidence == before.linear.confidence
     assert manifest.labels[-1] == "refund"
     model = Model.open(Bundle.open(candidate.bundle), providers="cpu")
     parts = model.outputs([example.text for example in corrections(60)]).parts

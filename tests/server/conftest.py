@@ -27,11 +27,12 @@ def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def own_server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for each file that breaks releases and processes; two replicas of the intent task on any machine."""
+    """A server for each file that breaks releases and processes: the intent task, with two replicas on any machine."""
     folder = tmp_path_factory.mktemp("own_server")
     for part in ("releases", "bundles"):
         shutil.copytree(trained_home / part, folder / "home" / part)
-    running = start_server(folder / "home", folder / "server.log", FLYWHEEL_TASKS__INTENT__REPLICAS="2")
+    log = folder / "server.log"
+    running = start_server(folder / "home", log, tasks=["intent"], FLYWHEEL_TASKS__INTENT__REPLICAS="2")
     time.sleep(3)  # Serve replaces HAProxy once more about when it is ready, and its counts begin anew
     yield running
     assert stop_server(running) == 0

@@ -21,7 +21,8 @@ CHANGES = [
     *(f"/v2/models/{task}/feedback" for task in TASKS),
     *(f"{OPERATIONS}/{task}/{name}" for task in TASKS for name in MOVES),
 ]
-READS = ("/predict", "/infer", "/index")
+KNOWLEDGE = [(method, path) for path in ("/v2/knowledge", "/v2/knowledge/{id}") for method in ("PUT", "DELETE")]
+READS = ("/predict", "/infer", "/index", "/search")
 
 
 EVIL = "http://evil.example"
@@ -30,7 +31,8 @@ EVIL = "http://evil.example"
 def test_these_are_all_endpoints_that_change_something(server: Server) -> None:
     paths = server.get("/openapi.json").json()["paths"]
     posts = {path for path, methods in paths.items() if set(methods) - {"get", "parameters"}}
-    assert {path for path in posts if not path.endswith(READS)} == set(CHANGES)
+    assert {path for path in posts if not path.endswith(READS)} == {*CHANGES, *(path for _, path in KNOWLEDGE)}
+    assert all({"403", "415"} <= paths[path][method.lower()]["responses"].keys() for method, path in KNOWLEDGE)
     assert all({"403", "415"} <= paths[path]["post"]["responses"].keys() for path in CHANGES)
 
 
@@ -62,6 +64,19 @@ def test_no_page_changes_anything(server: Server, path: str) -> None:
             error = assert_error(server.post(path, headers=given, content=content), 415)
             assert error["code"] == "unsupported_media_type"
     assert before == state()
+
+
+@pytest.mark.parametrize(("method", "path"), KNOWLEDGE)
+def test_no_page_changes_the_knowledge_base(server: Server, method: str, path: str) -> None:
+    url, body = server.url + path.format(id="page"), b'{"question": "a", "answer": "b", "all": true}'
+    for given, status in (
+        ({"origin": EVIL, "content-type": JSON}, 403),
+        ({"host": "evil.example", "content-type": JSON}, 403),
+        ({"content-type": "text/plain"}, 415),
+        ({}, 415),
+    ):
+        assert_error(httpx.request(method, url, headers=given, content=body), status)
+    assert server.get("/v2/knowledge/page").status_code == 404
 
 
 def test_the_servers_own_page_and_a_shell_still_change_things(server: Server) -> None:

@@ -425,7 +425,7 @@ def afterwards(server: Server, id_: str) -> None:
 
 
 def test_a_locked_or_full_store_refuses_feedback_and_not_predictions(home: Path, tmp_path: Path) -> None:
-    server = start_server(home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false")
+    server = start_server(home, tmp_path / "log", tasks=["intent"], FLYWHEEL_LEARNING__AUTOMATIC="false")
     try:
         assert server.post(FEEDBACK, json=GOOD).status_code == 202
         database = sqlite3.connect(home / "feedback.db", isolation_level=None)
@@ -458,7 +458,11 @@ def test_predictions_go_on_while_postgresql_is_away(home: Path, tmp_path: Path) 
         with postgres_server() as postgres:
             url = postgres.new_database()
             server = start_server(
-                home, tmp_path / "log", FLYWHEEL_LEARNING__AUTOMATIC="false", FLYWHEEL_FEEDBACK__STORE=url
+                home,
+                tmp_path / "log",
+                tasks=["intent"],
+                FLYWHEEL_LEARNING__AUTOMATIC="false",
+                FLYWHEEL_FEEDBACK__STORE=url,
             )
             try:
                 assert server.post(FEEDBACK, json=GOOD).status_code == 202
@@ -484,3 +488,31 @@ def test_metrics_count_what_became_of_corrections(desk: Server) -> None:
     eventually(lambda: sum(map(float, re.findall(pattern, desk.get("/metrics").text, re.MULTILINE))) >= 1, 10)
     waiting = 'flywheel_corrections{state="waiting",task="intent"} '
     eventually(lambda: f"{waiting}{float(states(desk)['waiting'])}" in desk.get("/metrics").text, 10)
+
+
+def test_what_to_label_next_is_gone_once_it_is_labelled(desk: Server) -> None:
+    model, list_ = "/v2/models/sentiment", "/v2/review/sentiment"
+    texts = ["The board met on Tuesday in Oslo.", "Mail ann@example.com about the merger.", "Shares fell."]
+    answer = desk.post(f"{model}/predict", json={"texts": texts}).json()
+
+    def listed() -> dict[int, dict[str, Any]]:
+        entries = desk.get(list_).json()["review"]
+        return {entry["index"]: entry for entry in entries if entry["id"] == answer["id"]}
+
+    eventually(lambda: len(listed()) == 3, 10)  # written after half a second
+    found = listed()
+    assert {entry["text"] for entry in found.values()} == {texts[0], "Mail [email] about the merger.", texts[2]}
+    correction = {"id": answer["id"], "index": 1, "label": "neutral", "source": "review", "consent": True}
+    assert desk.post(f"{model}/feedback", json=correction).status_code == 202
+    assert set(listed()) == {0, 2}
+    assert_error(desk.get(f"{list_}?limit=0"), 422)
+    assert_error(desk.get("/v2/review/recommendation"), 404)
+
+
+def test_a_discovery_runs_beside_the_server(desk: Server) -> None:
+    predict(desk, texts=[f"the turnstile rejects wristband {word}" for word in ("a", "b", "c", "d", "e", "f")])
+    eventually(lambda: desk.get("/v2/discovery/intent").status_code == 200, 150)
+    answer = desk.get("/v2/discovery/intent").json()
+    assert answer["champion"] == "1"
+    assert set(answer) == {"task", "champion", "texts", "unsure", "computed", "proposals", "overlaps"}
+    assert all(overlap["holdout"]["texts"] for overlap in answer["overlaps"])

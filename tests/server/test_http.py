@@ -87,6 +87,57 @@ def test_intent(server: Server, text: str, label: str, handoff: bool) -> None:
     assert ranked == sorted(ranked, reverse=True)
 
 
+def test_a_message_with_two_wishes_has_both_alone_and_among_others(server: Server) -> None:
+    texts = ["where is my order 88231?", "cancel the order and where is my refund", "i forgot my password"]
+    together = predict(server, "intent", texts=texts)
+    for text, prediction in zip(texts, together, strict=True):
+        assert predict(server, "intent", text=text) == [prediction]
+    assert [one.get("intents") is None for one in together] == [True, False, True]
+    intents = together[1]["intents"]
+    assert [texts[1][one["start"] : one["end"]] for one in intents] == ["cancel the order", "where is my refund"]
+    assert [one["label"] for one in intents] == ["cancel_order", "track_refund"]
+    [explained] = predict(server, "intent", text=texts[1], explain=True)
+    assert [word["word"] for word in explained.pop("explanation")["words"]] == texts[1].split()
+    assert explained == together[1]
+
+
+def test_who_asks_for_a_person_is_handed_off_with_an_answer(server: Server) -> None:
+    [prediction] = predict(server, "intent", text="let me talk to a human agent please")
+    assert prediction["label"] == "contact_human_agent"
+    assert (prediction["handoff"], prediction["reason"]) == (True, "asked_for_person")
+    assert prediction["answer"]
+
+
+@pytest.mark.parametrize("task", ["intent", "sentiment"])
+def test_a_classifier_says_how_confident_it_is_and_from_which_scores(server: Server, task: str) -> None:
+    (details,) = server.get(f"/v2/models/{task}").json()["version_details"]
+    bounds = details["confidence"]
+    texts = ["where is my order 88231?", "the thing with the money", "shares", NEGATIVE, POSITIVE]
+    for prediction in predict(server, task, texts=texts):
+        score = prediction["score"]
+        expected = "high" if score >= (bounds["high"] or 2) else "medium" if score >= (bounds["medium"] or 2) else "low"
+        assert prediction["confidence"] == expected
+
+
+def test_an_answer_is_filled(server: Server) -> None:
+    texts = ["where is my order 88231?", "where is my order?"]
+    slots = {"orders_url": "https://shop.example/{order_id}"}
+    named, unnamed = predict(server, "intent", texts=texts, slots=slots, language="en")
+    assert named["entities"] == [{"type": "order_id", "value": "88231", "start": 18, "end": 23}]
+    assert "order 88231 is" in named["answer"]
+    assert slots["orders_url"] in named["answer"]
+    assert "entities" not in unnamed
+    assert "your order is" in unnamed["answer"]
+    assert not {"missing"} & (named.keys() | unnamed.keys())
+    for text, together in zip(texts, (named, unnamed), strict=True):
+        [alone] = predict(server, "intent", text=text, slots=slots)
+        assert (alone["answer"], alone.get("entities")) == (together["answer"], together.get("entities"))
+    [prediction] = predict(server, "intent", text=texts[0])
+    assert prediction["missing"] == ["orders_url"]
+    for bad in ({"Order": "7"}, {"order_id": 7}, {"order_id": ""}):
+        assert_error(server.post("/v2/models/intent/predict", json={"text": "hi", "slots": bad}), 422)
+
+
 @pytest.mark.parametrize(("text", "label"), [(NEGATIVE, "negative"), (POSITIVE, "positive")])
 def test_sentiment(server: Server, text: str, label: str) -> None:
     [prediction] = predict(server, "sentiment", text=text, topic="shops")

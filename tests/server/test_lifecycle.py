@@ -257,7 +257,7 @@ def answers_until_gone(server: Server) -> set[tuple[int, str]]:
 
 def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(home: Path, tmp_path: Path, stock: bool) -> None:
     """By SIGTERM to every process, as systemd sends it by default, and again; other tests end servers by Ctrl-C."""
-    server = start_server(home, tmp_path / "log")
+    server = start_server(home, tmp_path / "log", tasks=["intent"])
     try:
         family = children(server.process.pid, "")
         assert len(family) > 8  # replicas, HAProxy, and the processes of Ray
@@ -290,7 +290,7 @@ def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(home: Path, 
 
 def test_a_server_whose_ray_has_ended_ends_as_well(home: Path, tmp_path: Path) -> None:
     """For a supervisor to start it again: Ray's raylet ends with its agents, and nothing starts it again."""
-    server = start_server(home, tmp_path / "log")
+    server = start_server(home, tmp_path / "log", tasks=["intent"])
     try:
         family = children(server.process.pid, "")
         os.kill(children(server.process.pid, "RuntimeEnvAgent")[0], signal.SIGKILL)

@@ -40,6 +40,7 @@ def impatient(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     running = start_server(
         folder / "home",
         folder / "server.log",
+        tasks=["intent"],
         FLYWHEEL_LIMITS__WAIT_S="0.05",
         FLYWHEEL_LIMITS__DEADLINE_S=str(DEADLINE_S),
         FLYWHEEL_LIMITS__TEXTS="4096",

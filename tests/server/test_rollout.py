@@ -27,6 +27,7 @@ def test_a_server_follows_shadow_canary_promotion_and_rollback(home: Path, tmp_p
     server = start_server(
         home,
         tmp_path / "log",
+        tasks=["intent"],
         FLYWHEEL_LEARNING__AUTOMATIC="false",
         FLYWHEEL_ROLLOUT__AUTOMATIC="false",
         FLYWHEEL_SERVER__OPERATOR_TOKEN="s3cret-tökén",

@@ -2,6 +2,7 @@
 
 from models.feedback.store.audit_log import AuditEntry
 from models.feedback.store.database import StoreError, StoreTooNew, StoreUnavailable
+from models.feedback.store.knowledge import KnowledgeFull, KnowledgeState
 from models.feedback.store.label_join import made_at
 from models.feedback.store.privacy import ErasureResult
 from models.feedback.store.queue import DeadLetter
@@ -12,6 +13,8 @@ __all__ = [
     "AuditEntry",
     "DeadLetter",
     "ErasureResult",
+    "KnowledgeFull",
+    "KnowledgeState",
     "RequestState",
     "RetrainingRequest",
     "Store",

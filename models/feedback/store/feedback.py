@@ -14,7 +14,7 @@ from models.feedback.store.erasure import erased_users, is_erased
 from models.feedback.store.label_join import Joined, Logged, join, key_of
 from models.feedback.store.queries import MAX_LEASE, has_expired, is_waiting, samples_where, to_sample
 from models.feedback.store.schema import clean, feedback, prediction_id, predictions, trained
-from models.feedback.types import FeedbackOutcome, FeedbackState, ItemEvent, NewFeedback, Receipt, Sample
+from models.feedback.types import FeedbackOutcome, FeedbackState, GivenLabel, ItemEvent, NewFeedback, Receipt, Sample
 
 _Row = dict[str, Any]
 _c = feedback.c
@@ -130,6 +130,19 @@ class Feedback:
                 for id_, *event in connection.execute(query):
                     found.setdefault(id_, []).append(ItemEvent(*event))
         return found
+
+    def labels(self, task: str, limit: int, since: datetime | None = None) -> list[GivenLabel]:
+        """The newest `limit` labels, newest first, in whatever state; given `since`, those that arrived then or later.
+
+        Also without consent: somebody has looked at the text.
+        """
+        query = select(
+            _c.key, _c.source, _c.label, _c.prediction_id, _c.text, _c.predicted, _c.state != "quarantined"
+        ).where(_c.task == task, _c.label.is_not(None), _c.item_id.is_(None))
+        if since is not None:
+            query = query.where(_c.at >= since)
+        with self._database.read() as connection:
+            return [GivenLabel(*row) for row in connection.execute(query.order_by(_c.at.desc()).limit(limit))]
 
     def used(self, task: str, versions: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
         """Samples that were learned; given `versions`, only those that one of these was trained on. Newest first."""

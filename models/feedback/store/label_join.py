@@ -93,6 +93,12 @@ def key_of(item: NewFeedback, joined: Joined) -> bytes:
     return time + hashlib.sha256(ascii(parts).encode()).digest()
 
 
+def key_of_text(task: str, prediction_id: str, index: int, source: str) -> bytes:
+    """The key of a label that `source` gave to one text of a prediction."""
+    item = NewFeedback(task, source, consent=True, at=_EPOCH, prediction_id=prediction_id)
+    return key_of(item, Joined("", index))
+
+
 def _time_of(prediction_id: str) -> bytes:
     time = bytes.fromhex(prediction_id.replace("-", "")[:12])
     if len(time) != 6:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
 
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection, delete, exists, or_, select
 
-from models.feedback.store.database import Database
+from models.feedback.store.database import Database, chunks
 from models.feedback.store.erasure import erased_users, is_erased
 from models.feedback.store.opinion import Opinion
 from models.feedback.store.schema import feedback, predictions
@@ -77,6 +77,33 @@ class Predictions:
                 return
             below = rows[-1].serial
             yield from (LoggedPrediction(*row[1:]) for row in rows)
+
+    def by_time(self, task: str) -> Iterator[LoggedPrediction]:
+        """The predictions of a task by the time at which they were made, from the newest on, read some at a time.
+
+        A reader that stops early has read no more than it needed, however long the log is.
+        """
+        c = predictions.c
+        query = select(c.serial, *(c[name] for name in _COLUMNS)).where(c.task == task)
+        query = page = query.order_by(c.at.desc(), c.serial.desc()).limit(_READ_AT_ONCE)
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(page).all()
+            yield from (LoggedPrediction(*row[1:]) for row in rows)
+            if len(rows) < _READ_AT_ONCE:
+                return
+            last = rows[-1]
+            # The first condition bounds the range in the index; the second leaves out what was read at that moment.
+            page = query.where(c.at <= last.at, or_(c.at < last.at, c.serial < last.serial))
+
+    def logged(self, task: str, ids: Iterable[str]) -> set[str]:
+        """Those of the predictions that are in the log."""
+        c = predictions.c
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for some in chunks(sorted(ids)):
+                found.update(connection.scalars(select(c.id).where(c.task == task, c.id.in_(some))))
+        return found
 
     def expire(self, before: datetime) -> int:
         """Delete the predictions made before `before`, in batches so that writers are not blocked. How many.

@@ -27,7 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """the newest revision; a database at this revision is opened without importing Alembic"""
 
 # PostgreSQL cannot index a value of more than 2,704 bytes, and clients may choose request ids.
@@ -341,4 +341,26 @@ opinion_alerts = Table(
     Column("notified", Integer, nullable=False),  # 0: not sent; 1: its start; 2: its end too; 3: never
     UniqueConstraint("task", "topic", "kind", "started"),
     Index("ix_opinion_alerts_started", "task", "started"),
+)
+
+knowledge_entries = Table(
+    "knowledge_entries",
+    metadata,
+    Column("serial", Serial, primary_key=True, autoincrement=False),  # a new one with each change of the row
+    Column("id", CleanText, nullable=False, unique=True),
+    Column("question", CleanText, nullable=False),
+    Column("answer", CleanText, nullable=False),
+    Column("language", CleanText),
+    Column("tags", Json, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("vector", LargeBinary),  # of the question
+    Column("encoder", CleanText),  # by which
+)
+
+# One row: the number of changes, which is also the last serial of an entry.
+knowledge_revision = Table(
+    "knowledge_revision",
+    metadata,
+    Column("key", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
 )

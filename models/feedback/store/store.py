@@ -9,6 +9,7 @@ from typing import Self
 from models.feedback.store.audit_log import AuditLog
 from models.feedback.store.database import Database, utc_now
 from models.feedback.store.feedback import Feedback
+from models.feedback.store.knowledge import Knowledge
 from models.feedback.store.lineage import SampleLineage
 from models.feedback.store.locks import Locks
 from models.feedback.store.opinion import Opinion
@@ -20,8 +21,8 @@ from models.feedback.store.retraining import RetrainingRequests
 
 
 class Store:
-    """Predictions, corrections, leases, locks, audit log, requests for retraining and opinions of all tasks, in one
-    database.
+    """Predictions, corrections, leases, locks, audit log, requests for retraining and opinions of all tasks, and the
+    knowledge base, in one database.
 
     `Store(url)` does not connect: the first call that needs the database migrates it to the newest schema.
     `Store.open(url)` does so at once. Methods of the parts may be called from any thread and from any number of
@@ -44,6 +45,7 @@ class Store:
         self.audit = AuditLog(database)
         self.privacy = Privacy(database, self.audit)
         self.retraining = RetrainingRequests(database, self.audit)
+        self.knowledge = Knowledge(database)
 
     @classmethod
     def open(cls, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now) -> Self:

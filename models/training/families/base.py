@@ -141,7 +141,7 @@ class ModelFamily(ABC, Generic[Data]):
         """Train on `data` and write the checkpoint to `out`. Raises CheckpointError for an unknown base."""
 
     @abstractmethod
-    def fit_without_encoder(self, data: Data, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
+    def fit_without_encoder(self, data: Data, rows: Sequence[Ids], recipe: Recipe) -> tuple[LinearReader, LinearRecord]:
         """What a task's first version serves with (models/training/first_version.py): seconds, and no torch.
 
         `rows` are the token ids of `data.texts`.

@@ -19,6 +19,7 @@ from models.data.token_checks import token_findings
 from models.feedback.types import Sample
 from models.home import bundle_folder, checkpoint_folder
 from models.tasks.base import ClassifierTask, get_task
+from models.tasks.confidence import bounds_of
 from models.tasks.thresholds import Thresholds
 from models.training.candidate import TrainingJob
 from models.training.config import CONTINUED, Recipe
@@ -100,19 +101,24 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         continue_linear_reader(data, recipe, start, out, report)
         return losses
 
-    def fit_without_encoder(self, data: TrainingSet, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
+    def fit_without_encoder(
+        self, data: TrainingSet, rows: Sequence[Ids], recipe: Recipe
+    ) -> tuple[LinearReader, LinearRecord]:
         from models.training.blend import fit_alone
+        from models.training.confidence import choose_confidence
         from models.training.linear_reader import LinearSettings, fit_linear_reader, out_of_fold
 
         number = {label: i for i, label in enumerate(data.labels)}
         truth = np.array([number[example.label] for example in data.examples], np.intp)
         settings = LinearSettings(max_ngram=2)
         unseen, _ = out_of_fold(rows, truth, len(data.labels), settings)
-        record = LinearRecord(**asdict(settings), blend=fit_alone(unseen, truth))
+        blend = fit_alone(unseen, truth)
+        confidence = choose_confidence(softmax(blend.linear_alone * unseen), truth, recipe)
+        record = LinearRecord(**asdict(settings), blend=blend, confidence=confidence)
         return fit_linear_reader(rows, truth, len(data.labels), settings), record
 
     def evaluate(self, task: str, data: TrainingSet, model: Model, checkpoint: Path | None) -> Evaluated:
-        from models.evaluation.metrics import classifier_metrics, reader_metrics
+        from models.evaluation.metrics import classifier_metrics, confidence_metrics, reader_metrics
 
         task_class = get_task(task)
         assert issubclass(task_class, ClassifierTask)
@@ -125,6 +131,8 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
         texts, labels = [example.text for example in training], [example.label for example in training]
         assets = task_class.assets(model, texts, labels)
         metrics = classifier_metrics(data.labels, truth, probabilities)
+        right = np.array([p == t for p, t in zip(predicted, truth, strict=True)])
+        metrics |= confidence_metrics(bounds_of(model.bundle.manifest), probabilities, right)
         if outputs.parts is not None:
             metrics |= reader_metrics(data.labels, truth, outputs.parts)
         return Evaluated(metrics, assets, confusion=(data.labels, truth, predicted))
@@ -142,7 +150,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
     ) -> Curated:
         from models.curation.embeddings import base_encoder
         from models.curation.pipeline import Context, curate
-        from models.feedback.pii import redact
+        from models.curation.second_pass import redaction
 
         manifest = champion.bundle.manifest
         corpus = load_corpus(champion.home, champion.task, manifest.data)
@@ -151,7 +159,7 @@ class ClassifierFamily(ModelFamily[TrainingSet]):
             training=[*corpus.train, *_examples(champion.learned())],
             holdout=[example.text for example in corpus.holdout],
             embed=base_encoder(max_length=manifest.max_length),
-            redact=redact,
+            redact=redaction(rules),
             new_labels=new_labels,
         )
         return curate(samples, context, rules)

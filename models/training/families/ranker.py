@@ -123,7 +123,9 @@ class RankerFamily(ModelFamily[RankerData]):
         new = new_events(kept, data.interactions)
         return continue_ranker(data.interactions, new, start, recipe, out, report, job.workers)
 
-    def fit_without_encoder(self, data: RankerData, rows: Sequence[Ids]) -> tuple[LinearReader, LinearRecord]:
+    def fit_without_encoder(
+        self, data: RankerData, rows: Sequence[Ids], recipe: Recipe
+    ) -> tuple[LinearReader, LinearRecord]:
         from models.training.first_ranker import SETTINGS, fit_first_reader
 
         blend = Blend(encoder=0.0, linear=1.0, linear_alone=1.0)
@@ -170,9 +172,11 @@ class RankerFamily(ModelFamily[RankerData]):
         new_labels: bool,
     ) -> Curated:
         from models.curation.pipeline import RANKING_STEPS, Context, curate
-        from models.feedback.pii import redact
+        from models.curation.second_pass import redaction
 
-        context = Context(labels=frozenset(EVENT_NAMES), training=(), holdout=(), embed=_no_vectors, redact=redact)
+        context = Context(
+            labels=frozenset(EVENT_NAMES), training=(), holdout=(), embed=_no_vectors, redact=redaction(rules)
+        )
         return curate(samples, context, rules, RANKING_STEPS)
 
     def continued(

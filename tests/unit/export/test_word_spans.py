@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -84,6 +84,7 @@ def test_words_of_other_tokenizers(encoders: dict[str, TextEncoder], family: str
     assert shown(encoders[family], text) == found
 
 
+@settings(deadline=None)
 @example(text="0\x1f", family="unigram", max_words=1)
 @given(
     text=st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("ab ?é\u0301😡👍🏽\u200d\ufe0f🇩🇪我的สั"))),

@@ -6,7 +6,7 @@ import unicodedata
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.feedback.pseudonyms import UserHasher
@@ -75,12 +75,14 @@ def test_a_blank_name_is_nobodys(blank: str) -> None:
     assert user_of_header(None) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30) | st.text("%0123456789abcdefABCDEF é", max_size=12))
 def test_normalizing_twice_changes_nothing(name: str) -> None:
     user = user_name(name)
     assert user is None or user_name(user) == user
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=20))
 def test_any_bytes_of_a_header_or_an_argument_are_a_name(raw: bytes) -> None:
     assert user_of_header(as_header(raw)) == user_of_argument(as_argument(raw))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from models.tasks.base import all_tasks
+from models.training.candidate import TrainingJob
+from serve.cli.progress import with_asked_precision
 from serve.config import Config, ConfigError, load_config
 from tests.helpers.command import ROOT, flywheel
 
@@ -128,6 +130,19 @@ BAD = {
         "tasks.sentiment.options.topics: none.yaml: cannot be read: No such file or directory.",
     ),
     "a file that has no topics": ("tasks: {sentiment: {options: {topics: bad.yaml}}}", "bad.yaml, line 2: an empty"),
+    "no file of entities": (
+        "tasks: {intent: {options: {entities: none.yaml}}}",
+        "tasks.intent.options: none.yaml: cannot be read: No such file or directory.",
+    ),
+    "no file of answers": (
+        "tasks: {intent: {options: {answers: none.yaml}}}",
+        "tasks.intent.options: none.yaml: cannot be read: No such file or directory.",
+    ),
+    "a file that has no answers": ("tasks: {intent: {options: {answers: bad.yaml}}}", "bad.yaml: oil: Extra inputs"),
+    "a default in circles": (
+        "tasks: {intent: {options: {defaults: {a: '{b}', b: '{a}'}}}}",
+        "defaults.a: '{b}' names a slot",
+    ),
     "topics in the configuration": (
         "tasks: {sentiment: {options: {topics: [oil]}}}",
         "tasks.sentiment.options.topics: value error, must be the name of a file of topics, found",
@@ -330,6 +345,22 @@ def test_opinion_monitoring_of_a_task_that_is_not_served_has_no_effect() -> None
 def test_opinion_monitoring_with_impossible_values_is_refused(text: str, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         load_config(write(text))
+
+
+def test_the_precision_that_is_asked_of_confident_answers(tmp_path: Path) -> None:
+    file = tmp_path / "flywheel.yaml"
+    file.write_text("tasks: {intent: {confidence: {high: 0.9}}, sentiment: {}}")
+    config = load_config(file)
+    asked = {
+        task: dict(with_asked_precision(TrainingJob(task, recipe=(("seed", 3),)), config).recipe)
+        for task in ("intent", "sentiment", "recommendation")
+    }
+    assert asked["intent"] == {"seed": 3, "confidence_high": 0.9, "confidence_medium": 0.8}
+    assert asked["sentiment"] == asked["recommendation"] == {**asked["intent"], "confidence_high": 0.95}
+    for wrong, told in (("{high: 0.7}", "medium must not be above high"), ("{medium: 95}", "less than 1")):
+        file.write_text(f"tasks: {{intent: {{confidence: {wrong}}}}}")
+        with pytest.raises(ConfigError, match=told):
+            load_config(file)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import shutil
 from collections import Counter
@@ -15,6 +14,8 @@ from rapidfuzz import fuzz, process, utils
 
 from models.data.dataset import SEED, load_dataset
 from models.data.seed import simulate
+from models.entities import package_registry
+from models.tasks.answers import read_answers
 from models.tasks.intent import OUT_OF_SCOPE
 
 INTENTS = {
@@ -41,9 +42,9 @@ def test_every_intent_has_enough_utterances() -> None:
 
 
 def test_every_intent_has_an_answer() -> None:
-    answers = json.loads((SEED / "intent_answers.json").read_text(encoding="utf-8"))
-    assert set(answers) == INTENTS
-    assert all(answer.strip() for answer in answers.values())
+    answers = read_answers(SEED / "answers.yaml")
+    assert set(answers.templates) == INTENTS
+    assert list(answers.unknown_slots(set(package_registry().answered))) == []
 
 
 def test_sentiment_has_enough_headlines_of_enough_topics() -> None:

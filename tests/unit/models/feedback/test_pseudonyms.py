@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.feedback.pseudonyms import SecretError, UserHasher
@@ -80,6 +80,7 @@ def test_processes_that_start_together_agree_on_the_secret(tmp_path: Path) -> No
     assert len(set(hashes)) == 1
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_user_name_can_be_hashed(user: str) -> None:
     assert len(UserHasher(b"0" * 16).hashed(user)) == 32

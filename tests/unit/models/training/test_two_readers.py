@@ -117,6 +117,8 @@ def test_a_tokenizer_of_single_characters(tmp_path: Path) -> None:
     unseen = labelled_texts(3, 30, seed=1)
     found = answers(tmp_path / "out", data.labels, [example.text for example in unseen])
     assert np.mean([one == example.label for one, example in zip(found, unseen, strict=True)]) > 0.6
+    assert record.confidence is not None
+    assert record.confidence.texts == len(split_validation(data.examples, chosen.seed)[1])
     assert record.early is None or record.early.agreement is None or record.early.agreement >= 0.99
 
 

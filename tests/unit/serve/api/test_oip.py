@@ -21,8 +21,13 @@ def wanted(**request: Any) -> dict[str, bool]:
 
 def test_binary_data_is_what_the_boolean_says() -> None:
     label, score = {"name": "label"}, {"name": "score"}
-    assert wanted() == {"label": False, "score": False, "topics": False}
-    assert wanted(parameters={"binary_data_output": True}) == {"label": True, "score": True, "topics": True}
+    assert wanted() == {"label": False, "score": False, "confidence": False, "topics": False}
+    assert wanted(parameters={"binary_data_output": True}) == {
+        "label": True,
+        "score": True,
+        "confidence": True,
+        "topics": True,
+    }
     assert wanted(outputs=[{**label, "parameters": {"binary_data": True}}, score]) == {"label": True, "score": False}
     assert wanted(parameters={"binary_data_output": None}) == dict.fromkeys(wanted(), False)
     off = {**label, "parameters": {"binary_data": False}}

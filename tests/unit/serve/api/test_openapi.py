@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from models.feedback.store import Store
+from serve.api.knowledge import KnowledgeApi
 from serve.api.openapi import openapi
 from serve.api.operations import Operations
 from serve.api.repository import Repository
@@ -43,9 +45,18 @@ def test_every_route_of_the_repository_is_described(tmp_path: Path, task: str) -
     assert described == served
 
 
+def test_every_route_of_the_knowledge_base_is_described(tmp_path: Path) -> None:
+    routes = KnowledgeApi(Config(), Store(f"sqlite:///{tmp_path / 'feedback.db'}")).routes()
+    served = {(route.path, method.lower()) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    described = openapi(["intent"], "0")
+    paths = {path: methods for path, methods in described["paths"].items() if path.startswith("/v2/knowledge")}
+    assert {(path, method) for path, methods in paths.items() for method in set(methods) - {"parameters"}} == served
+    OpenAPIV31SpecValidator(described).validate()
+
+
 def test_details_of_a_prediction_are_described() -> None:
     schemas = openapi(["intent", "sentiment", "recommendation"], "0")["components"]["schemas"]
-    for name in ("TextRequest", "SentimentRequest"):
+    for name in ("IntentRequest", "SentimentRequest"):
         details = schemas[name]["properties"]["details"]
         assert (details["type"], details["default"], details["examples"]) == ("boolean", False, [True])
         assert "`stages`" in details["description"]
@@ -58,10 +69,11 @@ def test_topics_and_times_are_described() -> None:
     for name in ("topic", "published", "document_id"):
         assert request[name]["description"]
     assert {"type": "string", "format": "date-time"} in request["published"]["anyOf"]
-    for task, fields in (("sentiment", {"scores", "topics"}), ("intent", set())):
+    of_intent = {"handoff", "reason", "top_k", "intents", "entities", "answer", "missing", "nearest", "truncated"}
+    for task, fields in (("sentiment", {"scores", "topics"}), ("intent", of_intent)):
         answer = described["paths"][f"/v2/models/{task}/predict"]["post"]["responses"]["200"]
         prediction = answer["content"]["application/json"]["schema"]["properties"]["predictions"]["items"]
-        assert set(prediction["properties"]) - {"label", "score", "explanation"} == fields
+        assert set(prediction["properties"]) - {"label", "score", "confidence", "explanation"} == fields
 
 
 def test_the_answer_to_a_ranking_is_described() -> None:

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.releases.release import Release, write_release
-from models.tasks.base import TextRequest
+from models.tasks.intent import IntentRequest
 from serve.config import Config, LimitsConfig, TaskConfig
 from serve.engine.replica import Replica
 from serve.errors import Overloaded
@@ -70,7 +70,7 @@ async def serving(home: Path, **settings: Any) -> AsyncIterator[Replica]:
 
 
 async def ask(replica: Replica, *texts: str, **options: Any) -> list[dict[str, Any]]:
-    request = TextRequest(texts=list(texts), **options)
+    request = IntentRequest(texts=list(texts), **options)
     answer = await replica.answer(replica.choose(None), request, time.monotonic() + 60)
     predictions: list[dict[str, Any]] = answer["predictions"]
     return predictions
@@ -140,13 +140,15 @@ def test_the_log_knows_which_answers_were_early(
         async with serving(request.getfixturevalue(home)) as replica:
             asked = now()
             await ask(replica, *SURE, UNSURE, details=True)
+            await asyncio.sleep(0)  # an answer is logged in the next turn of the event loop
             await replica.prediction_logger.flush()
             (row,) = await replica.prediction_logger.query(lambda store: store.predictions.latest("intent", asked, 9))
         return row.output
 
     logged = asyncio.run(scenario())
     assert [output.pop("early", None) for output in logged] == (early or [None] * 3)
-    assert [sorted(output) for output in logged] == [["handoff", "label", "score"]] * 3
+    assert [set(output) - {"reason"} for output in logged] == [{"confidence", "handoff", "label", "score"}] * 3
+    assert all(("reason" in output) is output["handoff"] for output in logged)
 
 
 @in_loop
@@ -252,3 +254,144 @@ async def test_a_replica_whose_event_loop_is_late_marks_itself_full_and_later_re
         assert count("flywheel_dropped_texts_total", reason="overloaded") == 2
         replica.observe_lag(0.0)
         assert await ask(replica, *list(SURE)[:1])
+
+
+TWO_WISHES = "cancel it and track it"
+LABELS_OF = [("cancel_order", 0, 9), ("track_order", 14, 22)]
+OFF = {"tasks": {"intent": TaskConfig(options={"several_intents": False})}}
+
+
+def found(prediction: dict[str, Any]) -> list[tuple[str, int, int]]:
+    return [(intent["label"], intent["start"], intent["end"]) for intent in prediction.get("intents", [])]
+
+
+@pytest.mark.parametrize("home", ["two_readers", "linear_alone"])
+def test_a_text_of_two_wishes_has_both_with_their_clauses(home: str, request: pytest.FixtureRequest) -> None:
+    texts = [TWO_WISHES, "cancel it and cancel it", "cancel it", "track it. then cancel it"]
+
+    async def scenario() -> None:
+        async with serving(request.getfixturevalue(home)) as replica:
+            together = await ask(replica, *texts)
+            again = await ask(replica, *reversed(texts))
+            alone = [(await ask(replica, text))[0] for text in texts]
+        assert [found(one) for one in together] == [
+            LABELS_OF,
+            [],
+            [],
+            [("track_order", 0, 8), ("cancel_order", 15, 24)],
+        ]
+        assert together == alone == again[::-1]
+        assert all(0.9 <= intent["score"] <= 1 for intent in together[0]["intents"])
+        assert "intents" not in together[1]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("home", "settings"),
+    [
+        ("two_readers", OFF),
+        ("encoder_alone", {}),
+        ("two_readers", {"tasks": {"intent": TaskConfig(early_answers="off")}}),
+    ],
+    ids=["switched off", "no linear reader", "no early answers"],
+)
+def test_wishes_are_looked_for_where_a_linear_reader_reads_clauses(
+    home: str, settings: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    async def scenario() -> list[tuple[str, int, int]]:
+        async with serving(request.getfixturevalue(home), **settings) as replica:
+            return found((await ask(replica, TWO_WISHES))[0])
+
+    early_off = "tasks" in settings and settings is not OFF
+    assert asyncio.run(scenario()) == (LABELS_OF if early_off else [])
+
+
+@in_loop
+async def test_the_encoder_reads_only_the_clause_of_which_the_linear_reader_is_not_sure(tmp_path: Path) -> None:
+    async with serving(tiny_home(tmp_path)) as replica:
+        (sure, unsure), alone = await answers_of_encoder(replica)
+        ran = await texts_run()
+        texts = [f"track it and {sure}", f"track it and {unsure}"]
+        predictions = await ask(replica, *texts)
+        assert await texts_run() == ran + 4, "two texts, and a clause of each"
+        assert await ask(replica, *texts) == predictions
+        assert await texts_run() == ran + 4, "both are cached now"
+        assert [found(one) for one in predictions] == [
+            [("track_order", 0, 8), ("cancel_order", 13, 13 + len(sure))],
+            [],
+        ]
+        assert predictions[0]["intents"][1]["score"] == pytest.approx(alone[sure], abs=1e-6)
+
+
+async def texts_run() -> float:
+    """The texts that the encoder has run, counted in the event loop's next turns."""
+    await asyncio.sleep(0.01)
+    return count("flywheel_batch_size_sum", version="1")
+
+
+async def answers_of_encoder(replica: Replica) -> tuple[tuple[str, str], dict[str, float]]:
+    """Two texts of which the linear reader has no opinion: the encoder is sure of the first one, to be cancelled."""
+    texts = [" ".join([f"w{number}"] * times) for number in range(40) for times in (2, 60)]
+    of_both = {
+        text: prediction["score"]
+        for text, prediction in zip(texts, await ask(replica, *texts), strict=True)
+        if prediction["label"] == "cancel_order"
+    }
+    return (max(of_both, key=lambda text: of_both[text]), min(of_both, key=lambda text: of_both[text])), of_both
+
+
+def test_a_clause_that_was_read_does_not_change_the_answer_to_the_same_text(two_readers: Path) -> None:
+    texts = ["w1 w2 w3", "track it", "cancel it"]
+
+    async def scenario(*before: str) -> list[dict[str, Any]]:
+        with registry_restored():
+            async with serving(two_readers) as replica:
+                if before:
+                    await ask(replica, *before)
+                return await ask(replica, *texts, details=True)
+
+    assert asyncio.run(scenario("track it and w1 w2 w3", TWO_WISHES)) == asyncio.run(scenario())
+
+
+@in_loop
+async def test_all_that_is_about_a_text_is_about_the_text_and_not_its_clauses(two_readers: Path) -> None:
+    texts = ["cancel it", TWO_WISHES, "track it and w5 w6", "track it and " + "w7 " * 200]
+    async with serving(two_readers) as replica:
+        asked = now()
+        predictions = await ask(replica, *texts, details=True)
+        explained = await ask(replica, TWO_WISHES, explain=True)
+        await replica.prediction_logger.flush()
+        rows = await replica.prediction_logger.query(lambda store: store.predictions.latest("intent", asked, 9))
+    assert len(predictions) == len(texts)
+    assert [prediction.get("truncated", False) for prediction in predictions] == [False, False, False, True]
+    assert predictions[0]["stages"] == ("linear",)
+    logged = max(rows, key=lambda row: len(row.output))
+    assert logged.input == texts
+    assert len(logged.output) == len(texts)
+    assert not any("intents" in output for output in logged.output)
+    assert sum(answered().values()) == len(texts) + 1
+    (explanation,) = [prediction["explanation"] for prediction in explained]
+    assert [word["word"] for word in explanation["words"]] == TWO_WISHES.split()
+    assert found(explained[0]) == LABELS_OF
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "and but also then",
+        "cancel it and " * 10_000,
+        "😀😀, 😀 and 😀",
+        "cancel. it",
+        ", , ,",
+        "track it, " + "w1 " * 50_000,
+    ],
+)
+def test_odd_texts_with_joints_are_answered(two_readers: Path, text: str) -> None:
+    async def scenario() -> None:
+        async with serving(two_readers) as replica:
+            (prediction,) = await ask(replica, text)
+            assert prediction["label"]
+            assert "intents" not in prediction
+
+    asyncio.run(scenario())

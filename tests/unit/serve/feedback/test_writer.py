@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from models.entities import read_registry
 from models.feedback.pseudonyms import UserHasher
 from models.feedback.types import LoggedPrediction, NewFeedback, Receipt
 from models.opinion.types import Document
-from models.tasks.intent import Intent
+from models.tasks.intent import Intent, IntentRequest
 from models.tasks.recommendation import Recommendation
 from models.users import require_user
 from serve.config import FeedbackConfig, PredictionLogConfig
@@ -276,3 +277,30 @@ def test_documents_stay_buffered_while_the_store_is_away(tmp_path: Path) -> None
         running._write_predictions()
         assert [item.document.text for item in running.store.opinion.next_batch("sentiment", 9)] == ["a text"]
         running.store.close()
+
+
+def test_neither_slots_nor_own_personal_data_are_written(tmp_path: Path) -> None:
+    """A deployment's personal types are replaced; what a request gives for the slots of an answer is not stored."""
+    file = tmp_path / "entities.yaml"
+    file.write_text(r"types: {customer_id: {patterns: ['C-\d{6}'], personal: true}}", encoding="utf-8")
+    request = IntentRequest.model_validate(
+        {"text": "I am C-123456, order 88231, ann@example.com", "slots": {"customer_name": "Ann Smithson"}}
+    )
+    logged = Intent.logged_input(None, request, request.all_texts())  # type: ignore[arg-type]  # of no instance's state
+    output = [{field.name: field.name for field in Intent.outputs}]
+    with registry_restored():
+        running = PredictionLogger(
+            f"sqlite:///{tmp_path / 'feedback.db'}",
+            UserHasher(b"a secret of this test"),
+            FeedbackConfig(),
+            Metrics("intent"),
+            read_registry(file),
+        )
+        running.start()
+        running.log(LoggedPrediction("1" * 32, "intent", "1", logged, output, now()))
+        running.stop()
+        (kept,) = running.store.predictions.latest("intent", datetime.now(UTC) - timedelta(minutes=1), 10)
+    assert kept.input == ["I am [customer_id], order 88231, [email]"]
+    stored = bytes_of_store(tmp_path)
+    assert b"Smithson" not in stored
+    assert b"C-123456" not in stored

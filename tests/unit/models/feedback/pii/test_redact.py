@@ -18,7 +18,8 @@ from stdnum.in_ import aadhaar
 from stdnum.iso7064 import mod_97_10
 
 from models.curation.report import placeholders
-from models.feedback.pii import KINDS, Found, _find, find, redact, redact_json
+from models.entities import default_engine
+from models.feedback.pii import KINDS, Found, find, redact, redact_json
 from tests.helpers.command import ROOT
 
 SEED = ROOT / "models" / "data" / "seed"
@@ -228,7 +229,7 @@ SIGNS = st.sampled_from([*" \t\n\r.,'-_:;@([{<1\x00\x1c\x7f", "\u2003", "\u0131"
 @example("my user name is jane_doe")
 @settings(max_examples=1000, deadline=None)
 def test_the_first_look_hides_nothing(text: str) -> None:
-    assert find(text) == _find(text)
+    assert find(text) == default_engine().search_personal(text)
 
 
 PIECES = [
@@ -428,10 +429,10 @@ def test_strings_of_a_json_value_are_cut_before_they_are_read() -> None:
 
 def test_the_first_look_sees_the_names_of_the_lists() -> None:
     """Each name in the sentence that tells of it most."""
-    lines = (ROOT / "models" / "feedback" / "pii" / "names.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "models" / "entities" / "names.txt").read_text(encoding="utf-8").splitlines()
     listed = [name for line in lines if not line.startswith(("#", "[")) for name in line.split()]
     spoken = [f"I am {name.capitalize()} {family.capitalize()}" for name, family in pairwise(listed)]
-    assert [text for text in spoken if find(text) != _find(text)] == []
+    assert [text for text in spoken if find(text) != default_engine().search_personal(text)] == []
 
 
 def test_placeholders_are_counted_by_kind() -> None:
