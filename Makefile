@@ -2,7 +2,8 @@
 # make test-fast   set up and run the tests that need neither a server (nor PostgreSQL's) nor a trained model, in a minute
 # make test        set up, train the default models once, and run all tests; ARGS="tests/server/test_http.py" runs some
 # make test-slow   the tests that take minutes or gigabytes and seldom break; CI leaves them out
-# make quality     test the trained sentiment model by behaviour, fail below a bound (a minute); ARGS="--failures" lists more
+# make quality     train on public sets, ask over HTTP, write docs/quality.md (80 minutes); ARGS=--quick takes one seed
+# make behaviour   test the trained sentiment model by behaviour, fail below a bound (a minute); ARGS="--failures" lists more
 # make lint        check format, style, types and the order of imports
 # make format      format, and fix what the linter can fix
 # make bench       measure this machine's limit, Flywheel and its peers (50 minutes); ARGS="--help" lists options
@@ -29,7 +30,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constra
 STOCK_TESTS := tests/server/test_http.py tests/server/test_tuning.py
 SLOW_STOCK_TESTS := tests/server/test_lifecycle.py tests/server/test_overload.py
 
-.PHONY: serve test test-fast test-slow quality lint format bench clean
+.PHONY: serve test test-fast test-slow quality behaviour lint format bench clean
 
 serve: $(VENV)/.serve
 	$(if $(HOST),HOST=$(HOST)) $(if $(PORT),PORT=$(PORT)) exec $(BIN)/flywheel up
@@ -50,6 +51,9 @@ ifeq ($(ARGS),)
 endif
 
 quality: $(VENV)/.serve
+	$(BIN)/python loadtests/quality/report.py $(ARGS)
+
+behaviour: $(VENV)/.serve
 	$(BIN)/python loadtests/quality/behaviour.py --check $(ARGS)
 
 lint: $(VENV)/.dev

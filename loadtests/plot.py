@@ -9,6 +9,10 @@ from loadtests.servers import TITLES
 
 INK = "#7d8590"  # readable on a white page and on a dark one
 OURS, THEIRS = "#e8590c", "#8aa4c8"
+STYLE = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK) | {
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "flywheel",
+}  # fmt: skip
+"""of every plot in docs/; the salt makes the same figures the same file"""
 
 
 def draw(report: dict[str, Any], file: Path) -> None:
@@ -22,9 +26,7 @@ def draw(report: dict[str, Any], file: Path) -> None:
     names = sorted(servers, key=lambda name: servers[name]["c64"]["rps"])
     labels = [TITLES[name] for name in names]
     colours = [OURS if name == "flywheel" else THEIRS for name in names]
-    style = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    style |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "flywheel"}
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(STYLE):
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.5, 0.9 + 0.42 * len(names) + 0.9), sharey=True)
         panels = (
             (left, "right", "rps", "{:.0f}", report["limit_rps"], "requests/s, 64 connections"),

@@ -17,27 +17,21 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import re
 import sys
-import tempfile
-import time
 import urllib.error
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is also run as a script
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from loadtests.peers import PeerError
-from loadtests.quality.movielens import post
-from loadtests.servers import COMMAND, check_encoders, copied, free_port, home, release_file, up
+from loadtests.quality.served import ask, served
+from loadtests.servers import home
 
 DATA = Path(__file__).parent / "sentiment"
 KINDS = ("company", "month", "number")
@@ -46,14 +40,12 @@ MAX_CHANGED = 0.02
 MIN_FOUND = 0.8
 """of all pairs whose label must change"""
 EXAMPLES = """examples:
-  python loadtests/quality/behaviour.py                                 the default model, in about a minute
+  make behaviour                                                        the default model, --check, in about a minute
   python loadtests/quality/behaviour.py --check --failures              exit with 1 if a bound is missed; all failures
   FLYWHEEL_HOME=/srv/other python loadtests/quality/behaviour.py        the models of another home
   python loadtests/quality/behaviour.py --url http://127.0.0.1:8000     a running server
 """
 _SLOT = re.compile(r"\{(\w+):([^{}]*)\}")
-_AT_ONCE = 64  # texts in a request; a server takes 128
-_ATTEMPTS = 10
 _SHOWN = 2  # failures of each kind, without --failures
 
 
@@ -84,7 +76,7 @@ def main() -> int:
         if options.url:
             labels = asked(options.url.rstrip("/"), options.task, texts, console)
         else:
-            with served(options.task, console) as url:
+            with served(home(), [options.task], console) as url:
                 labels = asked(url, options.task, texts, console)
     except (PeerError, urllib.error.URLError) as error:
         console.print(f"{options.url or 'flywheel up'}: {error}", markup=False)
@@ -139,43 +131,10 @@ def filled(text: str, kind: str = "", at: int = 0) -> str:
     return _SLOT.sub(lambda slot: slot[2].split("|")[at if slot[1] == kind else 0], text)
 
 
-@contextmanager
-def served(task: str, console: Console) -> Iterator[str]:
-    """Serve a copy of the home's model of `task` until the block ends; yields the URL. Raises PeerError."""
-    if not release_file(home(), task).is_file():
-        raise PeerError(f"There is no {task} model in {home()} yet. Run: make serve (it trains the default ones).")
-    check_encoders(home())
-    settings = {"tasks": {task: {"replicas": 1}}, "learning": {"automatic": False}}
-    with copied(home()) as own, tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "flywheel.yaml").write_text(json.dumps(settings), encoding="utf-8")
-        port = free_port()
-        console.print(f"starting a server on a copy of {home()}")
-        with up(COMMAND, Path(folder), port, {"FLYWHEEL_HOME": str(own)}):
-            yield f"http://127.0.0.1:{port}"
-
-
 def asked(url: str, task: str, texts: Sequence[str], console: Console) -> dict[str, str]:
     """The label of each text. Exits when a request keeps failing."""
-    labels: dict[str, str] = {}
-    versions = set()
-    parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
-    for part in track(parts, "asking", console=Console(stderr=True)):
-        answer = _answer(url, task, part)
-        versions.add(answer["model_version"])
-        labels.update({text: one["label"] for text, one in zip(part, answer["predictions"], strict=True)})
-    console.print(f"{len(labels):,} texts were answered by {task} {', '.join(sorted(versions))}")
-    return labels
-
-
-def _answer(url: str, task: str, texts: Sequence[str]) -> Any:
-    for attempt in range(_ATTEMPTS):
-        status, answer = post(url, task, {"texts": texts})
-        if status == 200:
-            return answer
-        if status not in (429, 503):
-            break
-        time.sleep(1 + attempt)
-    raise SystemExit(f"{url} answered {status}: {answer}")
+    predictions = ask(url, task, texts, console)
+    return {text: prediction["label"] for text, prediction in zip(texts, predictions, strict=True)}
 
 
 def show_invariance(pairs: Sequence[Pair], labels: Mapping[str, str], console: Console) -> list[str]:
