@@ -32,7 +32,7 @@ from rich.table import Table
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from loadtests.plot import INK, OURS, THEIRS
+from loadtests.plot import INK, OURS, STYLE, THEIRS
 from loadtests.quality.banking77 import Floats, Part, load
 from models.discovery.logged_texts import LoggedText, uncertainty
 from models.discovery.review import what_to_label
@@ -172,9 +172,7 @@ def draw(curves: dict[str, list[Curve]], first: int, file: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    style = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    style |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "flywheel"}
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(6.5, 3.6))
         for name, colour in (("review", OURS), ("random", THEIRS)):
             found = 100 * np.stack(curves[name])
