@@ -22,7 +22,6 @@ from serve.api.operations import authorize
 from serve.api.request import query_parameters
 from serve.api.responses import json_response, plain
 from serve.api.review import classifier_named, example
-from serve.browser_guard import accepted_hosts, refuse_foreign_host
 from serve.config import Config
 from serve.errors import NotReady
 
@@ -51,7 +50,6 @@ class Discovery:
     def __init__(self, config: Config, store: Store, discover: Discover):
         self._config, self._store, self._discover = config, store, discover
         self._made = Computed("the discovery", self._make)
-        self._hosts = accepted_hosts(config.server.host, config.server.hosts)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="discovery-checks")
 
     def routes(self) -> list[Route]:
@@ -59,7 +57,6 @@ class Discovery:
 
     async def discovery(self, request: Request) -> Response:
         """Proposals and overlaps, of some minutes ago. When one of their texts was deleted, they are made anew."""
-        refuse_foreign_host(request.headers, self._hosts)
         authorize(request, self._config.server)
         query_parameters(request)
         task = classifier_named(request, self._config)

@@ -38,7 +38,7 @@ from models.users import require_user
 from serve.api.request import read_body
 from serve.api.responses import json_response, plain
 from serve.api.validation import Model, parse_json, validate
-from serve.browser_guard import accepted_hosts, is_loopback, refuse_pages
+from serve.browser_guard import accepted_hosts, is_loopback, refuse_foreign_host, refuse_pages
 from serve.config import Config, ServerConfig
 from serve.errors import Conflict, Forbidden, NotFound, NotReady
 
@@ -286,9 +286,13 @@ def _version(home: Path, task: str, version: str, release: Release | None) -> di
 
 
 def authorize(request: Request, server: ServerConfig) -> None:
-    """Raises Forbidden unless the request bears the operator's token, or none is set and the server is on loopback."""
+    """Raises Forbidden unless the request bears the operator's token, or none is set and the server is on loopback.
+
+    Without a token the Host must be the server's: a page whose domain resolves to loopback would read what is here.
+    """
     if server.operator_token is None:
         if is_loopback(server.host):
+            refuse_foreign_host(request.headers, accepted_hosts(server.host, server.hosts))
             return
         raise Forbidden("this needs an operator's token; set server.operator_token and send it as a bearer token")
     scheme, _, given = request.headers.get("authorization", "").partition(" ")

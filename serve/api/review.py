@@ -20,7 +20,6 @@ from serve.api.computed import Computed, within
 from serve.api.operations import authorize
 from serve.api.request import query_parameters
 from serve.api.responses import json_response, plain
-from serve.browser_guard import accepted_hosts, refuse_foreign_host
 from serve.config import Config
 from serve.errors import InvalidRequest, NotFound
 
@@ -41,7 +40,6 @@ class Review:
         self._config = config
         self._store = store
         self._made = Computed("the review list", self._make)
-        self._hosts = accepted_hosts(config.server.host, config.server.hosts)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="review-checks")
 
     def routes(self) -> list[Route]:
@@ -49,7 +47,6 @@ class Review:
 
     async def suggestions(self, request: Request) -> Response:
         """The texts, the most useful first. The order of a long log is kept for a while; what is labelled is gone."""
-        refuse_foreign_host(request.headers, self._hosts)
         authorize(request, self._config.server)
         task = classifier_named(request, self._config)
         limit = _limit(query_parameters(request, "limit").get("limit"))

@@ -235,3 +235,9 @@ def test_a_store_that_is_away_is_503(tmp_path: Path) -> None:
         answer = api.ask(method, path, json=body)
         assert "feedback store" in fault(answer, 503)
         assert body is not None or "entries" not in answer.json()
+
+
+@pytest.mark.parametrize("path", ["", "/returns"])
+def test_a_page_whose_domain_resolves_here_reads_no_entries(api_of_one: Api, path: str) -> None:
+    assert api_of_one.ask("GET", path).status_code == 200
+    fault(api_of_one.ask("GET", path, headers={"host": "evil.example"}), 403)
