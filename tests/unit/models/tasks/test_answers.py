@@ -109,6 +109,7 @@ def test_a_value_is_never_read_as_a_template(tmp_path: Path) -> None:
         ("defaults: {a: '{b}', b: '{a}'}\nanswers: {x: '{a}'}", "a: '{b}' names a slot"),
         ("defaults: {a: 'see {a}'}\nanswers: {x: '{a}'}", "names a slot"),
         ("answers: {a: x, a: y}", "'a' is given twice"),
+        ("answers: {a: {'': hi, en: hello}}", "answers.a: has answers in 'en' twice. Join the two"),
         ("answers: {a: {en-GB: x, en-gb: y}}", "answers.a: has answers in 'en-gb' twice"),
         ("reply: {a: x}", "reply: Extra inputs are not permitted"),
     ],
