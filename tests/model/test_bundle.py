@@ -77,7 +77,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a newer format, other fields": (lambda p: edit(p, format=9, labels=None, shards=4), r"format 9; .*Upgrade"),
     "no model": (lambda p: (p / MODEL).unlink(), r"incomplete: model\.onnx is missing"),
     "no tokenizer": (lambda p: (p / TOKENIZER).unlink(), r"incomplete: tokenizer\.json is missing"),
-    "no asset": (lambda p: shutil.rmtree(p / "assets"), r"incomplete: assets/answers\.json is missing"),
+    "no asset": (lambda p: shutil.rmtree(p / "assets"), r"incomplete: assets/known_questions\.json is missing"),
     "model a directory": (lambda p: ((p / MODEL).unlink(), (p / MODEL).mkdir()), r"model\.onnx is missing"),
     "model not listed": (lambda p: edit_files(p, **{MODEL: None}), r"its manifest lists no model\.onnx"),
     "tokenizer not listed": (lambda p: edit_files(p, **{TOKENIZER: None}), r"its manifest lists no tokenizer\.json"),
@@ -86,7 +86,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "model truncated": (lambda p: truncate(p / MODEL), r"checksum of model\.onnx"),
     "model empty": (lambda p: (p / MODEL).write_bytes(b""), r"checksum of model\.onnx"),
     "tokenizer truncated": (lambda p: truncate(p / TOKENIZER), r"checksum of tokenizer\.json"),
-    "asset changed": (lambda p: flip(p / "assets" / "answers.json"), r"checksum of assets/answers\.json"),
+    "asset changed": (lambda p: flip(p / "assets" / "known_questions.json"), r"checksum of assets/known_questions\.json"),
     "path above the bundle": (lambda p: edit_files(p, **{"../x": "0" * 64}), r"points outside it \(\.\./x\)"),
     "absolute path": (lambda p: edit_files(p, **{"/etc/hostname": "0" * 64}), r"outside it \(/etc/hostname\)"),
     "model a link to elsewhere": (
