@@ -222,21 +222,26 @@ class Replica:
             raise InvalidRequest(
                 f"body: {len(texts)} texts in one request; at most {limits.texts} are allowed", limit=limits.texts
             )
-        if time.monotonic() >= deadline:
-            self.metrics.dropped("deadline", len(texts))
-            raise DeadlineExceeded("the deadline passed before the request was read")
+        self._check_deadline(len(texts), deadline)
         if late_s := self._admission.late_s():
             self.metrics.dropped("overloaded", len(texts))
             raise Overloaded("more requests arrive than can be read; try again later", retry_after=1, full_s=late_s)
 
+    def _check_deadline(self, texts: int, deadline: float) -> None:
+        """Raises DeadlineExceeded once it has passed."""
+        if time.monotonic() >= deadline:
+            self.metrics.dropped("deadline", texts)
+            raise DeadlineExceeded("the deadline passed before the request was read")
+
     def _admit(
         self, texts: int, version: LoadedVersion, deadline: float, tokens_of: TokensToRun, *, answered: int = 0
     ) -> None:
-        """Raises Overloaded for a request of so many `texts` that would be answered too late.
+        """Raises Overloaded for a request of so many `texts` that would be answered too late, or DeadlineExceeded.
 
         `tokens_of(is_cached)` is the number of tokens that the encoder would have to run for it. So many texts are
         `answered` early; one that is not delays them all, since a request has one response.
         """
+        self._check_deadline(texts, deadline)  # reading thousands of long texts takes a while
         limits = self._config.limits
         max_wait = min(self._admission.bound_s, deadline - time.monotonic())
         if self.backlog_s <= max_wait / 2:  # a running batch is far shorter than the other half

@@ -86,7 +86,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "model truncated": (lambda p: truncate(p / MODEL), r"checksum of model\.onnx"),
     "model empty": (lambda p: (p / MODEL).write_bytes(b""), r"checksum of model\.onnx"),
     "tokenizer truncated": (lambda p: truncate(p / TOKENIZER), r"checksum of tokenizer\.json"),
-    "asset changed": (lambda p: flip(p / "assets" / "known_questions.json"), r"checksum of assets/known_questions\.json"),
+    "asset changed": (
+        lambda p: flip(p / "assets" / "known_questions.json"),
+        r"checksum of assets/known_questions\.json",
+    ),
     "path above the bundle": (lambda p: edit_files(p, **{"../x": "0" * 64}), r"points outside it \(\.\./x\)"),
     "absolute path": (lambda p: edit_files(p, **{"/etc/hostname": "0" * 64}), r"outside it \(/etc/hostname\)"),
     "model a link to elsewhere": (
