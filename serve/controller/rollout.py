@@ -98,4 +98,5 @@ class RolloutReconciler:
         except ReleaseChanged:  # by an operator, a moment ago; the next step starts from the new release
             log.warning("%s: no %s: the release was changed meanwhile", self._task, decision.step)
         else:
+            log.warning("%s: %s: %s", self._task, decision.step, decision.reason)
             self._metrics.move(self._task, decision.step)
