@@ -25,9 +25,7 @@ import orjson
 from serve.config import LoggingConfig
 from serve.request_context import current
 
-SOCKET_VARIABLE = (
-    "LOG_SOCKET_OF_FLYWHEEL"  # a name with the prefix FLYWHEEL_ would be taken for a key of the configuration
-)
+SOCKET_VARIABLE = "LOG_SOCKET_OF_FLYWHEEL"  # one with the prefix FLYWHEEL_ would be a key of the configuration
 ROOT = "flywheel"
 
 _MAX_MESSAGE = 8_000
@@ -207,7 +205,7 @@ class _Connection(socketserver.StreamRequestHandler):
                     self.server.write(record)
 
 
-def line(message: str, level: int) -> bytes:
+def last_line(message: str, level: int) -> bytes:
     """`message` as a line of this process's log, for one that ends at once and writes it itself."""
     for handler in logging.getLogger(ROOT).handlers:
         if isinstance(handler.formatter, Formatter) and handler.formatter.is_json:

@@ -48,7 +48,7 @@ from serve.cli.terminal import (
 )
 from serve.cli.topics import commands as topic_commands
 from serve.config import Config, ConfigError
-from serve.logs import line
+from serve.logs import last_line
 from serve.metrics import process_registry
 
 app = typer.Typer(
@@ -166,7 +166,7 @@ def _serve(settings: Config, signals: StopSignals) -> None:
 def _ray_ended() -> None:
     """Nothing serves any more, and nothing is left to drain: end, so that a supervisor starts the server again."""
     sentence = "error: Ray has ended; its logs are in TMPDIR/ray/session_latest/logs. Start the server again."
-    abandon(line(sentence, logging.ERROR), 1)
+    abandon(last_line(sentence, logging.ERROR), 1)
 
 
 def _print_warnings(settings: Config) -> None:

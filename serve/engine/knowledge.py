@@ -28,6 +28,7 @@ from models.knowledge.index import MIN_SIMILARITY, Floats, KnowledgeIndex, Query
 from models.knowledge.types import Match
 from models.tasks.base import Prediction, Task
 from serve.errors import DeadlineExceeded, Overloaded
+from serve.logs import without_message
 
 if TYPE_CHECKING:
     from models.knowledge.encoder import SentenceEncoder

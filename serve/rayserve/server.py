@@ -137,9 +137,9 @@ def running(
     config = config.model_copy(update={"home": config.home.resolve(), "logging": logging_})
     check_secret(config)
     check_tracing(config)
-    with run_folder(scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder) as run_dir:
-        with received_logs(run_dir / _LOG_SOCKET):
-            yield from _running(config, run_dir, stop_requested, ray_ended)
+    folder = scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder
+    with run_folder(folder) as run_dir, received_logs(run_dir / _LOG_SOCKET):
+        yield from _running(config, run_dir, stop_requested, ray_ended)
 
 
 def _running(
