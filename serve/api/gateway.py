@@ -6,6 +6,7 @@ A correction: `intake` checks it, `writer` stores it; only then is it confirmed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.users import UserName, user_of_header
+from serve import tracing
 from serve.api import oip
 from serve.api.connection import received_at, watch_disconnect
 from serve.api.request import read_body, refused_by_proxy, requested_timeout_s, require_json
@@ -47,8 +49,10 @@ from serve.errors import (
 )
 from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackService
 from serve.request_context import note_version
+from serve.tracing.export import stop as stop_tracing
 
 _USER = "x-user-id"  # assigns a user to one version during a canary; stored as a keyed hash
+_FLUSH_TRACES_S = 1.0  # for what is still queued when the replica ends
 Endpoint = Callable[["Call", bytes], Awaitable[Response]]
 
 
@@ -123,6 +127,8 @@ class _Gateway:
         await self._replica.start()
         yield
         await self._replica.stop()
+        if tracing.is_on():
+            await asyncio.to_thread(stop_tracing, _FLUSH_TRACES_S)
 
     def handle(self, endpoint: str, answer: Endpoint) -> Handler:
         """A handler that picks a version, reads the body, calls `answer`, and records metrics and errors."""

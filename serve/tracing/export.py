@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -69,11 +70,14 @@ def install(exporter: SpanExporter, sample: float, process: str) -> None:
     spans.use(provider.get_tracer("flywheel", ours), sample, provider)
 
 
-def stop() -> None:
-    """Send what is still queued, for some seconds at most, and record nothing more. Blocks."""
-    if (provider := spans.unuse()) is not None:
-        provider.force_flush(int(1000 * _FLUSH_S))
-        provider.shutdown()
+def stop(timeout_s: float = _FLUSH_S) -> None:
+    """Send what is still queued, for so many seconds at most, and record nothing more. Blocks."""
+    if (provider := spans.unuse()) is None:
+        return
+    # In a thread, since the SDK waits for a collector that is away as long as its retries last.
+    sending = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
+    sending.start()
+    sending.join(timeout_s)
 
 
 def _silence_sdk() -> None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from models.retraining.plan import Result
 from serve.tracing import spans
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+    from models.retraining.plan import Result
 
 ReportStage = Callable[[str, int, int], None]
 """that of models/training/progress.py, called with (stage, steps done, steps in total)"""
