@@ -43,7 +43,7 @@ def plain(handler: Handler) -> Handler:
 
 def endpoint_of(request: Request) -> str:
     """The path without what a client has put into it."""
-    path = request.scope.get("path", "")
+    path: str = request.scope.get("path", "")
     for name, value in request.path_params.items():
         path = path.replace(str(value), f"{{{name}}}")
     return path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -14,8 +13,7 @@ from serve.config import TracingConfig
 from serve.tracing import spans
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 log = logging.getLogger("flywheel.tracing")
 
@@ -55,6 +53,8 @@ def install(exporter: SpanExporter, sample: float, process: str) -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
+    from serve.tracing.logged_once import LoggedOnce
+
     _silence_sdk()
     try:
         ours = version("flywheel-serve")
@@ -66,7 +66,7 @@ def install(exporter: SpanExporter, sample: float, process: str) -> None:
         defaults["service.name"] = name
     # `spans.request_span` has decided already, before there is a span.
     provider = TracerProvider(ParentBased(ALWAYS_ON), Resource.create(defaults), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(_LoggedOnce(exporter), max_queue_size=_MAX_QUEUED))
+    provider.add_span_processor(BatchSpanProcessor(LoggedOnce(exporter), max_queue_size=_MAX_QUEUED))
     spans.use(provider.get_tracer("flywheel", ours), sample, provider)
 
 
@@ -81,34 +81,5 @@ def stop(timeout_s: float = _FLUSH_S) -> None:
 
 
 def _silence_sdk() -> None:
-    """The SDK logs each attempt to reach a collector that is away; `_LoggedOnce` says it once."""
+    """The SDK logs each attempt to reach a collector that is away; `LoggedOnce` says it once."""
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
-
-
-class _LoggedOnce:
-    """A span exporter that logs when spans begin to be lost, and when they arrive again."""
-
-    def __init__(self, exporter: SpanExporter):
-        self._exporter = exporter
-        self._loses = False
-
-    def export(self, batch: Sequence[ReadableSpan]) -> SpanExportResult:
-        from opentelemetry.sdk.trace.export import SpanExportResult
-
-        try:
-            result = self._exporter.export(batch)
-        except Exception:  # of the HTTP client; the collector is not to end the thread that sends
-            result = SpanExportResult.FAILURE
-        loses = result is not SpanExportResult.SUCCESS
-        if loses != self._loses:
-            log.warning(
-                "traces are lost: the collector does not take them" if loses else "the collector takes traces again"
-            )
-        self._loses = loses
-        return result
-
-    def shutdown(self) -> None:
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return self._exporter.force_flush(timeout_millis)

@@ -39,18 +39,28 @@ def _restored() -> Iterator[None]:
     out._file, err._file, out._width, err._width = files
 
 
+class Stdout:
+    """What was written to stdout so far."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]):
+        self._capsys = capsys
+        self._text = ""
+
+    def text(self) -> str:
+        self._text += self._capsys.readouterr().out
+        return self._text
+
+
 @pytest.fixture
-def stdout(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    return stream
+def stdout(capsys: pytest.CaptureFixture[str]) -> Stdout:
+    return Stdout(capsys)
 
 
-def records(stream: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+def records(stdout: Stdout) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stdout.text().splitlines()]
 
 
-def test_a_record_says_when_where_and_of_which_request(stdout: io.StringIO) -> None:
+def test_a_record_says_when_where_and_of_which_request(stdout: Stdout) -> None:
     logs.log_to_stdout(JSON, "server")
     token = current.set(RequestContext("desk-42", "4bf92f3577b34da6a3ce929d0e0e4736", version="3"))
     log.warning("two\nlines of %s", "\ud800")
@@ -70,29 +80,30 @@ def test_a_record_says_when_where_and_of_which_request(stdout: io.StringIO) -> N
 
 
 @pytest.mark.parametrize("format_", ["json", "text"])
-def test_an_exception_is_logged_without_what_it_quotes(stdout: io.StringIO, format_: Any) -> None:
+def test_an_exception_is_logged_without_what_it_quotes(stdout: Stdout, format_: Any) -> None:
     logs.log_to_stdout(LoggingConfig(format=format_), "server")
     behind = io.StringIO()  # a handler of Ray Serve, after ours
     other = logging.StreamHandler(behind)
     logging.getLogger(logs.ROOT).parent = parent = logging.Logger("parent")
     parent.addHandler(other)
+    text, path = "secret of alice", "/secret"
     try:
         try:
-            int("secret of alice")
+            int(text)
         except ValueError as error:
-            raise OSError(errno.ENOSPC, "No space left on device", "/secret") from error
+            raise OSError(errno.ENOSPC, "No space left on device", path) from error
     except OSError:
         log.exception("a step failed")
-    for said in (stdout.getvalue(), behind.getvalue()):
-        assert "secret of" not in said
-        assert "/secret" not in said
+    for said in (stdout.text(), behind.getvalue()):
+        assert text not in said
+        assert path not in said
         assert "OSError: No space left on device" in said
         assert "ValueError" in said
         assert Path(__file__).name in said
 
 
 def test_a_process_of_ray_sends_its_records_to_the_server(
-    stdout: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stdout: Stdout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log"
     monkeypatch.setenv(logs.SOCKET_VARIABLE, str(path))
@@ -100,7 +111,7 @@ def test_a_process_of_ray_sends_its_records_to_the_server(
         logs.log_to_server(JSON, "intent", "intent")
         for number in range(500):
             log.warning("record %d %s", number, "x" * 500)
-        eventually(lambda: len(stdout.getvalue().splitlines()) == 500, 10)
+        eventually(lambda: len(stdout.text().splitlines()) == 500, 10)
     found = records(stdout)
     assert [record["message"].split()[1] for record in found] == [str(number) for number in range(500)]
     assert {(record["process"], record["task"]) for record in found} == {("intent", "intent")}
@@ -120,7 +131,7 @@ def test_a_server_that_does_not_read_keeps_nobody_waiting(tmp_path: Path, monkey
     log.warning("nobody listens")  # and nothing is raised
 
 
-def test_what_a_command_prints_becomes_records(stdout: io.StringIO) -> None:
+def test_what_a_command_prints_becomes_records(stdout: Stdout) -> None:
     print_as_log(JSON, "server")
     out.print("[green]ready[/green] at http://127.0.0.1:8000 " + "x" * 100)
     err.print("warning: little memory", markup=False)
@@ -133,10 +144,10 @@ def test_what_a_command_prints_becomes_records(stdout: io.StringIO) -> None:
     ]
 
 
-def test_text_is_for_people(stdout: io.StringIO) -> None:
+def test_text_is_for_people(stdout: Stdout) -> None:
     print_as_log(LoggingConfig(), "server")
     log.warning("intent now serves version %s", 2)
-    assert stdout.getvalue().endswith(f"Z warning server[{os.getpid()}] flywheel.test: intent now serves version 2\n")
+    assert stdout.text().endswith(f"Z warning server[{os.getpid()}] flywheel.test: intent now serves version 2\n")
 
 
 @pytest.mark.parametrize(("terminal", "format_"), [(True, "text"), (False, "json")])
@@ -148,7 +159,7 @@ def test_auto_is_json_unless_stdout_is_a_terminal(
     assert logs.format_of(LoggingConfig(format="auto")) == format_
 
 
-def test_the_last_words_of_a_process_are_a_record_too(stdout: io.StringIO) -> None:
+def test_the_last_words_of_a_process_are_a_record_too(stdout: Stdout) -> None:
     assert logs.last_line("error: Ray has ended", logging.ERROR) == b"error: Ray has ended\n"
     logs.log_to_stdout(JSON, "server")
     assert json.loads(logs.last_line("error: Ray has ended", logging.ERROR))["level"] == "error"
