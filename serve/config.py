@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -214,6 +215,32 @@ class KnowledgeConfig(_Section):
     min_similarity: float = Field(MIN_SIMILARITY, ge=0, le=1)
 
 
+class LoggingConfig(_Section):
+    format: Literal["text", "json", "auto"] = Field("text", description="auto: json unless stdout is a terminal")
+
+
+class TracingConfig(_Section):
+    """OpenTelemetry traces, sent by OTLP over HTTP."""
+
+    endpoint: str | None = None
+    sample: float = Field(0.01, ge=0, le=1)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None:
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("must be http:// or https://, a host and a port, such as http://127.0.0.1:4318")
+        return endpoint
+
+    @property
+    def traces_url(self) -> str:
+        """The endpoint with OTLP's path for traces, unless it has a path of its own."""
+        endpoint = self.endpoint or ""
+        return endpoint if urlsplit(endpoint).path.strip("/") else f"{endpoint.rstrip('/')}/v1/traces"
+
+
 class LearningConfig(_Section):
     """When a task is retrained automatically, and the data and method of a retraining."""
 
@@ -328,6 +355,8 @@ class Config(BaseSettings):
     session: SessionConfig = SessionConfig()
     ray: RayConfig = RayConfig()
     feedback: FeedbackConfig = FeedbackConfig()
+    logging: LoggingConfig = LoggingConfig()
+    tracing: TracingConfig = TracingConfig()
     learning: LearningConfig = LearningConfig()
     rollout: RolloutConfig = RolloutConfig()
     opinion: OpinionConfig = OpinionConfig()

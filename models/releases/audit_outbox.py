@@ -48,5 +48,5 @@ def _read(line: bytes) -> AuditEntry | None:
         values = {_OLD_NAMES.get(name, name): value for name, value in json.loads(line).items()}
         return AuditEntry(**{**values, "at": datetime.fromisoformat(values["at"])})
     except (ValueError, TypeError, KeyError, AttributeError):
-        log.error("skipping an audit log entry that a crash has truncated: %r", line)
+        log.error("skipping an audit log entry of %d bytes that a crash has truncated", len(line))
         return None

@@ -131,7 +131,8 @@ class Rollout:
 
     def _move(self, release: Release, action: str, version: str, reason: str, detail: dict[str, Any]) -> Release:
         write_release(self.home, release)
-        log.warning("%s: %s of version %s by %s: %s", self.task, action, version, self.actor, reason)
+        # Without who and why, which people write: the audit log has them.
+        log.warning("%s: %s of version %s", self.task, action, version)
         try:
             entry = AuditEntry(self.store.database.clock(), self.task, action, version, self.actor, reason, detail)
             audit_outbox.append(self.home, entry)

@@ -26,6 +26,7 @@ from serve.api.openapi import openapi
 from serve.api.operations import BASE, Operations
 from serve.api.opinion import Opinion
 from serve.api.repository import DELETING, RUNNING, UNLOADED, Applications, ApplicationsError, Repository
+from serve.api.request_ids import with_request_ids
 from serve.api.responses import json_response, mount_at_root, moved_endpoint, on_http_exception, plain
 from serve.api.review import Review
 from serve.config import Config
@@ -72,7 +73,7 @@ def build_control(
         exception_handlers={HTTPException: on_http_exception},
     )
     app.router.redirect_slashes = False
-    return mount_at_root(app)
+    return with_request_ids(mount_at_root(app), app.routes)
 
 
 class _Control:

@@ -6,6 +6,7 @@ A correction: `intake` checks it, `writer` stores it; only then is it confirmed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,9 +21,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.users import UserName, user_of_header
+from serve import tracing
 from serve.api import oip
 from serve.api.connection import received_at, watch_disconnect
 from serve.api.request import read_body, refused_by_proxy, requested_timeout_s, require_json
+from serve.api.request_ids import with_request_ids
 from serve.api.responses import (
     MOVED_ENDPOINTS,
     Handler,
@@ -45,8 +48,11 @@ from serve.errors import (
     RequestError,
 )
 from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackService
+from serve.request_context import note_version
+from serve.tracing.export import stop as stop_tracing
 
 _USER = "x-user-id"  # assigns a user to one version during a canary; stored as a keyed hash
+_FLUSH_TRACES_S = 1.0  # for what is still queued when the replica ends
 Endpoint = Callable[["Call", bytes], Awaitable[Response]]
 
 
@@ -89,7 +95,7 @@ def build_gateway(replica: Replica) -> ASGIApp:
             await response(scope, receive, send)
 
     rest = mount_at_root(app)
-    return dispatch
+    return with_request_ids(dispatch, app.routes, replica.task.name)
 
 
 @dataclass(slots=True)
@@ -121,6 +127,8 @@ class _Gateway:
         await self._replica.start()
         yield
         await self._replica.stop()
+        if tracing.is_on():
+            await asyncio.to_thread(stop_tracing, _FLUSH_TRACES_S)
 
     def handle(self, endpoint: str, answer: Endpoint) -> Handler:
         """A handler that picks a version, reads the body, calls `answer`, and records metrics and errors."""
@@ -132,6 +140,7 @@ class _Gateway:
                 self._replica.observe_lag(time.monotonic() - started)
                 pinned, user = request.path_params.get("version"), user_of_header(request.headers.get(_USER))
                 chosen = self._replica.choose(pinned, user)
+                note_version(chosen.version)
                 deadline = started + requested_timeout_s(request, self._replica.max_seconds)
                 call = Call(request, chosen, deadline, pinned, user)
                 body = await read_body(request, self._replica.body_limit, deadline)
@@ -168,6 +177,7 @@ class _Gateway:
             call.user = call.version.task.user(request)
         # Choose again: while a slow body arrived, a new release may have retired the version chosen before.
         call.version = self._replica.choose(call.pinned, call.user)
+        note_version(call.version.version)
         with watch_disconnect(call.request) as disconnected:
             return await self._replica.answer(call.version, request, call.deadline, disconnected, call.user)
 

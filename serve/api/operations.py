@@ -35,6 +35,7 @@ from models.retraining.plan import lock_of, not_yet
 from models.tasks.base import Strict
 from models.training.progress import read_progress
 from models.users import require_user
+from serve import tracing
 from serve.api.request import read_body
 from serve.api.responses import json_response, plain
 from serve.api.validation import Model, parse_json, validate
@@ -226,7 +227,7 @@ class Operations:
         except (StoreError, NotReady):
             pass
         except OSError as error:  # it has been done, and is not undone for want of its entry
-            log.error("%s: this %s by %s is not in the audit log: %s", task, action, change.actor, error)
+            log.error("%s: this %s is not in the audit log: %s", task, action, error.strerror)
 
     async def _within(self, timeout_s: float, do: Callable[..., T], *arguments: Any) -> T:
         """Return `do(*arguments)`, run in a thread. Raises NotReady when a disk or database does not answer in time."""
@@ -242,7 +243,8 @@ class Operations:
     async def _query(self, query: Callable[[Store], T], timeout_s: float = _TIMEOUT_S) -> T:
         """Return `query(store)`, run in a thread. Raises NotReady when the store is unavailable or does not answer."""
         try:
-            return await self._within(timeout_s, query, self._store)
+            with tracing.span("store"):
+                return await self._within(timeout_s, query, self._store)
         except StoreError as error:
             message = f"the feedback store cannot be reached: {error}"
             raise NotReady(message, retry_after=_RETRY_AFTER_S) from error

@@ -41,9 +41,17 @@ def plain(handler: Handler) -> Handler:
     return wrapped
 
 
+def endpoint_of(request: Request) -> str:
+    """The path without what a client has put into it."""
+    path: str = request.scope.get("path", "")
+    for name, value in request.path_params.items():
+        path = path.replace(str(value), f"{{{name}}}")
+    return path
+
+
 def unforeseen(request: Request, error: Exception) -> Response:
     """The response to an error that no handler expects, which is logged: 503 when a disk refuses, otherwise 500."""
-    log.error("unforeseen error in %s", request.url.path, exc_info=error)
+    log.error("unforeseen error in %s %s", request.method, endpoint_of(request), exc_info=error)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         sentence = f"a disk of the server does not do what this needs: {error.strerror}; try again when it does"
         return error_response(NotReady(sentence, retry_after=_DISK_RETRY_AFTER_S))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
@@ -41,11 +42,13 @@ from serve.cli.terminal import (
     accept_any_text,
     err,
     out,
+    print_as_log,
     print_error,
     say,
 )
 from serve.cli.topics import commands as topic_commands
 from serve.config import Config, ConfigError
+from serve.logs import last_line
 from serve.metrics import process_registry
 
 app = typer.Typer(
@@ -125,6 +128,7 @@ def up(
     from serve.rayserve.worker_output import drop_what_cannot_be_written
 
     drop_what_cannot_be_written()  # a server does not end because its output's disk is full, or its reader has left
+    print_as_log(settings.logging, "server")
     with lock_home(settings.home, settings.server.url) as locked:
         if not locked:
             sentence = f"{settings.home} cannot be locked: start one server at most on this home"
@@ -161,7 +165,8 @@ def _serve(settings: Config, signals: StopSignals) -> None:
 
 def _ray_ended() -> None:
     """Nothing serves any more, and nothing is left to drain: end, so that a supervisor starts the server again."""
-    abandon(b"error: Ray has ended; its logs are in TMPDIR/ray/session_latest/logs. Start the server again.\n", 1)
+    sentence = "error: Ray has ended; its logs are in TMPDIR/ray/session_latest/logs. Start the server again."
+    abandon(last_line(sentence, logging.ERROR), 1)
 
 
 def _print_warnings(settings: Config) -> None:
@@ -212,6 +217,7 @@ def prepare(
     settings = load_config(config)
     if first or beside:
         drop_what_cannot_be_written()  # as the server does
+        print_as_log(settings.logging, "training")
     if first:
         first_start.make_first_versions(settings)
     elif beside:

@@ -7,6 +7,7 @@ mask, and a thread waits for them (docs/decisions/0030-hosts.md).
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import stat
@@ -14,6 +15,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from serve.logs import last_line
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MAX_ABORT_S = 8.0  # of a start; `docker stop` waits 10 s
@@ -63,7 +66,7 @@ class StopSignals:
 
     def _abandon_start(self) -> None:
         if not self.ready:  # it became ready with the signal, and drains
-            abandon(b"stopped before it was ready\n", 0)
+            abandon(last_line("stopped before it was ready", logging.INFO), 0)
 
 
 @contextmanager

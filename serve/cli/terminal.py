@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from models.users import decode_text
+from serve.config import LoggingConfig
+from serve.logs import format_of, log_to_stdout
 
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "note": logging.INFO}
+_LOG_WIDTH = 10_000  # rich would wrap a line at 80 columns
 URL = "http://127.0.0.1:8000"
 out = Console()
 err = Console(stderr=True, soft_wrap=True)
@@ -51,6 +56,40 @@ def _without_surrogates(argument: str) -> str:
     except UnicodeEncodeError:
         return decode_text(os.fsencode(argument))
     return argument
+
+
+def print_as_log(settings: LoggingConfig, process: str) -> None:
+    """Log to stdout in this process; in a JSON log, each line that it prints is a record, too."""
+    log_to_stdout(settings, process)
+    if format_of(settings) == "json":
+        for console in (out, err):
+            console.file = cast(TextIO, _LinesAsRecords())
+            console.width = _LOG_WIDTH
+
+
+class _LinesAsRecords:
+    """A text stream whose lines become records of the log; `error: ` and `warning: ` are levels."""
+
+    encoding = "utf-8"
+    _log = logging.getLogger("flywheel.server")
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            plain = Text.from_ansi(line).plain.strip()
+            if plain:
+                level, _, message = plain.partition(": ")
+                self._log.log(_LEVELS.get(level, logging.INFO), "%s", message if level in _LEVELS else plain)
+        return len(text)
+
+    def flush(self) -> None:
+        """A line is complete at its end."""
+
+    def isatty(self) -> bool:
+        return False
 
 
 def say(text: str) -> None:

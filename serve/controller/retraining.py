@@ -76,7 +76,9 @@ class RetrainingReconciler:
         self._retry_at = time.monotonic() + (_RETRY_AFTER_S if result.outcome in ("failed", "busy") else 0.0)
         self._metrics.retraining(self._task, result.outcome, time.monotonic() - self._began)
         self._metrics.gate(self._task, dict(result.checks))
-        log.warning("%s: retraining: %s: %s", self._task, result.outcome, result.sentence)
+        # A failed run's sentence has the message of an exception, which may quote a text.
+        sentence = result.sentence.partition(":")[0] if result.outcome == "failed" else result.sentence
+        log.warning("%s: retraining: %s: %s", self._task, result.outcome, sentence)
 
     def _reason(self, waiting: int) -> str | None:
         """The reason to retrain now, or None."""

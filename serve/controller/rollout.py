@@ -122,3 +122,5 @@ class RolloutReconciler:
                 self._rollout.rollback(decision.reason, expected=release)
         except ReleaseChanged:  # by an operator, a moment ago; the next step starts from the new release
             log.warning("%s: no %s: the release was changed meanwhile", self._task, decision.step)
+        else:
+            log.warning("%s: %s: %s", self._task, decision.step, decision.reason)

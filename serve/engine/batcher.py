@@ -17,7 +17,9 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from export.tokenizer import Ids
+from serve import tracing
 from serve.config import BatchingConfig
+from serve.engine.batch_spans import record_batch
 from serve.engine.queue import Entry, QueuedRequest, RequestQueue, Row
 from serve.errors import ClientLeft, DeadlineExceeded, NotReady
 from serve.metrics import Metrics
@@ -137,6 +139,7 @@ class Batcher:
         request = QueuedRequest(
             deadline, self._loop.create_future(), [None] * len(rows), len(rows), disconnected=disconnected
         )
+        request.span = tracing.sampled()
         cached = cached and self._cache is not None
         missing = self._uncached(request, rows) if cached else [(ids, [i]) for i, ids in enumerate(rows)]
         if missing:
@@ -256,6 +259,8 @@ class Batcher:
         self._queue.observe_batch(sum(entry.length for entry in batch), ended - (self._free_since or started))
         self._free_since = ended if self._queue else None
         self._metrics.batch(self._version, [entry.length for entry in batch], seconds)
+        if tracing.is_on():
+            record_batch(self._version, batch, started, ended)
 
     def _has_left(self, entry: Entry) -> bool:
         """Take `entry` out of those in flight; whether it was one, so that its output is to be cached."""

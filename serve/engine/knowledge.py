@@ -27,8 +27,8 @@ from models.home import sentence_encoder_folder
 from models.knowledge.index import MIN_SIMILARITY, Floats, KnowledgeIndex, Query
 from models.knowledge.types import Match
 from models.tasks.base import Prediction, Task
-from serve.engine.release_watcher import one_line
 from serve.errors import DeadlineExceeded, Overloaded
+from serve.logs import without_message
 
 if TYPE_CHECKING:
     from models.knowledge.encoder import SentenceEncoder
@@ -156,7 +156,8 @@ class KnowledgeFollower:
                 self._logged = ""
             except Exception as error:  # of the store, the disk, memory or onnxruntime
                 pause = _FOLLOW_EVERY_S if isinstance(error, StoreError) else _RETRY_AFTER_S
-                problem = f"the knowledge base stays at revision {self._base.snapshot.revision}: {one_line(error)}"
+                reason = str(error) if isinstance(error, StoreError) else without_message(error)
+                problem = f"the knowledge base stays at revision {self._base.snapshot.revision}: {reason}"
                 if problem != self._logged:
                     log.warning(problem)
                 self._logged = problem

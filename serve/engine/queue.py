@@ -15,12 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.tokenizer import Ids
 from serve.config import BatchingConfig
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 Row = NDArray[np.float32]
 
@@ -49,6 +53,8 @@ class QueuedRequest:
     """whether the client has closed the connection"""
     started: bool = False
     """whether the model has run one of its texts"""
+    span: SpanContext | None = None
+    """of the request, when it is traced"""
 
     def abandoned(self, now: float) -> bool:
         """Whether the request is done, past its deadline, or its client has disconnected."""

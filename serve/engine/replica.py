@@ -16,6 +16,7 @@ from models.feedback.types import LoggedPrediction
 from models.releases.release import Release
 from models.tasks.base import Prediction, get_task
 from models.users import UserName
+from serve import tracing
 from serve.config import Config
 from serve.engine.admission import Admission
 from serve.engine.explaining import Explainer
@@ -126,7 +127,8 @@ class Replica:
         if not version.model.answers_early:  # then nothing need be done for a request that is refused
             self._admit(len(texts), version, deadline, partial(version.encoder.estimated_tokens, texts))
         started = time.perf_counter()
-        encoded = await version.encoder.encode(texts)
+        with tracing.span("tokenize"):
+            encoded = await version.encoder.encode(texts)
         self.metrics.stage(version.version, "tokenize", time.perf_counter() - started)
         rows = [row.ids for row in encoded]
         wishes = None

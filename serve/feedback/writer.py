@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -30,9 +30,13 @@ from models.feedback.store import Store, StoreError
 from models.feedback.types import LoggedPrediction, NewDocument, NewFeedback, Receipt
 from models.opinion.types import Document
 from models.users import UserName, user_name
+from serve import tracing
 from serve.config import FeedbackConfig
 from serve.errors import NotReady, Overloaded
 from serve.metrics import Metrics
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 log = logging.getLogger("flywheel.prediction_logger")
 
@@ -43,6 +47,7 @@ _RETRY_AFTER_S = 5
 _MAX_QUEUED = 20_000  # corrections whose clients wait for the confirmation
 _MAX_PER_TRANSACTION = 2_000  # predictions or corrections
 _MAX_DOCUMENTS = 50_000  # texts that wait to be stored for opinion monitoring, some 20 MB
+_MAX_LINKED = 100  # traced requests that the span of one write names
 _MAX_CHARACTERS = 4_000  # kept of a text, more than any model reads; redaction takes time for each character
 T = TypeVar("T")
 
@@ -54,6 +59,8 @@ class _PendingFeedback:
     items: Sequence[NewFeedback]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[list[Receipt]]
+    span: SpanContext | None
+    """of the request, when it is traced"""
 
     def resolve(self, receipts: list[Receipt] | None, error: Exception | None = None) -> None:
         """Set the result or the error of the future, from the writer's thread."""
@@ -101,6 +108,8 @@ class PredictionLogger:
         self._settings = settings
         self._metrics = metrics
         self._predictions: deque[LoggedPrediction] = deque()
+        self._traced: deque[SpanContext] = deque(maxlen=_MAX_LINKED)
+        """the spans of requests whose predictions are buffered"""
         self._documents: deque[_SentDocuments] = deque()
         self._buffered_documents = 0
         self._documents_lock = threading.Lock()
@@ -143,6 +152,8 @@ class PredictionLogger:
             self._metrics.unlogged("full")
             return
         self._predictions.append(prediction)
+        if (span := tracing.sampled()) is not None:
+            self._traced.append(span)
 
     def log_documents(self, task: str, documents: list[Document], user: UserName | None) -> None:
         """Buffer an answer's documents for the next flush, whatever share of the answers is logged.
@@ -167,7 +178,7 @@ class PredictionLogger:
         if time.monotonic() - self._writing_since > _CONFIRM_TIMEOUT_S:  # who comes now would wait in vain
             raise self._no_answer()
         loop = asyncio.get_running_loop()
-        pending = _PendingFeedback(items, loop, loop.create_future())
+        pending = _PendingFeedback(items, loop, loop.create_future(), tracing.sampled())
         with self._changed:
             self._queued += len(items)
             self._pending.append(pending)
@@ -203,7 +214,8 @@ class PredictionLogger:
         """Return `read(store)`, run in a thread. Raises NotReady when the store is unavailable or does not answer."""
         reading = asyncio.get_running_loop().run_in_executor(self._readers, read, self.store)
         try:
-            return await asyncio.wait_for(reading, _CONFIRM_TIMEOUT_S)
+            with tracing.span("store read"):
+                return await asyncio.wait_for(reading, _CONFIRM_TIMEOUT_S)
         except StoreError as error:
             raise _unavailable(error) from error
         except TimeoutError:
@@ -258,7 +270,9 @@ class PredictionLogger:
             self._writing_from = rows[0].at if rows else None
             try:
                 redacted = [self._redacted_prediction(row) for row in rows]
-                self.store.predictions.log(redacted, self._redacted_documents(sent, redacted))
+                documents = self._redacted_documents(sent, redacted)
+                with tracing.batch_span("store predictions", self._take_traced(), _count(redacted)):
+                    self.store.predictions.log(redacted, documents)
             except StoreError as error:
                 self._predictions.extendleft(reversed(rows))
                 self._documents.extendleft(reversed(sent))
@@ -278,6 +292,9 @@ class PredictionLogger:
             self._writing_from = None
             with self._documents_lock:
                 self._buffered_documents -= texts
+
+    def _take_traced(self) -> list[SpanContext]:
+        return [self._traced.popleft() for _ in range(len(self._traced))]
 
     def _next_documents(self, at_most: int) -> list[_SentDocuments]:
         """Dequeue the documents of at most so many answers, as fit into one transaction, of one answer at least."""
@@ -314,7 +331,8 @@ class PredictionLogger:
     def _write_feedback(self, pending: Sequence[_PendingFeedback]) -> None:
         try:
             items = [self._redacted_feedback(item) for request in pending for item in request.items]
-            receipts = self.store.feedback.add(items, keep_days=self._settings.log.keep_days)
+            with tracing.batch_span("store feedback", [request.span for request in pending], _count(items)):
+                receipts = self.store.feedback.add(items, keep_days=self._settings.log.keep_days)
         except StoreError as error:
             for request in pending:
                 request.resolve(None, _unavailable(error))
@@ -382,6 +400,10 @@ class PredictionLogger:
 
     def _hashed(self, name: str | None) -> str | None:
         return None if name is None else self.hash_user(user_name(name))
+
+
+def _count(rows: Sequence[object]) -> dict[str, int]:
+    return {"flywheel.rows": len(rows)}
 
 
 def _items(input_: Any, output: Any) -> list[list[Any]]:

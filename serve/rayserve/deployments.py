@@ -11,10 +11,12 @@ from ray import serve as ray_serve
 from starlette.types import ASGIApp
 
 from serve.config import Config
+from serve.logs import log_to_server
 from serve.metrics import collect_from, serve_metrics
 from serve.rayserve import bypass, reports, tweaks
 from serve.rayserve.autoscaling import LoadMeter
 from serve.rayserve.environment import STUBS
+from serve.tracing import export as tracing
 
 _STORE_TIMEOUT_S = 2.0  # for operators' requests and the controller's loop, when the database does not answer
 
@@ -25,7 +27,8 @@ class TaskDeployment:
     """A replica of one task: the gateway's ASGI application, on the replica's own HTTP server."""
 
     def __init__(self, task: str, config: Config, metrics_dir: str):
-        _log_to_serve()
+        _log(config, task, task)
+        tracing.start(config.tracing, task)
         from serve.api.gateway import build_gateway
         from serve.engine.replica import Replica
 
@@ -54,7 +57,8 @@ class ControlDeployment:
     """Health, metadata, metrics, operators' endpoints, documentation, and the server's only controller loop."""
 
     def __init__(self, config: Config, metrics_dir: str):
-        _log_to_serve()
+        _log(config, "control")
+        tracing.start(config.tracing, "control")
         from models.feedback.store import Store
         from serve.api.control import build_control
         from serve.controller.loop import Loop
@@ -111,10 +115,11 @@ def _serve_reads_its_flags() -> bool:
     return found == float(os.environ.get("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "nan"))
 
 
-def _log_to_serve() -> None:
-    """Send our log to the replica's file below the `logs/serve` folder of Ray's session.
+def _log(config: Config, process: str, task: str = "") -> None:
+    """Send our log to the server, and to the replica's file below the `logs/serve` folder of Ray's session.
 
     Ray Serve passes standard error to its own logger as INFO, below the level of that file, so our messages would be
     lost.
     """
+    log_to_server(config.logging, process, task)
     logging.getLogger("flywheel").parent = logging.getLogger("ray.serve")

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.api.connection import EXTENSION
 from serve.api.validation import to_json
+from serve.engine.ids import new_id
 from serve.errors import NotHttp
 from serve.rayserve import reports
 from serve.rayserve.bypass import with_bypass
@@ -79,8 +80,9 @@ class Connection(HttpToolsProtocol):
         body = to_json(error.body())
         head = (
             f"HTTP/1.1 {error.status} Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"x-request-id: {new_id()}\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.write(head.encode() + body)
         self.transport.close()
 
     def on_response_complete(self) -> None:

@@ -23,7 +23,10 @@ from serve.api.discovery import Discover, DiscoveryFailed
 from serve.config import Config
 from serve.controller.workers import ACTOR
 from serve.errors import Conflict
+from serve.logs import log_to_server
 from serve.rayserve.environment import original_pythonpath
+from serve.tracing import export as tracing
+from serve.tracing import traced_stages
 
 if TYPE_CHECKING:
     from models.evaluation.drift import Drift
@@ -77,7 +80,7 @@ def discoverer(config: Config) -> Discover:
             late = f"the discovery took longer than {_DISCOVERY_TIMEOUT_S:.0f} s and was ended"
             raise DiscoveryFailed(f"{late}; ask again when the machine is less busy") from error
         except Exception as error:
-            log.error("%s: the process of the discovery ended: %s", task, error)
+            log.error("%s: the process of the discovery ended: %s", task, type(error).__name__)
             ended = f"the process of the discovery ended: {type(error).__name__}"
             raise DiscoveryFailed(f"{ended}; the server's log has the reason") from error
         return found
@@ -95,18 +98,31 @@ _TASK_OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _begin(config: Config, process: str, task: str = "") -> None:
+    """What each job does first, in a process of its own."""
+    os.nice(_NICENESS)
+    log_to_server(config.logging, process, task)
+
+
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _retrain(config: Config, plan: Plan) -> Result:
-    os.nice(_NICENESS)
+    _begin(config, "retraining", plan.task)
     store = Store.open(config.feedback.store_url(config.home))
-    return retrain(plan, config.home, store, ACTOR, lambda *_: None)
+    tracing.start(config.tracing, "retraining")
+    try:
+        with traced_stages(plan.task) as (report, end):
+            result = retrain(plan, config.home, store, ACTOR, report)
+            end(result)
+    finally:
+        tracing.stop()
+    return result
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _test_drift(config: Config, task: str) -> dict[str, Drift]:
     from models.evaluation.drift import WINDOW, drift_in_log
 
-    os.nice(_NICENESS)
+    _begin(config, "drift test", task)
     store = Store.open(config.feedback.store_url(config.home))
     since = utc_now() - timedelta(days=config.feedback.log.keep_days)
     rows = sorted(store.predictions.latest(task, since, 5 * WINDOW), key=lambda row: row.at)
@@ -117,7 +133,7 @@ def _test_drift(config: Config, task: str) -> dict[str, Drift]:
 def _discover(config: Config, task: str) -> Discovery:
     from models.discovery.discover import discover
 
-    os.nice(_NICENESS)
+    _begin(config, "discovery", task)
     return discover(Store.open(config.feedback.store_url(config.home)), config.home, task)
 
 
@@ -125,13 +141,13 @@ def _discover(config: Config, task: str) -> Discovery:
 def _sync_registry(config: Config, task: str) -> bool:
     from models.releases.registry import Registry
 
-    os.nice(_NICENESS)
+    _begin(config, "registry", task)
     return Registry(config.home).follow(task)
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _make_sentence_encoder(config: Config) -> str:
-    os.nice(_NICENESS)
+    _begin(config, "encoder")
     if find_spec("torch") is None:
         return "it needs the extra `train` (pip install 'flywheel-serve[train]')"
     from models.data.dataset import load_dataset

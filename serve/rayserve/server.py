@@ -20,16 +20,19 @@ from pathlib import Path
 
 from models.feedback.pseudonyms import SecretError, UserHasher
 from models.home import user_secret_file
-from serve.config import Config
+from serve.config import Config, LoggingConfig
+from serve.logs import SOCKET_VARIABLE, format_of, received_logs
 from serve.rayserve import cluster, reports, scratch, tweaks
 from serve.rayserve.applications import failures, targets
 from serve.rayserve.environment import STUBS, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
 from serve.rayserve.run_folder import run_folder
 from serve.rayserve.start_error import StartError
+from serve.tracing.export import missing_package
 
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024  # we put nothing into it
 _MIN_HOME_BYTES = 1 << 20
 _MIN_RAY_BYTES = 4 << 20
+_LOG_SOCKET = "log"
 _POLL_S = 0.2
 _RAY_CHECK_S = 2.0
 _PORT_WAIT_S = 3.0  # for the processes of a server that was killed, as HAProxy, which end by themselves
@@ -94,6 +97,12 @@ def check_secret(config: Config) -> None:
         raise StartError(str(error)) from error
 
 
+def check_tracing(config: Config) -> None:
+    """Raises StartError when traces are wanted and a package is missing for them."""
+    if config.tracing.endpoint is not None and (missing := missing_package()):
+        raise StartError(f"{missing[0].upper()}{missing[1:]}.")
+
+
 def home_problem(config: Config) -> str | None:
     """A sentence when the home cannot be written now: the server starts, and does without what it would write there."""
     try:
@@ -124,9 +133,12 @@ def running(
     joins = config.ray.address is not None
     if not joins:
         check_port(config.server.host, config.server.port)
-    config = config.model_copy(update={"home": config.home.resolve()})
+    logging_ = LoggingConfig(format=format_of(config.logging))
+    config = config.model_copy(update={"home": config.home.resolve(), "logging": logging_})
     check_secret(config)
-    with run_folder(scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder) as run_dir:
+    check_tracing(config)
+    folder = scratch.choose(config.home, scratch.MAX_BYTES_OF_HAPROXY).folder
+    with run_folder(folder) as run_dir, received_logs(run_dir / _LOG_SOCKET):
         yield from _running(config, run_dir, stop_requested, ray_ended)
 
 
@@ -141,6 +153,7 @@ def _running(
     # On a cluster, each node's environment or Ray's defaults decide HAProxy's ports and files.
     flags = flags_of_serve(config) | ({} if joins else flags_of_this_run(run_dir, sessions))
     flags[reports.FOLDER_VARIABLE] = str(metrics_dir)
+    flags[SOCKET_VARIABLE] = str(run_dir / _LOG_SOCKET)
     previous = set_flags(flags)
     ready = False
     try:
@@ -178,7 +191,11 @@ def _deploy(
         ray_serve.start(
             proxy_location="EveryNode" if config.ray.address is not None else "HeadOnly",
             http_options={"host": host_for_serve(config), "port": config.server.port},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            logging_config={
+                "log_level": "WARNING",
+                "enable_access_log": False,
+                "encoding": "JSON" if config.logging.format == "json" else "TEXT",
+            },
         )
         _stop_if(stop_requested(0))
         # Serve's own wait for the replicas cannot be ended by a request to stop.
