@@ -25,12 +25,17 @@ class Seen:
     def __init__(self) -> None:
         self.versions: dict[str, Counter[str]] = defaultdict(Counter)
         """how many answers each version gave, by task"""
-        self.facts: list[Fact] = []
+        self.facts: dict[str, Fact] = {}
+        """what the scenario must see, by name"""
         self.surges = self.overloads = False
         """whether the scenario sends more than the server can do; and whether the server may still refuse for that"""
         self._texts: set[bytes] = set()
         self._sent: Counter[str] = Counter()
         self._repeated: Counter[str] = Counter()
+
+    def note(self, fact: Fact) -> None:
+        """Keep `fact` in place of what was known of its name."""
+        self.facts[fact.name] = fact
 
     def text(self, task: str, text: str) -> None:
         """Count a text that is sent, and whether it was sent before."""
@@ -49,7 +54,7 @@ class Seen:
             f"versions of {task} that answered: " + ", ".join(f"{v} ({n:,})" for v, n in sorted(counts.items()))
             for task, counts in self.versions.items()
         ]
-        return repeats + versions + [f"{fact.name}: {fact.sentence}" for fact in self.facts]
+        return repeats + versions + [f"{fact.name}: {fact.sentence}" for fact in self.facts.values()]
 
 
 class FlywheelUser(FastHttpUser):
@@ -141,7 +146,7 @@ def judged_by(scenario: Scenario) -> None:
     @events.quitting.add_listener
     def judge(environment: Environment, **_: Any) -> None:
         seen, figures = seen_in(environment), _figures(environment)
-        missed = misses(scenario.thresholds, figures, seen.facts)
+        missed = misses(scenario.thresholds, figures, list(seen.facts.values()))
         print(f"\n{scenario.name}: {scenario.title}\n{table(scenario.thresholds, figures)}")
         print("\n".join(seen.lines()))
         print("\n".join(f"MISSED {sentence}" for sentence in missed) or "met: every threshold")

@@ -81,7 +81,7 @@ class Analyst(FlywheelUser):
 class Reader(FlywheelUser):
     """Has the page with topics, trends and alerts open, which reads them anew."""
 
-    weight = 1
+    fixed_count = 2
     wait_time = between(2, 4)
 
     def on_start(self) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import gevent
 from locust import constant, task
+from locust.exception import StopUser
 
 from loadtests.locust.client import FlywheelUser
 from loadtests.locust.scenarios import OPERATIONS
 from loadtests.locust.thresholds import Fact
 
+RETRAINING, MOVES = "retraining", "moves of versions"
 _CORRECTIONS, _CORRECTIONS_WITHIN_S = 300, 180  # to learn from, before the retraining is requested
 _MAX_RETRAINING_S, _MAX_CANARY_S = 900, 300
 _BETWEEN_MOVES_S = 10.0
@@ -25,24 +27,30 @@ class Operator(FlywheelUser):
     fixed_count = 1
     wait_time = constant(1)
 
+    def on_start(self) -> None:
+        self._base = f"/v2/repository/models/{self.environment.parsed_options.retrain}"
+        for name in (RETRAINING, MOVES):
+            self.seen.note(Fact(name, False, "the run ended first; give it more --minutes"))
+
     @task
     def work(self) -> None:
-        self._base = f"/v2/repository/models/{self.environment.parsed_options.retrain}"
-        self.seen.facts += [self._retrain(), self._move_versions()]
-        self.environment.runner.quit()
+        for step in (self._retrain, self._move_versions):
+            self.seen.note(step())
+        gevent.spawn(self.environment.runner.quit)
+        raise StopUser
 
     def _retrain(self) -> Fact:
         corrections = self._wait_for_corrections()
         requested = self._operate("retrain", _REASON, status=202)
         if requested is None:
-            return Fact("retraining", False, "its request was refused")
+            return Fact(RETRAINING, False, "its request was refused")
         began = time.monotonic()
         run = self._eventually(lambda: self._ended(requested["request"]), _MAX_RETRAINING_S)
         if run is None:
-            return Fact("retraining", False, f"it had not ended after {_MAX_RETRAINING_S} s")
+            return Fact(RETRAINING, False, f"it had not ended after {_MAX_RETRAINING_S} s")
         seconds = time.monotonic() - began
         sentence = f"{run['outcome']} after {seconds:.0f} s, {corrections} corrections waited. {run['sentence']}"
-        return Fact("retraining", run["state"] == "done", sentence)
+        return Fact(RETRAINING, run["state"] == "done", sentence)
 
     def _wait_for_corrections(self) -> int:
         """How many wait, once there are enough or it has taken too long."""
@@ -69,16 +77,16 @@ class Operator(FlywheelUser):
         self._eventually(lambda: not self._with_alias("challenger"), _MAX_CANARY_S)
         others = self._with_alias(None)
         if not others:
-            return Fact("moves", False, "there is only one version, so none could be moved")
+            return Fact(MOVES, False, "there is only one version, so none could be moved")
         version = others[0]["version"]
         for move in ("promote", "rollback"):
             gevent.sleep(_BETWEEN_MOVES_S)
             if self._operate(move, {"version": version, **_REASON}) is None:
-                return Fact("moves", False, f"version {version}: {move} was refused")
+                return Fact(MOVES, False, f"version {version}: {move} was refused")
         gevent.sleep(_BETWEEN_MOVES_S)
         answered = self.seen.versions[self.environment.parsed_options.retrain]
         sentence = f"version {version} was promoted and rolled back; {len(answered)} versions answered"
-        return Fact("moves", len(answered) > 1, sentence)
+        return Fact(MOVES, len(answered) > 1, sentence)
 
     def _with_alias(self, alias: str | None) -> list[Any]:
         """The versions with this alias, newest first."""
