@@ -16,6 +16,7 @@ from loadtests.locust.scenarios import Scenario
 from loadtests.locust.thresholds import REFUSED, Fact, Figures, misses, table
 
 _TIMEOUT_S = 15.0  # more than the server's deadline, so that its own answer is seen
+_MAX_REASONS = 10  # of failures, at the end
 _MAX_PAUSE_S = 5.0  # of a client that was refused, whatever Retry-After says
 
 
@@ -148,7 +149,7 @@ def judged_by(scenario: Scenario) -> None:
         seen, figures = seen_in(environment), _figures(environment)
         missed = misses(scenario.thresholds, figures, list(seen.facts.values()))
         print(f"\n{scenario.name}: {scenario.title}\n{table(scenario.thresholds, figures)}")
-        print("\n".join(seen.lines()))
+        print("\n".join([*seen.lines(), *_failures(environment)]))
         print("\n".join(f"MISSED {sentence}" for sentence in missed) or "met: every threshold")
         sys.stdout.flush()
         environment.process_exit_code = 1 if missed else 0
@@ -165,15 +166,20 @@ def _figures(environment: Environment) -> dict[str, Figures]:
     }
 
 
+def _failures(environment: Environment) -> list[str]:
+    """Why requests failed, the most frequent reasons first."""
+    errors = sorted(environment.stats.errors.values(), key=lambda error: -error.occurrences)
+    return [f"failed {error.occurrences} times: {error.name}: {error.error}" for error in errors[:_MAX_REASONS]]
+
+
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
-    group = parser.add_argument_group("Flywheel")
-    group.add_argument(
+    parser.add_argument(
         "--token", default="", env_var="FLYWHEEL_SERVER__OPERATOR_TOKEN", is_secret=True, help="the operator's token"
     )
-    group.add_argument(
+    parser.add_argument(
         "--consent", action="store_true", help="let the server's models learn from what is sent (default: they may not)"
     )
-    group.add_argument(
+    parser.add_argument(
         "--retrain", default="recommendation", help="the task that `everything` retrains (default %(default)s)"
     )
