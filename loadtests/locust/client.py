@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -143,16 +142,27 @@ def seen_in(environment: Environment) -> Seen:
 
 def judged_by(scenario: Scenario) -> None:
     """At the end of the run, print its figures beside the scenario's thresholds; exit code 1 if one is missed."""
+    verdict: list[str] = []
 
     @events.quitting.add_listener
     def judge(environment: Environment, **_: Any) -> None:
         seen, figures = seen_in(environment), _figures(environment)
         missed = misses(scenario.thresholds, figures, list(seen.facts.values()))
-        print(f"\n{scenario.name}: {scenario.title}\n{table(scenario.thresholds, figures)}")
-        print("\n".join([*seen.lines(), *_failures(environment)]))
-        print("\n".join(f"MISSED {sentence}" for sentence in missed) or "met: every threshold")
-        sys.stdout.flush()
+        missed += [
+            f"a user failed {row['count']} times, which is a fault of the load test: {row['msg']}"
+            for row in environment.runner.exceptions.values()
+        ]
         environment.process_exit_code = 1 if missed else 0
+        verdict.extend(
+            [f"{scenario.name}: {scenario.title}", table(scenario.thresholds, figures)]
+            + [*seen.lines(), *_failures(environment)]
+            + ([f"MISSED {sentence}" for sentence in missed] or ["met: every threshold"])
+        )
+
+    @events.quit.add_listener
+    def show(**_: Any) -> None:
+        """Last, below Locust's own tables."""
+        print("\n".join(verdict), flush=True)
 
 
 def _figures(environment: Environment) -> dict[str, Figures]:
