@@ -103,10 +103,10 @@ def test_a_server_that_is_away_is_a_failure() -> None:
 
 
 def shopping(url: str) -> subprocess.CompletedProcess[str]:
-    """Four visitors for two seconds."""
+    """Four visitors for four seconds."""
     return subprocess.run(
         [sys.executable, "-m", "locust", "--locustfile", SCENARIOS["product_page"].locustfile, "--host", url,
-         "--headless", "--only-summary", "--users", "4", "--spawn-rate", "4", "--run-time", "2s"],
+         "--headless", "--only-summary", "--users", "4", "--spawn-rate", "4", "--run-time", "4s"],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
