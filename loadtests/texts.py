@@ -99,8 +99,12 @@ def distinct(texts: Sequence[str], count: int) -> list[str]:
 
 def zipf(texts: Sequence[str], draws: int, exponent: float = 1.1) -> list[str]:
     """`draws` random texts; the text of rank r is drawn with a probability in proportion to 1 / r^exponent."""
-    weights = [rank**-exponent for rank in range(1, len(texts) + 1)]
-    return random.Random(1).choices(texts, weights, k=draws)
+    return random.Random(1).choices(texts, zipf_weights(len(texts), exponent), k=draws)
+
+
+def zipf_weights(count: int, exponent: float = 1.1) -> list[float]:
+    """The weight of each of `count` ranks, most frequent first; they do not add up to 1."""
+    return [rank**-exponent for rank in range(1, count + 1)]
 
 
 def mixed_lengths(texts: Sequence[str], tokens: Callable[[str], int], count: int) -> list[tuple[str, str]]:
