@@ -52,11 +52,12 @@ def schema_revision(database: Path) -> str | None:
 
 
 def move_artifacts(mlflow_database: Path, old: str, new: str) -> None:
-    """Let MLflow's database name its artifacts below the URI `new` instead of `old`.
+    """Let MLflow's database name its artifacts below the folder with the URI `new` instead of `old`.
 
     MLflow keeps absolute paths: else a restored home would read and write the artifacts of the one it is a copy of.
     Raises sqlite3.Error.
     """
+    old, new = f"{old}/", f"{new}/"
     with closing(sqlite3.connect(mlflow_database, timeout=_BUSY_TIMEOUT_S)) as connection, connection:
         for table, columns in _ARTIFACT_COLUMNS.items():
             known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

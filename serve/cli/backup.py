@@ -1,4 +1,4 @@
-"""Commands of a home as a whole: back it up, restore it, and list or repeat the erasures that a backup does not have."""
+"""Commands of a home as a whole: back it up, restore it, and repeat the erasures that a backup does not have."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def backup(
 ) -> None:
     """Back up the whole home, while it serves and learns, into one .tar file.
 
-    In it: versions, releases, corpora, gate reports, the feedback store, MLflow's runs, the key of user pseudonyms. Only
-    you can read the file; protect it as you protect the home. Not in it: flywheel.yaml and the files that it names,
-    trainings that have not ended, and a database or an MLflow of another machine.
+    It has versions, releases, corpora, gate reports, the feedback store, MLflow's runs and the key of user pseudonyms.
+    Only you can read it; protect it as you protect the home. It does not have flywheel.yaml and the files that it
+    names, trainings that have not ended, and a database or an MLflow server elsewhere.
 
     Examples:
 
@@ -100,9 +100,7 @@ def restore(
     if header.store == "postgresql":
         _warn("Its feedback store is in PostgreSQL: restore that dump too, with pg_restore (docs/upgrade.md).")
     elif settings.feedback.store is not None:
-        _warn(
-            f"feedback.store of the configuration names another place than {target}/feedback.db, where the store is now."
-        )
+        _warn(f"feedback.store of the configuration is another place: move {target}/feedback.db there.")
     _print("Erase again who was erased since, before you start the server: flywheel erasures --help")
 
 
