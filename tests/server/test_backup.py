@@ -1,4 +1,4 @@
-"""A backup of a server under load, restored elsewhere: the same answers, and every correction that was accepted before."""
+"""A backup of a server under load, restored elsewhere: the same answers, and all corrections accepted before it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.helpers.server import Server, start_server, stop_server
 
 TASKS = ("intent", "sentiment")
 TEXTS = [
-    "where is my order 88231?", "I want my money back", "cancel it please", "Airline warns on profit as fuel costs bite",
-    "Shares rise after the results", "do you ship to Norway and can I pay by invoice?", "", "🙂", "ok",
+    "where is my order 88231?", "I want my money back", "cancel it please", "Airline warns as fuel costs bite",
+    "Shares rise after the results", "do you ship to Norway and can I pay by invoice?", "🙂", "ok",
 ]  # fmt: skip
 
 
