@@ -48,6 +48,8 @@ class Header(BaseModel):
     """the version that made it"""
     started: datetime
     """feedback that was accepted before is in it"""
+    home_mode: int = 0o755
+    """permissions of the home: those of its files may count on them"""
     small: bool = False
     """without old checkpoints and MLflow's artifacts"""
     store: Literal["sqlite", "postgresql"] = "sqlite"

@@ -132,6 +132,7 @@ class _Backup:
         return Header(
             flywheel=flywheel_version(),
             started=started,
+            home_mode=self.home.stat().st_mode & 0o777,
             small=self.small,
             store="postgresql" if self.store is None else "sqlite",
             schema_revision=schema_revision(self.store) if self.store is not None and self.store.is_file() else None,

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from models.backup.archive import ArchiveReader, BackupError, Header, open_archive
@@ -56,6 +57,8 @@ def restore(archive: Path, home: Path, report: Report) -> Header:
             if isinstance(error, sqlite3.Error):
                 raise BackupError(f"{archive}: MLflow's database cannot be used: {error}.") from error
             raise
+        with suppress(PermissionError):  # of a mounted folder
+            home.chmod(home.stat().st_mode & reader.header.home_mode)
         _put_in_place(drafts, home)
         return reader.header
 

@@ -80,6 +80,12 @@ def test_a_home_comes_back_as_it_was(home: Path, tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_home_of_one_user_stays_closed_to_others(home: Path, tmp_path: Path) -> None:
+    home.chmod(0o750)
+    copy = restored(backed_up(home, tmp_path / "a.tar").archive, tmp_path / "copy")
+    assert copy.stat().st_mode & 0o777 == 0o750
+
+
 def test_what_is_derived_or_under_way_is_left_out(home: Path, tmp_path: Path) -> None:
     before = set(contents(home))
     for name in (
