@@ -199,9 +199,13 @@ class ArchiveReader:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[ArchiveReader]:
-    """The archive at `path`. Raises BackupError, OSError."""
+    """The archive at `path`. Raises BackupError."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        file = path.open("rb")
+    except OSError as error:
+        raise BackupError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        with file, tarfile.open(fileobj=file, mode="r:") as tar:
             yield ArchiveReader(path, tar)
     except tarfile.TarError as error:
         raise BackupError(f"{path} is not a backup of Flywheel, or is damaged: {error}.") from error

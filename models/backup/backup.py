@@ -109,7 +109,8 @@ def back_up(
                 f"{job.total / 1e9:.1f} GB. Make room there, or give another place. No backup was made."
             ) from error
         if isinstance(error, sqlite3.Error):
-            raise BackupError(f"A database of {home} cannot be read: {error}. No backup was made.") from error
+            where = f"from {home} to {destination.parent}"
+            raise BackupError(f"A database cannot be copied {where}: {error}. No backup was made.") from error
         raise
     return BackupResult(destination, size, files, job.notes)
 

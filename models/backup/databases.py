@@ -22,7 +22,7 @@ _ARTIFACT_COLUMNS = {
 def copy_database(source: Path, target: Path, report: Callable[[int, int], None]) -> None:
     """Copy an SQLite database, as it is at one moment, to a new file, by SQLite's online backup.
 
-    The feedback store's writers do not wait, since a write-ahead log serves readers and a writer at once; MLflow's, which
+    The feedback store's writers do not wait: a write-ahead log serves readers and a writer at once. MLflow's, which
     has none, do. `report` gets bytes: done, of how many. Raises sqlite3.Error.
     """
     with closing(_open(source)) as reading, closing(sqlite3.connect(target)) as writing:
