@@ -28,7 +28,31 @@ BROKEN = 0
 """the status of a request that got no answer: its connection was refused, reset, closed, or silent for too long"""
 _SILENT_S = DEADLINE_S + 5
 _RECONNECT_S, _WATCH_S, _FEEDBACK_S = 0.05, 0.5, 0.2
-_WORDS = "where is my order and when will it come to my door please tell me how can i change the address of it".split()
+_WORDS = [
+    "where",
+    "is",
+    "my",
+    "order",
+    "and",
+    "when",
+    "will",
+    "it",
+    "come",
+    "to",
+    "my",
+    "door",
+    "please",
+    "tell",
+    "me",
+    "how",
+    "can",
+    "i",
+    "change",
+    "the",
+    "address",
+    "of",
+    "it",
+]
 
 
 class Answer(NamedTuple):
