@@ -138,8 +138,8 @@ def told(found: Measurement) -> str:
     normal = "never" if found.normal_s is None else f"{found.normal_s:.1f} s"
     line = (
         f"{found.name}: {'MISSED' if found.missed else 'met'}; {found.predicts} predicts, {found.failed} failed in "
-        f"{found.failing_s:.1f} s {found.statuses}, longest {found.longest_s:.2f} s, normal after {normal}, corrections "
-        f"{found.feedback}, lost {found.lost}. {found.note}"
+        f"{found.failing_s:.1f} s {found.statuses}, longest {found.longest_s:.2f} s, normal after {normal}, "
+        f"corrections {found.feedback}, lost {found.lost}. {found.note}"
     )
     return "\n    ".join([line, *found.missed])
 

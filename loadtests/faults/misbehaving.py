@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import sys
@@ -98,12 +99,23 @@ def other_clients(meanwhile: str, result: OpenLoopResult, max_p99_ms: float) -> 
     ]
 
 
+def dropped(url: str) -> float:
+    """Texts dropped since the server's start because their client had disconnected."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        metrics = response.read().decode()
+    return sum(
+        map(
+            float, re.findall(r'^flywheel_dropped_texts_total\{.*"(?:client_left|cancelled)".*\} (\S+)$', metrics, re.M)
+        )
+    )
+
+
 MISBEHAVING = (clients_that_leave, slow_clients, deadlines)
 
 
 def large(name: str) -> dict[str, Any]:
     """A request that takes longer than the server's deadline, with texts that no other request has."""
-    return {"texts": [f"{name} {time.time_ns()} {n}" + " where is my order" * 20 for n in range(2000)]}
+    return {"texts": [f"{name} {time.time_ns()} {n}" + " where is my order" * 20 for n in range(4000)]}
 
 
 def post(body: dict[str, Any]) -> bytes:

@@ -78,14 +78,15 @@ def page(run: Run) -> str:
     """The page as Markdown."""
     parts = [
         "# Faults",
-        f"What `python -m loadtests.faults --write` measured on {time.strftime('%Y-%m-%d')} in {run.minutes:.0f} minutes: "
-        f"{run.machine}; {run.versions}. {CONNECTIONS} clients send predicts to the intent task, each as soon as its last one "
-        f"was answered, with a deadline of {DEADLINE_S:g} s, and one client sends five corrections a second. The server has "
-        "two replicas of intent and Flywheel's defaults.",
-        "A predict *failed* when its answer was not 200, or none came. *Errors for* is the time from the first of these to the "
-        "last. The server is *normal* when what was ended has its successor and every predict is answered 200 within "
-        f"{SLOW_S:g} s; this counts from the fault, and for a store, a disk or a limit from its end. *Lost* are corrections "
-        "that were answered 202 and are not in the store.",
+        f"Measured by `python -m loadtests.faults --write` on {time.strftime('%Y-%m-%d')}, "
+        f"in {run.minutes:.0f} minutes, on {run.machine}; {run.versions}.",
+        f"{CONNECTIONS} clients send predicts to the intent task, each as soon as its last was answered, with a "
+        f"deadline of {DEADLINE_S:g} s, and one client sends five corrections a second. The server has two replicas of "
+        "intent and else Flywheel's defaults, and nothing is retrained by itself.",
+        "A predict *failed* when its answer was not 200, or none came. *Errors for* is the time from the first of "
+        "these to the last. The server is *normal* when what was ended has its successor and every predict is answered "
+        f"200 within {SLOW_S:g} s. This counts from the fault; for a store, a disk, a limit of descriptors or of "
+        "memory, from its end. *Lost* are corrections that were answered 202 and are not in the store.",
         _table(run),
     ]
     if run.not_measured:
@@ -102,8 +103,9 @@ def page(run: Run) -> str:
 
 
 def _table(run: Run) -> str:
-    head = "| fault | predicts | failed | errors for, s | longest wait, s | normal after, s | corrections | lost | bound | |"
-    rows = [head, "|---|---|---|---|---|---|---|---|---|---|"]
+    columns = ("fault", "predicts", "failed", "errors for, s", "longest wait, s", "normal after, s", "corrections",
+               "lost", "bound", "")  # fmt: skip
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for found in run.measured:
         normal = "never" if found.normal_s is None else f"{found.normal_s:.1f}"
         errors = _counts({status: n for status, n in found.statuses.items() if status != 200})
