@@ -7,6 +7,7 @@
 # make lint        check format, style, types and the order of imports
 # make format      format, and fix what the linter can fix
 # make bench       measure this machine's limit, Flywheel and its peers (50 minutes); ARGS="--help" lists options
+# make faults      kill, freeze and fill what a server stands on, under load (half an hour); ARGS="--list" lists the faults
 # make clean       remove the environment and caches; var/ with the trained models stays
 
 PYTHON ?= python3
@@ -30,7 +31,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constra
 STOCK_TESTS := tests/server/test_http.py tests/server/test_tuning.py
 SLOW_STOCK_TESTS := tests/server/test_lifecycle.py tests/server/test_overload.py
 
-.PHONY: serve test test-fast test-slow quality behaviour lint format bench clean
+.PHONY: serve test test-fast test-slow quality behaviour lint format bench faults clean
 
 serve: $(VENV)/.serve
 	$(if $(HOST),HOST=$(HOST)) $(if $(PORT),PORT=$(PORT)) exec $(BIN)/flywheel up
@@ -71,6 +72,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.serve
 	$(BIN)/python loadtests/bench.py $(ARGS)
+
+faults: $(VENV)/.dev
+	$(BIN)/python -m loadtests.faults $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-kserve build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
