@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from loadtests.texts import ROOT
 
 REPLICA, HAPROXY, MANAGER = "ServeReplica:intent", "haproxy -db", "ray::HAProxyManager"
 CONTROLLER, RAYLET, RETRAINING = "ray::ServeController", "raylet/raylet", "ray::_retrain"
+_OF_RETRAINING = ("checkpoints/intent", "corpora")
 _START_S, _STOP_S = 180, 60
 _CONFIG = f"""
 tasks: {{intent: {{replicas: 2}}}}
@@ -105,6 +107,9 @@ def server(
     port = free_port()
     with ExitStack() as stack:
         served = own_home or stack.enter_context(copied(home()))
+        for part in () if own_home else _OF_RETRAINING:
+            if (home() / part).is_dir():
+                shutil.copytree(home() / part, served / part)
         variables = {**os.environ, "FLYWHEEL_CONFIG": str(config), "FLYWHEEL_HOME": str(served), **(environment or {})}
         log = stack.enter_context((folder / "log").open("ab"))
 

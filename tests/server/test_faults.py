@@ -1,4 +1,4 @@
-"""Faults that clients must not notice: each is put into a real server under the load of `python -m loadtests.faults`."""
+"""Faults that clients must not notice, put into a real server under the load of `python -m loadtests.faults`."""
 
 from __future__ import annotations
 
