@@ -101,9 +101,16 @@ class Guard:
         self._current = False  # whether it has answered: one that was never ready is its manager's affair
         self._until = float("inf")
         self._restarts: list[float] = []
+        self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """Returns when there is nothing to guard any more."""
+        try:
+            self._run()
+        finally:
+            self._reap()
+
+    def _run(self) -> None:
         while True:
             ended = self._wait()
             if self._raylet in ended:
@@ -131,9 +138,10 @@ class Guard:
 
     def _restart(self) -> bool:
         """Start HAProxy again, if it has not been replaced or ended on purpose. Returns whether it runs."""
+        self._reap()
         while self._may_restart():
             self._restarts.append(time.monotonic())
-            process = subprocess.Popen([self._it.program, "-db", "-f", self._it.configuration, "-dR"])
+            process = self._child = subprocess.Popen([self._it.program, "-db", "-f", self._it.configuration, "-dR"])
             until = time.monotonic() + _START_S
             while process.poll() is None and time.monotonic() < until:
                 if pid_at(self._it.admin) == process.pid:
@@ -141,10 +149,15 @@ class Guard:
                     _kill(self._manager)
                     return True
                 time.sleep(_POLL_S)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            process.kill()
+            self._reap()
         return False
+
+    def _reap(self) -> None:
+        """Forget the HAProxy that this guard started; it has ended, or is being killed."""
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
 
     def _may_restart(self) -> bool:
         since = time.monotonic() - _RESTARTS_S
