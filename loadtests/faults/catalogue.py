@@ -131,7 +131,7 @@ def _measured(name: str, running: Server, put_in: PutIn | None, run: Run) -> boo
         return running.is_ready()
     run.measured.append(found)
     say(told(found))
-    return found.normal_s is not None
+    return found.normal_s is not None and running.settles()
 
 
 def told(found: Measurement) -> str:

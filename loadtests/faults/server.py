@@ -65,6 +65,10 @@ class Server:
             return bool(response.status == 200)
         return False
 
+    def settles(self) -> bool:
+        """Wait until the server is as it was at its start: ready, both replicas, HAProxy of a manager. Whether it is."""
+        return eventually(lambda: self.is_ready() and len(self.pids(REPLICA)) == 2 and bool(self.pids(HAPROXY)), 60)
+
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=30) as response:
             return json.load(response)

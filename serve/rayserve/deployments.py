@@ -19,7 +19,7 @@ from serve.rayserve.environment import STUBS
 _STORE_TIMEOUT_S = 2.0  # for operators' requests and the controller's loop, when the database does not answer
 # Serve replaces a replica after three checks without an answer. With its own time-out of 30 s a frozen one would be
 # missing for a minute and a half (0055).
-_CHECK_PERIOD_S = _CHECK_TIMEOUT_S = 2
+_CHECK_PERIOD_S = _CHECK_TIMEOUT_S = 1.5
 
 
 @ray_serve.deployment(

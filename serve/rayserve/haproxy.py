@@ -24,6 +24,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 WRAPPER = os.path.join(_HERE, "haproxy.sh")
 BUFFER_BYTES = str(32 * 1024)  # a connection has two; hundreds of short texts fit
 STAYS = "HAPROXY_STAYS"  # set: HAProxy stays when its manager dies, and is started again when it is killed itself
+_FOLDER = "HAPROXY_FOLDER"
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 
 # Serve binds these pages to all addresses, without a login, and has no setting for it. Ray itself queries HAProxy over
@@ -104,6 +105,7 @@ def main(arguments: list[str]) -> None:
 
     took = ["haproxy"]
     program = os.environ["HAPROXY"]
+    os.environ[_FOLDER] = _HERE  # for process.cfg
     path = arguments[arguments.index("-f") + 1]
     stays = bool(os.environ.get(STAYS))
     for tweak, change in (("haproxy_pages", with_local_pages), ("haproxy_lines", with_lines)):
