@@ -66,7 +66,7 @@ class Server:
         return False
 
     def settles(self) -> bool:
-        """Wait until the server is as it was at its start: ready, both replicas, HAProxy of a manager. Whether it is."""
+        """Whether the server is soon as it was at its start: ready, both replicas, HAProxy of a manager."""
         return eventually(lambda: self.is_ready() and len(self.pids(REPLICA)) == 2 and bool(self.pids(HAPROXY)), 60)
 
     def get(self, path: str) -> Any:

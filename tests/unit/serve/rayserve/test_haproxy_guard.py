@@ -64,6 +64,7 @@ class Run:
         self.admin, self.port = str(folder / "admin.sock"), free_port()
         self.path = str(folder / "haproxy.cfg")
         replica = ThreadingHTTPServer(("127.0.0.1", 0), _Replica)
+        stack.callback(replica.server_close)
         stack.callback(replica.shutdown)
         threading.Thread(target=replica.serve_forever, daemon=True).start()
         self._backend = replica.server_address[1]
