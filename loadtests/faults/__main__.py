@@ -17,7 +17,6 @@ from pathlib import Path
 from loadtests.faults.bounds import BOUNDS
 from loadtests.faults.catalogue import GROUPS, NAMES, run_group
 from loadtests.faults.page import PAGE, Run, bound_in_words, write_page
-from loadtests.faults.server import RunError
 from loadtests.machine import describe, versions
 from loadtests.peers import PeerError
 from loadtests.servers import champion_bundle
@@ -45,10 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="fw-faults-", ignore_cleanup_errors=True) as folder:
         for group in GROUPS:
             if wanted := [name for name in group.names if name in given.only]:
-                try:
-                    run_group(group, wanted, Path(folder) / group.name, run)
-                except RunError as error:
-                    sys.exit(f"error: {error}")
+                run_group(group, wanted, Path(folder) / group.name, run)
     run.minutes = (time.monotonic() - began) / 60
     print(f"\n{run.summary()}")
     if given.json:

@@ -13,7 +13,7 @@ from loadtests.faults.bounds import BOUNDS
 from loadtests.faults.clients import Traffic
 from loadtests.faults.measurement import Fault, Measurement, measure
 from loadtests.faults.page import Run
-from loadtests.faults.server import CannotMeasureError, Server, server
+from loadtests.faults.server import CannotMeasureError, RunError, Server, server
 
 PutIn = Callable[[Traffic], Fault]
 CLIENTS = "misbehaving-clients"
@@ -115,6 +115,11 @@ def run_group(group: Group, wanted: Sequence[str], folder: Path, run: Run) -> No
                 run.not_measured[name] = str(reason)
                 say(f"{name}: not measured: {reason}")
             return
+        except RunError as reason:
+            for name in left:
+                run.broken[name] = str(reason)
+                say(f"{name}: {reason}")
+            return
 
 
 def _measured(name: str, running: Server, put_in: PutIn | None, run: Run) -> bool:
@@ -129,6 +134,10 @@ def _measured(name: str, running: Server, put_in: PutIn | None, run: Run) -> boo
         run.not_measured[name] = str(reason)
         say(f"{name}: not measured: {reason}")
         return running.is_ready()
+    except Exception as error:  # whatever failed, the other faults are measured
+        run.broken[name] = f"{type(error).__name__}: {error}"
+        say(f"{name}: {run.broken[name]}")
+        return False
     run.measured.append(found)
     say(told(found))
     return found.normal_s is not None and running.settles()

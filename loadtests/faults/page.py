@@ -44,13 +44,15 @@ class Run:
     minutes: float = 0.0
     measured: list[Measurement] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    """faults whose measurement failed, which counts as missed"""
     checks: list[Check] = field(default_factory=list)
 
     def missed(self) -> list[str]:
         """A sentence for each missed bound."""
         faults = [f"{found.name}: {sentence}" for found in self.measured for sentence in found.missed]
         clients = [f"{what}: {value:g}, at most {bound:g}" for what, value, bound in self.checks if value > bound]
-        return faults + clients
+        return faults + clients + [f"{name}: could not be measured: {reason}" for name, reason in self.broken.items()]
 
     def summary(self) -> str:
         missed = self.missed()
@@ -66,6 +68,7 @@ class Run:
             "minutes": round(self.minutes, 1),
             "measured": [found.as_json() for found in self.measured],
             "not_measured": self.not_measured,
+            "broken": self.broken,
             "checks": self.checks,
         }
 
