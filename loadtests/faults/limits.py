@@ -47,8 +47,8 @@ def memory(server: Server, seen: Traffic) -> Fault:
 def at_limit(victim: int) -> None:
     """Have the kernel kill `victim` for memory. Raises CannotMeasureError where no cgroup can be made.
 
-    Linux does not charge a cgroup for what a process had before it was moved there, so another process in it uses up what
-    is left. The kernel then kills the one with the higher score, which Ray gives to its workers.
+    Linux does not charge a cgroup for what a process had before it was moved there, so another process in it uses up
+    what is left. The kernel then kills the one with the higher score, which Ray gives to its workers.
     """
     group = (_CGROUPS / "memory" if (_CGROUPS / "memory").is_dir() else _CGROUPS) / f"flywheel-faults-{victim}"
     limit = "memory.limit_in_bytes" if group.parent != _CGROUPS else "memory.max"
