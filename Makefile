@@ -8,6 +8,7 @@
 # make format      format, and fix what the linter can fix
 # make bench       measure this machine's limit, Flywheel and its peers (50 minutes); ARGS="--help" lists options
 # make load        a day of each kind of user against a server, by Locust, with thresholds; ARGS="--help" lists options
+# make faults      kill, freeze and fill what a server stands on, under load (half an hour); ARGS="--list" lists the faults
 # make clean       remove the environment and caches; var/ with the trained models stays
 
 PYTHON ?= python3
@@ -31,7 +32,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --progress-bar off -c constra
 STOCK_TESTS := tests/server/test_http.py tests/server/test_tuning.py
 SLOW_STOCK_TESTS := tests/server/test_lifecycle.py tests/server/test_overload.py
 
-.PHONY: serve test test-fast test-slow quality behaviour lint format bench load clean
+.PHONY: serve test test-fast test-slow quality behaviour lint format bench load faults clean
 
 serve: $(VENV)/.serve
 	$(if $(HOST),HOST=$(HOST)) $(if $(PORT),PORT=$(PORT)) exec $(BIN)/flywheel up
@@ -75,6 +76,9 @@ bench: $(VENV)/.serve
 
 load: $(VENV)/.load
 	$(BIN)/python loadtests/locust/run.py $(ARGS)
+
+faults: $(VENV)/.dev
+	$(BIN)/python -m loadtests.faults $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-kserve build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -19,9 +19,14 @@ from serve.rayserve.environment import STUBS
 from serve.tracing import export as tracing
 
 _STORE_TIMEOUT_S = 2.0  # for operators' requests and the controller's loop, when the database does not answer
+# Serve replaces a replica after three checks without an answer. With its own time-out of 30 s a frozen one would be
+# missing for a minute and a half (0055).
+_CHECK_PERIOD_S = _CHECK_TIMEOUT_S = 1.5
 
 
-@ray_serve.deployment(ray_actor_options={"num_cpus": 0}, health_check_period_s=5)
+@ray_serve.deployment(
+    ray_actor_options={"num_cpus": 0}, health_check_period_s=_CHECK_PERIOD_S, health_check_timeout_s=_CHECK_TIMEOUT_S
+)
 @ray_serve.ingress()
 class TaskDeployment:
     """A replica of one task: the gateway's ASGI application, on the replica's own HTTP server."""

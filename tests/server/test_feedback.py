@@ -25,7 +25,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loadtests.faults import replicas
+from loadtests.faults.server import replicas
 from models.feedback.store import Store
 from serve.config import Config
 from serve.controller.opinion_monitor import OpinionMonitor

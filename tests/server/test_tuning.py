@@ -54,6 +54,7 @@ def test_a_tweak_took_when_every_process_of_its_role_says_so() -> None:
 
 def test_on_a_cluster_nothing_is_asked_of_processes_that_are_not_ours() -> None:
     assert {tweak.name for tweak in TWEAKS} - {tweak.name for tweak in applied(joins=True)} == {
+        "haproxy_stays",
         "idle_processes",
         "lean_imports",
     }
