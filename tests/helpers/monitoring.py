@@ -1,0 +1,35 @@
+"""The rules of deploy/prometheus/ and the dashboards of deploy/grafana/, as tests read them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.helpers.command import ROOT
+
+RULES = ROOT / "deploy" / "prometheus"
+CONFIGS = [RULES / "prometheus.yml", RULES / "kubernetes.yml"]
+RULE_FILES = sorted(RULES.glob("*.rules.yml"))
+
+_SERIES = re.compile(r"(?<![\w:.$])(?:[a-z_]+:)?(?:flywheel_|flywheel:|probe_|up\b)[\w:]*")
+_SUFFIXES = re.compile(r"_(?:bucket|sum|count)$")
+
+
+def alerts(rules: Path) -> list[dict[str, Any]]:
+    """The alerting rules of a file."""
+    groups = yaml.safe_load(rules.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+
+def series_of(query: str) -> set[str]:
+    """The names of the series that a query reads, without those in strings; of a histogram its own."""
+    names = set(_SERIES.findall(re.sub(r'"[^"]*"', '""', query)))
+    return {name if ":" in name else _SUFFIXES.sub("", name) for name in names}
+
+
+def documented_series() -> set[str]:
+    """The series of docs/metrics.md, which is generated from the collectors; of a histogram its own."""
+    return set(re.findall(r"`(flywheel_\w+)", (ROOT / "docs" / "metrics.md").read_text()))
