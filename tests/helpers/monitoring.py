@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tests.helpers.command import ROOT
 
 RULES = ROOT / "deploy" / "prometheus"
 CONFIGS = [RULES / "prometheus.yml", RULES / "kubernetes.yml"]
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 RULE_FILES = sorted(RULES.glob("*.rules.yml"))
 
 _SERIES = re.compile(r"(?<![\w:.$])(?:[a-z_]+:)?(?:flywheel_|flywheel:|probe_|up\b)[\w:]*")
@@ -33,3 +36,25 @@ def series_of(query: str) -> set[str]:
 def documented_series() -> set[str]:
     """The series of docs/metrics.md, which is generated from the collectors; of a histogram its own."""
     return set(re.findall(r"`(flywheel_\w+)", (ROOT / "docs" / "metrics.md").read_text()))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a dashboard, with its queries as they stand there, variables included."""
+
+    dashboard: str
+    title: str
+    description: str
+    queries: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dashboard}: {self.title}"
+
+
+def panels(dashboard: Path) -> list[Panel]:
+    """The panels of a dashboard's JSON, without the headings of rows."""
+    return [
+        Panel(dashboard.stem, panel["title"], panel["description"], tuple(query["expr"] for query in panel["targets"]))
+        for panel in json.loads(dashboard.read_text())["panels"]
+        if panel["type"] != "row"
+    ]
