@@ -18,19 +18,29 @@ DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 RULE_FILES = sorted(RULES.glob("*.rules.yml"))
 
 _SERIES = re.compile(r"(?<![\w:.$])(?:[a-z_]+:)?(?:flywheel_|flywheel:|probe_|up\b)[\w:]*")
+_SELECTOR = re.compile(r"(?<![\w:.$])(?:(?:[a-z_]+:)?(?:flywheel_|flywheel:|probe_)[\w:]*|up(?=\{))(?:\{[^}]*\})?")
 _SUFFIXES = re.compile(r"_(?:bucket|sum|count)$")
 
 
-def alerts(rules: Path) -> list[dict[str, Any]]:
+def rules_of(file: Path) -> list[dict[str, Any]]:
+    """The rules of a file."""
+    return [rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+
+
+def alerts(file: Path) -> list[dict[str, Any]]:
     """The alerting rules of a file."""
-    groups = yaml.safe_load(rules.read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    return [rule for rule in rules_of(file) if "alert" in rule]
 
 
 def series_of(query: str) -> set[str]:
     """The names of the series that a query reads, without those in strings; of a histogram its own."""
     names = set(_SERIES.findall(re.sub(r'"[^"]*"', '""', query)))
     return {name if ":" in name else _SUFFIXES.sub("", name) for name in names}
+
+
+def selectors_of(query: str) -> set[str]:
+    """The series that a query reads, with the labels that it asks for: `name{...}`."""
+    return set(_SELECTOR.findall(query))
 
 
 def documented_series() -> set[str]:

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.helpers.command import ROOT
-from tests.helpers.monitoring import DASHBOARDS, RULE_FILES, Panel, documented_series, panels, series_of
+from tests.helpers.monitoring import DASHBOARDS, RULE_FILES, Panel, documented_series, panels, rules_of, series_of
 
 GRAFANA = ROOT / "deploy" / "grafana"
 ALL = [panel for file in DASHBOARDS for panel in panels(file)]
@@ -54,9 +53,7 @@ def test_a_panel_says_what_it_shows(panel: Panel) -> None:
 
 @needs_series
 def test_panels_name_series_that_the_server_has() -> None:
-    rules = [
-        rule for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
-    ]
+    rules = [rule for file in RULE_FILES for rule in rules_of(file)]
     recorded = {rule["record"] for rule in rules if "record" in rule}
     named = {series for panel in ALL for query in panel.queries for series in series_of(query)}
     assert named - recorded - NOT_FLYWHEELS <= documented_series()
@@ -64,9 +61,7 @@ def test_panels_name_series_that_the_server_has() -> None:
 
 @needs_series
 def test_every_series_of_the_server_is_on_a_dashboard_or_in_a_rule() -> None:
-    rules = [
-        rule for file in RULE_FILES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
-    ]
+    rules = [rule for file in RULE_FILES for rule in rules_of(file)]
     used = {series for panel in ALL for query in panel.queries for series in series_of(query)}
     used |= {series for rule in rules for series in series_of(rule["expr"])}
     assert documented_series() <= used

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.helpers.command import ROOT
-from tests.helpers.monitoring import CONFIGS, RULE_FILES, RULES, alerts, documented_series, series_of
+from tests.helpers.monitoring import CONFIGS, RULE_FILES, RULES, alerts, documented_series, rules_of, series_of
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not installed (Debian's package prometheus)"
@@ -81,9 +81,7 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
 
 @pytest.mark.skipif(not (ROOT / "docs" / "metrics.md").exists(), reason="docs/metrics.md is not merged yet")
 def test_rules_name_series_that_the_server_has() -> None:
-    rules = [
-        rule for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]
-    ]
+    rules = [rule for file in RULE_FILES for rule in rules_of(file)]
     recorded = {rule["record"] for rule in rules if "record" in rule}
     named = {series for rule in rules for series in series_of(rule["expr"])}
     assert recorded <= named | {"task:flywheel_availability_budget:ratio30d", "task:flywheel_latency_budget:ratio30d"}
