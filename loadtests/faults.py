@@ -172,7 +172,7 @@ def dropped(url: str) -> float:
     """Texts dropped since the server's start because their client had disconnected."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
         metrics = response.read().decode()
-    return sum(map(float, re.findall(r'^flywheel_dropped_texts_total\{.*"client_left".*\} (\S+)$', metrics, re.M)))
+    return sum(map(float, re.findall(r'^flywheel_dropped_texts_total\{.*"cancelled".*\} (\S+)$', metrics, re.M)))
 
 
 # --- the clients -----------------------------------------------------------------------------------------------------

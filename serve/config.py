@@ -221,6 +221,7 @@ class LearningConfig(_Section):
     min_new_samples: int = Field(200, ge=1)
     every_hours: float | None = Field(None, gt=0)
     on_drift: bool = True
+    drift_every_s: float = Field(1800.0, gt=0, description="how often the log is tested for drift")
     max_samples: int = Field(20_000, ge=1)
     eval_fraction: float = Field(0.2, ge=0, le=0.5)
     max_attempts: int = Field(3, ge=1)

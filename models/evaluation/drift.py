@@ -43,6 +43,8 @@ class Drift:
     p_value: float
     drifted: bool
     sentence: str
+    bound: float = DriftLimits().distance
+    """the distance from which on it counts as drift"""
 
 
 def drift_of_lengths(reference: ArrayLike, now: ArrayLike, limits: DriftLimits | None = None) -> Drift:
@@ -83,24 +85,24 @@ def drift_of_early_answers(reference: ArrayLike, now: ArrayLike, limits: DriftLi
     return replace(drift, sentence=drift.sentence + shares)
 
 
-def drift_in_log(rows: Sequence[LoggedPrediction], champion: str) -> str:
-    """The first drift among a classifier's logged predictions, oldest first, as a sentence; "" when there is none.
+def drift_in_log(rows: Sequence[LoggedPrediction], champion: str) -> dict[str, Drift]:
+    """The tests of a classifier's logged predictions, oldest first, by name; without those that have too few texts.
 
     Its oldest texts are compared with its newest. How sure an answer is depends on the version too, and on whether its
     linear reader may answer alone. So only the champion's answers are compared, those made as its newest one was.
     """
     answers = [answer for row in rows if row.version == champion for answer in row.output]
     answers = [answer for answer in answers if ("early" in answer) == ("early" in answers[-1])]
-    for test, values in (
-        (drift_of_lengths, [len(text) for row in rows for text in row.input]),
-        (drift_of_confidence, [answer["score"] for answer in answers]),
-        (drift_of_early_answers, [answer["early"] for answer in answers if "early" in answer]),
-    ):
-        if len(values) >= 2 * WINDOW:
-            found = test(values[:WINDOW], values[-WINDOW:])
-            if found.drifted:
-                return found.sentence
-    return ""
+    tests = {
+        "lengths": (drift_of_lengths, [len(text) for row in rows for text in row.input]),
+        "confidence": (drift_of_confidence, [answer["score"] for answer in answers]),
+        "early_answers": (drift_of_early_answers, [answer["early"] for answer in answers if "early" in answer]),
+    }
+    return {
+        name: test(values[:WINDOW], values[-WINDOW:])
+        for name, (test, values) in tests.items()
+        if len(values) >= 2 * WINDOW
+    }
 
 
 def _numbers(values: ArrayLike) -> NDArray[np.float64]:
@@ -141,4 +143,4 @@ def _conclusion(
     }[significant, large]
     measured = f"distance {statistic:.3f} of {limits.distance:g}, p {p_value:.2g} of {limits.p_value:g}"
     sentence = f"{name}: {conclusion} ({measured}; {len(before):,} then, {len(after):,} now)."
-    return Drift(statistic, p_value, significant and large, sentence)
+    return Drift(statistic, p_value, significant and large, sentence, limits.distance)

@@ -42,6 +42,8 @@ class Result:
     version: str | None = None
     requeued: int = 0
     """corrections that the run returned to the queue; they alone do not start another run"""
+    checks: tuple[tuple[str, bool], ...] = ()
+    """the gate's checks on the candidate: name, and whether it passed"""
 
 
 def not_yet(home: Path, task: str) -> str | None:

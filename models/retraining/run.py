@@ -158,11 +158,13 @@ class _Run:
             self.report("judging", 0, 0)
             result = family.gate(champion, candidate.bundle, learn, replay, held_out, plan.thresholds)
             self.in_training = ()
+            checks = tuple((check.name, check.passed) for check in result.reasons)
             reports = _write_reports(plan, champion.version, curated, result, candidate)
             if not result.accepted:
                 self._log_refused(candidate, result, reports)
                 reason = f"a candidate that learned it was refused: {result.sentence[:300]}"
-                return Result("refused", result.sentence, requeued=self.give_back(reason, failed=learned))
+                requeued = self.give_back(reason, failed=learned)
+                return Result("refused", result.sentence, requeued=requeued, checks=checks)
             self._recheck(release, learned)
             self.report("registering", 0, 0)
             gate_report = (reports[0] / GATE_REPORT).read_bytes()  # before registering moves the candidate's files
@@ -182,7 +184,7 @@ class _Run:
                 "%s: the next run settles the samples that version %s has learned: %s", plan.task, version, error
             )
         _update_aliases(self.home, plan.task)
-        return Result("released", result.sentence, version, requeued)
+        return Result("released", result.sentence, version, requeued, checks)
 
     def give_back(self, reason: str, failed: Sequence[int] = ()) -> int:
         """Return all corrections that the run still leases to the queue. The number that wait again."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
 
 from models.releases.release import Release
 from serve.config import RolloutConfig
@@ -16,7 +16,7 @@ _EARLY_ERRORS = 20  # with this many errors, in more than half of the answers, r
 
 RolloutStep = Literal["wait", "canary", "promote", "rollback"]
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-"""(sample name, labels) -> value, as `samples_of` returns it"""
+"""(sample name, labels) -> value, as serve.metrics.snapshot.samples_of returns it"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class VersionCounts:
 
     def since(self, before: VersionCounts) -> VersionCounts:
         return VersionCounts(*(getattr(self, f.name) - getattr(before, f.name) for f in fields(self)))
+
+    def in_shadow(self) -> Self:
+        """The counts with the answers that a version gave unseen by clients, and its failures there."""
+        return replace(self, answers=self.agree + self.differ + self.failed, errors=self.failed)
 
     @property
     def mean_s(self) -> float:
@@ -69,8 +73,8 @@ class VersionCounts:
             if name == "flywheel_requests_total" and label["endpoint"] in ("predict", "infer"):
                 totals["answers"] += value
                 # Refusals of a busy or starting server (503) say nothing about a version.
-                totals["errors"] += value if label["status"] in ("500", "504") else 0.0
-                totals["faults"] += value if label["status"] == "500" else 0.0
+                totals["errors"] += value if label["code"] in ("500", "504") else 0.0
+                totals["faults"] += value if label["code"] == "500" else 0.0
             elif name == "flywheel_batch_size_sum":
                 totals["texts"] += value
             elif name == "flywheel_stage_seconds_sum" and label["stage"] == "infer":
@@ -195,12 +199,3 @@ def _less_accurate(release: Release, accuracy: Mapping[str, tuple[int, int]], mi
         f"users confirmed {challenger_right} of {challenger_given} of its answers, "
         f"and {champion_right} of {champion_given} of the champion's"
     )
-
-
-def samples_of(families: Any) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """prometheus-client's metric families as one mapping from (sample name, labels) to value."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in families
-        for sample in family.samples
-    }

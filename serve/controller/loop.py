@@ -17,6 +17,7 @@ from models.releases import audit_outbox
 from models.releases.release import ReleaseError
 from serve.config import Config
 from serve.controller.knowledge import KnowledgeReconciler
+from serve.controller.observation import Observer, observe_home
 from serve.controller.opinion_monitor import OpinionMonitor
 from serve.controller.registry_sync import RegistrySync
 from serve.controller.retention import PredictionRetention
@@ -60,6 +61,7 @@ class Loop:
     def step(self) -> None:
         """Run what all tasks share, and the reconcilers of each, once."""
         self._attempt("metrics", keep_counts)
+        self._attempt("disk", lambda: observe_home(self._config.home, self._metrics))
         self._attempt("expired predictions", self._retention.step)
         self._attempt("knowledge", self._knowledge.step)
         for task in self._steps:
@@ -72,11 +74,12 @@ class Loop:
 
     def _steps_of(self, task: str) -> list[Step]:
         config, store = self._config, self._store
-        rollout = RolloutReconciler(task, config, store, self._metrics)
+        retraining = RetrainingReconciler(task, config, store, self._metrics, self._workers)
         return [
-            *([rollout.step] if config.rollout.automatic else []),
+            RolloutReconciler(task, config, store, self._metrics).step,
             lambda: audit_outbox.flush(config.home, task, store),
-            RetrainingReconciler(task, config, store, self._metrics, self._workers).step,
+            retraining.step,
+            Observer(task, config, store, self._metrics, retraining.running_s).step,
             RegistrySync(task, config.home, self._workers).step,
             *([self._opinion.step] if self._opinion is not None and task == config.opinion.task else []),
         ]

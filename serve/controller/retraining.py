@@ -11,15 +11,14 @@ from export.machine import usable_cores
 from models.feedback.store import RetrainingRequest, Store
 from models.feedback.store.database import utc_now
 from models.retraining.plan import Plan, Result, lock_of, not_yet
-from models.tasks.base import get_task
 from serve.config import Config
+from serve.controller.drift import DriftMonitor
 from serve.controller.workers import ACTOR, Workers
-from serve.metrics import LoopMetrics
+from serve.metrics import LoopMetrics, controller
 
 log = logging.getLogger("flywheel.controller")
 
 _RETRY_AFTER_S = 600.0  # after a run that failed or found another one running
-_DRIFT_TEST_EVERY_S = 1800.0
 _MIN_SAMPLES_FOR_DRIFT = 50  # with fewer corrections a retraining cannot repair drift
 
 
@@ -36,8 +35,9 @@ class RetrainingReconciler:
         self._metrics = metrics
         self._workers = workers
         self._run: Any = None
-        self._drift_test: Any = None
-        self._drift_test_at = 0.0
+        self._began = 0.0
+        """time.monotonic when the current run was started"""
+        self._drift = DriftMonitor(task, config, metrics, workers)
         self._failed_at: datetime | None = None
         """when a run failed, or its process died"""
         self._retry_at = 0.0
@@ -47,7 +47,9 @@ class RetrainingReconciler:
     def step(self) -> None:
         """Poll the current run, or start one if there is a reason. Raises StoreError; the next step continues."""
         counts = self._store.feedback.counts(self._task)
-        self._metrics.corrections(self._task, counts)
+        self._metrics.set(controller.CORRECTIONS, self._task, {(state,): count for state, count in counts.items()})
+        self._metrics.set(controller.SAMPLES, self._task, counts["waiting"])
+        self._drift.step()
         if self._run is not None:
             if (result := self._workers.poll(self._run)) is None:
                 return
@@ -57,9 +59,14 @@ class RetrainingReconciler:
         if (reason := self._reason(counts["waiting"])) is not None:
             self._start(reason)
 
+    def running_s(self) -> float | None:
+        """How long the current run has been running, in seconds; None without one."""
+        return None if self._run is None else time.monotonic() - self._began
+
     def _start(self, reason: str) -> None:
         self._store.audit.append(self._task, "retrain started", None, ACTOR, reason)
         self._run = self._workers.start_retraining(retraining_plan(self._config, self._task))
+        self._began = time.monotonic()
 
     def _end(self, result: Result) -> None:
         self._run = None
@@ -67,7 +74,8 @@ class RetrainingReconciler:
         if result.outcome == "failed":
             self._failed_at = utc_now()
         self._retry_at = time.monotonic() + (_RETRY_AFTER_S if result.outcome in ("failed", "busy") else 0.0)
-        self._metrics.retraining(self._task, result.outcome)
+        self._metrics.retraining(self._task, result.outcome, time.monotonic() - self._began)
+        self._metrics.gate(self._task, dict(result.checks))
         log.warning("%s: retraining: %s: %s", self._task, result.outcome, result.sentence)
 
     def _reason(self, waiting: int) -> str | None:
@@ -87,8 +95,7 @@ class RetrainingReconciler:
         oldest = self._store.feedback.oldest_waiting(self._task) if rules.every_hours is not None and new > 0 else None
         if oldest is not None and utc_now() - oldest > timedelta(hours=rules.every_hours or 0):
             return f"corrections wait since {oldest:%Y-%m-%d %H:%M}"
-        tested = rules.on_drift and get_task(self._task).supports_drift_test
-        return self._drift() if tested and new >= _MIN_SAMPLES_FOR_DRIFT else None
+        return self._drift.take() if rules.on_drift and new >= _MIN_SAMPLES_FOR_DRIFT else None
 
     def _request(self, pauses: bool) -> RetrainingRequest | None:
         """The request to serve now. In the pause after a failure, only one that somebody made since."""
@@ -99,21 +106,6 @@ class RetrainingReconciler:
             [request] = self._store.retraining.latest(self._task, 1)
             return request if request.state == "requested" and request.requested_at > self._failed_at else None
         return request
-
-    def _drift(self) -> str | None:
-        """The finding of a drift test that has just ended, or None. Starts the next test when it is due."""
-        if self._drift_test is None:
-            if time.monotonic() >= self._drift_test_at:
-                self._drift_test = self._workers.start_drift_test(self._task)
-                self._drift_test_at = time.monotonic() + _DRIFT_TEST_EVERY_S
-            return None
-        if (found := self._workers.poll(self._drift_test)) is None:
-            return None
-        self._drift_test = None
-        if not isinstance(found, str):
-            log.warning("%s: the drift test failed: %s", self._task, found)
-            return None
-        return found or None
 
 
 def retraining_plan(config: Config, task: str) -> Plan:

@@ -17,7 +17,7 @@ class Workers(Protocol):
         """The result is a `Result`."""
 
     def start_drift_test(self, task: str) -> Any:
-        """The result is a sentence about the drift, "" when there is none."""
+        """The result is a `Drift` of each test by name, as models.evaluation.drift.drift_in_log returns them."""
 
     def start_registry_sync(self, task: str) -> Any:
         """The result is True when MLflow's aliases match the release. Returns None without MLflow: nothing to do."""

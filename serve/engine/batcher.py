@@ -107,6 +107,10 @@ class Batcher:
         """Seconds of work in the queue."""
         return self._queue.seconds
 
+    def oldest_s(self) -> float:
+        """Age in seconds of the text that has been in the queue for the longest time; 0 when it is empty."""
+        return time.monotonic() - since if (since := self._queue.oldest_since()) is not None else 0.0
+
     def wait_s(self, tokens: int) -> float:
         """Seconds of work, running or queued, ahead of a request of `tokens` that arrives now."""
         remaining = self._running_since + self._queue.seconds_of(self._running) - time.monotonic()
@@ -209,7 +213,7 @@ class Batcher:
         for entry in dead:
             self._has_left(entry)
             expired = any(request.deadline <= now for request, _ in entry.places)
-            self._metrics.dropped("deadline" if expired else "client_left")
+            self._metrics.dropped("expired" if expired else "cancelled")
             entry.fail(
                 DeadlineExceeded(_TOO_LATE) if expired else ClientLeft("the client disconnected before its texts ran")
             )
@@ -251,7 +255,7 @@ class Batcher:
             await asyncio.sleep(0)  # lets the responses be sent before the bookkeeping
         self._queue.observe_batch(sum(entry.length for entry in batch), ended - (self._free_since or started))
         self._free_since = ended if self._queue else None
-        self._metrics.batch(self._version, len(batch), seconds)
+        self._metrics.batch(self._version, [entry.length for entry in batch], seconds)
 
     def _has_left(self, entry: Entry) -> bool:
         """Take `entry` out of those in flight; whether it was one, so that its output is to be cached."""

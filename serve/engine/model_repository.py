@@ -23,7 +23,7 @@ from serve.engine.release_watcher import ReleaseWatcher, one_line
 from serve.engine.routing import Router
 from serve.engine.token_cache import CachingEncoder
 from serve.engine.wishes import WishReader
-from serve.metrics import Metrics
+from serve.metrics import Metrics, ModelInfo
 
 log = logging.getLogger("flywheel.replica")
 
@@ -55,7 +55,7 @@ class ModelRepository:
         """Start the versions' batchers and watch the release. Call it in a running event loop."""
         for version in self.router.versions.values():
             version.batcher.start()
-        self._metrics.loaded(self.router.versions)
+        self._metrics.loaded(_infos(self.router))
         self._watcher = asyncio.create_task(self._watch(), name="release-watcher")
         self._meter = asyncio.create_task(self._measure(), name="backlog-meter")
 
@@ -92,7 +92,7 @@ class ModelRepository:
             if version is not old.versions.get(name):
                 version.batcher.start()
         self.router = new
-        self._metrics.loaded(new.versions)
+        self._metrics.loaded(_infos(new))
         log.warning("%s now serves version %s", self._task.name, release.champion)
         await asyncio.gather(*(_retire(v) for name, v in old.versions.items() if new.versions.get(name) is not v))
         return left_out
@@ -107,8 +107,9 @@ class ModelRepository:
         """Apart from the watcher, which may wait for a disk."""
         while True:
             await asyncio.sleep(_STEP_EVERY_S)
-            waiting = sum(version.batcher.waiting for version in self.router.versions.values())
-            self._metrics.waiting(waiting, self.backlog_s)
+            batchers = [version.batcher for version in self.router.versions.values()]
+            waiting, oldest = sum(batcher.waiting for batcher in batchers), max(b.oldest_s() for b in batchers)
+            self._metrics.waiting(waiting, self.backlog_s, oldest)
 
     def _load(self, release: Release, loaded: dict[str, LoadedVersion]) -> tuple[Router[LoadedVersion], str]:
         """A router for `release`, reusing the versions in `loaded`. Blocks while it loads and warms up the others.
@@ -165,6 +166,13 @@ class ModelRepository:
         if task.wishes is not None and model.readers is not None:
             wishes = WishReader(task.wishes, model, encoder, batcher, cache_size)
         return LoadedVersion(name, path, bundle, task, model, encoder, batcher, wishes)
+
+
+def _infos(router: Router[LoadedVersion]) -> dict[str, ModelInfo]:
+    return {
+        name: ModelInfo(version.model.provider, version.bundle.manifest.precision, version.bundle.manifest.created)
+        for name, version in router.versions.items()
+    }
 
 
 def cached_outputs(texts: int, labels: int) -> int:

@@ -242,6 +242,10 @@ class RequestQueue:
         entries[first:last] = [entry for entry in entries[first:last] if id(entry) not in gone]
         return sorted(batch, key=_by_length)
 
+    def oldest_since(self) -> float | None:
+        """When (time.monotonic) the oldest text came; None for an empty queue. Takes time for each text."""
+        return min((entry.since for entry in self._entries), default=None)
+
     def clear(self) -> list[Entry]:
         entries, self._entries, self._tokens, self._tokens_before = self._entries, [], 0, None
         return entries

@@ -148,7 +148,9 @@ class Replica:
         answered = sum(found is not None for found in early)
         self.metrics.texts(version.version, "linear", answered)
         self.metrics.texts(version.version, version.model.stages[-1], len(texts) - answered)
+        started = time.perf_counter()
         predictions = await decoded(version, request, texts, output, [row.truncated for row in encoded])
+        self.metrics.stage(version.version, "decode", time.perf_counter() - started)
         if wishes is not None:
             wishes.add_to(predictions, output)
         if asking is not None:
@@ -157,6 +159,7 @@ class Replica:
             await explainer.add_to(predictions, output, deadline, disconnected)
         id_ = new_id()
         self.after_response(self._log, id_, version, request, texts, predictions, early, user)
+        self.after_response(self.metrics.predictions, version.version, version.task.labels, predictions)
         challenger = self._repository.router.shadow
         if challenger is not None and version is not challenger and not version.task.draws(request):
             self._shadow.compare(challenger, request, predictions, busy=self.backlog_s > 0)
@@ -230,7 +233,7 @@ class Replica:
     def _check_deadline(self, texts: int, deadline: float) -> None:
         """Raises DeadlineExceeded once it has passed."""
         if time.monotonic() >= deadline:
-            self.metrics.dropped("deadline", texts)
+            self.metrics.dropped("expired", texts)
             raise DeadlineExceeded("the deadline passed before the request was read")
 
     def _admit(

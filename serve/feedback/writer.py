@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -91,7 +92,7 @@ class PredictionLogger:
         registry: Registry | None = None,
     ):
         """`registry`: the types of entities of the task, whose personal ones are replaced in what is written."""
-        self.store = Store(url, patience_s=_STORE_TIMEOUT_S)
+        self.store = Store(url, patience_s=_STORE_TIMEOUT_S, observe=metrics.store)
         """connects on first use; a caller that uses it directly must handle StoreError"""
         redactor = redactor_of(registry or package_registry())
         self._redact, self._redact_json = redactor.redact, redactor.redact_json
@@ -109,6 +110,9 @@ class PredictionLogger:
         self._stopping = False
         self._writing_since = math.inf
         """time.monotonic when the write in progress began"""
+        self._writing_from: datetime | None = None
+        """when the oldest prediction of the write in progress was made"""
+        metrics.log_lag(self.lag_s)
         self._outage = ""
         """why the last predictions could not be written; empty when they were"""
         # Threads of its own: queries that wait for a disk must not take those of the tokenizer.
@@ -185,6 +189,13 @@ class PredictionLogger:
                 self._pending.remove(pending)
                 self._queued -= len(pending.items)
 
+    def lag_s(self) -> float:
+        """Age in seconds of the oldest prediction that is not in the store yet; 0 when none waits."""
+        with suppress(IndexError):  # the writer may take the only one in between
+            oldest = self._writing_from or (self._predictions[0].at if self._predictions else None)
+            return max(0.0, (now() - oldest).total_seconds()) if oldest is not None else 0.0
+        return 0.0
+
     def hash_user(self, user: UserName | None) -> str | None:
         return None if user is None else self._hasher.hashed(user)
 
@@ -244,12 +255,14 @@ class PredictionLogger:
             sent = self._next_documents(left_documents)
             left, left_documents = left - len(rows), left_documents - len(sent)
             texts = sum(len(item.documents) for item in sent)
+            self._writing_from = rows[0].at if rows else None
             try:
                 redacted = [self._redacted_prediction(row) for row in rows]
                 self.store.predictions.log(redacted, self._redacted_documents(sent, redacted))
             except StoreError as error:
                 self._predictions.extendleft(reversed(rows))
                 self._documents.extendleft(reversed(sent))
+                self._writing_from = None
                 if str(error) != self._outage:  # once, and not twice a second, perhaps onto the full disk itself
                     log.warning("predictions stay buffered, the store is unavailable: %s", error)
                 self._outage = str(error)
@@ -262,6 +275,7 @@ class PredictionLogger:
                 if self._outage:
                     log.warning("predictions are logged again")
                 self._outage = ""
+            self._writing_from = None
             with self._documents_lock:
                 self._buffered_documents -= texts
 

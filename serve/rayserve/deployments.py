@@ -63,14 +63,16 @@ class ControlDeployment:
         from serve.rayserve.applications import RayApplications
         from serve.rayserve.jobs import RayWorkers, discoverer
 
-        store = Store(config.feedback.store_url(config.home), patience_s=_STORE_TIMEOUT_S)
+        metrics = LoopMetrics(tasks=config.tasks)
+        url = config.feedback.store_url(config.home)
+        store = Store(url, patience_s=_STORE_TIMEOUT_S, observe=metrics.store)
         applications = RayApplications(config, Path(metrics_dir))
         collect_from(Path(metrics_dir))
         self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
         self._tweaks = tweaks.applied(joins=config.ray.address is not None)
         control = build_control(config, store, applications, discoverer(config), self._tuning_report)
         self._control = _install(control, config, metrics_dir)
-        self._loop = Loop(config, store, LoopMetrics(), RayWorkers(config), opinion_metrics(config))
+        self._loop = Loop(config, store, metrics, RayWorkers(config), opinion_metrics(config))
         self._loop.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

@@ -6,7 +6,7 @@ import logging
 import os
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError
@@ -23,6 +23,9 @@ from serve.api.discovery import Discover, DiscoveryFailed
 from serve.config import Config
 from serve.controller.workers import ACTOR
 from serve.rayserve.environment import original_pythonpath
+
+if TYPE_CHECKING:
+    from models.evaluation.drift import Drift
 
 log = logging.getLogger("flywheel.discovery")
 
@@ -99,7 +102,7 @@ def _retrain(config: Config, plan: Plan) -> Result:
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
-def _test_drift(config: Config, task: str) -> str:
+def _test_drift(config: Config, task: str) -> dict[str, Drift]:
     from models.evaluation.drift import WINDOW, drift_in_log
 
     os.nice(_NICENESS)

@@ -140,7 +140,7 @@ def refusals_counted(server: Server) -> float:
     """Answers 503 of the task so far, by its metrics; asks it first, for HAProxy tells with the next request."""
     for _ in range(8):
         answer_of(server)
-    pattern = r'^flywheel_requests_total\{endpoint="predict",status="503",task="intent",.*\} (\S+)$'
+    pattern = r'^flywheel_requests_total\{code="503",endpoint="predict",task="intent",.*\} (\S+)$'
     return sum(map(float, re.findall(pattern, server.get("/metrics").text, re.M)))
 
 

@@ -335,7 +335,7 @@ def test_post_where_get_is_due(server: Server, path: str) -> None:
 @every_task
 def test_metrics_count_a_predict(server: Server, task: str) -> None:
     labels = {"task": task, "version": loaded_version(server, task)}
-    answered = {**labels, "endpoint": "predict", "status": "200"}
+    answered = {**labels, "endpoint": "predict", "code": "200"}
     known = {**labels, "result": "hit"}
     new: Any = {"text": f"never asked before {uuid4().hex}"}
     if task == "recommendation":

@@ -153,7 +153,7 @@ def test_a_body_that_never_comes_is_not_waited_for_longer_than_the_deadline(impa
 
 
 def test_texts_of_a_client_that_left_are_dropped(impatient: Server) -> None:
-    before = dropped(impatient, "client_left")
+    before = dropped(impatient, "cancelled")
     body = distinct(400, 200, "left")  # few enough to be tokenized at once, seconds of work for the model
     request = httpx.Request("POST", impatient.url + PREDICT, json=body)
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -161,7 +161,7 @@ def test_texts_of_a_client_that_left_are_dropped(impatient: Server) -> None:
     with socket.create_connection(address, timeout=30) as connection:
         connection.sendall(f"POST {PREDICT} HTTP/1.1\r\n{head}\r\n".encode() + request.content)
         time.sleep(0.7)  # long enough to be queued, too short for half of it to be answered
-    eventually(lambda: dropped(impatient, "client_left") - before > len(body["texts"]) / 2, 30)
+    eventually(lambda: dropped(impatient, "cancelled") - before > len(body["texts"]) / 2, 30)
     assert_works(impatient)
 
 

@@ -76,6 +76,14 @@ class AuditLog:
 
         self._database.write(write)
 
+    def retrainings(self, task: str, outcomes: Sequence[str], limit: int = 100) -> list[tuple[str, datetime]]:
+        """The task's newest retrainings with one of the outcomes, newest first: outcome, and when it ended."""
+        actions = {f"retrain {outcome}": outcome for outcome in outcomes}
+        query = select(_c.action, _c.at).where(_c.task == task, _c.action.in_(actions))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(_c.id.desc()).limit(limit)).all()
+        return [(actions[action], at) for action, at in rows]
+
     def entries(self, task: str, limit: int = 100) -> list[AuditEntry]:
         """The task's newest entries, newest first."""
         query = (

@@ -19,6 +19,8 @@ from models.feedback.store.schema import HEAD
 from models.feedback.store.unavailable import DEADLOCKS, LOCKED, reason_of, sqlstate
 
 T = TypeVar("T")
+Observe = Callable[[str, float, bool], None]
+"""called after each transaction: `read` or `write`, its seconds, and whether it failed with StoreUnavailable"""
 
 _WRITES = "flywheel_writes"
 # Keys of advisory locks: any numbers that no other program uses on the same PostgreSQL database.
@@ -53,15 +55,23 @@ def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
 class Database:
     """One database of this schema, shared by the parts of a `Store`. Threads may share it; each process opens its own.
 
-    The first `read` or `write` migrates. `url`, `patience_s` and `clock` are those of `Store`.
+    The first `read` or `write` migrates. `url`, `patience_s`, `clock` and `observe` are those of `Store`.
     """
 
-    def __init__(self, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now):
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience_s: float = 10.0,
+        clock: Callable[[], datetime] = utc_now,
+        observe: Observe = lambda operation, seconds, failed: None,
+    ):
         parsed = make_url(url)
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.clock = clock
         self._patience_s = patience_s
+        self._observe = observe
         self._is_sqlite = parsed.get_backend_name() == "sqlite"
         self._is_migrated = False
         # Threads of one process queue for this lock, since SQLite's own waiting is sleep and retry.
@@ -115,14 +125,27 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading; writes on it are rolled back."""
-        self._migrate_once()
-        with self._connection() as connection:
-            yield connection
+        with self._observed("read"):
+            self._migrate_once()
+            with self._connection() as connection:
+                yield connection
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction that is durable when this returns. `work` may run again after a deadlock."""
-        self._migrate_once()
-        return self._write(work)
+        with self._observed("write"):
+            self._migrate_once()
+            return self._write(work)
+
+    @contextmanager
+    def _observed(self, operation: str) -> Iterator[None]:
+        began, failed = time.monotonic(), False
+        try:
+            yield
+        except StoreUnavailable:
+            failed = True
+            raise
+        finally:
+            self._observe(operation, time.monotonic() - began, failed)
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:

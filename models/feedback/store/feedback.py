@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
-from sqlalchemy import Connection, Select, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, select, update
 
 from models.feedback.store.database import Database, chunks
 from models.feedback.store.erasure import erased_users, is_erased
@@ -98,22 +98,42 @@ class Feedback:
             oldest: datetime | None = connection.execute(query).scalar_one()
         return oldest
 
-    def live_accuracy(self, task: str, since: datetime) -> dict[str, tuple[int, int]]:
+    def live_accuracy(self, task: str, since: datetime, limit: int | None = None) -> dict[str, tuple[int, int]]:
         """By version: (labels from users that equal the version's prediction, all labels from users).
 
         Counts feedback with a prediction that arrived at `since` or later, also without consent, except quarantined
-        feedback.
+        feedback. Given `limit`, the newest so many labels at most.
         """
-        query = (
-            select(_c.version, func.sum(case((_c.predicted == _c.label, 1), else_=0)), func.count())
-            .where(
-                _c.task == task, _c.at >= since, _c.version.is_not(None), _c.predicted.is_not(None),
-                _c.label.is_not(None), _c.state != "quarantined",
-            )
-            .group_by(_c.version)
-        )  # fmt: skip
+        judged = (
+            select(_c.version, case((_c.predicted == _c.label, 1), else_=0).label("right"))
+            .where(*_judged(task, since), _c.version.is_not(None))
+            .order_by(*([_c.at.desc()] if limit is not None else []))
+            .limit(limit)
+            .subquery()
+        )
+        query = select(judged.c.version, func.sum(judged.c.right), func.count()).group_by(judged.c.version)
         with self._database.read() as connection:
             return {version: (int(right), total) for version, right, total in connection.execute(query)}
+
+    def corrected_answers(self, task: str, since: datetime, limit: int) -> tuple[int, int]:
+        """(answers that users have corrected, all logged answers), of those at `since` or later, `limit` at most each.
+
+        An answer with several texts counts once.
+        """
+        log = predictions.c
+        answers = select(log.at).where(log.task == task, log.at >= since).limit(limit).subquery()
+        corrected = (
+            select(_c.prediction_id)
+            .where(*_judged(task, since), _c.label != _c.predicted)
+            .distinct()
+            .limit(limit)
+            .subquery()
+        )
+        with self._database.read() as connection:
+            wrong, total = (
+                connection.execute(select(func.count()).select_from(some)).scalar_one() for some in (corrected, answers)
+            )
+        return min(wrong, total), total
 
     def events(self, task: str, prediction_ids: Collection[str]) -> dict[str, list[ItemEvent]]:
         """By prediction: each event on one of its items, also without consent.
@@ -216,6 +236,13 @@ class Feedback:
     def _samples(self, query: Select[Any]) -> list[Sample]:
         with self._database.read() as connection:
             return [to_sample(row) for row in connection.execute(query.order_by(_c.at.desc(), _c.id.desc()))]
+
+
+def _judged(task: str, since: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Labels that users gave since then to what a version has predicted."""
+    return (
+        _c.task == task, _c.at >= since, _c.predicted.is_not(None), _c.label.is_not(None), _c.state != "quarantined",
+    )  # fmt: skip
 
 
 def _may_change(stored: _Row, row: _Row, now: datetime) -> bool:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Self
 
 from models.feedback.store.audit_log import AuditLog
-from models.feedback.store.database import Database, utc_now
+from models.feedback.store.database import Database, Observe, utc_now
 from models.feedback.store.feedback import Feedback
 from models.feedback.store.knowledge import Knowledge
 from models.feedback.store.lineage import SampleLineage
@@ -31,10 +31,18 @@ class Store:
 
     `patience_s` is how long a call waits for other writers or for the server before it raises StoreUnavailable.
     `clock` is the current time; leases and locks of machines that share a database depend on it.
+    `observe` is called after each transaction, for metrics.
     """
 
-    def __init__(self, url: str, *, patience_s: float = 10.0, clock: Callable[[], datetime] = utc_now):
-        self.database = database = Database(url, patience_s=patience_s, clock=clock)
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience_s: float = 10.0,
+        clock: Callable[[], datetime] = utc_now,
+        observe: Observe = lambda operation, seconds, failed: None,
+    ):
+        self.database = database = Database(url, patience_s=patience_s, clock=clock, observe=observe)
         self.opinion = Opinion(database)
         self.opinion_alerts = OpinionAlerts(database)
         self.predictions = Predictions(database, self.opinion)

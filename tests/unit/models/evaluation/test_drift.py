@@ -101,29 +101,45 @@ def logged(version: str, scores: Sequence[float], is_early: Sequence[bool] | Non
     return [LoggedPrediction("0" * 32, "intent", version, ["a text"], [answer], at) for answer in answers]
 
 
+def told(rows: Sequence[LoggedPrediction], champion: str) -> str:
+    """The first drift of the log, as a sentence."""
+    return next((drift.sentence for drift in drift_in_log(rows, champion).values() if drift.drifted), "")
+
+
+def test_the_log_is_measured_with_and_without_drift() -> None:
+    sure = np.full(WINDOW, 0.9)
+    rows = [*logged("1", sure, early(0.6, WINDOW)), *logged("1", sure, early(0.5, WINDOW))]
+    found = drift_in_log(rows, "1")
+    assert {name: round(drift.statistic, 3) for name, drift in found.items()} == {
+        "lengths": 0, "confidence": 0, "early_answers": 0.1,
+    }  # fmt: skip
+    assert {drift.bound for drift in found.values()} == {DriftLimits().distance}
+    assert drift_in_log(rows[1:], "1") == {}, "too few"
+
+
 def test_in_the_log_fewer_early_answers_are_drift_though_confidence_is_the_same() -> None:
     sure = np.full(WINDOW, 0.9)
     rows = [*logged("1", sure, early(0.6, WINDOW)), *logged("1", sure, early(0.3, WINDOW))]
-    assert drift_in_log(rows, "1").endswith("Their share went from 60% to 30%.")
-    assert drift_in_log(rows[WINDOW:] + rows[:WINDOW], "1") == ""
-    assert drift_in_log(rows[1:], "1") == "", "too few"
+    assert told(rows, "1").endswith("Their share went from 60% to 30%.")
+    assert told(rows[WINDOW:] + rows[:WINDOW], "1") == ""
+    assert told(rows[1:], "1") == "", "too few"
 
 
 def test_in_the_log_only_answers_of_one_version_and_one_kind_are_compared() -> None:
     sure, less = np.full(WINDOW, 0.9), np.full(WINDOW, 0.6)
-    assert drift_in_log([*logged("1", sure), *logged("1", less)], "1").startswith("Confidence: drift")
-    assert drift_in_log([*logged("1", sure), *logged("2", less)], "2") == ""
+    assert told([*logged("1", sure), *logged("1", less)], "1").startswith("Confidence: drift")
+    assert told([*logged("1", sure), *logged("2", less)], "2") == ""
     challenged = [row for pair in zip(logged("1", sure), logged("2", less), strict=True) for row in pair]
-    assert drift_in_log([*logged("1", sure), *challenged, *logged("2", less)], "1") == ""
+    assert told([*logged("1", sure), *challenged, *logged("2", less)], "1") == ""
     # Rows of before the linear reader answered alone, as of an earlier release of Flywheel, have no `early`.
-    assert drift_in_log([*logged("1", sure), *logged("1", less, early(0.5, WINDOW))], "1") == ""
-    assert drift_in_log([], "1") == ""
+    assert told([*logged("1", sure), *logged("1", less, early(0.5, WINDOW))], "1") == ""
+    assert told([], "1") == ""
 
 
 def test_in_the_log_lengths_of_all_versions_are_compared() -> None:
     before, after = logged("1", np.full(WINDOW, 0.9)), logged("2", np.full(WINDOW, 0.9))
     longer = [LoggedPrediction(r.id, r.task, r.version, ["a longer text"], r.output, r.at) for r in after]
-    assert drift_in_log([*before, *longer], "2").startswith("Input lengths: drift")
+    assert told([*before, *longer], "2").startswith("Input lengths: drift")
 
 
 @pytest.mark.parametrize(("then", "now"), [(99, 5000), (5000, 99), (0, 0)])

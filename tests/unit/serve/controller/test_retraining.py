@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from export.bundle import FORMAT, MANIFEST, Lineage, Manifest
+from models.evaluation.drift import Drift
 from models.feedback.store import Store
 from models.feedback.types import NewFeedback
 from models.home import bundle_folder
@@ -203,7 +204,7 @@ def test_it_begins_by_schedule(made: Made) -> None:
 
 def drifting(made: Made, found: Any) -> list[Plan]:
     """What begins when the test for drift has ended with `found`."""
-    loop, store, runs = made(on_drift=True, min_new_samples=1000)
+    loop, store, runs = made(on_drift=True, min_new_samples=1000, drift_every_s=1e-6)
     runs.drift = "the test"
     correct(store, 0, 60)
     loop.step_task("intent")
@@ -212,11 +213,15 @@ def drifting(made: Made, found: Any) -> list[Plan]:
     return runs.begun
 
 
+def drift(distance: float) -> dict[str, Drift]:
+    return {"lengths": Drift(distance, 0.001, distance >= 0.12, "texts are twice as long")}
+
+
 def test_it_begins_when_the_inputs_have_drifted(made: Made) -> None:
-    assert len(drifting(made, "texts are twice as long")) == 1
+    assert len(drifting(made, drift(0.5))) == 1
 
 
-@pytest.mark.parametrize("found", ["", Result("failed", "its process ended: WorkerCrashedError")])
+@pytest.mark.parametrize("found", [drift(0.1), {}, Result("failed", "its process ended: WorkerCrashedError")])
 def test_it_does_not_begin_without_drift_nor_when_the_test_died(made: Made, found: Any) -> None:
     assert drifting(made, found) == []
 

@@ -16,6 +16,7 @@ from models.releases.rollout import Rollout
 from serve.config import Config, FeedbackConfig, LearningConfig, RolloutConfig
 from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
+from serve.metrics.snapshot import Snapshot, snapshot
 from tests.helpers.runs import Runs
 
 
@@ -31,14 +32,14 @@ class World:
         self.store = Store(self._config.feedback.store_url(home), patience_s=0.2)
         self.operator = Rollout(home, self.store, "intent", "ops")
         registry = CollectorRegistry()
-        self._requests = Counter("flywheel_requests", "", ["task", "version", "endpoint", "status"], registry=registry)
+        self._requests = Counter("flywheel_requests", "", ["task", "version", "endpoint", "code"], registry=registry)
         self.loaded = Gauge("flywheel_loaded_replicas", "", ["task", "version"], registry=registry)
         self.while_it_looks: Callable[[], object] = lambda: None
         """what somebody else does between the loop's reading of the release and its move"""
 
-        def collect() -> list[object]:  # of this process, not of a server's
+        def collect() -> Snapshot:  # of this process, not of a server's
             self.while_it_looks()
-            return list(registry.collect())
+            return snapshot(registry)
 
         monkeypatch.setattr("serve.controller.rollout.collect", collect)
         self.runs = runs = Runs()

@@ -411,7 +411,7 @@ async def test_a_text_whose_run_raises_fails_alone(metrics: Metrics, model: Mode
 
 @in_loop
 async def test_the_texts_of_a_caller_who_left_are_dropped(metrics: Metrics, model: Model) -> None:
-    before = dropped("client_left")
+    before = dropped("cancelled")
 
     async with busy(metrics, model) as batcher:
         gone = asyncio.create_task(batcher.submit([text(1, 5), text(2, 5)], soon()))
@@ -424,14 +424,14 @@ async def test_the_texts_of_a_caller_who_left_are_dropped(metrics: Metrics, mode
         assert (await stays)[0, 0] == 3
 
     assert model.seen == {0, 3}
-    assert dropped("client_left") - before == 2
+    assert dropped("cancelled") - before == 2
 
 
 @in_loop
 async def test_the_texts_of_a_client_that_hung_up_are_dropped_when_their_turn_comes(
     metrics: Metrics, model: Model
 ) -> None:
-    before = dropped("client_left")
+    before = dropped("cancelled")
     hung_up: list[bool] = []
 
     async with busy(metrics, model) as batcher:
@@ -445,7 +445,7 @@ async def test_the_texts_of_a_client_that_hung_up_are_dropped_when_their_turn_co
         assert (await stays)[0, 0] == 3
 
     assert model.seen == {0, 3}
-    assert dropped("client_left") - before == 2
+    assert dropped("cancelled") - before == 2
 
 
 @in_loop
@@ -499,7 +499,7 @@ async def test_the_time_of_a_batch_is_the_models_alone(metrics: Metrics, model: 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.05])
 @in_loop
 async def test_a_deadline_that_passes_while_waiting(metrics: Metrics, model: Model, seconds: float) -> None:
-    before = dropped("deadline"), dropped("client_left")
+    before = dropped("expired"), dropped("cancelled")
 
     async with busy(metrics, model) as batcher:
         with pytest.raises(DeadlineExceeded):
@@ -510,7 +510,7 @@ async def test_a_deadline_that_passes_while_waiting(metrics: Metrics, model: Mod
         await stays
 
     assert model.seen == {0, 2}
-    assert (dropped("deadline") - before[0], dropped("client_left") - before[1]) == (1, 0)
+    assert (dropped("expired") - before[0], dropped("cancelled") - before[1]) == (1, 0)
 
 
 @in_loop

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import timedelta, timezone
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from models.feedback.store import Store
+from models.feedback.store import Store, StoreUnavailable
 from tests.helpers.store_fixtures import NOW, Clock, add, correction, made, newest, prediction
 
 
@@ -227,12 +228,42 @@ def test_counts_and_live_accuracy(store: Store) -> None:
     add(store, *[correction(i, label) for i, label in enumerate(labels)], correction(text="no prediction"))
     assert store.feedback.live_accuracy("intent", NOW) == {"0": (2, 3), "1": (2, 3)}
     assert store.feedback.live_accuracy("intent", NOW + timedelta(seconds=1)) == {}
+    assert sum(total for _, total in store.feedback.live_accuracy("intent", NOW, 4).values()) == 4
     suspected = next(sample for sample in store.queue.lease("intent", "me", 10, 60) if sample.prediction_id == made(1))
     store.queue.settle("me", {suspected.id: ("quarantined", "suspected label error")})
     assert store.feedback.live_accuracy("intent", NOW) == {"0": (2, 3), "1": (2, 2)}
     assert store.feedback.counts("intent") == {
         "waiting": 0, "leased": 6, "used": 0, "quarantined": 1, "dropped": 0, "no_consent": 0, "dead": 0,
     }  # fmt: skip
+
+
+def test_the_share_of_corrected_answers_is_of_answers_and_not_of_texts(store: Store) -> None:
+    store.predictions.log([prediction(1, "a", "b"), *(prediction(i) for i in range(2, 9))])
+    store.predictions.log([prediction(10, task="sentiment")])
+    add(store, correction(1, "cancel", index=0), correction(1, "cancel", index=1), correction(2, "cancel"))
+    add(store, correction(3, "refund"), correction(text="no prediction"))  # the first confirms what was predicted
+    assert store.feedback.corrected_answers("intent", NOW, 100) == (2, 8)
+    assert store.feedback.corrected_answers("intent", NOW, 4) == (2, 4)
+    assert store.feedback.corrected_answers("intent", NOW + timedelta(seconds=1), 100) == (0, 0)
+
+
+def test_each_transaction_is_observed_and_whether_the_store_failed(tmp_path: Path) -> None:
+    observed: list[tuple[str, bool]] = []
+
+    def observe(operation: str, seconds: float, failed: bool) -> None:
+        assert 0 <= seconds < 10
+        observed.append((operation, failed))
+
+    store = Store(f"sqlite:///{tmp_path / 'feedback.db'}", patience_s=0.1, observe=observe)
+    store.predictions.log([prediction(1)])
+    store.feedback.counts("intent")
+    assert observed == [("write", False), ("read", False)]
+    (tmp_path / "file").touch()
+    away = Store(f"sqlite:///{tmp_path / 'file' / 'feedback.db'}", patience_s=0.1, observe=observe)
+    for call in (lambda: away.feedback.counts("intent"), lambda: away.predictions.log([prediction(1)])):
+        with pytest.raises(StoreUnavailable):
+            call()
+    assert observed[2:] == [("read", True), ("write", True)]
 
 
 def test_old_predictions_expire(store: Store) -> None:

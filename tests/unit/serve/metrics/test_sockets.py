@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from serve.metric_sockets import Processes, merged
+from serve.metrics.catalogue import BY_FAMILY
+from serve.metrics.metric import MAX_VERSIONS
+from serve.metrics.snapshot import Snapshot, merged, newest_versions, samples_of
+from serve.metrics.sockets import Processes
 from tests.helpers.command import ROOT
 from tests.helpers.waiting import eventually
 
@@ -27,7 +30,7 @@ for number in map(int, sys.stdin):
     for _ in range(number):
         counted.request("1", "predict", 200, 0.5)
         counted.request(str(_), "predict", 200, 0.002)
-    counted.waiting(7, 0.25 * number)
+    counted.waiting(7, 0.25 * number, 0.5)
     sys.stderr.write(".")
     sys.stderr.flush()
 """
@@ -71,13 +74,22 @@ def count(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def collected(processes: Processes) -> dict[str, float]:
-    """Values of all samples, those of version 1 alone, by name and bound."""
-    return {
-        f"{sample.name} {sample.labels.get('le', '')}".strip(): sample.value
-        for family in merged(processes.snapshots())
-        for sample in family.samples
-        if sample.labels.get("version", "1") == "1"
-    }
+    """Values of all samples, those of version 1 alone, by name."""
+    found: dict[str, float] = {}
+    for (name, labels), value in samples_of(merged(processes.snapshots())).items():
+        if dict(labels).get("version", "1") == "1":
+            found[name] = found.get(name, 0) + value
+    return found
+
+
+def buckets(processes: Processes) -> list[float]:
+    """Of the latency of version 1."""
+    [values] = [
+        values
+        for labels, values in merged(processes.snapshots())["flywheel_request_latency_seconds"].items()
+        if labels[1] == "1"
+    ]
+    return values[:-1]
 
 
 def test_counts_of_all_processes_are_one_at_once_and_outlive_them(folder: Path, start: Start) -> None:
@@ -87,12 +99,12 @@ def test_counts_of_all_processes_are_one_at_once_and_outlive_them(folder: Path, 
     count(two, 5)
     both = collected(processes)
     assert both["flywheel_requests_total"] == 300 + 5 + 2
-    assert both["flywheel_request_latency_seconds_bucket 0.001"] == 0
-    assert both["flywheel_request_latency_seconds_bucket 0.0025"] == 2
-    assert both["flywheel_request_latency_seconds_bucket +Inf"] == 307
+    assert buckets(processes)[:3] == [0, 0, 2]  # up to 0.5, 1 and 2.5 ms
+    assert both["flywheel_request_latency_seconds_count"] == buckets(processes)[-1] == 307
     assert both["flywheel_request_latency_seconds_sum"] == pytest.approx(305 * 0.5 + 2 * 0.002)
     assert both["flywheel_waiting_texts"] == 14
     assert both["flywheel_backlog_seconds"] == 75  # of the replica with the most
+    assert both["flywheel_replica_starts_total"] == 2
 
     one.kill()
     one.wait()
@@ -100,7 +112,7 @@ def test_counts_of_all_processes_are_one_at_once_and_outlive_them(folder: Path, 
         rest = collected(processes)
         assert rest["flywheel_requests_total"] == 307
         assert (rest["flywheel_waiting_texts"], rest["flywheel_backlog_seconds"]) == (7, 1.25)
-    assert [path.name for path in folder.iterdir()] == [f"{two.pid}.metrics"]
+    assert sorted(path.name for path in folder.iterdir()) == [f"{two.pid}.metrics", "collected"]
     count(two, 1)
     assert collected(processes)["flywheel_requests_total"] == 308
 
@@ -135,18 +147,60 @@ def test_a_folder_that_cannot_be_made_costs_the_metrics_and_not_the_process(fold
     assert Processes(folder / "file").snapshots() == [[]]
 
 
-@pytest.mark.parametrize(
-    ("accept", "content_type"),
-    [
-        ("", "text/plain; version=0.0.4"),
-        ("text/plain;version=0.0.4", "text/plain; version=0.0.4"),
-        ("text/plain;version=1.0.0;escaping=underscores", "text/plain; version=1.0.0"),
-        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3", "application/openmetrics-text"),
-    ],
-)
-def test_the_format_is_the_one_that_is_asked_for(accept: str, content_type: str) -> None:
-    from serve.metrics import exposition
+def test_no_series_of_a_dead_process_stays_but_what_it_counted(folder: Path, start: Start) -> None:
+    process, processes = start(), Processes(folder)
+    count(process, 2)
+    assert {"flywheel_waiting_texts", "flywheel_process_resident_memory_bytes"} <= collected(processes).keys()
+    process.kill()
+    process.wait()
+    left = merged(processes.snapshots())
+    assert {family for family in left if BY_FAMILY[family].kind == "gauge"} == set()
+    assert left["flywheel_replica_starts"] == {("intent",): [1.0]}
 
-    text, found = exposition(accept)
-    assert found.startswith(content_type)
-    assert text.endswith(b"# EOF\n") == found.startswith("application/openmetrics-text")
+
+def test_who_collects_anew_begins_at_0_and_not_at_the_sum_of_the_living(folder: Path, start: Start) -> None:
+    one, two = start(), start()
+    first = Processes(folder)
+    count(one, 100)
+    count(two, 5)
+    assert collected(first)["flywheel_requests_total"] == 107
+    one.kill()
+    one.wait()
+    assert collected(first)["flywheel_requests_total"] == 107
+
+    second = Processes(folder)  # after the control application was replaced: 7 would be less than 107, a reset
+    assert collected(second)["flywheel_requests_total"] == 0
+    assert collected(second)["flywheel_request_latency_seconds_count"] == 0
+    assert collected(second)["flywheel_waiting_texts"] == 7
+    count(two, 3)
+    three = start()
+    count(three, 1)
+    assert collected(second)["flywheel_requests_total"] == 4 + 2
+    two.kill()
+    two.wait()
+    assert collected(second)["flywheel_requests_total"] == 4 + 2
+
+
+def test_many_replicas_that_die_leave_the_series_of_the_newest_versions(folder: Path, start: Start) -> None:
+    process, processes = start(), Processes(folder)
+    count(process, 200)  # of as many versions
+    collected(processes)
+    process.kill()
+    process.wait()
+    left = merged(processes.snapshots())["flywheel_requests"]
+    assert {version for _, version, *_ in left} == {str(200 - 1 - n) for n in range(MAX_VERSIONS)}
+
+
+def test_versions_are_forgotten_task_by_task() -> None:
+    counts: Snapshot = {
+        "flywheel_texts": {
+            **{("intent", str(n), "linear"): [1.0] for n in range(50)},
+            ("sentiment", "1", "linear"): [1.0],
+            ("sentiment", "none", "linear"): [1.0],
+        },
+        "flywheel_dropped_texts": {("intent", "expired"): [1.0]},
+    }
+    left = newest_versions(counts)
+    assert len(left["flywheel_texts"]) == MAX_VERSIONS + 2
+    assert ("sentiment", "1", "linear") in left["flywheel_texts"]
+    assert left["flywheel_dropped_texts"] == {("intent", "expired"): [1.0]}
