@@ -173,8 +173,8 @@ class LoopMetrics:
                 self._collectors[MOVES].labels(task, step)
             self._collectors[SECONDS].labels(task)
 
-    def set(self, metric: Metric, task: str, values: Mapping[tuple[str, ...], float] | float | None) -> None:
-        """Set a gauge of `task`: by its other labels, or its only value. Series that are not given are removed."""
+    def set(self, metric: Metric, task: str, values: Mapping[Any, float] | float | None) -> None:
+        """Set a gauge of `task`: by its other labels (a tuple), or its only value. Other series of it are removed."""
         if values is None:
             values = {}
         elif not isinstance(values, Mapping):

@@ -15,6 +15,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 TASK = "a task of the configuration"
 VERSION = "a version of the task"
 MAX_VERSIONS = 10
+NO_VERSION = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +64,11 @@ def process_registry() -> CollectorRegistry:
         os.environ.pop(name, None)
     from prometheus_client import REGISTRY, disable_created_metrics
 
-    disable_created_metrics()  # a series for each counter's start, which cannot be summed over processes
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter's start, which cannot be summed over processes
     return REGISTRY
 
 
 def kept_versions(known: Iterable[str], loaded: Collection[str] = ()) -> set[str]:
-    """Those whose series are kept: the newest by number, those in `loaded`, and what is no number."""
-    numbers = sorted((version for version in known if version.isdecimal()), key=int)
-    return {*numbers[-MAX_VERSIONS:], *loaded, *(version for version in known if not version.isdecimal())}
+    """Those whose series are kept: the newest by number, those in `loaded`, and NO_VERSION."""
+    by_age = sorted(known, key=lambda version: (version.isdecimal(), int(version) if version.isdecimal() else 0))
+    return {*by_age[-MAX_VERSIONS:], *loaded, NO_VERSION}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from serve.metrics.metric import TASK, VERSION, Metric, kept_versions
+from serve.metrics.metric import NO_VERSION, TASK, VERSION, Metric, kept_versions
 from serve.metrics.predictions import PredictionCounts
 from serve.metrics.process import ProcessMetrics
 from serve.metrics.store import StoreMetrics
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
-NO_VERSION = "none"
 REFUSALS = (429, 503)
 DROPPED = ("overloaded", "expired", "cancelled")
 LOST = ("full", "failed")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from serve.metrics.catalogue import BY_FAMILY
-from serve.metrics.metric import kept_versions
+from serve.metrics.metric import NO_VERSION, kept_versions
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -93,7 +93,7 @@ def newest_versions(counts: Snapshot) -> Snapshot:
     for family in of_versions:
         for task, version, *_ in counts[family]:
             found.setdefault(task, set()).add(version)
-    kept = {task: kept_versions(versions) for task, versions in found.items()}
+    kept = {task: kept_versions(versions - {NO_VERSION}) for task, versions in found.items()}
     for family in of_versions:
         counts[family] = {labels: values for labels, values in counts[family].items() if labels[1] in kept[labels[0]]}
     return counts

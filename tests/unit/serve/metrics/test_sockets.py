@@ -28,8 +28,9 @@ serve_metrics(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # as a full disk, for this process alone
 for number in map(int, sys.stdin):
     for _ in range(number):
-        counted.request("1", "predict", 200, 0.5)
-        counted.request(str(_), "predict", 200, 0.002)
+        counted.request("1000", "predict", 200, 0.5)
+        counted.request("1000", f"endpoint {_}", 200, 0.002)
+        counted.texts(str(_), "linear", 1)
     counted.waiting(7, 0.25 * number, 0.5)
     sys.stderr.write(".")
     sys.stderr.flush()
@@ -74,20 +75,20 @@ def count(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def collected(processes: Processes) -> dict[str, float]:
-    """Values of all samples, those of version 1 alone, by name."""
+    """Values of all samples, those of version 1000 alone, by name."""
     found: dict[str, float] = {}
     for (name, labels), value in samples_of(merged(processes.snapshots())).items():
-        if dict(labels).get("version", "1") == "1":
+        if dict(labels).get("version", "1000") == "1000":
             found[name] = found.get(name, 0) + value
     return found
 
 
 def buckets(processes: Processes) -> list[float]:
-    """Of the latency of version 1."""
+    """Of the latency of the endpoint that all have."""
     [values] = [
         values
         for labels, values in merged(processes.snapshots())["flywheel_request_latency_seconds"].items()
-        if labels[1] == "1"
+        if labels[2] == "endpoint 0"
     ]
     return values[:-1]
 
@@ -95,13 +96,13 @@ def buckets(processes: Processes) -> list[float]:
 def test_counts_of_all_processes_are_one_at_once_and_outlive_them(folder: Path, start: Start) -> None:
     one, two = start(), start()
     processes = Processes(folder)
-    count(one, 300)  # each with a version of its own, as memory-mapped files would grow by
+    count(one, 300)  # each with an endpoint and a version of its own, as memory-mapped files would grow by
     count(two, 5)
     both = collected(processes)
-    assert both["flywheel_requests_total"] == 300 + 5 + 2
+    assert both["flywheel_requests_total"] == 2 * 305
     assert buckets(processes)[:3] == [0, 0, 2]  # up to 0.5, 1 and 2.5 ms
-    assert both["flywheel_request_latency_seconds_count"] == buckets(processes)[-1] == 307
-    assert both["flywheel_request_latency_seconds_sum"] == pytest.approx(305 * 0.5 + 2 * 0.002)
+    assert both["flywheel_request_latency_seconds_count"] == 2 * 305
+    assert both["flywheel_request_latency_seconds_sum"] == pytest.approx(305 * (0.5 + 0.002))
     assert both["flywheel_waiting_texts"] == 14
     assert both["flywheel_backlog_seconds"] == 75  # of the replica with the most
     assert both["flywheel_replica_starts_total"] == 2
@@ -110,11 +111,11 @@ def test_counts_of_all_processes_are_one_at_once_and_outlive_them(folder: Path, 
     one.wait()
     for _ in range(2):  # the counts of the dead are added once
         rest = collected(processes)
-        assert rest["flywheel_requests_total"] == 307
+        assert rest["flywheel_requests_total"] == 610
         assert (rest["flywheel_waiting_texts"], rest["flywheel_backlog_seconds"]) == (7, 1.25)
     assert sorted(path.name for path in folder.iterdir()) == [f"{two.pid}.metrics", "collected"]
     count(two, 1)
-    assert collected(processes)["flywheel_requests_total"] == 308
+    assert collected(processes)["flywheel_requests_total"] == 612
 
 
 def test_a_process_that_is_paused_is_counted_as_it_was(folder: Path, start: Start) -> None:
@@ -127,7 +128,7 @@ def test_a_process_that_is_paused_is_counted_as_it_was(folder: Path, start: Star
     finally:
         process.send_signal(signal.SIGCONT)
     count(process, 1)
-    eventually(lambda: collected(processes)["flywheel_requests_total"] == 5, 5)
+    eventually(lambda: collected(processes)["flywheel_requests_total"] == 8, 5)
 
 
 def test_a_variable_of_another_program_maps_no_files(folder: Path, start: Start) -> None:
@@ -135,7 +136,7 @@ def test_a_variable_of_another_program_maps_no_files(folder: Path, start: Start)
     process = start(PROMETHEUS_MULTIPROC_DIR=str(folder / "others"))
     count(process, 3)
     assert list((folder / "others").iterdir()) == []
-    assert collected(Processes(folder))["flywheel_requests_total"] == 4
+    assert collected(Processes(folder))["flywheel_requests_total"] == 6
 
 
 def test_a_folder_that_cannot_be_made_costs_the_metrics_and_not_the_process(folder: Path, start: Start) -> None:
@@ -144,7 +145,7 @@ def test_a_folder_that_cannot_be_made_costs_the_metrics_and_not_the_process(fold
     assert process.stderr is not None
     assert b"missing in /metrics" in process.stderr.readline()
     count(process, 3)
-    assert Processes(folder / "file").snapshots() == [[]]
+    assert Processes(folder / "file").snapshots() == [{}]
 
 
 def test_no_series_of_a_dead_process_stays_but_what_it_counted(folder: Path, start: Start) -> None:
@@ -163,22 +164,22 @@ def test_who_collects_anew_begins_at_0_and_not_at_the_sum_of_the_living(folder: 
     first = Processes(folder)
     count(one, 100)
     count(two, 5)
-    assert collected(first)["flywheel_requests_total"] == 107
+    assert collected(first)["flywheel_requests_total"] == 210
     one.kill()
     one.wait()
-    assert collected(first)["flywheel_requests_total"] == 107
+    assert collected(first)["flywheel_requests_total"] == 210
 
-    second = Processes(folder)  # after the control application was replaced: 7 would be less than 107, a reset
+    second = Processes(folder)  # after the control application was replaced: 10 would be less than 210, a reset
     assert collected(second)["flywheel_requests_total"] == 0
     assert collected(second)["flywheel_request_latency_seconds_count"] == 0
     assert collected(second)["flywheel_waiting_texts"] == 7
     count(two, 3)
     three = start()
     count(three, 1)
-    assert collected(second)["flywheel_requests_total"] == 4 + 2
+    assert collected(second)["flywheel_requests_total"] == 6 + 2
     two.kill()
     two.wait()
-    assert collected(second)["flywheel_requests_total"] == 4 + 2
+    assert collected(second)["flywheel_requests_total"] == 6 + 2
 
 
 def test_many_replicas_that_die_leave_the_series_of_the_newest_versions(folder: Path, start: Start) -> None:
@@ -187,16 +188,15 @@ def test_many_replicas_that_die_leave_the_series_of_the_newest_versions(folder: 
     collected(processes)
     process.kill()
     process.wait()
-    left = merged(processes.snapshots())["flywheel_requests"]
-    assert {version for _, version, *_ in left} == {str(200 - 1 - n) for n in range(MAX_VERSIONS)}
+    left = merged(processes.snapshots())["flywheel_texts"]
+    assert {version for _, version, *_ in left} == {str(200 - n) for n in range(1, MAX_VERSIONS)}  # and 1000
 
 
 def test_versions_are_forgotten_task_by_task() -> None:
     counts: Snapshot = {
         "flywheel_texts": {
             **{("intent", str(n), "linear"): [1.0] for n in range(50)},
-            ("sentiment", "1", "linear"): [1.0],
-            ("sentiment", "none", "linear"): [1.0],
+            **{("sentiment", version, "linear"): [1.0] for version in ("1", "none")},
         },
         "flywheel_dropped_texts": {("intent", "expired"): [1.0]},
     }
