@@ -61,7 +61,7 @@ def dashboard(name: str, title: str, description: str, *, tasks: str = "", topic
         )
         .annotation(
             AnnotationQuery().name("releases").datasource(PROMETHEUS).enable(True).icon_color("blue")
-            .expr('sum by (task, step) (changes(flywheel_moves_total[$__interval])) > 0')
+            .expr('sum by (task, step) (increase(flywheel_moves_total[1m])) > 0')
         )
     )  # fmt: skip
     if tasks:

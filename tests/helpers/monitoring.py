@@ -62,9 +62,16 @@ class Panel:
 
 
 def panels(dashboard: Path) -> list[Panel]:
-    """The panels of a dashboard's JSON, without the headings of rows."""
+    """The panels of a dashboard's JSON, without the headings of rows; its annotations are one more."""
+    board = json.loads(dashboard.read_text())
+    marks = tuple(annotation["expr"] for annotation in board["annotations"]["list"])
     return [
-        Panel(dashboard.stem, panel["title"], panel["description"], tuple(query["expr"] for query in panel["targets"]))
-        for panel in json.loads(dashboard.read_text())["panels"]
-        if panel["type"] != "row"
+        Panel(dashboard.stem, "annotations", "Moves of versions.", marks),
+        *(
+            Panel(
+                dashboard.stem, panel["title"], panel["description"], tuple(query["expr"] for query in panel["targets"])
+            )
+            for panel in board["panels"]
+            if panel["type"] != "row"
+        ),
     ]
