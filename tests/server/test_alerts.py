@@ -131,6 +131,8 @@ def watched(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         FLYWHEEL_ROLLOUT__AUTOMATIC="false",
     )
     prometheus = start_prometheus(server.url.removeprefix("http://"), folder / "prometheus")
+    # Its first scrape comes seconds after its start, and a server that is not known is one that is down.
+    eventually(lambda: bool(prometheus.query('up{job="flywheel"} == 1')) and not prometheus.firing(), 60)
     stop = threading.Event()
     load = threading.Thread(target=usual_load, args=(server, stop))
     load.start()
