@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from export.machine import usable_cores
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
 from models.home import progress_file, release_file
@@ -35,6 +36,7 @@ class Observer:
         self._release: Release | None = None
         self._store_due = self._corrected_due = 0.0
         metrics.set(controller.NEEDED, task, config.learning.min_new_samples)
+        metrics.set(controller.CONFIGURED, task, config.tasks[task].replica_count(usable_cores()))
 
     def step(self) -> None:
         """Set what changes in seconds; what the store has to look for, every `_STORE_EVERY_S`. Raises StoreError."""

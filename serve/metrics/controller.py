@@ -39,6 +39,12 @@ RELEASED = Metric(
     "When the champion became it, in seconds since 1970.",
     _OF_TASK,
 )
+CONFIGURED = Metric(
+    "flywheel_configured_replicas",
+    "gauge",
+    "Replicas that the configuration asks for (tasks.<task>.replicas), at least; auto is one per core.",
+    _OF_TASK,
+)
 MOVES = Metric(
     "flywheel_moves_total",
     "counter",
@@ -146,8 +152,8 @@ CANARY = (CANARY_REQUESTS, CANARY_ERRORS, CANARY_LATENCY, CANARY_ACCURACY)
 HOME_FREE = Metric("flywheel_home_free_bytes", "gauge", "Free space of the file system with FLYWHEEL_HOME.")
 HOME_SIZE = Metric("flywheel_home_size_bytes", "gauge", "Size of the file system with FLYWHEEL_HOME.")
 METRICS = (
-    RELEASE, RELEASED, MOVES, ACCURACY, JUDGED, CORRECTED, DRIFT, DRIFT_BOUND, SAMPLES, NEEDED, OLDEST, CORRECTIONS,
-    RETRAININGS, STAGE, RUNNING, SECONDS, LAST, GATE, REFUSALS, *CANARY, HOME_FREE, HOME_SIZE,
+    RELEASE, RELEASED, CONFIGURED, MOVES, ACCURACY, JUDGED, CORRECTED, DRIFT, DRIFT_BOUND, SAMPLES, NEEDED, OLDEST,
+    CORRECTIONS, RETRAININGS, STAGE, RUNNING, SECONDS, LAST, GATE, REFUSALS, *CANARY, HOME_FREE, HOME_SIZE,
 )  # fmt: skip
 
 
