@@ -154,7 +154,9 @@ def test_a_collector_that_is_away_harms_nobody_and_is_logged_once(traced: Traced
         ("GET", f"{MODEL}/ready", 200),
     ],
 )  # fmt: skip
-def test_every_response_has_the_id_of_its_request(traced: Traced, method: str, path: str, status: int) -> None:
+def test_every_response_has_the_id_of_its_request(
+    traced: Traced, stock: bool, method: str, path: str, status: int
+) -> None:
     def ids(*headers: tuple[str, str]) -> tuple[int, list[str]]:
         kind = ("content-type", "text/csv" if status == 415 else "application/json")
         content = b"{}" if method == "POST" else None
@@ -164,7 +166,8 @@ def test_every_response_has_the_id_of_its_request(traced: Traced, method: str, p
         return response.status_code, response.headers.get_list("x-request-id")
 
     assert ids(("x-request-id", "desk-42")) == (status, ["desk-42"])
-    for headers in ([], [("x-request-id", "two words")], [("x-request-id", "a"), ("x-request-id", "b")]):
+    unsafe = [[("x-request-id", "two words")], [("x-request-id", "a"), ("x-request-id", "b")]]
+    for headers in ([], *(unsafe if not stock else [])):  # Ray Serve returns any id
         _, (made,) = ids(*headers)
         assert re.fullmatch("[0-9a-f-]{32,36}", made)
 
