@@ -18,7 +18,8 @@ MAX_ANSWER = 20_000
 """characters"""
 MAX_TAGS = 20
 _MAX_TAG = 100
-_ID = re.compile(rf"[^\W_][\w.:@+-]{{0,{MAX_ID - 1}}}")  # what a URL's path and a shell take as it is, in any script
+# What a URL's path and a shell take as it is; letters with combining marks must be composed ones.
+_ID = re.compile(rf"[^\W_][\w.:@+-]{{0,{MAX_ID - 1}}}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 _MAX_LANGUAGE = 35
 

@@ -32,7 +32,8 @@ _MAX_OVERLAPS = 50
 _RETRY_AFTER_S = 60
 
 Discover = Callable[[str], Found]
-"""Runs discovery for a task in a process of its own. Blocks. Raises DiscoveryFailed."""
+"""Runs discovery for a task in a process of its own. Blocks. Raises DiscoveryFailed, and Conflict where
+its packages are not installed."""
 
 
 class DiscoveryFailed(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,12 +74,26 @@ def _entry(row: dict[str, Any]) -> Entry | str:
             if not values[column]:
                 del values[column]
     if isinstance(tags := values.get("tags"), str):
-        values["tags"] = [tag.strip() for tag in _SEPARATORS.split(tags) if tag.strip()]
+        values["tags"] = _tags(tags)
     try:
         return Entry.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _tags(cell: str) -> list[Any]:
+    """The tags of a CSV's cell: separated, or a JSON list, as `_cell` writes tags that have separators in them."""
+    if cell.startswith("["):
+        with suppress(ValueError):
+            return list(orjson.loads(cell))
+    return [tag.strip() for tag in _SEPARATORS.split(cell) if tag.strip()]
+
+
+def _cell(tags: list[str]) -> str:
+    """What `_tags` reads as the same tags."""
+    joined = ";".join(tags)
+    return joined if _tags(joined) == tags else orjson.dumps(tags).decode()
 
 
 def _sentence(file: Path, faults: list[str]) -> str:
@@ -111,7 +126,7 @@ def _write(file: Path, entries: Iterable[dict[str, Any]], as_csv: bool) -> int:
             table = csv.writer(opened)
             table.writerow(COLUMNS)
             for count, entry in enumerate(entries, start=1):  # noqa: B007
-                table.writerow([*(entry[column] or "" for column in COLUMNS[:-1]), ";".join(entry["tags"])])
+                table.writerow([*(entry[column] or "" for column in COLUMNS[:-1]), _cell(entry["tags"])])
         else:
             for line in _lines(entries):
                 opened.write(line)

@@ -22,6 +22,7 @@ from models.retraining.run import retrain
 from serve.api.discovery import Discover, DiscoveryFailed
 from serve.config import Config
 from serve.controller.workers import ACTOR
+from serve.errors import Conflict
 from serve.logs import log_to_server
 from serve.rayserve.environment import original_pythonpath
 from serve.tracing import export as tracing
@@ -67,7 +68,7 @@ def discoverer(config: Config) -> Discover:
 
     def discover(task: str) -> Discovery:
         if find_spec("torch") is None or find_spec("sklearn") is None:
-            raise DiscoveryFailed("discovery needs the packages of training: pip install 'flywheel-serve[train]'")
+            raise Conflict("discovery needs the packages of training: pip install 'flywheel-serve[train]'")
         handle = _discover.remote(config, task)
         try:
             found: Discovery = ray.get(handle, timeout=_DISCOVERY_TIMEOUT_S)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Config` takes a variable of the environment, such as FLYWHEEL_HOME, over what a test gives it."""
+    for name in [name for name in os.environ if name.startswith("FLYWHEEL_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

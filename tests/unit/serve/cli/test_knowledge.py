@@ -69,6 +69,14 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         assert again == stored
 
 
+@pytest.mark.parametrize("tags", [["a, b"], ["x;y", "z"], ["|"], ["[1]"], ["[", "]"], [" a "], ["ü"]])
+def test_tags_survive_a_file_whatever_is_in_them(tags: list[str], tmp_path: Path) -> None:
+    stored = [{"id": "pw", "question": "Lost password?", "answer": "Ask.", "language": None, "tags": tags}]
+    for name in ("faq.csv", "faq.jsonl"):
+        write_entries(tmp_path / name, iter(stored))
+        assert [entry.tags for entry in read_entries(tmp_path / name).entries] == [tags]
+
+
 def test_faults_are_told_with_their_lines_and_all_at_once(tmp_path: Path) -> None:
     long = "a" * 2**20
     said = refused(
