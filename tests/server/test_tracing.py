@@ -115,20 +115,21 @@ def test_operators_requests_are_traced_and_so_is_each_retraining(traced: Traced)
 def test_who_does_not_ask_is_not_traced(traced: Traced, header: str) -> None:
     trace, _, sampled = new_trace("00")
     headers = sampled if header == "not sampled" else {"traceparent": header}
-    before = len(traced.collector.spans())
     response = traced.server.post(f"{MODEL}/predict", json={"text": f"not traced {trace}"}, headers=headers)
     assert response.status_code == 200
-    trace, _, asks = new_trace()
-    traced.server.post(f"{MODEL}/predict", json={"text": f"traced {trace}"}, headers=asks)
-    found = spans_of(traced.collector, trace, "session", "store predictions")
-    assert len(traced.collector.spans()) - before == len(found)
+    other, _, asks = new_trace()
+    traced.server.post(f"{MODEL}/predict", json={"text": f"traced {other}"}, headers=asks)
+    spans_of(traced.collector, other, "session", "store predictions")  # sent after those of the first, if it had any
+    spans = traced.collector.spans()
+    assert trace not in {span.trace for span in spans}
+    assert {span.name for span in spans if not span.parent} <= {"retraining intent"}
 
 
 def test_a_collector_that_is_away_harms_nobody_and_is_logged_once(traced: Traced) -> None:
     server, receiver = traced.server, traced.collector
 
     def said(sentence: str) -> int:
-        records = [json.loads(line) for line in traced.log.read_text().splitlines()]
+        records = [json.loads(line) for line in traced.log.read_text().splitlines() if line.startswith("{")]
         return sum(r["message"] == sentence and r["process"] == "intent" for r in records)
 
     receiver.fails = True
@@ -141,7 +142,7 @@ def test_a_collector_that_is_away_harms_nobody_and_is_logged_once(traced: Traced
     trace, _, header = new_trace()
     server.post(f"{MODEL}/predict", json={"text": "once more"}, headers=header)
     spans_of(receiver, trace, "session")
-    eventually(lambda: said(BACK) == 1, 10)
+    eventually(lambda: said(BACK) == 1, 30)
     assert said(LOST) == 1
 
 
