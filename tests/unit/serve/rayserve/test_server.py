@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_a_home_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
 def test_traces_without_their_package_are_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     traced = Config(tracing=TracingConfig(endpoint="http://127.0.0.1:4318"))
     check_tracing(traced)
-    monkeypatch.setattr("serve.tracing.export.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     check_tracing(Config())
     with pytest.raises(StartError, match=r"pip install 'flywheel-serve\[tracing\]'"):
         check_tracing(traced)
