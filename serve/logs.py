@@ -18,12 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from serve.config import LoggingConfig
 from serve.request_context import current
+
+if TYPE_CHECKING:  # importing it starts threads, which `serve.cli.stopping` is to come before
+    from serve.config import LoggingConfig
 
 SOCKET_VARIABLE = "LOG_SOCKET_OF_FLYWHEEL"  # one with the prefix FLYWHEEL_ would be a key of the configuration
 ROOT = "flywheel"

@@ -48,8 +48,9 @@ def server_version() -> str:
 
 
 def build_control(
-    config: Config, store: Store, applications: Applications, discover: Discover, tuning: Tuning = dict
-) -> ASGIApp:
+    config: Config, store: Store, applications: Applications, discover: Discover, tuning: Tuning = dict,
+    *, returns_id: bool = True,
+) -> ASGIApp:  # fmt: skip
     """The application. It caches the applications' states for a second, so that probes do not load the cluster."""
     control = _Control(config, applications, tuning)
     operations = Operations(config, store)
@@ -73,7 +74,7 @@ def build_control(
         exception_handlers={HTTPException: on_http_exception},
     )
     app.router.redirect_slashes = False
-    return with_request_ids(mount_at_root(app), app.routes)
+    return with_request_ids(mount_at_root(app), app.routes, returns_id=returns_id)
 
 
 class _Control:

@@ -56,8 +56,8 @@ _FLUSH_TRACES_S = 1.0  # for what is still queued when the replica ends
 Endpoint = Callable[["Call", bytes], Awaitable[Response]]
 
 
-def build_gateway(replica: Replica) -> ASGIApp:
-    """The application for `replica`, at the full paths of the HTTP contract."""
+def build_gateway(replica: Replica, *, returns_id: bool = True) -> ASGIApp:
+    """The application for `replica`, at the full paths of the HTTP contract. `returns_id`: that of with_request_ids."""
     gateway = _Gateway(replica)
     base = f"/v2/models/{replica.task.name}"
     version = base + "/versions/{version}"
@@ -95,7 +95,7 @@ def build_gateway(replica: Replica) -> ASGIApp:
             await response(scope, receive, send)
 
     rest = mount_at_root(app)
-    return with_request_ids(dispatch, app.routes, replica.task.name)
+    return with_request_ids(dispatch, app.routes, replica.task.name, returns_id=returns_id)
 
 
 @dataclass(slots=True)

@@ -27,10 +27,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 _TWICE = b""  # neither a safe id nor a traceparent
 
 
-def with_request_ids(app: ASGIApp, routes: Sequence[BaseRoute], task: str = "") -> ASGIApp:
+def with_request_ids(app: ASGIApp, routes: Sequence[BaseRoute], task: str = "", *, returns_id: bool = True) -> ASGIApp:
     """`app` with a `RequestContext` for each request, its id in the response, and its span if it is traced.
 
-    `routes` name the span, as their paths have no value of a client in them. `task` is the application's.
+    `routes` name the span, as their paths have no value of a client in them. `task` is the application's. With
+    `returns_id` false, the server in front puts the id into the response, as Ray Serve's own proxy does.
     """
 
     async def identified(scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +51,8 @@ def with_request_ids(app: ASGIApp, routes: Sequence[BaseRoute], task: str = "") 
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
+                if returns_id:
+                    message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
         token = current.set(request)

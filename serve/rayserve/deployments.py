@@ -15,7 +15,7 @@ from serve.logs import log_to_server
 from serve.metrics import collect_from, serve_metrics
 from serve.rayserve import bypass, reports, tweaks
 from serve.rayserve.autoscaling import LoadMeter
-from serve.rayserve.environment import STUBS
+from serve.rayserve.environment import STUBS, has_haproxy
 from serve.tracing import export as tracing
 
 _STORE_TIMEOUT_S = 2.0  # for operators' requests and the controller's loop, when the database does not answer
@@ -40,7 +40,7 @@ class TaskDeployment:
         self._replica = Replica(task, config)
         serve_metrics(Path(metrics_dir))
         self._meter = LoadMeter()
-        self._gateway = _install(build_gateway(self._replica), config, metrics_dir)
+        self._gateway = _install(build_gateway(self._replica, returns_id=_bypasses_serve(config)), config, metrics_dir)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._gateway
@@ -79,7 +79,9 @@ class ControlDeployment:
         collect_from(Path(metrics_dir))
         self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
         self._tweaks = tweaks.applied(joins=config.ray.address is not None)
-        control = build_control(config, store, applications, discoverer(config), self._tuning_report)
+        control = build_control(
+            config, store, applications, discoverer(config), self._tuning_report, returns_id=_bypasses_serve(config)
+        )
         self._control = _install(control, config, metrics_dir)
         self._loop = Loop(config, store, metrics, RayWorkers(config), opinion_metrics(config))
         self._loop.start()
@@ -108,6 +110,11 @@ def _install(application: ASGIApp, config: Config, metrics_dir: str) -> ASGIApp:
         reports.record("lean_imports")
     reports.start(metrics_dir, "replica")
     return application
+
+
+def _bypasses_serve(config: Config) -> bool:
+    """Whether requests come past Ray Serve's own layers and proxy, which put their ids into the responses."""
+    return config.ray.tuning == "full" and has_haproxy()
 
 
 def _serve_reads_its_flags() -> bool:

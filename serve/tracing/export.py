@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from serve.config import TracingConfig
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flywheel.tracing")
 
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _TIMEOUT_S = 5.0  # of one export, retries included; meanwhile the queue fills, then spans are dropped
 _MAX_QUEUED = 2048  # spans, some 5 MB
 _FLUSH_S = 5.0
@@ -25,10 +26,10 @@ _FLUSH_S = 5.0
 def missing_package() -> str:
     """A sentence when tracing needs a package that is not installed; else empty."""
     try:
-        found = find_spec("opentelemetry.exporter.otlp.proto.http") is not None
-    except ModuleNotFoundError:  # of a parent package
-        found = False
-    return "" if found else "tracing.endpoint needs the extra `tracing`: pip install 'flywheel-serve[tracing]'"
+        import_module(_EXPORTER)
+    except ImportError:  # it, or a package that it needs
+        return "tracing.endpoint needs the extra `tracing`: pip install 'flywheel-serve[tracing]'"
+    return ""
 
 
 def start(settings: TracingConfig, process: str) -> None:

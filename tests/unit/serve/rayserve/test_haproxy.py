@@ -271,6 +271,7 @@ def answer(port: int, request: bytes, body: bytes = b"") -> tuple[int, dict[str,
     return int(lines[0].split()[1]), headers, error["code"]
 
 
+_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CLOSE = b"host: flywheel\r\nconnection: close\r\n"
 
 
@@ -279,6 +280,22 @@ def test_a_body_that_haproxy_cannot_read_is_an_error_of_the_contract(haproxy: in
     for body in (b"not chunks\r\n", b"-1\r\n\r\n", b"5\r\nab\r\n\r\n\r\n"):
         request = b"POST /v2/models/task/predict HTTP/1.1\r\n" + CLOSE + b"transfer-encoding: chunked\r\n\r\n"
         assert answer(haproxy, request, body)[::2] == (400, "bad_request")
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        (b"x-request-id: desk-42\r\n", True), (b"x-request-id: " + b"a" * 128 + b"\r\n", True), (b"", False),
+        (b"x-request-id: two words\r\n", False), (b"x-request-id: " + b"a" * 129 + b"\r\n", False),
+        (b"x-request-id: a,b\r\n", False), (b"x-request-id: a\r\nx-request-id: b\r\n", False),
+    ],
+)  # fmt: skip
+def test_what_haproxy_answers_has_the_id_of_the_request(haproxy: int, headers: bytes, kept: bool) -> None:
+    found = answer(haproxy, b"GET / HTTP/1.1\r\n" + CLOSE + headers + b"\r\n")[1]["x-request-id"]
+    assert found == headers.decode().split()[1] if kept else re.fullmatch(_UUID, found)
+    chunked = b"POST /v2/models/task/predict HTTP/1.1\r\n" + CLOSE + headers + b"transfer-encoding: chunked\r\n\r\n"
+    assert re.fullmatch(_UUID, answer(haproxy, chunked, b"no size\r\n")[1]["x-request-id"])
 
 
 @needs_haproxy

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from serve.config import Config, FeedbackConfig
-from serve.rayserve.server import check_port, check_secret, home_problem
+from serve.config import Config, FeedbackConfig, TracingConfig
+from serve.rayserve.server import check_port, check_secret, check_tracing, home_problem
 from serve.rayserve.start_error import StartError
 
 UNWRITABLE = Path("/sys/flywheel")  # not even root makes folders there
@@ -46,3 +47,12 @@ def test_a_home_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     assert "No such file" in str(home_problem(config(UNWRITABLE)))
     problem = str(home_problem(config(UNWRITABLE.parent)))
     assert problem.startswith(("/sys cannot be written: predictions are answered", "/sys has no room"))
+
+
+def test_traces_without_their_package_are_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = Config(tracing=TracingConfig(endpoint="http://127.0.0.1:4318"))
+    check_tracing(traced)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    check_tracing(Config())
+    with pytest.raises(StartError, match=r"pip install 'flywheel-serve\[tracing\]'"):
+        check_tracing(traced)
