@@ -11,6 +11,7 @@ import orjson
 from locust import FastHttpUser, events
 from locust.env import Environment
 
+from loadtests.locust.bodies import seed
 from loadtests.locust.scenarios import Scenario
 from loadtests.locust.thresholds import REFUSED, Fact, Figures, misses, table
 
@@ -180,6 +181,11 @@ def _failures(environment: Environment) -> list[str]:
     """Why requests failed, the most frequent reasons first."""
     errors = sorted(environment.stats.errors.values(), key=lambda error: -error.occurrences)
     return [f"failed {error.occurrences} times: {error.name}: {error.error}" for error in errors[:_MAX_REASONS]]
+
+
+@events.init.add_listener
+def read_corpora(**_: Any) -> None:
+    seed.load()
 
 
 @events.init_command_line_parser.add_listener

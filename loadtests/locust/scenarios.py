@@ -16,7 +16,7 @@ INTENT, SEARCH, LABEL, REVIEW = "intent: predict", "knowledge: search", "intent:
 HEADLINE, BULK, TRENDS = "sentiment: predict", "sentiment: bulk of documents", "opinion: trends"
 ALERTS, TOPICS = "opinion: alerts", "opinion: topics"
 RANK, CLICKS = "recommendation: predict", "recommendation: feedback"
-OPERATIONS = "operator"
+LOOKS, CHANGES = "operator: looks", "operator: changes"
 
 _DESK = (
     Threshold(INTENT, 100, 250),

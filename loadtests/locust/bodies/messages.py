@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from loadtests.locust.bodies import seed
@@ -35,13 +37,19 @@ class Message:
     label: str | None
 
 
+@cache
+def _by_frequency() -> tuple[list[tuple[str, str]], list[float]]:
+    """Text and label of the corpus, the most frequent first, and their cumulated weights."""
+    known = seed.labelled("intent")
+    return random.Random(0).sample(known, len(known)), list(accumulate(zipf_weights(len(known))))
+
+
 class Messages:
     """Draws customers and their messages. The same seed draws the same ones."""
 
     def __init__(self, number: int):
         self._draw = random.Random(number)
-        self._known = random.Random(0).sample(seed.labelled("intent"), len(seed.labelled("intent")))
-        self._weights = zipf_weights(len(self._known))
+        self._known, self._weights = _by_frequency()
 
     def customer(self) -> tuple[str, str]:
         """A customer's id and first name."""
@@ -64,7 +72,7 @@ class Messages:
     def message(self, name: str) -> Message:
         """A message of the seed corpus: one in four as it is, by Zipf's law, the others with details of their own."""
         if self._draw.random() < COMMON:
-            return Message(*self._draw.choices(self._known, self._weights)[0])
+            return Message(*self._draw.choices(self._known, cum_weights=self._weights)[0])
         text, label = self._draw.choice(self._known)
         opening = self._draw.choice(_OPENINGS).format(name=name)
         detail = self._draw.choice(_DETAILS).format(

@@ -55,6 +55,7 @@ class Agent(_AtTheDesk):
         answer = self.predict(message, user, name, knowledge=True)
         self.ask(SEARCH, "/v2/knowledge/search", messages.search(message))
         if answer and message.label is not None and self.messages.is_corrected():
+            self.wait()  # reading takes seconds; a correction within half a second waits until its answer is logged
             body = messages.correction(answer["id"], message.label, consent=self.consents)
             self.ask(LABEL, f"{_MODEL}/feedback", body, status=202)
 

@@ -11,7 +11,7 @@ from locust import constant, task
 from locust.exception import StopUser
 
 from loadtests.locust.client import FlywheelUser
-from loadtests.locust.scenarios import OPERATIONS
+from loadtests.locust.scenarios import CHANGES, LOOKS
 from loadtests.locust.thresholds import Fact
 
 RETRAINING, MOVES = "retraining", "moves of versions"
@@ -59,7 +59,7 @@ class Operator(FlywheelUser):
 
         def enough() -> bool:
             nonlocal waiting
-            counts = self.ask(OPERATIONS, path)
+            counts = self.ask(LOOKS, path)
             waiting = counts["states"].get("waiting", 0) if counts else 0
             return waiting >= _CORRECTIONS
 
@@ -94,7 +94,8 @@ class Operator(FlywheelUser):
         return [row for row in found["versions"] if row["alias"] == alias] if found else []
 
     def _operate(self, path: str, body: Any = None, *, status: int = 200) -> Any:
-        return self.ask(OPERATIONS, f"{self._base}/{path}", body, status=status, operator=True)
+        name = LOOKS if body is None else CHANGES
+        return self.ask(name, f"{self._base}/{path}", body, status=status, operator=True)
 
     def _eventually(self, condition: Callable[[], Any], seconds: float) -> Any:
         """What `condition` returns once it is true; None when it is not within `seconds`."""
