@@ -129,7 +129,6 @@ class _Backup:
     stage: str = "reading the home"
 
     def header(self, started: datetime) -> Header:
-        has_mlflow = self.mlflow_server is None and mlflow_database(self.home).is_file()
         return Header(
             flywheel=flywheel_version(),
             started=started,
@@ -137,7 +136,6 @@ class _Backup:
             small=self.small,
             store="postgresql" if self.store is None else "sqlite",
             schema_revision=schema_revision(self.store) if self.store is not None and self.store.is_file() else None,
-            artifacts=mlflow_artifacts(self.home).resolve().as_uri() if has_mlflow else None,
         )
 
     def check_room(self, folder: Path) -> None:
