@@ -125,6 +125,15 @@ def test_linked_folders_are_followed_once(home: Path, tmp_path: Path) -> None:
     assert not (copy / "corpora" / "again").exists()
 
 
+def test_a_store_of_another_name_is_copied_as_a_database(home: Path, tmp_path: Path) -> None:
+    os.rename(feedback_database(home), home / "own.db")
+    (home / "own.db-wal").write_bytes(b"")
+    back_up(home, sqlite_url(home / "own.db"), tmp_path / "a.tar", ignore)
+    copy = restored(tmp_path / "a.tar", tmp_path / "copy")
+    assert corrections(copy) == ["one", "two"]
+    assert not list(copy.glob("own.db*"))
+
+
 def test_the_store_is_copied_at_one_moment_while_it_is_written_to(tmp_path: Path) -> None:
     """Two tables that every transaction changes together: a copy has as many rows of each."""
     source = tmp_path / "a.db"
