@@ -41,12 +41,12 @@ class Metric:
 
     def collector(self, registry: CollectorRegistry | None = None) -> Any:
         """A new Counter, Gauge or Histogram of prometheus-client; `registry` is the process's by default."""
-        registry = registry or process_registry()
+        process = process_registry()  # before the import
         import prometheus_client
 
         make = getattr(prometheus_client, self.kind.capitalize())
         options = {"buckets": self.buckets} if self.kind == "histogram" else {}
-        return make(self.name, self.help, list(self.labels), registry=registry, **options)
+        return make(self.name, self.help, list(self.labels), registry=registry or process, **options)
 
     def samples(self) -> Any:
         """An empty family of prometheus-client for a collector of our own, to which `add_metric` adds samples."""

@@ -262,7 +262,7 @@ class Metrics:
         self._child(OLDEST).set(oldest)
 
     def _remove(self, metric: Metric, version: str) -> None:
-        """Remove the series of a version; all have `task` and `version` as their first labels."""
-        self._collectors[metric].remove_by_labels({"task": self._task, "version": version})
+        """Remove the series of a version, which is the label behind `task`."""
         for key in [key for key in self._children if key[:2] == (metric, version)]:
             del self._children[key]
+            self._collectors[metric].remove(self._task, *key[1:])

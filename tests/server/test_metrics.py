@@ -15,7 +15,7 @@ from serve.metrics.catalogue import BY_FAMILY
 from tests.helpers.contract import TASKS
 from tests.helpers.server import Server
 
-HOSTILE = ["none", "2", "-1", "999999999999999999999", 'a"b', "{x=", "é", "../1", "a" * 300]
+HOSTILE = ["none", "77", "-1", "999999999999999999999", 'a"b', "{x=", "é", "../1", "a" * 300]
 # Set once there is a challenger, feedback, drift, or a gate; or only by what this server does not see.
 LATER = {
     "flywheel_canary_accuracy", "flywheel_canary_error_ratio", "flywheel_canary_latency_seconds",

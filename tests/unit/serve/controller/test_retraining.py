@@ -20,6 +20,7 @@ from models.retraining.plan import Plan, Result
 from serve.config import Config, LearningConfig, RolloutConfig, TaskConfig
 from serve.controller.loop import Loop
 from serve.metrics import LoopMetrics
+from serve.metrics.snapshot import snapshot
 from tests.helpers.runs import Runs
 
 AFTER = 10
@@ -30,15 +31,14 @@ Made = Callable[..., tuple[Loop, Store, Runs]]
 
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
-    def make(**learning: Any) -> tuple[Loop, Store, Runs]:
+    def make(registry: CollectorRegistry | None = None, **learning: Any) -> tuple[Loop, Store, Runs]:
         config = Config(
             learning=LearningConfig(**{"min_new_samples": AFTER, **learning}),
             rollout=RolloutConfig(automatic=False),
             tasks={"intent": TaskConfig(new_labels=True), "recommendation": TaskConfig()},
         ).model_copy(update={"home": tmp_path})  # the environment may name another
         store, runs = Store.open(config.feedback.store_url(tmp_path)), Runs()
-        metrics = LoopMetrics(CollectorRegistry())
-        return Loop(config, store, metrics, runs), store, runs
+        return Loop(config, store, LoopMetrics(registry or CollectorRegistry()), runs), store, runs
 
     return make
 
@@ -224,6 +224,19 @@ def test_it_begins_when_the_inputs_have_drifted(made: Made) -> None:
 @pytest.mark.parametrize("found", [drift(0.1), {}, Result("failed", "its process ended: WorkerCrashedError")])
 def test_it_does_not_begin_without_drift_nor_when_the_test_died(made: Made, found: Any) -> None:
     assert drifting(made, found) == []
+
+
+def test_drift_is_measured_where_it_starts_nothing(made: Made) -> None:
+    registry = CollectorRegistry()
+    loop, _, runs = made(registry, on_drift=False, automatic=False, drift_every_s=1e-6)
+    runs.drift = "the test"
+    loop.step_task("intent")
+    runs.result = drift(0.5)
+    loop.step_task("intent")
+    assert runs.begun == []
+    found = snapshot(registry)
+    assert found["flywheel_drift_statistic"] == {("intent", "lengths"): [0.5]}
+    assert found["flywheel_drift_bound"] == {("intent", "lengths"): [0.12]}
 
 
 def test_a_version_that_never_got_a_release_moves_nothing(made: Made, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -23,9 +24,9 @@ from tests.helpers.runs import Runs
 class World:
     """A loop that rolls out, an operator beside it, and the collectors of a server's answers."""
 
-    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, store: str | None = None):
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, store: str | None = None, **rollout: bool):
         self.home = home
-        rules = RolloutConfig(watch_s=60, min_duration_s=0)
+        rules = RolloutConfig(watch_s=60, min_duration_s=0, **rollout)
         self._config = Config(
             learning=LearningConfig(automatic=False), rollout=rules, feedback=FeedbackConfig(store=store)
         ).model_copy(update={"home": home})
@@ -33,6 +34,7 @@ class World:
         self.operator = Rollout(home, self.store, "intent", "ops")
         registry = CollectorRegistry()
         self._requests = Counter("flywheel_requests", "", ["task", "version", "endpoint", "code"], registry=registry)
+        self.shadow = Counter("flywheel_shadow_texts", "", ["task", "version", "result"], registry=registry)
         self.loaded = Gauge("flywheel_loaded_replicas", "", ["task", "version"], registry=registry)
         self.while_it_looks: Callable[[], object] = lambda: None
         """what somebody else does between the loop's reading of the release and its move"""
@@ -43,7 +45,8 @@ class World:
 
         monkeypatch.setattr("serve.controller.rollout.collect", collect)
         self.runs = runs = Runs()
-        metrics = LoopMetrics(CollectorRegistry())
+        self.shown = CollectorRegistry()
+        metrics = LoopMetrics(self.shown)
         self.loop = Loop(self._config, self.store, metrics, runs)
         for version in ("1", "2", "3"):
             (home / "bundles" / "intent" / version).mkdir(parents=True)
@@ -131,6 +134,33 @@ def test_a_challenger_that_no_replica_could_load_is_taken_out(
     assert world.release.challenger == challenger
     if challenger is None:
         assert "no replica could load it" in world.store.audit.entries("intent")[0].reason
+
+
+@pytest.mark.parametrize("mode", ["canary", "shadow"])
+def test_what_is_compared_is_shown_though_nothing_is_moved(
+    mode: Literal["canary", "shadow"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch, automatic=False)
+
+    def shown(name: str) -> dict[str, float]:
+        world.loop.step_task("intent")
+        return {role: value for (_, role), [value] in snapshot(world.shown)[f"flywheel_canary_{name}"].items()}
+
+    assert shown("requests") == {}
+    world.operator.challenge("3", mode, 0.1, "a test")
+    world.loop.step_task("intent")
+    world.answer("2", 400)
+    if mode == "canary":
+        world.answer("3", 100, 300)
+    else:
+        world.shadow.labels("intent", "3", "differ").inc(100)
+        world.shadow.labels("intent", "3", "failed").inc(300)
+    assert shown("requests") == {"champion": 400, "challenger": 400}
+    assert shown("error_ratio") == {"champion": 0, "challenger": 0.75}
+    assert shown("accuracy") == shown("latency_seconds") == {}
+    assert world.release.challenger == "3"
+    world.operator.rollback("a test")
+    assert shown("requests") == shown("error_ratio") == {}
 
 
 @pytest.mark.parametrize(("fails", "challenger"), [(0, "3"), (300, None)])
