@@ -13,6 +13,7 @@
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
     mlflow.db, mlartifacts/         runs and versions
     server.lock                     locked while a server runs on this home
+    .restoring/                     a restore that is not complete
 
 Atomic writes and file locks are in export/files.py, since bundles need them too.
 """
@@ -106,3 +107,7 @@ def mlflow_artifacts(home: Path) -> Path:
 
 def server_lock(home: Path) -> Path:
     return home / "server.lock"
+
+
+def restoring_folder(home: Path) -> Path:
+    return home / ".restoring"

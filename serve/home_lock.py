@@ -18,7 +18,7 @@ from typing import IO
 
 import orjson
 
-from models.home import server_lock
+from models.home import restoring_folder, server_lock
 
 # A network file system without locks; EBADF: NFS, with a file that could be opened for reading only.
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -33,8 +33,10 @@ class HomeLockError(Exception):
 
 
 @contextmanager
-def lock_home(home: Path, url: str) -> Iterator[bool]:
+def lock_home(home: Path, url: str, *, restoring: bool = False) -> Iterator[bool]:
     """Hold the lock of a server that will listen at `url`, until the block ends or the process does.
+
+    A restore that was interrupted left a home with some of its files, which only another restore may lock.
 
     Yields whether the home is locked. It is not where the file system has no locks, or where the lock's file is missing
     and cannot be created: a home that is read-only or full still serves. Raises HomeLockError.
@@ -55,6 +57,8 @@ def lock_home(home: Path, url: str) -> Iterator[bool]:
         return
     with file:
         locked = _try_lock(file, home)
+        if not restoring and restoring_folder(home).exists():
+            raise HomeLockError(f"A restore into {home} was interrupted. Empty that folder and restore again.")
         _write_holder(file, url)
         yield locked
 

@@ -21,6 +21,7 @@ from models.disk_errors import sentence_of
 from models.home import bundle_folder, checkpoint_folder
 from models.releases.release import Release, ReleaseError, is_first_version, local_versions, read_release
 from models.tasks.base import UnknownTaskError, get_task
+from serve.cli.backup import commands as backup_commands
 from serve.cli.client import ServerError, call, fetch
 from serve.cli.evaluation import commands as evaluation
 from serve.cli.explanations import asking_for_explanations, print_explained
@@ -60,11 +61,12 @@ app.add_typer(review_commands)
 app.add_typer(scoring)
 app.add_typer(topic_commands)
 app.add_typer(knowledge_commands)
+app.add_typer(backup_commands)
 
 # Own errors of modules that are imported late.
 _LAZY_ERRORS = (
     "CheckpointError", "ParityError", "TrainExtraMissing", "WorkersError", "StoreUnavailable", "StoreTooNew",
-    "SecretError",
+    "SecretError", "BackupError",
 )  # fmt: skip
 _MAX_NOTES = 5  # of a task's options, at the start
 _ADVICE = {"StoreUnavailable": " It is `feedback.store` of the configuration, by default feedback.db in the home."}

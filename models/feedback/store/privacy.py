@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, tuple_
 
@@ -45,6 +46,25 @@ class Privacy:
         erasure = self._database.write(lambda connection: self._erase(connection, cleaned, actor, reason))
         self._database.overwrite_deleted()
         return erasure
+
+    def erasures(self) -> list[tuple[str, datetime]]:
+        """The hashes of erased users, each with the time of its last erasure, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(erased.c.user, erased.c.at).order_by(erased.c.at, erased.c.user))
+            return [(row.user, row.at) for row in rows]
+
+    def replay(self, erasures: Sequence[tuple[str, datetime]], *, actor: str, reason: str) -> ErasureResult:
+        """Erase again who was erased after this store was backed up: those of `erasures` that it does not know yet.
+
+        Idempotent; repeat it after StoreUnavailable.
+        """
+        known = dict(self.erasures())
+        missing = [user for user, at in erasures if user not in known or known[user] < at]
+        total = ErasureResult(0, 0, {})
+        for users in chunks(missing):
+            done = self.erase(*users, actor=actor, reason=reason)
+            total = _sum(total, done)
+        return total
 
     def _erase(self, connection: Connection, users: Sequence[str], actor: str, reason: str) -> ErasureResult:
         self._database.block_writers(connection)
@@ -104,3 +124,13 @@ class Privacy:
 def _by_task(connection: Connection, table: Table, condition: ColumnElement[bool]) -> Counter[str]:
     query = select(table.c.task, func.count()).where(condition).group_by(table.c.task)
     return Counter({row[0]: row[1] for row in connection.execute(query)})
+
+
+def _sum(one: ErasureResult, other: ErasureResult) -> ErasureResult:
+    versions = {
+        task: sorted({*one.versions.get(task, ()), *other.versions.get(task, ())})
+        for task in sorted({*one.versions, *other.versions})
+    }
+    return ErasureResult(
+        one.predictions + other.predictions, one.feedback + other.feedback, versions, one.documents + other.documents
+    )
