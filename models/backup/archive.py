@@ -55,8 +55,6 @@ class Header(BaseModel):
     store: Literal["sqlite", "postgresql"] = "sqlite"
     schema_revision: str | None = None
     """of the feedback store; None when there is none in the archive"""
-    artifacts: str | None = None
-    """the URI below which MLflow's database names artifacts; None without such a database"""
 
 
 class _File(BaseModel):

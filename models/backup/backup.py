@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
@@ -26,31 +25,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from models.backup.archive import ArchiveWriter, BackupError, Header
+from models.backup.contents import VERSIONS, files_of
 from models.backup.databases import copy_database, schema_revision
 from models.home import (
     audit_outbox_file,
     feedback_database,
-    mlflow_artifacts,
     mlflow_database,
     release_file,
-    restoring_folder,
 )
 from models.releases.release import Release, ReleaseError, one_move_at_a_time, read_release
 
 Report = Callable[[str, int, int], None]
 """called with what is done now, and bytes: done, of how many"""
 
-# What is read first, or by SQLite, or says only what runs at this moment, or is made anew where it is missing.
-_NOT_COPIED = {
-    "releases", "audit", "work", "retraining", "training", "cache", "tmp", "lost+found", "server.lock",
-    restoring_folder(Path()).name,
-    *(f"{database}{end}" for database in ("feedback.db", "mlflow.db") for end in ("", "-wal", "-shm", "-journal")),
-}  # fmt: skip
-_DERIVED = {".packed", ".engines"}
-# Locks, and drafts of processes that are writing, or were killed: `write_atomically`, the pseudonym key's.
-_TRANSIENT = re.compile(r".*\.lock|\..+\.[0-9a-f]{8}|\.secret-.*")
-_VERSIONS = ("bundles", "checkpoints")
-_TOLD_TO_MLFLOW = ("training", ".mlflow")  # of a checkpoint: without them, the next training would tell MLflow again
 _SPARE_BYTES = 16 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -129,7 +116,6 @@ class _Backup:
     stage: str = "reading the home"
 
     def header(self, started: datetime) -> Header:
-        has_mlflow = self.mlflow_server is None and mlflow_database(self.home).is_file()
         return Header(
             flywheel=flywheel_version(),
             started=started,
@@ -137,13 +123,14 @@ class _Backup:
             small=self.small,
             store="postgresql" if self.store is None else "sqlite",
             schema_revision=schema_revision(self.store) if self.store is not None and self.store.is_file() else None,
-            artifacts=mlflow_artifacts(self.home).resolve().as_uri() if has_mlflow else None,
         )
 
     def check_room(self, folder: Path) -> None:
         """Estimate the size, and refuse at once where there is less room."""
         databases = sum(path.stat().st_size for path in self._databases() if path.is_file())
-        files = sum(path.stat().st_size for _, path in self._files(self._releases()) if path.is_file())
+        files = sum(
+            path.stat().st_size for _, path in files_of(self.home, self._releases(), small=self.small) if path.is_file()
+        )
         self.total = files + 2 * databases  # a database is copied twice: out of the home, and into the archive
         free = shutil.disk_usage(folder).free
         if free < self.total + _SPARE_BYTES:
@@ -162,9 +149,10 @@ class _Backup:
 
     def _add_moves(self, archive: ArchiveWriter) -> list[Release]:
         """What serves, and the moves that the audit log does not have yet, at one moment of each task."""
-        releases = self._releases()
-        for task in (release.task for release in releases):
+        releases = []
+        for task in (release.task for release in self._releases()):
             with one_move_at_a_time(self.home, task):
+                releases.append(read_release(self.home, task))
                 for path in (release_file(self.home, task), audit_outbox_file(self.home, task)):
                     with suppress(FileNotFoundError):
                         mode = path.stat().st_mode & 0o777
@@ -181,24 +169,18 @@ class _Backup:
         return found
 
     def _add_files(self, archive: ArchiveWriter, releases: list[Release]) -> None:
-        for name, path in self._files(releases):
+        for name, path in files_of(self.home, releases, small=self.small):
             parts = Path(name).parts
             self.stage = parts[0]
+            if self.store is not None and path.parent == self.store.parent and path.name.startswith(self.store.name):
+                continue  # a store in the home under another name: copied later, as a database
             if archive.add(name, path, self._advance):
                 continue
-            folder = "/".join(parts[:3]) if parts[0] in _VERSIONS and len(parts) > 3 else name
+            folder = "/".join(parts[:3]) if parts[0] in VERSIONS and len(parts) > 3 else name
             archive.forget(folder)
             note = f"{folder} was deleted meanwhile, and is not in the backup"
             if note not in self.notes:
                 self.notes.append(note)
-
-    def _files(self, releases: list[Release]) -> list[tuple[str, Path]]:
-        """Names and paths of what is copied, versions first."""
-        found = [(path.relative_to(self.home).as_posix(), path) for path in _walk(self.home, set())]
-        if self.small:
-            named = {(release.task, v) for release in releases for v in (*release.versions, release.previous)}
-            found = [(name, path) for name, path in found if _is_in_small(Path(name).parts, named)]
-        return sorted(found, key=lambda file: (file[0].split("/")[0] not in _VERSIONS, file[0]))
 
     def _check_releases(self, archive: ArchiveWriter, releases: list[Release]) -> None:
         names = archive.names()
@@ -259,33 +241,6 @@ def _store_file(home: Path, url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite":
         return None
     return Path(parsed.database) if parsed.database else feedback_database(home)
-
-
-def _is_in_small(parts: tuple[str, ...], named: set[tuple[str, str | None]]) -> bool:
-    """Whether a small backup has this file; `named` are the tasks and versions of releases."""
-    if parts[0] == "checkpoints" and len(parts) > 3:
-        return parts[1:3] in named or parts[3] in _TOLD_TO_MLFLOW
-    return parts[0] != mlflow_artifacts(Path()).name
-
-
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """The regular files below a home that are copied. Links are followed: bundles may lie on another disk."""
-    try:
-        found = folder.stat()
-        entries = sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
-        return
-    if (found.st_dev, found.st_ino) in seen:
-        return
-    is_home = not seen
-    seen.add((found.st_dev, found.st_ino))
-    for entry in entries:
-        if _TRANSIENT.fullmatch(entry.name) or entry.name in _DERIVED or (is_home and entry.name in _NOT_COPIED):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry, seen)
-        elif entry.is_file():
-            yield entry
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from models.home import mlflow_artifacts
+
 _PAGES = 2048  # copied at a time, 8 MB
 _BUSY_TIMEOUT_S = 30.0
 # Columns of MLflow's tables that have an absolute path of an artifact.
@@ -51,21 +53,31 @@ def schema_revision(database: Path) -> str | None:
     return None if row is None else str(row[0])
 
 
-def move_artifacts(mlflow_database: Path, old: str, new: str) -> None:
-    """Let MLflow's database name its artifacts below the folder with the URI `new` instead of `old`.
+def move_artifacts(mlflow_database: Path, new: str) -> None:
+    """Let MLflow's database name the artifacts of a home below the URI `new`, whichever home they were in.
 
     MLflow keeps absolute paths: else a restored home would read and write the artifacts of the one it is a copy of.
     Raises sqlite3.Error.
     """
-    old, new = f"{old}/", f"{new}/"
     with closing(sqlite3.connect(mlflow_database, timeout=_BUSY_TIMEOUT_S)) as connection, connection:
-        for table, columns in _ARTIFACT_COLUMNS.items():
-            known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-            for column in known.intersection(columns):
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (new, len(old) + 1, len(old), old),
-                )
+        known = {table: _columns(connection, table) for table in _ARTIFACT_COLUMNS}
+        if not {"name", "artifact_location"} <= known["experiments"]:
+            return
+        found = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+        end = f"/{mlflow_artifacts(Path()).name}/"
+        # The experiment of a task lies in a folder of its name (models/releases/registry.py).
+        homes = {place.removesuffix(name) for name, place in found if place and place.endswith(f"{end}{name}")}
+        for old in (home for home in homes if home.startswith("file:")):
+            for table, columns in _ARTIFACT_COLUMNS.items():
+                for column in known[table].intersection(columns):
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        (f"{new}/", len(old) + 1, len(old), old),
+                    )
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def _open(database: Path) -> sqlite3.Connection:

@@ -47,9 +47,8 @@ def restore(archive: Path, home: Path, report: Report) -> Header:
         try:
             drafts.mkdir(mode=0o700)
             _extract(reader, drafts, report)
-            if reader.header.artifacts is not None and mlflow_database(drafts).is_file():
-                artifacts = mlflow_artifacts(home).resolve().as_uri()
-                move_artifacts(mlflow_database(drafts), reader.header.artifacts, artifacts)
+            if mlflow_database(drafts).is_file():
+                move_artifacts(mlflow_database(drafts), mlflow_artifacts(home).resolve().as_uri())
         except BaseException as error:
             shutil.rmtree(drafts, ignore_errors=True)
             if getattr(error, "errno", None) in _FULL or "disk is full" in str(error):

@@ -36,6 +36,11 @@ def sections_of(page: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+def blocks_of(text: str, kind: str) -> list[str]:
+    """The contents of the blocks of this kind (`sh`, `promql`, ...), in order."""
+    return [content for found, content in _FENCE.findall(text) if found == kind]
+
+
 def without_numbers(value: Any) -> Any:
     """An answer to compare: labels, ids and order are the same on every machine; the last digits of scores need not be.
 

@@ -1,9 +1,8 @@
-"""The commands of docs/runbook.md and docs/upgrade.md, run against a real server; the queries, parsed by Prometheus."""
+"""The commands of docs/runbook.md and docs/upgrade.md, section by section, against a real server."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,48 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from models.releases.release import make_release, write_release
 from tests.helpers.command import ROOT
+from tests.helpers.documented import blocks_of, sections_of
 from tests.helpers.server import Server, start_server, stop_server
 
-RUNBOOK, UPGRADE = ROOT / "docs" / "runbook.md", ROOT / "docs" / "upgrade.md"
-RULES = [path for path in (ROOT / "deploy" / "prometheus").glob("*.rules.yml") if ".test." not in path.name]
-METRICS = ROOT / "docs" / "metrics.md"
-ALERTS = {
-    "FlywheelDown", "FlywheelAvailabilityBurnFast", "FlywheelAvailabilityBurnSlow", "FlywheelLatencyBurnFast",
-    "FlywheelLatencyBurnSlow", "FlywheelSaturated", "FlywheelShedding", "FlywheelReplicaFlapping",
-    "FlywheelReplicaMissing", "FlywheelChampionStale", "FlywheelRetrainingFailed", "FlywheelRetrainingStuck",
-    "FlywheelGateRefusing", "FlywheelDrift", "FlywheelAccuracyFalling", "FlywheelFeedbackQueueOld",
-    "FlywheelPredictionLogDropping", "FlywheelStoreErrors", "FlywheelDiskFilling", "FlywheelCertificateExpiring",
-    "FlywheelWebhookFailing", "OpinionNegativeSurge", "OpinionNegativeDrift", "OpinionTopicSilent",
-}  # fmt: skip
-NOT_OURS = {"up", "probe_ssl_earliest_cert_expiry"}
-NEEDS_POSTGRES = "$DATABASE_URL"
+PAGES = ("runbook.md", "upgrade.md")
+_NEEDS_POSTGRES = "$DATABASE_URL"  # run by tests/server/store/test_dump.py
 
 
-def sections(page: Path) -> dict[str, str]:
-    """By heading: the text below it; what stands before the first one is under ''."""
-    parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
-    return {"": parts[0]} | dict(zip(parts[1::2], parts[2::2], strict=True))
+def commands() -> dict[tuple[str, str], str]:
+    """By page and section: its `sh` blocks, in order. What stands before the first section is under ''."""
+    found = {}
+    for page in PAGES:
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        for heading, section in {"": text.split("\n## ")[0], **sections_of(text)}.items():
+            if blocks := [block for block in blocks_of(section, "sh") if _NEEDS_POSTGRES not in block]:
+                found[page, heading] = "\n".join(blocks)
+    return found
 
 
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
-
-
-PAGES = {(page, heading): text for page in (RUNBOOK, UPGRADE) for heading, text in sections(page).items()}
-WITH_COMMANDS = {
-    key: commands
-    for key, text in PAGES.items()
-    if (commands := [block for block in blocks(text, "sh") if NEEDS_POSTGRES not in block])
-}
-QUERIES = [query for heading, text in sections(RUNBOOK).items() for query in blocks(text, "promql")]
-
-
-def named(key: object) -> str:
-    return f"{key[0].name}#{key[1]}" if isinstance(key, tuple) else str(key)
+COMMANDS = commands()
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +46,30 @@ def served(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             some = next(path for path in (home / "bundles" / "intent").iterdir() if path.name.isdecimal())
             shutil.copytree(some, home / "bundles" / "intent" / version)
     server = start_server(home, folder / "log", tasks=["intent", "sentiment"], FLYWHEEL_LEARNING__AUTOMATIC="false")
+    for text in ("where is my order?", "hello", "cancel it"):
+        assert server.post("/v2/models/intent/predict", json={"text": text}).status_code == 200
     yield server
     assert stop_server(server) == 0
 
 
-@pytest.mark.parametrize("key", WITH_COMMANDS, ids=named)
-def test_commands_work(served: Server, key: tuple[Path, str], tmp_path: Path) -> None:
-    """Each section finds version 2 as the champion and 1 as the one before."""
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("disk")
+    (folder / "backups").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(("page", "section"), COMMANDS)
+def test_commands_work(served: Server, page: str, section: str, disk: Path) -> None:
+    """Each section finds version 2 as the champion and 1 as the one before, and the backups of those above it."""
     write_release(served.home, make_release(served.home, "intent", "2", previous="1"))
-    (tmp_path / "backups").mkdir()
     places = {
         "http://127.0.0.1:8000": served.url,
         "/var/lib/flywheel": str(served.home),
-        "/mnt/backups": str(tmp_path / "backups"),
-        "/srv/flywheel-copy": str(tmp_path / "copy"),
+        "/mnt/backups": str(disk / "backups"),
+        "/srv/flywheel": str(disk / "srv"),
     }
-    program = "\n".join(WITH_COMMANDS[key])
+    program = COMMANDS[page, section]
     for place, real in places.items():
         program = program.replace(place, real)
     environment = {
@@ -99,49 +86,3 @@ def test_commands_work(served: Server, key: tuple[Path, str], tmp_path: Path) ->
     assert "Traceback" not in done.stderr
     answers = [line for line in done.stdout.splitlines() if '"error"' in line]
     assert answers == [], program
-
-
-@pytest.mark.parametrize("key", PAGES, ids=named)
-def test_commands_that_need_another_machine_are_shell(key: tuple[Path, str]) -> None:
-    for block in blocks(PAGES[key], "console"):
-        subprocess.run(["bash", "-n", "-c", block], check=True)
-
-
-def test_every_alert_has_its_section() -> None:
-    """Those of the rules that deploy/ has, and no section is about an alert that does not exist."""
-    alerts = {rule["alert"] for path in RULES for group in yaml.safe_load(path.read_text())["groups"]
-              for rule in group["rules"] if "alert" in rule}  # fmt: skip
-    described = set(sections(RUNBOOK)) - {""}
-    assert alerts <= described
-    assert described == ALERTS
-    for heading in described:
-        text = sections(RUNBOOK)[heading]
-        assert "**Over**" in text, heading
-        assert blocks(text, "promql"), heading
-        assert blocks(text, "sh") or blocks(text, "console"), heading
-
-
-def test_links_within_the_runbook_lead_to_a_section() -> None:
-    anchors = {heading.lower() for heading in sections(RUNBOOK)}
-    for link in re.findall(r"\]\(#([^)]+)\)", RUNBOOK.read_text(encoding="utf-8")):
-        assert link in anchors, link
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: apt-get install prometheus)")
-def test_prometheus_parses_every_query(tmp_path: Path) -> None:
-    assert len(QUERIES) >= len(ALERTS)
-    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(QUERIES)]
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "runbook", "rules": rules}]}))
-    done = subprocess.run(["promtool", "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.skipif(not METRICS.exists(), reason="docs/metrics.md lists the metrics")
-def test_queries_name_metrics_that_exist() -> None:
-    """A name that nobody exports is an empty answer at night."""
-    listed = set(re.findall(r"flywheel_[a-z_]+", METRICS.read_text(encoding="utf-8")))
-    for query in QUERIES:
-        for name in re.findall(r"\bflywheel_[a-z_]+", query):
-            base = re.sub(r"_(bucket|sum|count|total)$", "", name)
-            assert {name, base, f"{base}_total"} & listed, name
-    assert NOT_OURS

@@ -20,7 +20,7 @@ import pytest
 
 from models.backup.archive import BackupError, open_archive
 from models.backup.backup import BackupResult, back_up
-from models.backup.databases import copy_database, move_artifacts
+from models.backup.databases import copy_database
 from models.backup.restore import check_is_empty, restore
 from models.feedback.store import Store
 from models.home import feedback_database, mlflow_artifacts, mlflow_database, restoring_folder, sqlite_url
@@ -125,6 +125,15 @@ def test_linked_folders_are_followed_once(home: Path, tmp_path: Path) -> None:
     assert not (copy / "corpora" / "again").exists()
 
 
+def test_a_store_of_another_name_is_copied_as_a_database(home: Path, tmp_path: Path) -> None:
+    os.rename(feedback_database(home), home / "own.db")
+    (home / "own.db-wal").write_bytes(b"")
+    back_up(home, sqlite_url(home / "own.db"), tmp_path / "a.tar", ignore)
+    copy = restored(tmp_path / "a.tar", tmp_path / "copy")
+    assert corrections(copy) == ["one", "two"]
+    assert not list(copy.glob("own.db*"))
+
+
 def test_the_store_is_copied_at_one_moment_while_it_is_written_to(tmp_path: Path) -> None:
     """Two tables that every transaction changes together: a copy has as many rows of each."""
     source = tmp_path / "a.db"
@@ -160,28 +169,23 @@ def test_the_store_is_copied_at_one_moment_while_it_is_written_to(tmp_path: Path
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_mlflow_finds_its_artifacts_below_the_new_home(home: Path, tmp_path: Path) -> None:
-    uri = mlflow_artifacts(home).resolve().as_uri()
+@pytest.mark.parametrize("before", ["the home", "where the home was before it was moved"])
+def test_mlflow_finds_its_artifacts_below_the_new_home(home: Path, tmp_path: Path, before: str) -> None:
+    old = mlflow_artifacts(home if before == "the home" else Path("/elsewhere")).resolve().as_uri()
     with closing(sqlite3.connect(mlflow_database(home))) as connection, connection:
         connection.execute("CREATE TABLE runs (artifact_uri)")
-        connection.execute("CREATE TABLE experiments (artifact_location)")
-        connection.execute("INSERT INTO runs VALUES (?)", (f"{uri}/intent/run/artifacts",))
-        connection.execute("INSERT INTO experiments VALUES (?), (?)", (f"{uri}/intent", "s3://bucket/intent"))
+        connection.execute("CREATE TABLE experiments (name, artifact_location)")
+        connection.execute("INSERT INTO runs VALUES (?)", (f"{old}/intent/run/artifacts",))
+        connection.execute("INSERT INTO runs VALUES ('file:///elsewhere/mlartifacts-old/x')")
+        others = [("own", "s3://bucket/mlartifacts/own"), ("Default", "mlruns/0"), ("none", None)]
+        connection.executemany("INSERT INTO experiments VALUES (?, ?)", [("intent", f"{old}/intent"), *others])
     copy = restored(backed_up(home, tmp_path / "a.tar").archive, tmp_path / "copy")
     with closing(sqlite3.connect(mlflow_database(copy))) as connection:
         new = mlflow_artifacts(copy).resolve().as_uri()
-        assert connection.execute("SELECT * FROM runs").fetchall() == [(f"{new}/intent/run/artifacts",)]
-        locations = [row[0] for row in connection.execute("SELECT * FROM experiments")]
-    assert locations == [f"{new}/intent", "s3://bucket/intent"]
-
-
-def test_a_folder_with_a_longer_name_is_not_moved(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "m.db")) as connection, connection:
-        connection.execute("CREATE TABLE runs (artifact_uri)")
-        connection.execute("INSERT INTO runs VALUES ('file:///a/mlartifacts-old/x')")
-    move_artifacts(tmp_path / "m.db", "file:///a/mlartifacts", "file:///b/mlartifacts")
-    with closing(sqlite3.connect(tmp_path / "m.db")) as connection:
-        assert connection.execute("SELECT * FROM runs").fetchone() == ("file:///a/mlartifacts-old/x",)
+        runs = [row[0] for row in connection.execute("SELECT artifact_uri FROM runs")]
+        assert runs == [f"{new}/intent/run/artifacts", "file:///elsewhere/mlartifacts-old/x"]
+        found = connection.execute("SELECT * FROM experiments").fetchall()
+    assert found == [("intent", f"{new}/intent"), *others]
 
 
 def test_a_release_without_its_bundle_is_refused(home: Path, tmp_path: Path) -> None:

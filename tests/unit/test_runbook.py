@@ -1,0 +1,66 @@
+"""docs/runbook.md has a section for each alert of deploy/, links lead to it, and Prometheus parses its queries."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.command import ROOT
+from tests.helpers.documented import blocks_of, sections_of
+
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+UPGRADE = (ROOT / "docs" / "upgrade.md").read_text(encoding="utf-8")
+SECTIONS = sections_of(RUNBOOK)
+QUERIES = blocks_of(RUNBOOK, "promql")
+RULES = sorted((ROOT / "deploy" / "prometheus").glob("*.rules.yml"))
+METRICS = ROOT / "docs" / "metrics.md"
+
+
+def test_every_alert_has_its_section() -> None:
+    groups = [group for path in RULES for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    assert "OpinionNegativeSurge" in alerts
+    assert alerts <= SECTIONS.keys()
+
+
+@pytest.mark.parametrize("alert", SECTIONS)
+def test_a_section_says_how_to_see_it_and_when_it_is_over(alert: str) -> None:
+    assert re.match(r"\n\*(page|ticket|info|warning)\b", SECTIONS[alert])
+    assert "\n**Over** " in SECTIONS[alert]
+    assert blocks_of(SECTIONS[alert], "promql")
+    assert blocks_of(SECTIONS[alert], "sh") or blocks_of(SECTIONS[alert], "console")
+
+
+def test_links_within_the_page_lead_to_a_section() -> None:
+    anchors = {heading.lower() for heading in SECTIONS}
+    links = set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK))
+    assert links
+    assert links <= anchors
+
+
+@pytest.mark.parametrize("page", [RUNBOOK, UPGRADE], ids=["runbook", "upgrade"])
+def test_commands_for_another_machine_are_shell(page: str) -> None:
+    for block in blocks_of(page, "console"):
+        subprocess.run(["bash", "-n", "-c", block], check=True)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: apt-get install prometheus)")
+def test_prometheus_parses_every_query(tmp_path: Path) -> None:
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(QUERIES)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "runbook", "rules": rules}]}))
+    done = subprocess.run(["promtool", "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not METRICS.exists(), reason="docs/metrics.md, which lists the metrics, is not there")
+def test_queries_name_metrics_that_exist() -> None:
+    """A name that nobody exports is an empty answer at night."""
+    listed = set(re.findall(r"flywheel_[a-z_]+", METRICS.read_text(encoding="utf-8")))
+    for query in QUERIES:
+        for name in re.findall(r"\bflywheel_[a-z_]+", query):
+            assert {name, re.sub(r"_(bucket|sum|count|total)$", "", name)} & listed, name
