@@ -12,7 +12,7 @@ def build() -> Dashboard:
         number(
             "Corrections a day",
             "That were taken.",
-            'sum(increase(flywheel_feedback_total{task=~"$task",status=~"2.."}[1d]))',
+            'sum(increase(flywheel_feedback_total{task=~"$task",status=~"accepted|replaced"}[1d]))',
             width=6,
         ),
         number(

@@ -15,9 +15,6 @@ from tests.helpers.monitoring import DASHBOARDS, RULE_FILES, Panel, documented_s
 GRAFANA = ROOT / "deploy" / "grafana"
 ALL = [panel for file in DASHBOARDS for panel in panels(file)]
 NOT_FLYWHEELS = {"up"}
-needs_series = pytest.mark.skipif(
-    not (ROOT / "docs" / "metrics.md").exists(), reason="docs/metrics.md is not merged yet"
-)
 
 
 def test_there_is_a_page_for_each_subject() -> None:
@@ -51,7 +48,6 @@ def test_a_panel_says_what_it_shows(panel: Panel) -> None:
     assert panel.queries
 
 
-@needs_series
 def test_panels_name_series_that_the_server_has() -> None:
     rules = [rule for file in RULE_FILES for rule in rules_of(file)]
     recorded = {rule["record"] for rule in rules if "record" in rule}
@@ -59,7 +55,6 @@ def test_panels_name_series_that_the_server_has() -> None:
     assert named - recorded - NOT_FLYWHEELS <= documented_series()
 
 
-@needs_series
 def test_every_series_of_the_server_is_on_a_dashboard_or_in_a_rule() -> None:
     rules = [rule for file in RULE_FILES for rule in rules_of(file)]
     used = {series for panel in ALL for query in panel.queries for series in series_of(query)}
