@@ -31,7 +31,7 @@ WHAT = {
     "memory": "a replica meets its cgroup's limit of memory",
     "promotion": "another version becomes the champion",
     "rollback": "and the one before again",
-    "rolling-restart": "SIGTERM to each replica in turn",
+    "rolling-restart": "the task is deployed again, one replica after another",
 }
 
 
