@@ -27,7 +27,7 @@ _START_S, _STOP_S = 180, 60
 _CONFIG = f"""
 tasks: {{intent: {{replicas: 2}}}}
 learning: {{automatic: false}}
-limits: {{deadline_s: {DEADLINE_S:g}, texts: 4096}}
+limits: {{deadline_s: {DEADLINE_S:g}, texts: 4096, body_bytes: 8388608}}
 """
 
 
