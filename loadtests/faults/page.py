@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,8 +80,7 @@ def page(run: Run) -> str:
     """The page as Markdown."""
     parts = [
         "# Faults",
-        f"Measured by `python -m loadtests.faults --write` on {time.strftime('%Y-%m-%d')}, "
-        f"in {run.minutes:.0f} minutes, on {run.machine}; {run.versions}.",
+        f"Measured by `python -m loadtests.faults` in {run.minutes:.0f} minutes on {run.machine}; {run.versions}.",
         f"{CONNECTIONS} clients send predicts to the intent task, each as soon as its last was answered, with a "
         f"deadline of {DEADLINE_S:g} s, and one client sends five corrections a second. The server has two replicas of "
         "intent, accepts larger requests than by default, and retrains nothing by itself.",
