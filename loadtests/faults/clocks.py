@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from loadtests.faults.clients import Traffic
 from loadtests.faults.measurement import Fault
-from loadtests.faults.server import CannotMeasureError, Server, server
+from loadtests.faults.server import CannotMeasureError, RunError, Server, server
 from loadtests.faults.stores import taken_again
 
 _HOUR_S = 3600
@@ -35,7 +35,12 @@ def on_own_clock(folder: Path) -> Iterator[tuple[Server, Path]]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "FAKETIME_DONT_RESET": "1",
     }
-    with server(folder, environment=environment) as running:
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(server(folder, environment=environment))
+        except RunError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise CannotMeasureError(f"the server does not start under libfaketime: {last}") from error
         yield running, shift
 
 

@@ -122,11 +122,10 @@ def missed(found: Measurement, bound: Bound) -> list[str]:
     for value, limit, what in limits.values():
         if value is not None and limit is not None and value > limit:
             sentences.append(f"{value:.4g} {what}, at most {limit:g}")
-    if bound.normal_s is not None:
-        if found.normal_s is None:
-            sentences.append(f"not normal again within {_MAX_S:g} s, at most {bound.normal_s:g}")
-        elif found.normal_s > bound.normal_s:
-            sentences.append(f"normal after {found.normal_s:.1f} s, at most {bound.normal_s:g}")
+    if found.normal_s is None:
+        sentences.append(f"not normal again within {_MAX_S:g} s")
+    elif bound.normal_s is not None and found.normal_s > bound.normal_s:
+        sentences.append(f"normal after {found.normal_s:.1f} s, at most {bound.normal_s:g}")
     if found.lost is None and bound.lost is not None:
         sentences.append("the store could not be read, so what was lost is not known")
     if other := set(found.feedback) - bound.feedback:

@@ -110,8 +110,11 @@ MISBEHAVING = (clients_that_leave, slow_clients, deadlines)
 
 
 def large(name: str) -> dict[str, Any]:
-    """A request that takes longer than the server's deadline, with texts that no other request has."""
-    return {"texts": [f"{name} {time.time_ns()} {n}" + " where is my order" * 20 for n in range(4000)]}
+    """A request that takes longer than the server's deadline, with texts that no other request has.
+
+    They are of a word that no linear reader has seen, so that none of them is answered early.
+    """
+    return {"texts": [f"{name} {time.time_ns()} {n}" + " volcano" * 60 for n in range(4000)]}
 
 
 def post(body: dict[str, Any]) -> bytes:

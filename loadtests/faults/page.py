@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,7 @@ WHAT = {
     "memory": "a replica meets its cgroup's limit of memory",
     "promotion": "another version becomes the champion",
     "rollback": "and the one before again",
-    "rolling-restart": "SIGTERM to each replica in turn",
+    "rolling-restart": "the task is deployed again, one replica after another",
 }
 
 
@@ -81,11 +80,10 @@ def page(run: Run) -> str:
     """The page as Markdown."""
     parts = [
         "# Faults",
-        f"Measured by `python -m loadtests.faults --write` on {time.strftime('%Y-%m-%d')}, "
-        f"in {run.minutes:.0f} minutes, on {run.machine}; {run.versions}.",
+        f"Measured by `python -m loadtests.faults` in {run.minutes:.0f} minutes on {run.machine}; {run.versions}.",
         f"{CONNECTIONS} clients send predicts to the intent task, each as soon as its last was answered, with a "
         f"deadline of {DEADLINE_S:g} s, and one client sends five corrections a second. The server has two replicas of "
-        "intent and else Flywheel's defaults, and nothing is retrained by itself.",
+        "intent, accepts larger requests than by default, and retrains nothing by itself.",
         "A predict *failed* when its answer was not 200, or none came. *Errors for* is the time from the first of "
         "these to the last. The server is *normal* when what was ended has its successor and every predict is answered "
         f"200 within {SLOW_S:g} s. This counts from the fault; for a store, a disk, a limit of descriptors or of "

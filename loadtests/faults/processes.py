@@ -21,6 +21,7 @@ from loadtests.faults.server import (
     RETRAINING,
     CannotMeasureError,
     Server,
+    command_line,
     eventually,
 )
 
@@ -28,22 +29,22 @@ OPERATIONS = "/v2/repository/models/intent"
 
 
 def replica_killed(server: Server, seen: Traffic) -> Fault:
-    return ended_replica(server, signal.SIGKILL)
+    return _ended_replica(server, signal.SIGKILL)
 
 
-def ended_replica(server: Server, number: signal.Signals, victim: int | None = None) -> Fault:
+def _ended_replica(server: Server, number: signal.Signals) -> Fault:
     """Send one replica the signal; whole when as many as before serve, and it is not one of them."""
     admin, before = admin_socket(server), len(server.pids(REPLICA))
     if before < 2:
         raise CannotMeasureError("the task has fewer than two replicas: one is ended, another is to answer")
-    victim = victim or server.pids(REPLICA)[0]
+    victim = server.pids(REPLICA)[0]
     since = time.monotonic()
     os.kill(victim, number)
     return Fault(since, lambda: not _exists(victim) and serving(admin) >= before)
 
 
 def replica_frozen(server: Server, seen: Traffic) -> Fault:
-    return ended_replica(server, signal.SIGSTOP)
+    return _ended_replica(server, signal.SIGSTOP)
 
 
 def haproxy_killed(server: Server, seen: Traffic) -> Fault:
@@ -109,7 +110,7 @@ def retraining_killed(server: Server, seen: Traffic) -> Fault:
 
 def admin_socket(server: Server) -> str:
     """Path of the administrator's socket of the server's HAProxy. Raises CannotMeasureError without HAProxy."""
-    arguments = Path(f"/proc/{server.one(HAPROXY)}/cmdline").read_text().split("\0")
+    arguments = command_line(server.one(HAPROXY))
     return str(Path(arguments[arguments.index("-f") + 1]).with_name("admin.sock"))
 
 

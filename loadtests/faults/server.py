@@ -27,7 +27,7 @@ _START_S, _STOP_S = 180, 60
 _CONFIG = f"""
 tasks: {{intent: {{replicas: 2}}}}
 learning: {{automatic: false}}
-limits: {{deadline_s: {DEADLINE_S:g}, texts: 4096}}
+limits: {{deadline_s: {DEADLINE_S:g}, texts: 4096, body_bytes: 8388608}}
 """
 
 
@@ -51,7 +51,7 @@ class Server:
 
     def pids(self, name: str) -> list[int]:
         """The server's processes whose command line has `name`."""
-        return [pid for pid in descendants(self.process.pid) if name in _command_line(pid)]
+        return [pid for pid in descendants(self.process.pid) if _named(pid, name)]
 
     def one(self, name: str) -> int:
         """The newest of them. Raises CannotMeasureError when there is none."""
@@ -87,10 +87,15 @@ class Server:
             return {text for (text,) in connection.execute(query)}
 
 
-def _command_line(pid: int) -> str:
+def command_line(pid: int) -> list[str]:
+    """The arguments of a process; none when it has ended."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    return []
+
+
+def _named(pid: int, name: str) -> bool:
+    return name in " ".join(command_line(pid))
 
 
 @contextmanager
@@ -153,7 +158,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def replicas(pid: int) -> list[int]:
     """The processes under `pid` that serve intent."""
-    return [one for one in descendants(pid) if REPLICA in _command_line(one)]
+    return [one for one in descendants(pid) if _named(one, REPLICA)]
 
 
 def eventually(condition: Callable[[], bool], seconds: float, every_s: float = 0.2) -> bool:

@@ -36,7 +36,7 @@ _LOG_SOCKET = "log"
 _POLL_S = 0.2
 _RAY_CHECK_S = 2.0
 _PORT_WAIT_S = 3.0  # for the processes of a server that was killed, as HAProxy, which end by themselves
-_TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 5 s
+_TWEAK_TIMEOUT_S = 20.0  # a replica shows its connections' tweaks at HAProxy's first health check, every 1.5 s
 
 
 def check_port(host: str, port: int) -> None:
