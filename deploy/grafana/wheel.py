@@ -55,7 +55,7 @@ def build() -> Dashboard:
         graph(
             "Corrected answers",
             "Share of the newest logged answers that users corrected.",
-            ('flywheel_corrected_ratio{task=~"$task"}', "{{task}} {{version}}"),
+            ('flywheel_corrected_ratio{task=~"$task"}', "{{task}}"),
             unit="percentunit",
         ),
         graph(
