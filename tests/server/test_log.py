@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from models.data.dataset import load_dataset
+from models.releases.release import read_release
 from tests.helpers.server import Server, start_server, stop_server
 from tests.helpers.waiting import eventually
 
@@ -32,6 +33,7 @@ SECRETS = {
     "document": "doc-Larkspur-5561",
     "item": "item-Foxglove-7712",
 }
+OTHER = "77"  # a version like the champion
 ENDED = "intent: retraining: "
 OPERATOR = {"authorization": f"Bearer {TOKEN}"}
 
@@ -48,7 +50,9 @@ def logged(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("log")
     for part in ("releases", "bundles"):
         shutil.copytree(trained_home / part, folder / "home" / part)
-    shutil.copytree(folder / "home/bundles/intent/1", folder / "home/bundles/intent/2")
+    release = read_release(folder / "home", "intent")
+    champion = folder / "home" / release.versions[release.champion]
+    shutil.copytree(champion, champion.with_name(OTHER))
     temporary = Path(tempfile.mkdtemp(prefix="fwlog", dir="/tmp"))  # short, for Ray's sockets
     server = start_server(
         folder / "home", folder / "log", TMPDIR=str(temporary), FLYWHEEL_LOGGING__FORMAT="json",
@@ -130,7 +134,7 @@ def send_everything(server: Server) -> None:
         operations = f"/v2/repository/models/{task}"
         for headers in ({"authorization": f"Bearer {SECRETS['key']}"}, OPERATOR):
             for name, more in (
-                ("promote", {"version": "2"}), ("rollback", {}), ("challenge", {"version": SECRETS["key"]}),
+                ("promote", {"version": OTHER}), ("rollback", {}), ("challenge", {"version": SECRETS["key"]}),
                 ("promote", {"version": SECRETS["path"]}), ("erase", {"user": SECRETS["email"]}), ("retrain", {}),
                 ("retrain", {SECRETS["key"]: 1}),
             ):  # fmt: skip
@@ -171,8 +175,8 @@ def test_each_line_is_a_record_of_one_of_the_processes(logged: Logged) -> None:
         assert {"time", "level", "logger", "message", "process", "pid"} <= set(record)
     assert {"server", "control", "intent"} <= {record["process"] for record in found}
     said = {(record["process"], record["message"]) for record in found}
-    assert ("control", "intent: promote of version 2") in said
-    assert ("intent", "intent now serves version 2") in said
+    assert ("control", "intent: promote of version 77") in said
+    assert ("intent", "intent now serves version 77") in said
     assert any(record["message"].startswith("ready at http://127.0.0.1") for record in found)
     (failed, *_) = [record for record in found if record["process"] == "retraining"]
     assert failed["message"] == "retraining intent failed"
@@ -180,7 +184,7 @@ def test_each_line_is_a_record_of_one_of_the_processes(logged: Logged) -> None:
 
 
 def test_a_record_of_a_request_names_it(logged: Logged) -> None:
-    (moved, *_) = [record for record in records(logged.log) if record["message"] == "intent: promote of version 2"]
+    (moved, *_) = [record for record in records(logged.log) if record["message"] == "intent: promote of version 77"]
     assert len(moved["request_id"]) == 36  # HAProxy's: the address that the client sent as its id is none
     assert len(moved["trace_id"]) == 32
 

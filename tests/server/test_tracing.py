@@ -174,14 +174,11 @@ def test_every_response_has_the_id_of_its_request(
 
 
 @pytest.mark.needs_tweak("haproxy", "haproxy_lines")
-@pytest.mark.parametrize("request_line", ["OPTIONS * HTTP/1.1", f"POST {MODEL}/predict HTTP/1.1"])
-def test_what_haproxy_answers_itself_has_it_too(traced: Traced, request_line: str) -> None:
-    """A method without a path, and a body whose chunks have no sizes."""
+def test_what_haproxy_answers_itself_has_it_too(traced: Traced) -> None:
+    """A method without a path; tests/unit/serve/rayserve/test_haproxy.py has its other refusals."""
     host, port = traced.server.url.removeprefix("http://").split(":")
-    body = "transfer-encoding: chunked\r\n\r\nno size\r\n" if request_line.startswith("POST") else "\r\n"
     with socket.create_connection((host, int(port)), timeout=30) as client:
-        client.sendall(f"{request_line}\r\nhost: {host}\r\nx-request-id: desk-42\r\n{body}".encode())
+        client.sendall(f"OPTIONS * HTTP/1.1\r\nhost: {host}\r\nx-request-id: desk-42\r\n\r\n".encode())
         head = client.recv(65536).decode().lower().partition("\r\n\r\n")[0]
-    assert head.startswith(("http/1.1 405", "http/1.1 400")), head
-    assert head.count("x-request-id: ") == 1, head
-    assert ("x-request-id: desk-42" in head) is request_line.startswith("OPTIONS")
+    assert head.startswith("http/1.1 405"), head
+    assert head.count("x-request-id: desk-42") == 1, head
