@@ -1,8 +1,8 @@
 -- Takes requests away from a replica that HAProxy's checks have found frozen. HAProxy takes that for an empty response
 -- and sends them to another replica (retry-on), which answers them before their deadline.
 --
--- `on-marked-down shutdown-sessions` would do the same for a replica that was killed, where it does harm: a request that
--- is being sent to another replica at that moment is cut off for good.
+-- `on-marked-down shutdown-sessions` would do the same for a replica that was killed, where it seems to do harm: with it a
+-- request was lost (docs/decisions/0055-faults.md).
 core.register_task(function()
   while true do
     core.msleep(500)
