@@ -21,6 +21,7 @@ from loadtests.report import BOUNDS, print_report, summarize, within
 from loadtests.scenarios.poisoned import not_refused
 from loadtests.servers import FLYWHEEL, TITLES, champion_bundle
 from loadtests.texts import (
+    BANKING77,
     Corpus,
     corpus_of,
     default_corpus,
@@ -309,6 +310,7 @@ def test_a_home_without_a_model_is_told_how_to_get_one(tmp_path: Path, monkeypat
         home_for(load_corpus("seed"), Console())
 
 
+@pytest.mark.skipif(not (BANKING77 / "train.csv").is_file(), reason="Banking77 is not here")
 def test_banking77_is_asked_of_a_model_of_its_own_beside_the_homes_other_champions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,8 @@ def test_accuracy_by_version_and_the_share_of_corrected_answers(world: World) ->
 
 def test_the_queue_and_its_age(world: World) -> None:
     assert world.values("flywheel_retraining_oldest_sample_age_seconds") == {(): 0.0}
-    old = [NewFeedback("intent", "desk", True, NOW - timedelta(hours=2), "refund", text=f"text {n}") for n in range(3)]
+    two_hours_ago = datetime.now(UTC) - timedelta(hours=2)
+    old = [NewFeedback("intent", "desk", True, two_hours_ago, "refund", text=f"text {n}") for n in range(3)]
     world.store.feedback.add(old, keep_days=30)
     assert world.values("flywheel_retraining_samples") == {(): 3.0}
     assert world.values("flywheel_retraining_needed_samples") == {(): 200.0}
