@@ -40,6 +40,7 @@ USUAL_S = 130.0
 """of usual load before anything is done: what is usual is the minute that ended a minute ago"""
 NO_DATA = {
     'probe_ssl_earliest_cert_expiry{job="flywheel-certificate"}',  # there is no blackbox exporter
+    'probe_success{job="flywheel-certificate"}',
     'flywheel_last_retraining_timestamp_seconds{outcome="failed"}',  # none failed
 }
 """selectors of rules that have no data here"""

@@ -18,7 +18,7 @@ needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not installed (Debian's package prometheus)"
 )
 SEVERITIES = {"page", "ticket", "info"}
-NOT_FLYWHEELS = {"up", "probe_ssl_earliest_cert_expiry"}
+NOT_FLYWHEELS = {"up", "probe_ssl_earliest_cert_expiry", "probe_success"}
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
