@@ -79,8 +79,8 @@ def build() -> Dashboard:
             "Share with a 5xx. Above the line the budget of 30 days is spent in two days.",
             ('task:flywheel_predicts_failed:ratio5m{task=~"$task"}', "{{task}} 5 min"),
             ('task:flywheel_predicts_failed:ratio1h{task=~"$task"}', "{{task}} 1 h"),
+            ("14.4 * (1 - flywheel:availability:objective)", "line"),
             unit="percentunit",
-            limit=0.0144,
         ),
         graph(
             "Latency",
@@ -93,8 +93,8 @@ def build() -> Dashboard:
             "Share of the answered predicts. Above the line the budget is spent in two days.",
             ('task:flywheel_predicts_slow:ratio5m{task=~"$task"}', "{{task}} 5 min"),
             ('task:flywheel_predicts_slow:ratio1h{task=~"$task"}', "{{task}} 1 h"),
+            ("14.4 * (1 - flywheel:latency:objective)", "line"),
             unit="percentunit",
-            limit=0.144,
         ),
         graph(
             "Texts",
@@ -140,7 +140,7 @@ def build() -> Dashboard:
             "Share of the time in which a replica's model runs.",
             (
                 'sum by (task) (rate(flywheel_stage_seconds_sum{stage="infer",task=~"$task"}[$__rate_interval])) '
-                '/ max by (task) (flywheel_loaded_replicas{task=~"$task"} > 0)',
+                '/ sum by (task) (max by (instance, task) (flywheel_loaded_replicas{task=~"$task"} > 0))',
                 "{{task}}",
             ),
             unit="percentunit",
@@ -173,14 +173,14 @@ def build() -> Dashboard:
         ),
         graph(
             "Memory",
-            "Resident, of all processes of a kind.",
+            "Resident, of the replicas of a task and of the control application; Ray and HAProxy have more.",
             ("sum by (process) (flywheel_process_resident_memory_bytes)", "{{process}}"),
             unit="bytes",
             stacked=True,
         ),
         graph(
             "Cores in use",
-            "By kind of process.",
+            "By the replicas of a task and by the control application; Ray and HAProxy have more.",
             ("sum by (process) (rate(flywheel_process_cpu_seconds_total[$__rate_interval]))", "{{process}}"),
             stacked=True,
         ),

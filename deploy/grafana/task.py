@@ -45,7 +45,7 @@ def build() -> Dashboard:
     for panel in (
         graph(
             "Stages, on average",
-            "Queue, tokenize and decode for a request, infer for a batch.",
+            "Of a request: tokenize, decode. Of a batch: queue (its oldest text), infer.",
             (
                 'sum by (stage) (rate(flywheel_stage_seconds_sum{task="$task"}[$__rate_interval])) '
                 '/ sum by (stage) (rate(flywheel_stage_seconds_count{task="$task"}[$__rate_interval]))',
@@ -75,7 +75,7 @@ def build() -> Dashboard:
         ),
         graph(
             "Padding",
-            "Share of the tokens that the model computes for nothing.",
+            "Share of the tokens that only fill a batch up to its longest text: not computed where padding is skipped.",
             (
                 'sum(rate(flywheel_batch_tokens_total{task="$task",kind="padding"}[$__rate_interval])) '
                 '/ sum(rate(flywheel_batch_tokens_total{task="$task"}[$__rate_interval]))',
@@ -145,7 +145,7 @@ def build() -> Dashboard:
             maximum=1,
         ),
         graph(
-            "Handed of",
+            "Handed off",
             "Share of the predictions that go to a person, by reason.",
             (
                 'sum by (reason) (rate(flywheel_handoffs_total{task="$task"}[$__rate_interval])) '

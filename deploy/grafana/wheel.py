@@ -17,8 +17,8 @@ def build() -> Dashboard:
         ),
         number(
             "Waiting",
-            "Corrections that the next retraining learns.",
-            'sum(flywheel_retraining_samples{task=~"$task"})',
+            "Corrections that the next retraining learns; of servers that share a store once.",
+            'sum(max by (task) (flywheel_retraining_samples{task=~"$task"}))',
             width=6,
         ),
         number(
@@ -79,8 +79,8 @@ def build() -> Dashboard:
         ),
         graph(
             "By state",
-            "Of all corrections in the store.",
-            ('sum by (task, state) (flywheel_corrections{task=~"$task"})', "{{task}} {{state}}"),
+            "Of all corrections in the store; of servers that share a store once.",
+            ('max by (task, state) (flywheel_corrections{task=~"$task"})', "{{task}} {{state}}"),
         ),
         graph(
             "Waiting, of those needed",
