@@ -156,6 +156,13 @@ def log_to_stdout(settings: LoggingConfig, process: str) -> None:
     logging.getLogger(ROOT).setLevel(logging.INFO)
 
 
+def adopt(name: str) -> None:
+    """Write the records of another library's logger in this process as JSON too, if ours are."""
+    ours = logging.getLogger(ROOT).handlers
+    if any(isinstance(handler.formatter, Formatter) and handler.formatter.is_json for handler in ours):
+        logging.getLogger(name).handlers[:] = ours
+
+
 def _handle(handler: logging.Handler, formatter: logging.Formatter) -> None:
     handler.setFormatter(formatter)
     handler.addFilter(_Safe())

@@ -7,6 +7,7 @@ change goes into the audit log.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hmac
 import logging
 import time
@@ -231,7 +232,8 @@ class Operations:
 
     async def _within(self, timeout_s: float, do: Callable[..., T], *arguments: Any) -> T:
         """Return `do(*arguments)`, run in a thread. Raises NotReady when a disk or database does not answer in time."""
-        doing = asyncio.get_running_loop().run_in_executor(self._threads, do, *arguments)
+        run = contextvars.copy_context().run  # with the request, which the log names
+        doing = asyncio.get_running_loop().run_in_executor(self._threads, run, do, *arguments)
         try:
             return await asyncio.wait_for(doing, timeout_s)
         except TimeoutError:

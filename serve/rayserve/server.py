@@ -21,7 +21,7 @@ from pathlib import Path
 from models.feedback.pseudonyms import SecretError, UserHasher
 from models.home import user_secret_file
 from serve.config import Config, LoggingConfig
-from serve.logs import SOCKET_VARIABLE, format_of, received_logs
+from serve.logs import SOCKET_VARIABLE, adopt, format_of, received_logs
 from serve.rayserve import cluster, reports, scratch, tweaks
 from serve.rayserve.applications import failures, targets
 from serve.rayserve.environment import STUBS, flags_of_serve, flags_of_this_run, has_haproxy, restore, set_flags
@@ -187,6 +187,8 @@ def _deploy(
     from ray.serve.context import _get_global_client
 
     _stop_if(stop_requested(0))
+    for name in ("ray", "ray.serve"):  # both have handlers of their own from when they are imported
+        adopt(name)
     try:
         ray_serve.start(
             proxy_location="EveryNode" if config.ray.address is not None else "HeadOnly",
