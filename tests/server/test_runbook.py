@@ -17,7 +17,7 @@ from tests.helpers.documented import blocks_of, sections_of
 from tests.helpers.server import Server, start_server, stop_server
 
 PAGES = ("runbook.md", "upgrade.md")
-_NEEDS_POSTGRES = "$DATABASE_URL"  # run by tests/server/store/test_dump.py
+_NEEDS_POSTGRES = "DATABASE_URL"  # run by tests/server/store/test_dump.py
 
 
 def commands() -> dict[tuple[str, str], str]:

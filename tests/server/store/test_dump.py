@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,10 +11,11 @@ import pytest
 
 from models.feedback.store import Store
 from tests.helpers.command import ROOT
+from tests.helpers.documented import blocks_of
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.store_fixtures import add, correction
 
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "upgrade.md").read_text("utf-8"), re.S | re.M)
+BLOCKS = blocks_of((ROOT / "docs" / "upgrade.md").read_text("utf-8"), "sh")
 
 
 @pytest.mark.skipif(shutil.which("pg_dump") is None, reason="needs pg_dump (Debian: apt-get install postgresql-client)")
@@ -25,7 +25,7 @@ def test_a_dumped_store_comes_back(postgres: PostgresServer, tmp_path: Path) -> 
     add(store, correction(text="one"), correction(text="two", user="erased"))
     store.privacy.erase("erased")
     store.close()
-    dump, restore = (block for block in BLOCKS if "$DATABASE_URL" in block)
+    dump, restore = (block for block in BLOCKS if "DATABASE_URL" in block)
     for block in (dump, restore):
         subprocess.run(
             ["bash", "-e", "-c", block.replace("/mnt/backups", str(tmp_path))],
