@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,20 +133,19 @@ def watched(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         FLYWHEEL_LEARNING__DRIFT_EVERY_S="5",
         FLYWHEEL_ROLLOUT__AUTOMATIC="false",
     )
-    prometheus = start_prometheus(server.url.removeprefix("http://"), folder / "prometheus")
-    # Its first scrape comes seconds after its start, and a server that is not known is one that is down.
-    eventually(lambda: bool(prometheus.query('up{job="flywheel"} == 1')) and not prometheus.firing(), 60)
     stop = threading.Event()
     load = threading.Thread(target=usual_load, args=(server, stop))
-    load.start()
-    try:
+    with ExitStack() as stack:
+        stack.callback(stop_server, server)
+        prometheus = start_prometheus(server.url.removeprefix("http://"), folder / "prometheus")
+        stack.callback(prometheus.process.wait)
+        stack.callback(prometheus.process.terminate)
+        # Its first scrape comes seconds after its start, and a server that is not known is one that is down.
+        eventually(lambda: bool(prometheus.query('up{job="flywheel"} == 1')) and not prometheus.firing(), 60)
+        load.start()
+        stack.callback(load.join)
+        stack.callback(stop.set)
         yield Watched(server, prometheus)
-    finally:
-        stop.set()
-        load.join()
-        prometheus.process.terminate()
-        prometheus.process.wait()
-        stop_server(server)
 
 
 def test_usual_load_fires_nothing(watched: Watched) -> None:

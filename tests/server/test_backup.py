@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import select
 
 from models.feedback.store import Store
@@ -82,6 +83,7 @@ def corrections(home: Path) -> list[str]:
     return texts
 
 
+@pytest.mark.slow  # over a minute; CI has tests/unit/models/backup/, and test_runbook.py backs up and restores
 def test_a_backup_under_load_serves_the_same_elsewhere(home: Path, tmp_path: Path) -> None:
     server = start_server(home, tmp_path / "log", tasks=TASKS, FLYWHEEL_LEARNING__AUTOMATIC="false")
     copy = tmp_path / "copy"

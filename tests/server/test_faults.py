@@ -11,21 +11,20 @@ from loadtests.faults.catalogue import PLAIN
 from loadtests.faults.measurement import measure
 from loadtests.faults.server import HAPROXY, server
 
-pytestmark = pytest.mark.needs_tweak("haproxy", "haproxy_lines", "haproxy_stays")
+# Bounds of time, of which one is met closely (a frozen replica: 18 of 20 s): they need a machine of their own. In CI,
+# tests/unit/serve/rayserve/ kills and freezes what real HAProxies stand on.
+pytestmark = [pytest.mark.slow, pytest.mark.needs_tweak("haproxy", "haproxy_lines", "haproxy_stays")]
 
-IN_CI = ("manager-killed", "haproxy-killed", "replica-frozen")
-SLOW = ("replica-killed", "controller-killed", "rolling-restart", "descriptors", "promotion", "rollback")
+NAMES = (
+    "manager-killed", "haproxy-killed", "replica-frozen", "replica-killed", "controller-killed", "rolling-restart",
+    "descriptors", "promotion", "rollback",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "names", [pytest.param(IN_CI, id="quick"), pytest.param(SLOW, id="rest", marks=pytest.mark.slow)]
-)
-def test_a_fault_stays_within_its_bound(
-    names: tuple[str, ...], trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faults_stay_within_their_bounds(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_HOME", str(trained_home))
     with server(tmp_path / "run") as running:
-        for name in names:
+        for name in NAMES:
             found = measure(name, BOUNDS[name], running, lambda seen, name=name: PLAIN[name](running, seen))
             assert found.missed == [], found
         assert len(running.pids(HAPROXY)) == 1

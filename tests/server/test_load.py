@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("scenario", ["product_page", "market_open"])
+@pytest.mark.parametrize("scenario", ["product_page", pytest.param("market_open", marks=pytest.mark.slow)])
 def test_no_request_of_a_scenario_fails(server: Server, tmp_path: Path, scenario: str) -> None:
     done = subprocess.run(
         [sys.executable, "loadtests/locust/run.py", "--host", server.url, "--scenario", scenario, "--users", "6",

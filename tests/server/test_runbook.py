@@ -46,10 +46,12 @@ def served(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             some = next(path for path in (home / "bundles" / "intent").iterdir() if path.name.isdecimal())
             shutil.copytree(some, home / "bundles" / "intent" / version)
     server = start_server(home, folder / "log", tasks=["intent", "sentiment"], FLYWHEEL_LEARNING__AUTOMATIC="false")
-    for text in ("where is my order?", "hello", "cancel it"):
-        assert server.post("/v2/models/intent/predict", json={"text": text}).status_code == 200
-    yield server
-    assert stop_server(server) == 0
+    try:
+        for text in ("where is my order?", "hello", "cancel it"):
+            assert server.post("/v2/models/intent/predict", json={"text": text}).status_code == 200
+        yield server
+    finally:
+        assert stop_server(server) == 0
 
 
 @pytest.fixture(scope="module")
