@@ -144,7 +144,7 @@ def _measured(name: str, running: Server, put_in: PutIn | None, run: Run) -> boo
 
 
 def told(found: Measurement) -> str:
-    normal = "never" if found.normal_s is None else f"{found.normal_s:.1f} s"
+    normal = "too long" if found.normal_s is None else f"{found.normal_s:.1f} s"
     line = (
         f"{found.name}: {'MISSED' if found.missed else 'met'}; {found.predicts} predicts, {found.failed} failed in "
         f"{found.failing_s:.1f} s {found.statuses}, longest {found.longest_s:.2f} s, normal after {normal}, "

@@ -29,30 +29,9 @@ BROKEN = 0
 _SILENT_S = DEADLINE_S + 5
 _RECONNECT_S, _WATCH_S, _FEEDBACK_S = 0.05, 0.5, 0.2
 _WORDS = [
-    "where",
-    "is",
-    "my",
-    "order",
-    "and",
-    "when",
-    "will",
-    "it",
-    "come",
-    "to",
-    "my",
-    "door",
-    "please",
-    "tell",
-    "me",
-    "how",
-    "can",
-    "i",
-    "change",
-    "the",
-    "address",
-    "of",
-    "it",
-]
+    "where", "is", "my", "order", "and", "when", "will", "it", "come", "to", "my", "door",
+    "please", "tell", "me", "how", "can", "i", "change", "the", "address", "of", "it",
+]  # fmt: skip
 
 
 class Answer(NamedTuple):

@@ -12,7 +12,7 @@ from loadtests.faults.clients import BROKEN, Traffic, traffic
 from loadtests.faults.server import RunError, Server, eventually
 
 _WARM_S, _CALM_S = 4.0, 4.0
-_MAX_S = 90.0  # after the fault has ended; what takes longer is not normal again
+MAX_S = 90.0  # after the fault has ended; what takes longer is not normal again
 
 
 class Fault(NamedTuple):
@@ -34,7 +34,7 @@ class Measurement:
     failing_s: float
     longest_s: float
     normal_s: float | None
-    """until nothing is missing, and every predict is answered 200 within SLOW_S; None: not within _MAX_S"""
+    """until nothing is missing, and every predict is answered 200 within SLOW_S; None: not within MAX_S"""
     feedback: dict[int, int]
     accepted: int
     lost: int | None
@@ -54,8 +54,8 @@ def measure(name: str, bound: Bound, server: Server, put_in: Callable[[Traffic],
             raise RunError(f"{name}: before the fault {len(seen.failed())} of {len(seen.predicts)} predicts failed")
         began = time.monotonic()
         fault = put_in(seen)
-        until = time.monotonic() + _MAX_S
-        whole = eventually(fault.whole, _MAX_S)
+        until = time.monotonic() + MAX_S
+        whole = eventually(fault.whole, MAX_S)
         whole_at = time.monotonic()
         while (calm := time.monotonic() - max(seen.last_disturbance(), fault.since)) < _CALM_S:
             if time.monotonic() > until:
@@ -123,7 +123,7 @@ def missed(found: Measurement, bound: Bound) -> list[str]:
         if value is not None and limit is not None and value > limit:
             sentences.append(f"{value:.4g} {what}, at most {limit:g}")
     if found.normal_s is None:
-        sentences.append(f"not normal again within {_MAX_S:g} s")
+        sentences.append(f"not normal again within {MAX_S:g} s")
     elif bound.normal_s is not None and found.normal_s > bound.normal_s:
         sentences.append(f"normal after {found.normal_s:.1f} s, at most {bound.normal_s:g}")
     if found.lost is None and bound.lost is not None:

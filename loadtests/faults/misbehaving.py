@@ -8,16 +8,15 @@ import select
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from typing import Any
 
 from loadtests.arrivals import OpenLoopResult, percentile
 from loadtests.faults.bounds import DEADLINE_S
+from loadtests.faults.clients import PREDICT, post
 from loadtests.faults.server import eventually
 from loadtests.open_loop import offer
 
-PATH = "/v2/models/intent/predict"
 TIMEOUT = "x-request-timeout-seconds"
 RATE = 30  # requests a second: so few that one replica serves them, and only a fault can make one fail
 Check = tuple[str, float, float]
@@ -37,7 +36,7 @@ def checks_of(url: str) -> list[Check]:
 def clients_that_leave(url: str) -> list[Check]:
     """clients that hang up while their texts wait: the texts are dropped"""
     before = dropped(url)
-    connections = [_sent(url, post(large(f"leaver {client}"))) for client in range(2)]
+    connections = [_sent(url, as_bytes(large(f"leaver {client}"))) for client in range(2)]
     time.sleep(1)
     for connection in connections:
         connection.close()
@@ -47,7 +46,7 @@ def clients_that_leave(url: str) -> list[Check]:
 
 def slow_clients(url: str) -> list[Check]:
     """200 clients that stop in the middle of their request, while others send theirs; half of them never go on"""
-    request = post({"text": "where is my order 771?"})
+    request = as_bytes({"text": "where is my order 771?"})
     connections = [_sent(url, request[:-5]) for _ in range(200)]
     slow, stalled = connections[:100], connections[100:]
     result = offer(url, RATE, DEADLINE_S / 2)
@@ -117,9 +116,9 @@ def large(name: str) -> dict[str, Any]:
     return {"texts": [f"{name} {time.time_ns()} {n}" + " volcano" * 60 for n in range(4000)]}
 
 
-def post(body: dict[str, Any]) -> bytes:
+def as_bytes(body: dict[str, Any]) -> bytes:
     content = json.dumps(body).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
 
 
@@ -131,13 +130,5 @@ def _sent(url: str, request: bytes) -> socket.socket:
 
 
 def _status(url: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> int:
-    """The status of one request; 0 when there is no answer."""
-    content = json.dumps(body or {"text": "where is my order?"}).encode()
-    request = urllib.request.Request(url + PATH, content, {"content-type": "application/json", **(headers or {})})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+    """The status of one predict; BROKEN when there is no answer."""
+    return post(url + PREDICT, body or {"text": "where is my order?"}, headers)

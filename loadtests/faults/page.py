@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadtests.faults.bounds import BOUNDS, CONNECTIONS, DEADLINE_S, DEMANDED, SLOW_S, Bound
-from loadtests.faults.measurement import Measurement
+from loadtests.faults.measurement import MAX_S, Measurement
 from loadtests.faults.misbehaving import Check
 from loadtests.texts import ROOT
 
@@ -87,7 +87,8 @@ def page(run: Run) -> str:
         "A predict *failed* when its answer was not 200, or none came. *Errors for* is the time from the first of "
         "these to the last. The server is *normal* when what was ended has its successor and every predict is answered "
         f"200 within {SLOW_S:g} s. This counts from the fault; for a store, a disk, a limit of descriptors or of "
-        "memory, from its end. *Lost* are corrections that were answered 202 and are not in the store.",
+        "memory, from its end. *Lost* are corrections that were answered 202 and are not in the store. A bound that is "
+        "*ours* was chosen after those of similar faults; the others are what the server has to reach.",
         _table(run),
     ]
     if run.not_measured:
@@ -108,7 +109,7 @@ def _table(run: Run) -> str:
                "lost", "bound", "")  # fmt: skip
     rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for found in run.measured:
-        normal = "never" if found.normal_s is None else f"{found.normal_s:.1f}"
+        normal = f"not in {MAX_S:g}" if found.normal_s is None else f"{found.normal_s:.1f}"
         errors = _counts({status: n for status, n in found.statuses.items() if status != 200})
         cells = [
             WHAT[found.name] + (f" ({found.note})" if found.note else ""),
