@@ -192,18 +192,23 @@ def labels_under_load(server: Peer, url: str, texts: Sequence[str]) -> tuple[dic
     return labels, len(failed)
 
 
+def series_of(url: str, name: str) -> list[tuple[dict[str, str], float]]:
+    """The labels and the value of each series of a metric that the server has now."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+        lines = response.read().decode()
+    found = re.findall(rf"^{name}\{{(.*)\}} (\S+)$", lines, re.M)
+    return [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)) for labels, value in found]
+
+
 def texts_by_stage(url: str) -> Counter[str]:
     """How many intent texts Flywheel answered so far at each stage: `linear` (early) and `encoder`.
 
     Empty for a version whose metrics do not have stages.
     """
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
-        lines = response.read().decode()
     counts: Counter[str] = Counter()
-    for labels, value in re.findall(r"^flywheel_texts_total\{(.*)\} (\S+)$", lines, re.M):
-        named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-        if "stage" in named and named.get("task") == "intent":
-            counts[named["stage"]] += int(float(value))
+    for labels, value in series_of(url, "flywheel_texts_total"):
+        if "stage" in labels and labels.get("task") == "intent":
+            counts[labels["stage"]] += int(value)
     return counts
 
 

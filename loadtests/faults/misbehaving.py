@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import select
 import socket
 import sys
 import time
-import urllib.request
 from typing import Any
 
 from loadtests.arrivals import OpenLoopResult, percentile
@@ -16,6 +14,7 @@ from loadtests.faults.bounds import DEADLINE_S
 from loadtests.faults.clients import PREDICT, post
 from loadtests.faults.server import eventually
 from loadtests.open_loop import offer
+from loadtests.servers import series_of
 
 TIMEOUT = "x-request-timeout-seconds"
 RATE = 30  # requests a second: so few that one replica serves them, and only a fault can make one fail
@@ -100,9 +99,8 @@ def other_clients(meanwhile: str, result: OpenLoopResult, max_p99_ms: float) -> 
 
 def dropped(url: str) -> float:
     """Texts dropped since the server's start because their client had disconnected."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
-        metrics = response.read().decode()
-    return sum(map(float, re.findall(r'^flywheel_dropped_texts_total\{.*"cancelled".*\} (\S+)$', metrics, re.M)))
+    found = series_of(url, "flywheel_dropped_texts_total")
+    return sum(value for labels, value in found if labels["reason"] == "cancelled")
 
 
 MISBEHAVING = (clients_that_leave, slow_clients, deadlines)

@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # it is 
 
 from loadtests.locust.own_server import own_server
 from loadtests.locust.scenarios import SCENARIOS, Scenario
-from loadtests.servers import home
+from loadtests.servers import home, series_of
 from loadtests.texts import ROOT
 
 EXAMPLES = """examples:
@@ -135,12 +134,9 @@ def run_locust(scenario: Scenario, url: str, options: argparse.Namespace) -> int
 
 def cached_texts(url: str) -> Counter[tuple[str, str]]:
     """How many texts each task looked up in its answer cache, by (task, result), such as hit or miss."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
-        lines = response.read().decode()
     counts: Counter[tuple[str, str]] = Counter()
-    for labels, value in re.findall(r"^flywheel_cache_texts_total\{(.*)\} (\S+)$", lines, re.M):
-        named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-        counts[named["task"], named["result"]] += int(float(value))
+    for labels, value in series_of(url, "flywheel_cache_texts_total"):
+        counts[labels["task"], labels["result"]] += int(value)
     return counts
 
 
