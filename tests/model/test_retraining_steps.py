@@ -320,5 +320,6 @@ def test_a_refusal_and_a_release_need_no_mlflow(run: Run, monkeypatch: pytest.Mo
     run.accepted = False
     assert run().outcome == "refused"
     run.accepted = True
-    assert run(initial_stage="promote") == Result("released", "Accepted. It was looked at.", "2")
+    checks = (("holdout accuracy", True),)
+    assert run(initial_stage="promote") == Result("released", "Accepted. It was looked at.", "2", checks=checks)
     assert run.states() == {"used": 3}
