@@ -162,6 +162,7 @@ def _handle(handler: logging.Handler, formatter: logging.Formatter) -> None:
     logger = logging.getLogger(ROOT)
     for old in logger.handlers[:]:
         logger.removeHandler(old)
+        old.close()
     logger.addHandler(handler)
 
 
@@ -187,6 +188,7 @@ def received_logs(path: Path) -> Iterator[None]:
 class _Receiver(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # with 5, the default, records of processes that begin at once would be lost
     lock = threading.Lock()
 
     def write(self, record: bytes) -> None:
