@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from export.machine import flywheel_version
 from models.backup.archive import ArchiveWriter, BackupError, Header
 from models.backup.contents import VERSIONS, files_of
 from models.backup.databases import copy_database, schema_revision
@@ -218,14 +218,6 @@ class _Backup:
     def _advance(self, count: int) -> None:
         self.done += count
         self.report(self.stage, self.done, max(self.total, self.done))
-
-
-def flywheel_version() -> str:
-    """The version of this program."""
-    try:
-        return version("flywheel-serve")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _check_home(home: Path) -> None:
