@@ -46,7 +46,7 @@ def format_of(settings: LoggingConfig) -> Format:
 
 
 class Formatter(logging.Formatter):
-    """`process` is the name in each record: server, control, training, retraining, or a task. `task` is its task."""
+    """`process` is the name in each record, of those that docs/logs-and-traces.md lists. `task` is its task."""
 
     def __init__(self, format_: Format, process: str, task: str = ""):
         super().__init__()
