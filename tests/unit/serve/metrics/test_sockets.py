@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,15 @@ def test_a_collector_that_fails_once_does_not_end_the_metrics_of_its_process(
     processes.snapshots()
     assert collector.scrapes == 2
     assert [record.getMessage() for record in caplog.records] == ["the metrics of this process cannot be read"]
+
+
+def test_readers_that_left_while_a_process_was_paused_delay_no_other(folder: Path) -> None:
+    collector = Faulty()
+    serve(folder, collector)  # type: ignore[arg-type]
+    for _ in range(30):
+        with socket.socket(socket.AF_UNIX) as reader:
+            reader.connect(str(folder / f"{os.getpid()}.metrics"))
+    assert len(Processes(folder).snapshots()) == 2  # of this process, and of those that have ended
 
 
 def test_a_process_that_is_paused_is_counted_as_it_was(folder: Path, start: Start) -> None:
