@@ -1,14 +1,23 @@
-"""What this process may use of its machine, and who runs it."""
+"""What this process may use of its machine, who runs it, and which version of Flywheel it is."""
 
 from __future__ import annotations
 
 import getpass
 import math
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def flywheel_version() -> str:
+    """The version of this program; `0+unknown` where it is not installed."""
+    try:
+        return version("flywheel-serve")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def user_name() -> str:

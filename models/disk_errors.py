@@ -23,9 +23,11 @@ _ADVICE = {
     errno.ENOTDIR: "A file is where a folder is needed: move it away, or use another folder with FLYWHEEL_HOME=...",
     errno.EEXIST: "A file is where a folder is needed: move it away, or use another folder with FLYWHEEL_HOME=...",
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SQLITE_FULL = "database or disk is full"
 # Libraries in C++ and Rust report these in text only; SQLite has words of its own.
 _TEXTS = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)} | {
-    "database or disk is full": errno.ENOSPC,
+    _SQLITE_FULL: errno.ENOSPC,
     "attempt to write a readonly database": errno.EROFS,
     "PytorchStreamWriter failed": errno.ENOSPC,
 }
@@ -41,6 +43,11 @@ def sentence_of(error: BaseException) -> str | None:
         if (number := next((number for text, number in _TEXTS.items() if text in str(cause)), None)) is not None:
             return f"{os.strerror(number)}. {_ADVICE[number]}."
     return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error` says that a disk, or a quota of it, is full; SQLite says it in words."""
+    return getattr(error, "errno", None) in _FULL or _SQLITE_FULL in str(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -46,7 +46,7 @@ def format_of(settings: LoggingConfig) -> Format:
 
 
 class Formatter(logging.Formatter):
-    """`process` is the name in each record: server, control, training, retraining, or a task. `task` is its task."""
+    """`process` is the name in each record, of those that docs/logs-and-traces.md lists. `task` is its task."""
 
     def __init__(self, format_: Format, process: str, task: str = ""):
         super().__init__()
@@ -169,6 +169,7 @@ def _handle(handler: logging.Handler, formatter: logging.Formatter) -> None:
     logger = logging.getLogger(ROOT)
     for old in logger.handlers[:]:
         logger.removeHandler(old)
+        old.close()
     logger.addHandler(handler)
 
 
@@ -194,6 +195,7 @@ def received_logs(path: Path) -> Iterator[None]:
 class _Receiver(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # with 5, the default, records of processes that begin at once would be lost
     lock = threading.Lock()
 
     def write(self, record: bytes) -> None:

@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from export.machine import flywheel_version
 from models.backup.archive import ArchiveWriter, BackupError, Header
 from models.backup.contents import VERSIONS, files_of
 from models.backup.databases import copy_database, schema_revision
+from models.disk_errors import is_full
 from models.home import (
     audit_outbox_file,
     feedback_database,
@@ -39,7 +40,6 @@ Report = Callable[[str, int, int], None]
 """called with what is done now, and bytes: done, of how many"""
 
 _SPARE_BYTES = 16 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -90,7 +90,7 @@ def back_up(
             os.rename(draft, destination)
             _sync_folder(destination.parent)
     except (OSError, sqlite3.Error) as error:
-        if getattr(error, "errno", None) in _FULL or "disk is full" in str(error):
+        if is_full(error):
             raise BackupError(
                 f"{destination.parent} has no room for the backup, which needs "
                 f"{job.total / 1e9:.1f} GB. Make room there, or give another place. No backup was made."
@@ -218,14 +218,6 @@ class _Backup:
     def _advance(self, count: int) -> None:
         self.done += count
         self.report(self.stage, self.done, max(self.total, self.done))
-
-
-def flywheel_version() -> str:
-    """The version of this program."""
-    try:
-        return version("flywheel-serve")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _check_home(home: Path) -> None:

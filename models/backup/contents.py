@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from models.backup.archive import BackupError
 from models.home import mlflow_artifacts, restoring_folder
 from models.releases.release import Release
 
@@ -27,13 +29,26 @@ _TOLD_TO_MLFLOW = ("training", ".mlflow")  # of a checkpoint: without them, the 
 def files_of(home: Path, releases: Sequence[Release], *, small: bool) -> list[tuple[str, Path]]:
     """Names in the archive and paths of the files to copy, versions first. The databases are not among them.
 
-    `small` leaves out MLflow's artifacts, and checkpoints of versions that no release names.
+    `small` leaves out MLflow's artifacts, and checkpoints of versions that no release names. Raises BackupError.
     """
     found = [(path.relative_to(home).as_posix(), path) for path in _walk(home, set())]
+    for name, _ in found:
+        if not _is_utf8(name):
+            raise BackupError(
+                f"The name of a file in {home} is not UTF-8: {os.fsencode(name)!r}. Rename it. No backup was made."
+            )
     if small:
         named = {(release.task, version) for release in releases for version in (*release.versions, release.previous)}
         found = [(name, path) for name, path in found if _is_in_small(Path(name).parts, named)]
     return sorted(found, key=lambda file: (file[0].split("/")[0] not in VERSIONS, file[0]))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_in_small(parts: tuple[str, ...], named: set[tuple[str, str | None]]) -> bool:

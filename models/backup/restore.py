@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sqlite3
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from models.backup.archive import ArchiveReader, BackupError, Header, open_archive
 from models.backup.databases import move_artifacts
+from models.disk_errors import is_full
 from models.feedback.store.schema import HEAD
 from models.home import mlflow_artifacts, mlflow_database, release_file, restoring_folder, server_lock
 
@@ -19,7 +19,6 @@ Report = Callable[[int, int], None]
 """called with bytes: done, of how many"""
 
 _SPARE_BYTES = 16 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_is_empty(home: Path) -> None:
@@ -51,7 +50,7 @@ def restore(archive: Path, home: Path, report: Report) -> Header:
                 move_artifacts(mlflow_database(drafts), mlflow_artifacts(home).resolve().as_uri())
         except BaseException as error:
             shutil.rmtree(drafts, ignore_errors=True)
-            if getattr(error, "errno", None) in _FULL or "disk is full" in str(error):
+            if is_full(error):
                 raise _no_room(home, reader) from error
             if isinstance(error, sqlite3.Error):
                 raise BackupError(f"{archive}: MLflow's database cannot be used: {error}.") from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from models.feedback.store import Store, StoreError
+from models.retraining.plan import lock_of
 
 log = logging.getLogger("flywheel.retrain")
 
@@ -40,6 +41,13 @@ def lease_heartbeat(store: Store, lock: str, owner: str, lost: threading.Event) 
     finally:
         done.set()
         thread.join()
+
+
+def give_up(store: Store, task: str, owner: str) -> None:
+    """Release the lock and the leases of a run whose process has died, which would hold them for LEASE_S. A run that
+    released them itself, or lost them to another, has none; one that lives still does not release its candidate."""
+    store.queue.give_back(owner, reason="its retraining was killed")
+    store.locks.release(lock_of(task), owner)
 
 
 def log_store_errors(action: Callable[[], object]) -> None:

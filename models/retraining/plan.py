@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +61,11 @@ def not_yet(home: Path, task: str) -> str | None:
         f"Version {champion} is the first, quick one, without an encoder: corrections are kept, and learned once a "
         "version with an encoder serves."
     )
+
+
+def new_owner() -> str:
+    """A name under which one run holds its lock and its leases."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def lock_of(task: str) -> str:

@@ -7,11 +7,8 @@ the champion keeps serving and the next run leases the corrections again, since 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import socket
 import threading
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +23,7 @@ from models.releases.gate_reports import write_gate_report
 from models.releases.release import Release, ReleaseChanged, ancestry, read_release
 from models.releases.rollout import Rollout
 from models.retraining.heartbeat import LEASE_S, lease_heartbeat, log_store_errors
-from models.retraining.plan import Plan, Result, lock_of, not_yet
+from models.retraining.plan import Plan, Result, lock_of, new_owner, not_yet
 from models.training.families import family_of
 from models.training.families.base import Champion
 from models.training.progress import ProgressFile
@@ -47,14 +44,15 @@ class Outdated(Exception):
     """Raised in a run when its lock, release or corrections changed meanwhile: its candidate must not be released."""
 
 
-def retrain(plan: Plan, home: Path, store: Store, actor: str, report: ReportStage) -> Result:
+def retrain(plan: Plan, home: Path, store: Store, actor: str, report: ReportStage, owner: str | None = None) -> Result:
     """Retrain once, in the name of `actor`. Every ending, failures included, is a Result and an audit log entry.
 
+    `owner` holds the lock and the leases; who gives it can `give_up` what the run held when its process has died.
     Raises only on interruption (KeyboardInterrupt, SystemExit) or when the store cannot be reached at the start.
     """
     if (reason := not_yet(home, plan.task)) is not None:
         return Result("busy", reason)
-    owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    owner = owner or new_owner()
     lock = lock_of(plan.task)
     if not store.locks.acquire(lock, owner, LEASE_S):
         return Result("busy", f"{plan.task} is being retrained already.")

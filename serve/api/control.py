@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any
 
@@ -18,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from export.machine import flywheel_version
 from models.feedback.store import Store
 from models.training.progress import read_training
 from serve.api.discovery import Discover, Discovery
@@ -38,13 +38,6 @@ Tuning = Callable[[], dict[str, Any]]
 
 _STATES_AGE_S = 1.0
 _STATES_TIMEOUT_S = 5.0
-
-
-def server_version() -> str:
-    try:
-        return version("flywheel-serve")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def build_control(
@@ -119,7 +112,7 @@ class _Control:
         return json_response(
             {
                 "name": "flywheel",
-                "version": server_version(),
+                "version": flywheel_version(),
                 "extensions": ["binary_tensor_data", "model_repository"],
                 "models": self._tasks,
                 "tuning": await observe(self._observers, self._tuning),
@@ -138,7 +131,7 @@ class _Control:
         return Response(text, headers={"content-type": content_type})
 
     async def openapi(self, request: Request) -> Response:
-        return json_response(openapi(self._tasks, server_version(), opinion=self._monitors_opinion))
+        return json_response(openapi(self._tasks, flywheel_version(), opinion=self._monitors_opinion))
 
     async def docs(self, request: Request) -> Response:
         return HTMLResponse(_DOCS_PAGE)

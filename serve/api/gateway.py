@@ -48,6 +48,7 @@ from serve.errors import (
     RequestError,
 )
 from serve.feedback.intake import Feedback, FeedbackBatch, FeedbackService
+from serve.metrics.metric import NO_VERSION
 from serve.request_context import note_version
 from serve.tracing.export import stop as stop_tracing
 
@@ -149,7 +150,7 @@ class _Gateway:
                 response = error_response(error)
             except Exception as error:
                 response = unforeseen(request, error)
-            version, seconds = call.version.version if call else "none", time.monotonic() - started
+            version, seconds = call.version.version if call else NO_VERSION, time.monotonic() - started
             count = self._replica.metrics.request
             self._replica.after_response(count, version, endpoint, response.status_code, seconds)
             if (refused := refused_by_proxy(request)) is not None:

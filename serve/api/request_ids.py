@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve import tracing
+from serve.api.responses import route_of
 from serve.engine.ids import new_id
 from serve.request_context import RequestContext, current, safe_request_id, trace_id_of
 from serve.tracing.spans import mark_failed
@@ -64,14 +65,6 @@ def with_request_ids(app: ASGIApp, routes: Sequence[BaseRoute], task: str = "", 
                 _end(span, request, scope, routes, task, status)
 
     return identified
-
-
-def route_of(scope: Scope, routes: Sequence[BaseRoute]) -> str:
-    """The path of the route that answers, with its parameters' names in place of their values; empty without one."""
-    for route in routes:
-        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
-            return route.path
-    return ""
 
 
 def _end(

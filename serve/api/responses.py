@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.api.headers import FULL_MS
@@ -41,17 +42,19 @@ def plain(handler: Handler) -> Handler:
     return wrapped
 
 
-def endpoint_of(request: Request) -> str:
-    """The path without what a client has put into it."""
-    path: str = request.scope.get("path", "")
-    for name, value in request.path_params.items():
-        path = path.replace(str(value), f"{{{name}}}")
-    return path
+def route_of(scope: Scope, routes: Sequence[BaseRoute]) -> str:
+    """The path of the route that answers, with its parameters' names in place of their values; empty without one."""
+    for route in routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            return route.path
+    return ""
 
 
 def unforeseen(request: Request, error: Exception) -> Response:
     """The response to an error that no handler expects, which is logged: 503 when a disk refuses, otherwise 500."""
-    log.error("unforeseen error in %s %s", request.method, endpoint_of(request), exc_info=error)
+    app = request.scope.get("app")  # none for the endpoints that bypass it, whose paths have no parameters
+    path = request.scope["path"] if app is None else route_of(request.scope, app.routes)
+    log.error("unforeseen error in %s %s", request.method, path, exc_info=error)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         sentence = f"a disk of the server does not do what this needs: {error.strerror}; try again when it does"
         return error_response(NotReady(sentence, retry_after=_DISK_RETRY_AFTER_S))

@@ -44,7 +44,7 @@ class DriftMonitor:
 
     def _end(self, found: Any) -> None:
         if not isinstance(found, dict):
-            log.warning("%s: the drift test failed: %s", self._task, found)
+            log.warning("%s: the drift test failed: %s", self._task, found.sentence)
             return
         self._metrics.set(controller.DRIFT, self._task, {(name,): drift.statistic for name, drift in found.items()})
         self._metrics.set(controller.DRIFT_BOUND, self._task, {(name,): drift.bound for name, drift in found.items()})

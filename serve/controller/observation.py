@@ -104,9 +104,12 @@ class Observer:
 
 
 def observe_home(home: Path, metrics: LoopMetrics) -> None:
-    """Set the free space of the home's file system. Raises OSError."""
-    found = shutil.disk_usage(home)
-    metrics.home(found.free, found.total)
+    """Set the free space of the home's file system: 0 when it does not tell, as a disk that went away."""
+    try:
+        total, _, free = shutil.disk_usage(home)
+    except OSError:
+        total = free = 0
+    metrics.home(free, total)
 
 
 def step_between(before: Release, now: Release) -> str | None:

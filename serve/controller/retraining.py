@@ -10,7 +10,8 @@ from typing import Any
 from export.machine import usable_cores
 from models.feedback.store import RetrainingRequest, Store
 from models.feedback.store.database import utc_now
-from models.retraining.plan import Plan, Result, lock_of, not_yet
+from models.retraining.heartbeat import give_up, log_store_errors
+from models.retraining.plan import Plan, Result, lock_of, new_owner, not_yet
 from serve.config import Config
 from serve.controller.drift import DriftMonitor
 from serve.controller.workers import ACTOR, Workers
@@ -35,6 +36,8 @@ class RetrainingReconciler:
         self._metrics = metrics
         self._workers = workers
         self._run: Any = None
+        self._owner = ""
+        """of the lock and the leases of the current run"""
         self._began = 0.0
         """time.monotonic when the current run was started"""
         self._drift = DriftMonitor(task, config, metrics, workers)
@@ -65,7 +68,8 @@ class RetrainingReconciler:
 
     def _start(self, reason: str) -> None:
         self._store.audit.append(self._task, "retrain started", None, ACTOR, reason)
-        self._run = self._workers.start_retraining(retraining_plan(self._config, self._task))
+        self._owner = new_owner()
+        self._run = self._workers.start_retraining(retraining_plan(self._config, self._task), self._owner)
         self._began = time.monotonic()
 
     def _end(self, result: Result) -> None:
@@ -73,6 +77,7 @@ class RetrainingReconciler:
         self._requeued = result.requeued
         if result.outcome == "failed":
             self._failed_at = utc_now()
+            log_store_errors(lambda: give_up(self._store, self._task, self._owner))  # its process may have died
         self._retry_at = time.monotonic() + (_RETRY_AFTER_S if result.outcome in ("failed", "busy") else 0.0)
         self._metrics.retraining(self._task, result.outcome, time.monotonic() - self._began)
         self._metrics.gate(self._task, dict(result.checks))

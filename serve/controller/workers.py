@@ -13,8 +13,8 @@ ACTOR = "the controller"
 class Workers(Protocol):
     """Starts jobs in separate processes. Each `start_*` returns at once, with a handle for `poll`."""
 
-    def start_retraining(self, plan: Plan) -> Any:
-        """The result is a `Result`."""
+    def start_retraining(self, plan: Plan, owner: str) -> Any:
+        """`owner` is that of models.retraining.run.retrain. The result is a `Result`."""
 
     def start_drift_test(self, task: str) -> Any:
         """The result is a `Drift` of each test by name, as models.evaluation.drift.drift_in_log returns them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from serve.metrics.metric import TASK, VERSION, Metric, process_registry
@@ -64,6 +65,8 @@ class _Tally:
         self.handoffs: dict[str, int] = {}
 
     def score(self, score: float) -> None:
+        if not isfinite(score):  # of a broken model: JSON, in which processes send their counts, cannot hold the sum
+            return
         self.scores[bisect_left(SCORES, score)] += 1
         self.score_sum += score
 

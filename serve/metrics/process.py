@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from export.machine import flywheel_version
 from serve.metrics.metric import Metric, process_registry
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class ProcessMetrics:
 @cache
 def _build() -> tuple[str, ...]:
     onnxruntime = _version("onnxruntime") or _version("onnxruntime-gpu")
-    return _version("flywheel-serve"), platform.python_version(), _version("ray"), onnxruntime
+    return flywheel_version(), platform.python_version(), _version("ray"), onnxruntime
 
 
 def _version(package: str) -> str:

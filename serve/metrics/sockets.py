@@ -70,11 +70,17 @@ def _answer(listener: socket.socket, collector: Collector) -> None:
     while True:
         try:
             connection, _ = listener.accept()
+        except OSError:  # this process has no file descriptor free just now
+            time.sleep(0.1)
+            continue
+        try:
             with connection:
                 connection.settimeout(_TIMEOUT_S)
                 connection.sendall(to_bytes(snapshot(collector)))
-        except OSError:  # the reader has left, or this process has no file descriptor free just now
-            time.sleep(0.1)
+        except OSError:  # the reader has left
+            continue
+        except Exception:  # of one collector, perhaps while it was written to: the next reader is answered
+            log.exception("the metrics of this process cannot be read")
 
 
 class Processes:

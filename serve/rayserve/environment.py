@@ -19,7 +19,7 @@ STUBS = Path(__file__).parent / "stubs"
 DRAIN_S = 0.5  # a draining replica stays reachable this long, until HAProxy has removed it
 # Replicas listen on ports of these blocks, one block per server, below the range of ephemeral ports.
 _FIRST_PORT, _LAST_PORT, _BLOCK = 12_000, 32_000, 500
-_MAX_CHECK_S = 1.5
+_MIN_CHECK_S, _MAX_CHECK_S = 0.5, 1.5  # a replica's event loop may be late by tenths of a second
 _guards: list[socket.socket] = []
 # HAProxy ends unless it may open two files for each of its connections, half of one for its pipe, and some of its own.
 _MAX_CONNECTIONS, _FILES_A_CONNECTION, _OTHER_FILES = 4096, 2.5, 120
@@ -135,9 +135,9 @@ def _check_interval(config: Config) -> str:
     """How often HAProxy checks a replica, and how long it waits for its answer.
 
     Two checks must fail, so a frozen replica is found within three intervals and a quarter of a second. Another one has
-    what is left of the deadline to answer its requests.
+    what is left of the deadline to answer its requests, if that is 3 s or more.
     """
-    return f"{math.floor(min(_MAX_CHECK_S, config.limits.deadline_s / 6) * 1000)}ms"
+    return f"{math.floor(min(_MAX_CHECK_S, max(_MIN_CHECK_S, config.limits.deadline_s / 6)) * 1000)}ms"
 
 
 def _serve_flags() -> list[Flag]:

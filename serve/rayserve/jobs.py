@@ -44,8 +44,8 @@ class RayWorkers:
         self._config = config
         self._has_mlflow = find_spec("mlflow") is not None
 
-    def start_retraining(self, plan: Plan) -> Any:
-        return _retrain.remote(self._config, plan)
+    def start_retraining(self, plan: Plan, owner: str) -> Any:
+        return _retrain.remote(self._config, plan, owner)
 
     def start_drift_test(self, task: str) -> Any:
         return _test_drift.remote(self._config, task)
@@ -89,7 +89,7 @@ def discoverer(config: Config) -> Discover:
 
 
 # max_calls=1: the worker process ends after the task and frees the gigabyte that torch takes. max_retries=0: the
-# corrections of a run that was killed return to the queue when their leases expire, so Ray must not retry it.
+# controller gives up what a run that was killed held, and decides when the next one begins, so Ray must not retry it.
 _TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": 0, "max_calls": 1, "max_retries": 0,
     "runtime_env": {
@@ -105,13 +105,13 @@ def _begin(config: Config, process: str, task: str = "") -> None:
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
-def _retrain(config: Config, plan: Plan) -> Result:
+def _retrain(config: Config, plan: Plan, owner: str) -> Result:
     _begin(config, "retraining", plan.task)
     store = Store.open(config.feedback.store_url(config.home))
     tracing.start(config.tracing, "retraining")
     try:
         with traced_stages(plan.task) as (report, end):
-            result = retrain(plan, config.home, store, ACTOR, report)
+            result = retrain(plan, config.home, store, ACTOR, report, owner)
             end(result)
     finally:
         tracing.stop()

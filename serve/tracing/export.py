@@ -6,9 +6,9 @@ import logging
 import os
 import threading
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from export.machine import flywheel_version
 from serve.config import TracingConfig
 from serve.tracing import spans
 
@@ -57,10 +57,7 @@ def install(exporter: SpanExporter, sample: float, process: str) -> None:
     from serve.tracing.logged_once import LoggedOnce
 
     _silence_sdk()
-    try:
-        ours = version("flywheel-serve")
-    except PackageNotFoundError:
-        ours = "0+unknown"
+    ours = flywheel_version()
     defaults = {"service.name": "flywheel", "service.version": ours, "service.instance.id": f"{process}-{os.getpid()}"}
     # Resource.create adds what OTEL_RESOURCE_ATTRIBUTES says; OTEL_SERVICE_NAME overrides our name.
     if name := os.environ.get("OTEL_SERVICE_NAME"):

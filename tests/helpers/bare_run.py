@@ -55,8 +55,8 @@ class Run:
         """When the leases of a run that was killed have expired."""
         self.store.database.clock = lambda: datetime.now(UTC) + timedelta(minutes=5)
 
-    def __call__(self, **changes: Any) -> Result:
-        return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None)
+    def __call__(self, owner: str | None = None, **changes: Any) -> Result:
+        return retrain(Plan("intent", **changes), self.home, self.store, "a test", lambda *_: None, owner)
 
     def states(self) -> dict[str, int]:
         return {state: count for state, count in self.store.feedback.counts("intent").items() if count}

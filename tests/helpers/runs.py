@@ -12,12 +12,14 @@ class Runs:
 
     def __init__(self) -> None:
         self.begun: list[Plan] = []
+        self.owners: list[str] = []
         self.followed: list[str] = []
         self.drift: Any = None
         self.result: Any = None
 
-    def start_retraining(self, plan: Plan) -> Plan:
+    def start_retraining(self, plan: Plan, owner: str) -> Plan:
         self.begun.append(plan)
+        self.owners.append(owner)
         return plan
 
     def start_drift_test(self, task: str) -> Any:

@@ -17,6 +17,7 @@ from models.releases.registry import Registry
 from models.releases.release import ancestry, local_versions, make_release, read_release, write_release
 from models.releases.rollout import Rollout
 from models.releases.versions import add_version
+from models.retraining.heartbeat import give_up
 from models.retraining.plan import Result
 from models.training.families.base import Champion
 from tests.helpers.bare_run import Run, bundle
@@ -57,6 +58,13 @@ def test_a_refusal_counts_against_what_the_candidate_had_learned_and_not_against
     assert run.states() == {"waiting": 20, "dead": 80}
     assert run.learned[0] == run.learned[1] == [letter.sample.text for letter in run.store.queue.dead_letters("intent")]
     assert "It was looked at" in run.store.queue.dead_letters("intent")[0].reason
+
+
+def test_who_started_a_run_can_give_up_what_it_held(run: Run) -> None:
+    run.correct(0, 3)
+    run.during = lambda: give_up(run.store, "intent", "desk-1")
+    assert run(owner="desk-1").outcome == "outdated"  # and a run that was thought dead releases nothing
+    assert run.states() == {"waiting": 3}
 
 
 def test_an_error_counts_against_corrections_while_they_are_learned_and_not_before_or_after(
@@ -312,5 +320,6 @@ def test_a_refusal_and_a_release_need_no_mlflow(run: Run, monkeypatch: pytest.Mo
     run.accepted = False
     assert run().outcome == "refused"
     run.accepted = True
-    assert run(initial_stage="promote") == Result("released", "Accepted. It was looked at.", "2")
+    checks = (("holdout accuracy", True),)
+    assert run(initial_stage="promote") == Result("released", "Accepted. It was looked at.", "2", checks=checks)
     assert run.states() == {"used": 3}

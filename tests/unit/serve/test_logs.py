@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,27 @@ def test_a_process_of_ray_sends_its_records_to_the_server(
     found = records(stdout)
     assert [record["message"].split()[1] for record in found] == [str(number) for number in range(500)]
     assert {(record["process"], record["task"]) for record in found} == {("intent", "intent")}
+
+
+def test_many_processes_that_begin_at_once_lose_no_record(
+    stdout: Stdout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, processes = tmp_path / "log", 64
+    monkeypatch.setenv(logs.SOCKET_VARIABLE, str(path))
+    serve_forever = logs._Receiver.serve_forever
+    begun = threading.Event()
+
+    def serve_late(self: logs._Receiver) -> None:
+        begun.wait(10)
+        serve_forever(self)
+
+    monkeypatch.setattr(logs._Receiver, "serve_forever", serve_late)
+    with logs.received_logs(path):
+        for number in range(processes):
+            logs.log_to_server(JSON, f"process {number}")
+            log.warning("begun")
+        begun.set()
+        eventually(lambda: len(stdout.text().splitlines()) == processes, 10)
 
 
 def test_a_server_that_does_not_read_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

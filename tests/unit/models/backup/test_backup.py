@@ -203,6 +203,13 @@ def test_a_destination_that_cannot_be(home: Path, tmp_path: Path, place: str) ->
     assert (tmp_path / "there.tar").read_text() == "keep me"
 
 
+def test_a_name_that_the_archive_cannot_keep_is_told_at_once(home: Path, tmp_path: Path) -> None:
+    (home / "corpora" / os.fsdecode(b"caf\xe9.jsonl")).write_text("x")
+    with pytest.raises(BackupError, match=r"is not UTF-8: .*corpora/caf.*No backup was made"):
+        backed_up(home, tmp_path)
+    assert os.listdir(tmp_path) == ["home"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     with own_memory(tmp_path / "disk", 1) as disk:

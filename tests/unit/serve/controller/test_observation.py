@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -163,3 +164,15 @@ def test_the_disk_of_the_home(world: World) -> None:
     world.loop.step()
     found = snapshot(world.registry)
     assert 0 < found["flywheel_home_free_bytes"][()][0] <= found["flywheel_home_size_bytes"][()][0]
+
+
+def test_a_disk_that_went_away_does_not_fill_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("shutil.disk_usage", gone)
+    world.loop.step()
+    assert snapshot(world.registry)["flywheel_home_free_bytes"] == {(): [0.0]}
+    assert not [record for record in caplog.records if record.exc_info]

@@ -159,6 +159,32 @@ def test_what_a_killed_run_held_starts_the_next_when_its_lease_has_expired(made:
     assert store.audit.entries("intent")[0].reason == f"{AFTER} corrections wait"
 
 
+def test_a_run_whose_process_was_killed_runs_no_more(made: Made) -> None:
+    loop, store, runs = made(automatic=False)
+    correct(store, 0, AFTER)
+    store.retraining.request("intent", "ops", "before the sale")
+    loop.step_task("intent")
+    [owner] = runs.owners
+    store.locks.acquire("retrain-intent", owner, 120)
+    store.retraining.start("intent")
+    store.queue.lease("intent", owner, AFTER, 120)
+    runs.result = Result("failed", "its process ended: WorkerCrashedError")
+    loop.step_task("intent")
+    assert not store.locks.is_held("retrain-intent")
+    assert [request.state for request in store.retraining.latest("intent")] == ["requested"]
+    assert store.feedback.counts("intent")["waiting"] == AFTER
+
+
+def test_a_run_that_failed_takes_nothing_from_the_one_that_came_after_it(made: Made) -> None:
+    loop, store, runs = made(automatic=False)
+    store.retraining.request("intent", "ops", "before the sale")
+    loop.step_task("intent")
+    store.locks.acquire("retrain-intent", "a terminal", 120)
+    runs.result = Result("failed", "ValueError")
+    loop.step_task("intent")
+    assert store.locks.is_held("retrain-intent")
+
+
 def test_a_run_that_found_another_at_work_is_not_begun_again_at_once(made: Made) -> None:
     loop, store, runs = made()
     correct(store, 0, AFTER)

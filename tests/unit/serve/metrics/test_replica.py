@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from serve.metrics import Metrics, ModelInfo
 from serve.metrics.metric import MAX_VERSIONS, process_registry
 from serve.metrics.predictions import MAX_LABELS, OTHER
-from serve.metrics.snapshot import Snapshot, snapshot
+from serve.metrics.snapshot import Snapshot, from_bytes, merged, snapshot, to_bytes
 from tests.helpers.collectors import registry_restored
 
 INFO = ModelInfo("CPUExecutionProvider", "int8", "2026-11-30T09:00:00+00:00")
@@ -50,6 +51,15 @@ def test_a_ranking_counts_once_with_its_best_score(metrics: Metrics) -> None:
     found = now()
     assert found["flywheel_prediction_score"]["intent", "1"][-2:] == [1.0, 0.9]
     assert found["flywheel_predictions"] == found["flywheel_prediction_confidence"] == {}
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_broken_model_does_not_break_the_metrics(metrics: Metrics, score: float) -> None:
+    metrics.predictions("1", ["refund"], [{"label": "refund", "score": score}, {"label": "refund", "score": 0.5}])
+    of_replica = from_bytes(to_bytes(now()))
+    found = merged([of_replica, of_replica])
+    assert found["flywheel_predictions"]["intent", "1", "refund"] == [4]
+    assert found["flywheel_prediction_score"]["intent", "1"][-2:] == [2, 1.0]  # the one that has a score
 
 
 def test_5000_labels_have_100_series_and_other(metrics: Metrics) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 from serve.metrics.catalogue import BY_FAMILY
 from serve.metrics.metric import MAX_VERSIONS
 from serve.metrics.snapshot import Snapshot, merged, newest_versions, samples_of
-from serve.metrics.sockets import Processes
+from serve.metrics.sockets import Processes, serve
 from tests.helpers.command import ROOT
 from tests.helpers.waiting import eventually
 
@@ -116,6 +117,40 @@ def test_counts_of_all_processes_are_one_at_once_and_outlive_them(folder: Path, 
     assert sorted(path.name for path in folder.iterdir()) == [f"{two.pid}.metrics", "collected"]
     count(two, 1)
     assert collected(processes)["flywheel_requests_total"] == 612
+
+
+class Faulty:
+    """A collector that fails at the first scrape."""
+
+    def __init__(self) -> None:
+        self.scrapes = 0
+
+    def collect(self) -> list[object]:
+        self.scrapes += 1
+        if self.scrapes == 1:
+            raise RuntimeError("dictionary changed size during iteration")
+        return []
+
+
+def test_a_collector_that_fails_once_does_not_end_the_metrics_of_its_process(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = Faulty()
+    serve(folder, collector)  # type: ignore[arg-type]
+    processes = Processes(folder)
+    processes.snapshots()
+    processes.snapshots()
+    assert collector.scrapes == 2
+    assert [record.getMessage() for record in caplog.records] == ["the metrics of this process cannot be read"]
+
+
+def test_readers_that_left_while_a_process_was_paused_delay_no_other(folder: Path) -> None:
+    collector = Faulty()
+    serve(folder, collector)  # type: ignore[arg-type]
+    for _ in range(30):
+        with socket.socket(socket.AF_UNIX) as reader:
+            reader.connect(str(folder / f"{os.getpid()}.metrics"))
+    assert len(Processes(folder).snapshots()) == 2  # of this process, and of those that have ended
 
 
 def test_a_process_that_is_paused_is_counted_as_it_was(folder: Path, start: Start) -> None:

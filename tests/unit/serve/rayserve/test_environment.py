@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.config import Config, RayConfig
+from serve.config import Config, LimitsConfig, RayConfig
 from serve.rayserve import environment as module
 from serve.rayserve import haproxy
 from serve.rayserve.environment import (
@@ -69,6 +69,15 @@ def test_the_wrapper_starts_the_operators_haproxy(tmp_path: Path, monkeypatch: p
     found = flags(tmp_path)
     assert found["RAY_SERVE_HAPROXY_BINARY_PATH"] == haproxy.WRAPPER
     assert found["HAPROXY"] == "/own/haproxy"
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("deadline_s", "interval"), [(10.0, "1500ms"), (6.0, "1000ms"), (0.2, "500ms"), (0.001, "500ms")]
+)
+def test_a_short_deadline_does_not_take_busy_replicas_for_frozen_ones(deadline_s: float, interval: str) -> None:
+    config = Config(limits=LimitsConfig(deadline_s=deadline_s))
+    assert flags_of_serve(config)["RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER"] == interval
 
 
 STOCK = Config().model_copy(update={"ray": RayConfig(tuning="stock")})
