@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serve.metrics.metric import NO_VERSION, TASK, VERSION, Metric, kept_versions
@@ -170,6 +171,7 @@ class Metrics:
         ProcessMetrics(task)
         for reason in DROPPED:  # `increase` does not see the first count of a series that begins with it
             self._child(DROPPED_TEXTS, reason)
+        self._begin_errors(NO_VERSION)
         for reason in LOST:
             self._child(UNLOGGED, reason)
             self._child(UNCOUNTED, reason)
@@ -246,6 +248,7 @@ class Metrics:
             self._remove(MODEL, version)
         for version, info in versions.items():
             self._child(MODEL, version, *info).set(1)
+            self._begin_errors(version)
         self._loaded = tuple(versions)
         self._known.update(versions)
         for version in self._known - kept_versions(self._known, versions):
@@ -254,6 +257,11 @@ class Metrics:
             for metric in METRICS:
                 if "version" in metric.labels:
                     self._remove(metric, version)
+
+    def _begin_errors(self, version: str) -> None:
+        """The errors that the availability objective counts, with 0, so that `increase` sees the first of them."""
+        for endpoint, code in product(("predict", "infer"), ("500", "503", "504")):
+            self._child(REQUESTS, version, endpoint, code)
 
     def waiting(self, texts: int, seconds: float, oldest: float) -> None:
         """Set the texts in the queue, their work in seconds of model time, and the age of the oldest in seconds."""
