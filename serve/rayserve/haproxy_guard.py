@@ -24,6 +24,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
+GUARD = "HAPROXY_GUARD"
 ALONE_S = 60.0  # without a manager; Serve starts the next one within some ten seconds
 _MAX_RESTARTS, _RESTARTS_S = 5, 60.0  # what dies more often than this is not helped by another start
 _START_S, _POLL_S = 5.0, 0.05
@@ -75,7 +76,10 @@ def parent_of(pid: int) -> tuple[int, str]:
 
 
 def start(program: str, configuration: str, admin: str) -> bool:
-    """Guard this process, which becomes HAProxy. Returns whether it is: that needs a raylet, and Linux's pidfd."""
+    """Guard this process, which becomes HAProxy. Returns whether it is: that needs a raylet, and Linux's pidfd.
+
+    HAProxy finds the guard by the environment, and ends with it (guarded.lua).
+    """
     try:
         manager, _ = parent_of(os.getpid())
         raylet, name = parent_of(manager)
@@ -83,7 +87,8 @@ def start(program: str, configuration: str, admin: str) -> bool:
             return False
         guarded = Guarded(os.getpid(), manager, raylet, program, kept(configuration), admin)
         command = [sys.executable, "-S", "-E", os.path.abspath(__file__), *map(str, guarded)]
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        guard = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        os.environ[GUARD] = str(guard.pid)
     except OSError:
         return False
     return True
@@ -141,7 +146,8 @@ class Guard:
         self._reap()
         while self._may_restart():
             self._restarts.append(time.monotonic())
-            process = self._child = subprocess.Popen([self._it.program, "-db", "-f", self._it.configuration, "-dR"])
+            command = [self._it.program, "-db", "-f", self._it.configuration, "-dR"]
+            process = self._child = subprocess.Popen(command, env={**os.environ, GUARD: str(os.getpid())})
             until = time.monotonic() + _START_S
             while process.poll() is None and time.monotonic() < until:
                 if pid_at(self._it.admin) == process.pid:

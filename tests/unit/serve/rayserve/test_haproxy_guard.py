@@ -219,3 +219,20 @@ def test_haproxy_that_never_answered_is_its_managers_affair(tmp_path: Path) -> N
         assert run.manager.poll() is None
         run.kill(run.raylet)
         run.guard.join(5)
+
+
+def test_haproxy_ends_with_its_guard(tmp_path: Path) -> None:
+    file, lua = tmp_path / "haproxy.cfg", Path(haproxy_guard.__file__).with_name("guarded.lua")
+    configuration = CONFIGURATION.format(admin=tmp_path / "admin", port=free_port(), routes="", backend=free_port())
+    file.write_text(configuration.replace("global\n", f"global\n    lua-load {lua}\n"))
+    with ExitStack() as stack:
+        guard = stack.enter_context(subprocess.Popen(["sleep", "60"]))
+        stack.callback(guard.kill)
+        environment = {**os.environ, haproxy_guard.GUARD: str(guard.pid)}
+        process = stack.enter_context(subprocess.Popen([binary(), "-db", "-f", file], env=environment))
+        stack.callback(process.kill)
+        eventually(lambda: pid_at(str(tmp_path / "admin")) == process.pid, 5)
+        time.sleep(1.2)
+        assert process.poll() is None
+        guard.kill()  # it stays a zombie until it is waited for
+        assert process.wait(5) == 1
