@@ -54,8 +54,9 @@ def canary(home: Path, champion: str, challenger: str) -> None:
 def served_by(server: Server) -> set[str]:
     """The versions that answer now; enough requests at once to meet every replica."""
     with ThreadPoolExecutor(12) as pool:
-        answers = pool.map(lambda _: server.post("/v2/models/intent/predict", json=GOOD).json(), range(36))
-        return {answer["model_version"] for answer in answers}
+        answers = list(pool.map(lambda _: server.post("/v2/models/intent/predict", json=GOOD), range(36)))
+    assert all(answer.status_code == 200 for answer in answers), {answer.text for answer in answers}
+    return {answer.json()["model_version"] for answer in answers}
 
 
 def test_a_release_is_followed_without_a_failed_request(own_server: Server) -> None:
