@@ -1,5 +1,5 @@
 # make serve       set up, serve on HOST:PORT (127.0.0.1:8000), and train the default models once beside the server
-# make test-fast   set up and run the tests that need neither a server (nor PostgreSQL's) nor a trained model, in a minute
+# make test-fast   set up and run the tests that need neither a server (nor PostgreSQL's) nor a trained model, in minutes
 # make test        set up, train the default models once, and run all tests; ARGS="tests/server/test_http.py" runs some
 # make test-slow   the tests that take minutes or gigabytes and seldom break; CI leaves them out
 # make quality     train on public sets, ask over HTTP, write docs/quality.md (80 minutes); ARGS=--quick takes one seed

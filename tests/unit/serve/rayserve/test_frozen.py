@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from serve.rayserve.environment import has_haproxy
 from serve.rayserve.haproxy import WRAPPER, binary
 from tests.helpers.command import free_port
+from tests.helpers.good_replica import GoodReplica
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
@@ -46,25 +47,12 @@ backend task
 """
 
 
-class _Replica(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @contextmanager
 def haproxy(folder: Path, lua: str) -> Iterator[str]:
     """URL of HAProxy before a replica that accepts connections and says nothing, and a good one."""
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        good = ThreadingHTTPServer(("127.0.0.1", 0), _Replica)
+        good = ThreadingHTTPServer(("127.0.0.1", 0), GoodReplica)
         stack.callback(good.server_close)
         stack.callback(good.shutdown)
         threading.Thread(target=good.serve_forever, daemon=True).start()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -21,6 +21,7 @@ from serve.rayserve.environment import has_haproxy
 from serve.rayserve.haproxy import binary, take_over
 from serve.rayserve.haproxy_guard import Guard, Guarded, has_applications, kept, pid_at
 from tests.helpers.command import free_port
+from tests.helpers.good_replica import GoodReplica
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not has_haproxy(), reason="Ray brings no HAProxy for this system")
@@ -43,19 +44,6 @@ backend task
 """
 
 
-class _Replica(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 class Run:
     """HAProxy before one replica, with processes in the places of its manager and of the raylet."""
 
@@ -63,7 +51,7 @@ class Run:
         self._stack = stack
         self.admin, self.port = str(folder / "admin.sock"), free_port()
         self.path = str(folder / "haproxy.cfg")
-        replica = ThreadingHTTPServer(("127.0.0.1", 0), _Replica)
+        replica = ThreadingHTTPServer(("127.0.0.1", 0), GoodReplica)
         stack.callback(replica.server_close)
         stack.callback(replica.shutdown)
         threading.Thread(target=replica.serve_forever, daemon=True).start()
