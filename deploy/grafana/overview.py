@@ -70,8 +70,12 @@ def build() -> Dashboard:
         ),
         graph(
             "By status code",
-            "Of predicts and feedback. A 503 is a refusal: overloaded, or not ready.",
+            "Of predicts and feedback. A 503 is a refusal: overloaded, or not ready. HAProxy's: no replica answered.",
             ('sum by (code) (rate(flywheel_requests_total{task=~"$task"}[$__rate_interval]))', "{{code}}"),
+            (
+                'sum by (reason) (rate(flywheel_unanswered_requests_total{task=~"$task"}[$__rate_interval]))',
+                "HAProxy: {{reason}}",
+            ),
             unit="reqps",
         ),
         graph(

@@ -6,6 +6,7 @@ has the controller's own (`controller`, `opinion`), asks them all for `GET /metr
 
 from serve.metrics.controller import LoopMetrics
 from serve.metrics.exposition import collect, collect_from, exposition, keep_counts, loaded_replicas, serve_metrics
+from serve.metrics.haproxy import UnansweredRequests
 from serve.metrics.metric import process_registry
 from serve.metrics.opinion import OpinionMetrics
 from serve.metrics.replica import Metrics, ModelInfo
@@ -15,6 +16,7 @@ __all__ = [
     "Metrics",
     "ModelInfo",
     "OpinionMetrics",
+    "UnansweredRequests",
     "collect",
     "collect_from",
     "exposition",

