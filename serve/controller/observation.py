@@ -1,10 +1,13 @@
-"""Sets a task's gauges that nothing else needs: from its release, the store, and the progress of a retraining."""
+"""Sets gauges that nothing else needs: from releases, the store, the progress of a retraining, and the cluster."""
 
 from __future__ import annotations
 
+import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +18,13 @@ from models.home import progress_file, release_file
 from models.releases.release import Release, ReleaseError, read_release
 from models.retraining.plan import lock_of
 from models.training.progress import read_progress
+from serve.api.repository import DELETING, RUNNING, UNLOADED, Applications, ApplicationsError
 from serve.config import Config
 from serve.metrics import LoopMetrics, controller
 
-_STORE_EVERY_S = 15.0
+log = logging.getLogger("flywheel.controller")
+
+_STORE_EVERY_S = _APPLICATIONS_EVERY_S = 15.0
 _CORRECTED_EVERY_S = 60.0  # it counts the log's index
 _WINDOW = timedelta(days=7)
 _MAX_LABELS = 10_000
@@ -36,7 +42,6 @@ class Observer:
         self._release: Release | None = None
         self._store_due = self._corrected_due = 0.0
         metrics.set(controller.NEEDED, task, config.learning.min_new_samples)
-        metrics.set(controller.CONFIGURED, task, config.tasks[task].replica_count(usable_cores()))
 
     def step(self) -> None:
         """Set what changes in seconds; what the store has to look for, every `_STORE_EVERY_S`. Raises StoreError."""
@@ -101,6 +106,37 @@ class Observer:
         self._metrics.set(controller.ACCURACY, self._task, accuracy)
         judged = {(version,): float(total) for version, (_, total) in found.items()}
         self._metrics.set(controller.JUDGED, self._task, judged)
+
+
+class ReplicasObserver:
+    """Sets how many replicas each task should have: those configured, or 0 while an operator has it unloaded.
+
+    In a thread of its own (`start`): the cluster may take long to answer, and the controller must roll back meanwhile.
+    """
+
+    def __init__(self, config: Config, applications: Applications, metrics: LoopMetrics):
+        self._config, self._applications, self._metrics = config, applications, metrics
+        self._set(dict.fromkeys(config.tasks, RUNNING))
+
+    def start(self) -> None:
+        threading.Thread(target=self._work, name="replicas", daemon=True).start()
+
+    def step(self) -> None:
+        with suppress(ApplicationsError):  # of no use here; those who ask for readiness are told
+            self._set(self._applications.states())
+
+    def _set(self, states: dict[str, str]) -> None:
+        for task, state in states.items():
+            count = 0 if state in (UNLOADED, DELETING) else self._config.tasks[task].replica_count(usable_cores())
+            self._metrics.set(controller.CONFIGURED, task, count)
+
+    def _work(self) -> None:
+        while True:
+            time.sleep(_APPLICATIONS_EVERY_S)
+            try:
+                self.step()
+            except Exception:
+                log.exception("the applications' states cannot be read")
 
 
 def observe_home(home: Path, metrics: LoopMetrics) -> None:

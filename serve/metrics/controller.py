@@ -42,7 +42,7 @@ RELEASED = Metric(
 CONFIGURED = Metric(
     "flywheel_configured_replicas",
     "gauge",
-    "Replicas that the configuration asks for (tasks.<task>.replicas), at least; auto is one per core.",
+    "Replicas that the configuration asks for, at least (tasks.<task>.replicas; auto: one per core); 0 while unloaded.",
     _OF_TASK,
 )
 MOVES = Metric(

@@ -68,6 +68,7 @@ class ControlDeployment:
         from models.feedback.store import Store
         from serve.api.control import build_control
         from serve.controller.loop import Loop
+        from serve.controller.observation import ReplicasObserver
         from serve.controller.opinion_monitor import opinion_metrics
         from serve.metrics import LoopMetrics, UnansweredRequests
         from serve.rayserve.applications import RayApplications
@@ -87,6 +88,7 @@ class ControlDeployment:
         self._control = _install(control, config, metrics_dir)
         self._loop = Loop(config, store, metrics, RayWorkers(config), opinion_metrics(config))
         self._loop.start()
+        ReplicasObserver(config, applications, metrics).start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._control

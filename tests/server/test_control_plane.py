@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -103,9 +104,16 @@ def test_a_request_for_a_retraining_has_a_state_and_an_end(server: Server) -> No
     assert started["reason"] == "requested by ops: before the sale"
 
 
+def configured(server: Server) -> dict[str, float]:
+    """Replicas that each task should have, as the alerts on missing replicas read it."""
+    found = re.findall(r'^flywheel_configured_replicas\{task="(.*)"\} (.*)$', server.get("/metrics").text, re.M)
+    return {task: float(value) for task, value in found}
+
+
 def test_operators_need_no_replica(server: Server) -> None:
     """Promote, roll back, challenge, retrain, erase and look, with the task's replicas gone; then all answer again."""
     assert server.post(f"{OPERATIONS}/unload", json={"reason": "the night"}).status_code == 200
+    eventually(lambda: configured(server) == {"intent": 0, "sentiment": 1, "recommendation": 1}, 30)  # no alert fires
     error = assert_error(server.post(f"{MODEL}/predict", json=HI), 503)
     assert f"{OPERATIONS}/load" in error["error"]
     error = assert_error(server.post(f"{MODEL}/rollback", json={}), 404)
@@ -124,6 +132,7 @@ def test_operators_need_no_replica(server: Server) -> None:
     assert server.post(f"{MODEL}/predict", json=HI).json()["model_version"] == "2"
     assert server.post(f"{OPERATIONS}/load", json={}).status_code == 200  # again, without effect
     assert index(server)["intent", "2"] == "READY"
+    eventually(lambda: configured(server)["intent"] >= 1, 30)
     assert_error(server.post(f"{OPERATIONS}/load", json={"parameters": {"config": "{}"}}), 422)
 
 

@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from export.machine import usable_cores
 from models.feedback.store import Store
 from models.feedback.types import LoggedPrediction, NewFeedback
 from models.home import progress_file
 from models.releases.rollout import Rollout
 from models.retraining.plan import Result, lock_of
 from models.training.progress import ProgressFile
+from serve.api.repository import ApplicationsError
 from serve.config import Config, LearningConfig, RolloutConfig
 from serve.controller import observation
 from serve.controller.loop import Loop
+from serve.controller.observation import ReplicasObserver
 from serve.metrics import LoopMetrics
 from serve.metrics.snapshot import snapshot
 from tests.helpers.runs import Runs
@@ -176,3 +179,40 @@ def test_a_disk_that_went_away_does_not_fill_the_log(
     world.loop.step()
     assert snapshot(world.registry)["flywheel_home_free_bytes"] == {(): [0.0]}
     assert not [record for record in caplog.records if record.exc_info]
+
+
+class States:
+    """Applications whose states are given."""
+
+    def __init__(self, states: dict[str, str] | Exception):
+        self.given = states
+
+    def states(self) -> dict[str, str]:
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+    def load(self, task: str) -> None:
+        raise NotImplementedError
+
+    unload = load
+
+
+def test_a_task_that_an_operator_unloaded_should_have_no_replica() -> None:
+    registry, applications = CollectorRegistry(), States({})
+    config = Config()
+    observer = ReplicasObserver(config, applications, LoopMetrics(registry))
+
+    def count(states: dict[str, str] | Exception) -> float:
+        applications.given = states
+        observer.step()
+        return snapshot(registry)["flywheel_configured_replicas"]["intent",][0]
+
+    configured = float(config.tasks["intent"].replica_count(usable_cores()))
+    assert configured > 0
+    assert snapshot(registry)["flywheel_configured_replicas"]["intent",] == [configured], "before the cluster is asked"
+    assert count({"intent": "unloaded"}) == 0
+    assert count(ApplicationsError("the cluster does not answer")) == 0, "as it was"
+    for state in ("deploying", "running", "deploy_failed", "unhealthy"):
+        assert count({"intent": state}) == configured, state
+    assert count({"intent": "deleting"}) == 0
