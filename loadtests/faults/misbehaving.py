@@ -66,12 +66,15 @@ def slow_clients(url: str) -> list[Check]:
 def deadlines(url: str) -> list[Check]:
     """the client's deadline: tiny, invalid, and larger than the server's"""
     rows: list[Check] = []
-    for count in (1, 64):
+    for count, allowed in ((1, (504, 200)), (64, (504,))):  # one text may be answered early, within that time
         body = {"texts": [f"was order {time.time_ns()} of mine sent {n} days ago" for n in range(count)]}
         began = time.perf_counter()
-        wrong = _status(url, body, {TIMEOUT: "0.001"}) != 504
+        wrong = _status(url, body, {TIMEOUT: "0.001"}) not in allowed
         seconds = time.perf_counter() - began
-        rows += [(f"0.001 s, {count} texts: not 504", wrong, 0), ("time to that answer, ms", seconds * 1000, 100)]
+        rows += [
+            (f"0.001 s, {count} texts: not {' or '.join(map(str, allowed))}", wrong, 0),
+            ("time to that answer, ms", seconds * 1000, 100),
+        ]
     invalid = ("0", "-1", "nan", "soon", "", "1e-400")
     rows.append(("invalid values that were not answered 422", sum(
         _status(url, headers={TIMEOUT: value}) != 422 for value in invalid), 0))  # fmt: skip

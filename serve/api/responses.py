@@ -44,6 +44,7 @@ def plain(handler: Handler) -> Handler:
 
 def route_of(scope: Scope, routes: Sequence[BaseRoute]) -> str:
     """The path of the route that answers, with its parameters' names in place of their values; empty without one."""
+    scope = {**scope, "root_path": ""}  # as mount_at_root does it
     for route in routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
             return route.path

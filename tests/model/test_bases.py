@@ -20,7 +20,7 @@ from models.training.pipeline import build_candidate, export_checkpoint
 from tests.helpers.bases import FAMILIES, LONG_TEXT, MAX_LENGTH, TEXTS, MakeVersion, Method, make_base
 from tests.helpers.own_corpus import own_data
 
-ORDINARY = {("bert", "full"), ("distilbert", "lora"), ("roberta", "full"), ("albert", "full"), ("modernbert", "full")}
+ORDINARY = {("bert", "full"), ("distilbert", "lora"), ("modernbert", "full")}
 CASES = [
     pytest.param(
         name, method, precision,

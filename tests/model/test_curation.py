@@ -103,6 +103,7 @@ def test_a_third_of_wrong_labels_condemns_their_source_and_no_other(seed: list[E
     assert len(set(good) & set(curated.quarantined)) <= 0.05 * len(good)
 
 
+@pytest.mark.slow
 def test_a_condemned_source_takes_no_honest_sample_with_it(seed: list[Example], embed: Embed) -> None:
     planted = Planted(seed, NEW, 0.3, "source 0")
     copied = next(

@@ -68,6 +68,7 @@ def score_of_star(home: Path, version: str) -> float:
     return float(task.decode(request, task.activate(output), [False] * len(texts))[0]["score"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own use of SQLAlchemy
 def test_what_users_chose_is_ranked_higher_by_the_next_version(shop: tuple[Path, Store]) -> None:
     home, store = shop

@@ -289,6 +289,7 @@ def test_an_end_answers_what_was_accepted_and_leaves_nothing_behind(home: Path, 
         stop_server(server)
 
 
+@pytest.mark.slow
 def test_a_server_whose_ray_has_ended_ends_as_well(home: Path, tmp_path: Path) -> None:
     """For a supervisor to start it again: Ray's raylet ends with its agents, and nothing starts it again."""
     server = start_server(home, tmp_path / "log", tasks=["intent"])
@@ -302,7 +303,7 @@ def test_a_server_whose_ray_has_ended_ends_as_well(home: Path, tmp_path: Path) -
         stop_server(server)
 
 
-@pytest.mark.parametrize("seconds", [3.0, 7.0])
+@pytest.mark.parametrize("seconds", [pytest.param(3.0, marks=pytest.mark.slow), 7.0])
 def test_a_stop_before_ready_ends_the_start(seconds: float, home: Path, tmp_path: Path) -> None:
     """While Ray starts, and while Serve does."""
     command = [Path(sys.executable).parent / "flywheel", "up", "--port", str(free_port())]

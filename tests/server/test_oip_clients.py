@@ -189,6 +189,7 @@ def kserve(server: Server, kserve_python: Path) -> dict[str, Any]:
     return seen
 
 
+@pytest.mark.slow  # an environment of its own is installed for it; Triton's client speaks the same protocol
 def test_kserve_health(kserve: dict[str, Any]) -> None:
     assert kserve["live"] is True
     assert kserve["ready"] is True
@@ -196,6 +197,7 @@ def test_kserve_health(kserve: dict[str, Any]) -> None:
     assert kserve["unknown_model_ready"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["plain", "binary"])
 def test_kserve_infers(kserve: dict[str, Any], mode: str) -> None:
     answer = kserve[mode]

@@ -98,6 +98,23 @@ def test_the_span_names_the_route_without_what_a_client_sent() -> None:
     assert not re.search("secret|alice", "".join(span.to_json() for span in spans), re.IGNORECASE)
 
 
+def test_behind_serves_proxy_the_route_is_the_same() -> None:
+    """Serve's proxy, which stands in where HAProxy knows no replica yet, sets root_path to the route's prefix."""
+
+    async def hot(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("found by its path")(scope, receive, send)
+
+    async def request() -> httpx.Response:
+        transport = httpx.ASGITransport(with_request_ids(hot, APP.routes, "intent"), root_path="/v2/1")
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await client.post("/v2/1/predict")
+
+    with recorded_spans() as spans:
+        assert asyncio.run(request()).status_code == 200
+    [span] = spans
+    assert span.name == "POST /v2/{n}/predict"
+
+
 def test_an_application_that_raises_ends_its_span() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise ValueError("secret")

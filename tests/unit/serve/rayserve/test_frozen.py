@@ -89,6 +89,7 @@ def test_requests_of_a_silent_replica_are_answered_by_another(tmp_path: Path) ->
     assert 0.3 < seconds < 8, "none of them met the silent replica"
 
 
+@pytest.mark.slow
 def test_without_it_they_wait_until_the_time_is_out(tmp_path: Path) -> None:
     with haproxy(tmp_path, "") as url:
         statuses, seconds = answers(url)
