@@ -34,12 +34,23 @@ def own_server(models: Path, folder: Path, scenario: str, token: str = "") -> It
     own = folder / "home"
     for part in ("releases", "bundles"):
         shutil.copytree(models / part, own / part)
+    if scenario == "everything":
+        add_spare_versions(own)
     print(f"\nstarting a server for {scenario} on a copy of {models}", flush=True)
     with serving(own, _SETTINGS) as server:
         url = f"http://127.0.0.1:{server.port}"
         if scenario in _WITH_KNOWLEDGE:
             fill_knowledge_base(url, token)
         yield url
+
+
+def add_spare_versions(models: Path) -> None:
+    """A second version of each task, the same as its champion: there is one to move also when the gate refuses."""
+    for file in (models / "releases").glob("*.json"):
+        release = json.loads(file.read_text(encoding="utf-8"))
+        champion = models / release["versions"][release["champion"]]
+        number = max(int(folder.name) for folder in champion.parent.iterdir() if folder.name.isdecimal()) + 1
+        shutil.copytree(champion, champion.with_name(str(number)))
 
 
 def fill_knowledge_base(url: str, token: str = "") -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.locust.own_server import add_spare_versions
 from loadtests.locust.run import parse
 from loadtests.locust.scenarios import SCENARIOS
 from tests.helpers.command import ROOT, free_port
@@ -31,6 +32,18 @@ def test_a_server_that_is_named_is_not_retrained_unless_that_is_asked_for() -> N
     host = ["--host", "http://127.0.0.1:8000"]
     assert [scenario.name for scenario in parse(host).scenarios] == ["support_desk", "market_open", "product_page"]
     assert [scenario.name for scenario in parse([*host, "--scenario", "everything"]).scenarios] == ["everything"]
+
+
+def test_each_task_gets_a_version_that_can_be_moved_though_a_gate_refuses(tmp_path: Path) -> None:
+    for version, content in (("9", "champion"), ("10", "tried once")):
+        (tmp_path / "bundles" / "intent" / version).mkdir(parents=True)
+        (tmp_path / "bundles" / "intent" / version / "manifest.json").write_text(content)
+    (tmp_path / "bundles" / "intent" / "work").mkdir()
+    (tmp_path / "releases").mkdir()
+    release = {"champion": "9", "versions": {"9": "bundles/intent/9"}}
+    (tmp_path / "releases" / "intent.json").write_text(json.dumps(release))
+    add_spare_versions(tmp_path)
+    assert (tmp_path / "bundles" / "intent" / "11" / "manifest.json").read_text() == "champion"
 
 
 @pytest.mark.parametrize(
