@@ -53,10 +53,12 @@ class UnansweredRequests:
 
     def count(self) -> None:
         """Add what HAProxy has counted since it was last asked."""
-        if self._admin is None or (found := parsed(_ask(self._admin))) is None:
+        if self._admin is None:
             return
-        pid, counts = found
-        with self._lock:
+        with self._lock:  # answers are added in the order in which HAProxy gave them
+            if (found := parsed(_ask(self._admin))) is None:
+                return
+            pid, counts = found
             if self._last is None:  # a control application that was replaced: its predecessor had these
                 self._last, self._pid = counts, pid
             before = self._last if pid == self._pid else {}

@@ -102,6 +102,7 @@ def test_clients_make_no_series(server: Server) -> None:
     assert total(metrics(server), "flywheel_requests_total", version="none", code="404") >= len(HOSTILE)
 
 
+@pytest.mark.needs_tweak("haproxy")
 def test_a_request_that_no_replica_answers_is_counted(server: Server) -> None:
     listed = ask_haproxy(server, "show servers state http-intent").splitlines()[2:]
     servers = [row.split()[3] for row in listed if row.strip()]
