@@ -95,9 +95,8 @@ def parsed(answer: str) -> tuple[int, Counts] | None:
             continue
         no_replica, no_answer, all_5xx = (int(row[column] or 0) for column in ("econ", "eresp", "hrsp_5xx"))
         counts[task, "no_replica"] = no_replica
-        counts[task, "no_answer"] = max(
-            0, min(no_answer, all_5xx - of_replicas[task] - no_replica)
-        )  # HAProxy 2.8 counts some 502 twice in `eresp`
+        # HAProxy 2.8 counts some 502 twice in `eresp`: there are no more than its 5xx that no replica gave.
+        counts[task, "no_answer"] = max(0, min(no_answer, all_5xx - of_replicas[task] - no_replica))
     return int(pid[1]), counts
 
 
