@@ -66,7 +66,7 @@ async def ask(port: int) -> bytes:
 
 
 async def responses(port: int, replica: int, *, was_full: bool) -> Counter[int]:
-    """Status codes of as many requests as CLIENTS at once, which the replica answers once HAProxy has refused or not."""
+    """Status codes of CLIENTS requests at once, which the replica answers once HAProxy has refused or not."""
     stand_in = Replica(was_full=was_full)
     async with await asyncio.start_server(stand_in.serve, "127.0.0.1", replica, backlog=CLIENTS):
         if was_full:
