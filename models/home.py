@@ -11,7 +11,7 @@
     work/                           running trainings, and those that can be resumed
     encoders/sentence/              the bundle of the knowledge base's encoder, made at its first entry
     feedback.db, secret             feedback and the prediction log; the key of user pseudonyms
-    mlflow.db, mlartifacts/         runs and versions
+    mlflow.db, mlartifacts/         runs and versions; mlflow.db.lock: held while mlflow.db is made
     server.lock                     locked while a server runs on this home
     .restoring/                     a restore that is not complete
 
@@ -99,6 +99,10 @@ def user_secret_file(home: Path) -> Path:
 
 def mlflow_database(home: Path) -> Path:
     return home / "mlflow.db"
+
+
+def mlflow_lock(home: Path) -> Path:
+    return mlflow_database(home).with_name("mlflow.db.lock")
 
 
 def mlflow_artifacts(home: Path) -> Path:

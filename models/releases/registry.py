@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from models.home import mlflow_artifacts, mlflow_database, sqlite_url
+from export.files import exclusive_lock
+from models.home import mlflow_artifacts, mlflow_database, mlflow_lock, sqlite_url
 from models.releases.record import TrainingRecord
 from models.releases.release import read_release, write_aliased
 
@@ -21,6 +25,7 @@ log = logging.getLogger("flywheel.registry")
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _BUNDLE = "bundle"
+_DRAFT = ".mlflow.db."
 _MAX_BATCH = 1000  # metrics that MLflow takes at once
 
 
@@ -31,36 +36,44 @@ class Reservation(NamedTuple):
     run_id: str
 
 
+def is_installed() -> bool:
+    """Whether there is MLflow here; an installation that only serves has none."""
+    return importlib.util.find_spec("mlflow") is not None
+
+
 class Registry:
-    """The MLflow store under `home`, or the one that MLFLOW_TRACKING_URI names."""
+    """The MLflow store under `home`, or the one that MLFLOW_TRACKING_URI names; opened at the first use of it."""
 
     def __init__(self, home: Path):
+        self.home = home
+        self._artifacts = mlflow_artifacts(home)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return _open(self._mlflow, self._uri)
+
+    @cached_property
+    def _mlflow(self) -> Any:
+        """MLflow's module, whose store is this one from here on."""
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # MLflow's own 7 attempts take four minutes where a server is away, and nothing here depends on an answer.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow
 
-        self.home = home
         # It logs each error of the database with its traceback, and raises it too.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self._artifacts = mlflow_artifacts(home)
-        home.mkdir(parents=True, exist_ok=True)
         given = os.environ.get("MLFLOW_TRACKING_URI") or None  # a Compose file sets it, empty, where nobody gave one
-        uri = given or sqlite_url(mlflow_database(home))
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
         if given is None:
-            os.environ.pop(
-                "MLFLOW_TRACKING_URI", None
-            )  # set by MLflow itself; the next Registry would take it for the user's
+            _ensure_database(mlflow, self.home)
+        self._uri = given or sqlite_url(mlflow_database(self.home))
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
+        if given is None:
+            # Set by MLflow itself; the next Registry would take it for the user's.
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
         self._is_local = given is None
-        self._mlflow: Any = mlflow
-        self._client: MlflowClient = mlflow.MlflowClient()
-        litter = Path(uri.removeprefix("sqlite:///")).parent
-        if self._is_local and litter != home.resolve():  # MLflow also makes the folder that the quoted path would name
-            with suppress(OSError):
-                litter.rmdir()
+        return mlflow
 
     def reserve(self, task: str, record: TrainingRecord, unusable: Callable[[int], bool]) -> Reservation:
         """Begin the run of a training, and register its bundle, not yet logged, as a new version of the task.
@@ -177,6 +190,34 @@ class Registry:
         if not self._client.search_registered_models(filter_string=f"name='{task}'"):
             self._client.create_registered_model(task)
         return task
+
+
+def _ensure_database(mlflow: Any, home: Path) -> None:
+    """Make MLflow's database unless there is one: complete or not at all, and once, by whatever processes want it.
+
+    MLflow makes its tables step by step. A second process that takes the same steps, or one killed between two of
+    them, would leave a database that MLflow can neither use nor mend.
+    """
+    database = mlflow_database(home)
+    if database.exists():
+        return
+    with exclusive_lock(mlflow_lock(home)):
+        if database.exists():
+            return
+        for draft in home.glob(f"{_DRAFT}*"):  # by a process that was killed
+            draft.unlink()
+        draft = home / f"{_DRAFT}{uuid.uuid4().hex[:8]}"
+        _open(mlflow, sqlite_url(draft))
+        os.replace(draft, database)
+
+
+def _open(mlflow: Any, uri: str) -> MlflowClient:
+    """A client of a store, whose tables MLflow makes first in an SQLite file that has none."""
+    client: MlflowClient = mlflow.MlflowClient(uri, uri)
+    if uri.startswith("sqlite:"):  # MLflow also makes the folder that the path, quoted as it is, would name
+        with suppress(OSError):
+            Path(uri.removeprefix("sqlite:///")).parent.rmdir()
+    return client
 
 
 def _params(mlflow: Any, record: TrainingRecord) -> list[Any]:

@@ -239,9 +239,7 @@ def _rollout(task: str, config: Path | None) -> Rollout:
 
 def _update_aliases(task: str, config: Path | None) -> None:
     """Set the aliases in MLflow to the release, which has changed already."""
-    try:
-        from models.releases.registry import Registry
-    except ImportError:
-        return  # an installation that only serves
-    if not Registry(load_config(config).home).follow(task):
+    from models.releases.registry import Registry, is_installed
+
+    if is_installed() and not Registry(load_config(config).home).follow(task):
         err.print("MLflow's aliases could not be set; a running server will retry.", highlight=False)

@@ -9,7 +9,4 @@ from models.releases.registry import Registry
 
 
 def mlflow_client(home: Path) -> Any:
-    Registry(home)  # names its store to MLflow, and keeps MLflow from calling home
-    import mlflow
-
-    return mlflow.MlflowClient()
+    return Registry(home)._client
