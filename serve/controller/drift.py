@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ from serve.metrics import LoopMetrics, controller
 
 log = logging.getLogger("flywheel.controller")
 
-_FIRST_AFTER_S = 120.0  # a start has other work
+_FIRST_AFTER_S = 120.0  # at least, and at most twice that: a start has other work, and tasks should not test at once
 
 
 class DriftMonitor:
@@ -23,7 +24,7 @@ class DriftMonitor:
         self._task, self._metrics, self._workers = task, metrics, workers
         self._every_s = config.learning.drift_every_s
         self._is_tested = get_task(task).supports_drift_test
-        self._due = time.monotonic() + min(_FIRST_AFTER_S, self._every_s)
+        self._due = time.monotonic() + min(random.uniform(1, 2) * _FIRST_AFTER_S, self._every_s)
         self._test: Any = None
         self._finding: str | None = None
 

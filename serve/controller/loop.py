@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from models.feedback.store import Store, StoreError
-from models.releases import audit_outbox, registry
+from models.releases import audit_outbox
 from models.releases.release import ReleaseError
 from serve.config import Config
 from serve.controller.knowledge import KnowledgeReconciler
@@ -80,7 +80,7 @@ class Loop:
             lambda: audit_outbox.flush(config.home, task, store),
             retraining.step,
             Observer(task, config, store, self._metrics, retraining.running_s).step,
-            *([RegistrySync(task, config.home, self._workers).step] if registry.is_installed() else []),
+            RegistrySync(task, config.home, self._workers).step,
             *([self._opinion.step] if self._opinion is not None and task == config.opinion.task else []),
         ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sys
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from export.machine import usable_cores
 from models.discovery.discover import Discovery
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
+from models.releases.registry import is_installed
 from models.releases.release import read_release
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
@@ -42,7 +45,7 @@ class RayWorkers:
 
     def __init__(self, config: Config):
         self._config = config
-        self._has_mlflow = find_spec("mlflow") is not None
+        self._has_mlflow = is_installed()
 
     def start_retraining(self, plan: Plan, owner: str) -> Any:
         return _retrain.remote(self._config, plan, owner)
@@ -90,23 +93,19 @@ def discoverer(config: Config) -> Discover:
 
 # max_calls=1: the worker process ends after the task and frees the gigabyte that torch takes. max_retries=0: the
 # controller gives up what a run that was killed held, and decides when the next one begins, so Ray must not retry it.
+# `nice` from the start: importing alone takes seconds of a core, in which requests were refused.
 _TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": 0, "max_calls": 1, "max_retries": 0,
     "runtime_env": {
+        "py_executable": f"nice -n {_NICENESS} {shlex.quote(sys.executable)}",
         "env_vars": {"PYTHONPATH": os.pathsep.join(original_pythonpath()), "OMP_NUM_THREADS": str(usable_cores())}
     },
 }  # fmt: skip
 
 
-def _begin(config: Config, process: str, task: str = "") -> None:
-    """What each job does first, in a process of its own."""
-    os.nice(_NICENESS)
-    log_to_server(config.logging, process, task)
-
-
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _retrain(config: Config, plan: Plan, owner: str) -> Result:
-    _begin(config, "retraining", plan.task)
+    log_to_server(config.logging, "retraining", plan.task)
     store = Store.open(config.feedback.store_url(config.home))
     tracing.start(config.tracing, "retraining")
     try:
@@ -122,7 +121,7 @@ def _retrain(config: Config, plan: Plan, owner: str) -> Result:
 def _test_drift(config: Config, task: str) -> dict[str, Drift]:
     from models.evaluation.drift import WINDOW, drift_in_log
 
-    _begin(config, "drift test", task)
+    log_to_server(config.logging, "drift test", task)
     store = Store.open(config.feedback.store_url(config.home))
     since = utc_now() - timedelta(days=config.feedback.log.keep_days)
     rows = sorted(store.predictions.latest(task, since, 5 * WINDOW), key=lambda row: row.at)
@@ -133,7 +132,7 @@ def _test_drift(config: Config, task: str) -> dict[str, Drift]:
 def _discover(config: Config, task: str) -> Discovery:
     from models.discovery.discover import discover
 
-    _begin(config, "discovery", task)
+    log_to_server(config.logging, "discovery", task)
     return discover(Store.open(config.feedback.store_url(config.home)), config.home, task)
 
 
@@ -141,13 +140,13 @@ def _discover(config: Config, task: str) -> Discovery:
 def _sync_registry(config: Config, task: str) -> bool:
     from models.releases.registry import Registry
 
-    _begin(config, "registry", task)
+    log_to_server(config.logging, "registry", task)
     return Registry(config.home).follow(task)
 
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _make_sentence_encoder(config: Config) -> str:
-    _begin(config, "encoder")
+    log_to_server(config.logging, "encoder")
     if find_spec("torch") is None:
         return "it needs the extra `train` (pip install 'flywheel-serve[train]')"
     from models.data.dataset import load_dataset

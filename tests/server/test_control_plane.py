@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from models.releases.gate_reports import write_gate_report
 from tests.helpers.contract import assert_error
-from tests.helpers.server import Server, replicas, start_server, stop_server
+from tests.helpers.server import Server, children, replicas, start_server, stop_server
 from tests.helpers.waiting import eventually
 
 MODEL, OPERATIONS = "/v2/models/intent", "/v2/repository/models/intent"
@@ -97,7 +98,16 @@ def test_a_request_for_a_retraining_has_a_state_and_an_end(server: Server) -> No
         return next(one for one in found if one["id"] == asked.json()["request"])
 
     assert request()["state"] in ("requested", "running")
-    eventually(lambda: request()["state"] == "done", 60)
+    priorities = set()
+
+    def is_done() -> bool:
+        for pid in children(server.process.pid, "ray::_retrain"):
+            with suppress(ProcessLookupError):
+                priorities.add(os.getpriority(os.PRIO_PROCESS, pid))
+        return request()["state"] == "done"
+
+    eventually(is_done, 60)
+    assert priorities == {19}, "a retraining takes only what requests leave"
     assert (request()["actor"], request()["reason"]) == ("ops", "before the sale")
     assert request()["outcome"] == "too_few"  # there are no corrections
     started = next(e for e in server.get(f"{OPERATIONS}/audit").json()["audit"] if e["action"] == "retrain started")

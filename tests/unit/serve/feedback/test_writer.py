@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, replace
@@ -56,6 +57,21 @@ def test_a_ranking_is_kept_without_the_name_of_its_user(prediction_logger: Predi
     stored = bytes_of_store(tmp_path)
     assert b"mug" in stored
     assert USER.encode() not in stored
+
+
+def test_rankings_that_wait_are_few_objects(prediction_logger: PredictionLogger) -> None:
+    """The garbage collector walks through what waits, and stops the event loop meanwhile."""
+    asked = {"candidates": [{"id": f"{i}", "text": "a mug", "features": {"price": 1.0}} for i in range(100)]}
+    prediction_logger.stop()
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(100):
+        request = Recommendation.Request.model_validate(asked)
+        id_, at = f"{number:032d}", datetime.now(UTC)
+        prediction_logger.log(LoggedPrediction(id_, "recommendation", "1", request, [], at))
+    del request
+    gc.collect()
+    assert len(gc.get_objects()) - before < 1000
 
 
 @pytest.mark.parametrize(
