@@ -28,10 +28,13 @@ class Redactor:
     def __init__(self, engine: Engine):
         self.engine = engine
         # Keys and labels come again with every answer, and the items of a catalogue with every ranking.
-        self._remembered = lru_cache(_MAX_REMEMBERED)(self.redact)
+        self._remembered = lru_cache(_MAX_REMEMBERED)(self._redacted)
 
     def redact(self, text: str) -> str:
         """The text with each match replaced by a placeholder such as `[email]`. Idempotent; never raises."""
+        return self._remembered(text) if len(text) <= _MAX_REMEMBERED_LENGTH else self._redacted(text)
+
+    def _redacted(self, text: str) -> str:
         if self.engine.is_harmless(text):
             return text
         for _ in range(_PASSES):
@@ -52,7 +55,7 @@ class Redactor:
 
     def _redact_json(self, value: Any, max_length: int | None, depth: int) -> Any:
         if isinstance(value, str):
-            return self._redact_string(value[:max_length])
+            return self.redact(value[:max_length])
         if isinstance(value, int):
             return "[card]" if self._is_card(value) else value
         if not isinstance(value, (dict, list, tuple)):
@@ -63,16 +66,13 @@ class Redactor:
             return [self._redact_json(inner, max_length, depth + 1) for inner in value]
         out: dict[str, Any] = {}
         for key, inner in value.items():
-            name = plain = self._redact_string(str(key))
+            name = plain = self.redact(str(key))
             number = 1
             while name in out:
                 number += 1
                 name = f"{plain} {number}"
             out[name] = self._redact_json(inner, max_length, depth + 1)
         return out
-
-    def _redact_string(self, text: str) -> str:
-        return self._remembered(text) if len(text) <= _MAX_REMEMBERED_LENGTH else self.redact(text)
 
     def _is_card(self, number: int) -> bool:
         return 10**11 <= number < 10**19 and any(one.kind == "card" for one in self.engine.personal(str(number)))

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import orjson
@@ -52,12 +51,6 @@ _MAX_DOCUMENTS = 50_000  # texts that wait to be stored for opinion monitoring, 
 _MAX_LINKED = 100  # traced requests that the span of one write names
 _MAX_CHARACTERS = 4_000  # kept of a text, more than any model reads; redaction takes time for each character
 T = TypeVar("T")
-
-
-class _Request(NamedTuple):
-    """A request that waits to be written."""
-
-    json: bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +104,6 @@ class PredictionLogger:
         """connects on first use; a caller that uses it directly must handle StoreError"""
         redactor = redactor_of(registry or package_registry())
         self._redact, self._redact_json = redactor.redact, redactor.redact_json
-        self._redact_topic = lru_cache(maxsize=4096)(redactor.redact)
         self._hasher = hasher
         self._settings = settings
         self._metrics = metrics
@@ -151,8 +143,8 @@ class PredictionLogger:
     def log(self, prediction: LoggedPrediction) -> None:
         """Buffer a prediction for the next flush. Never blocks: when the buffer is full, it is dropped and counted.
 
-        Its `input` may be a pydantic model, as of a ranking. It waits as JSON in one piece: a hundred thousand objects
-        of candidates that wait made the garbage collector stop the event loop for 100 ms, three times a second.
+        Its `input` may be a pydantic model, as of a ranking. It waits as JSON, one object instead of hundreds, through
+        which the garbage collector would walk while the event loop stands still.
         """
         sample = self._settings.log.sample
         if sample < 1.0 and random.random() >= sample:
@@ -161,7 +153,7 @@ class PredictionLogger:
             self._metrics.unlogged("full")
             return
         if isinstance(prediction.input, BaseModel):
-            prediction = replace(prediction, input=_Request(prediction.input.model_dump_json().encode()))
+            prediction = replace(prediction, input=prediction.input.model_dump_json().encode())
         self._predictions.append(prediction)
         if (span := tracing.sampled()) is not None:
             self._traced.append(span)
@@ -337,7 +329,7 @@ class PredictionLogger:
         id_ = document.document_id
         if not id_.startswith(document.prediction_id):
             id_ = self._item_id(id_, self._redact(id_))
-        return replace(document, document_id=id_, text=text, topics=tuple(map(self._redact_topic, document.topics)))
+        return replace(document, document_id=id_, text=text, topics=tuple(map(self._redact, document.topics)))
 
     def _write_feedback(self, pending: Sequence[_PendingFeedback]) -> None:
         try:
@@ -360,9 +352,9 @@ class PredictionLogger:
                 request.resolve(receipts[at : at + len(request.items)])
                 at += len(request.items)
 
-    def _redacted_request(self, request: _Request, output: Any) -> tuple[orjson.Fragment, Any]:
+    def _redacted_request(self, request: bytes, output: Any) -> tuple[orjson.Fragment, Any]:
         """A ranking's request and output. The user's id (`user.id`) is hashed, and the ids of items stay apart."""
-        plain = orjson.loads(request.json)
+        plain = orjson.loads(request)
         user = plain.get("user")
         if isinstance(user, dict) and user.get("id") is not None:
             user["id"] = self.hash_user(user_name(user["id"]))
@@ -378,11 +370,11 @@ class PredictionLogger:
         """
         for row in rows:
             yield self._redacted_prediction(row)
-            if isinstance(row.input, _Request) and not self._stopping:
+            if isinstance(row.input, bytes) and not self._stopping:
                 time.sleep(_PAUSE_S)
 
     def _redacted_prediction(self, row: LoggedPrediction) -> LoggedPrediction:
-        if isinstance(row.input, _Request):
+        if isinstance(row.input, bytes):
             input_, output = self._redacted_request(row.input, row.output)
         else:
             input_, output = self._redact_json(row.input, _MAX_CHARACTERS), self._redact_json(row.output)

@@ -18,7 +18,7 @@ from export.machine import usable_cores
 from models.discovery.discover import Discovery
 from models.feedback.store import Store
 from models.feedback.store.database import utc_now
-from models.releases.registry import is_installed
+from models.releases.registry import Registry, is_installed
 from models.releases.release import read_release
 from models.retraining.plan import Plan, Result
 from models.retraining.run import retrain
@@ -138,8 +138,6 @@ def _discover(config: Config, task: str) -> Discovery:
 
 @ray.remote(**_TASK_OPTIONS)  # type: ignore[untyped-decorator]
 def _sync_registry(config: Config, task: str) -> bool:
-    from models.releases.registry import Registry
-
     log_to_server(config.logging, "registry", task)
     return Registry(config.home).follow(task)
 

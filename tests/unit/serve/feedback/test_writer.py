@@ -65,13 +65,13 @@ def test_rankings_that_wait_are_few_objects(prediction_logger: PredictionLogger)
     prediction_logger.stop()
     gc.collect()
     before = len(gc.get_objects())
-    for number in range(100):
+    for number in range(30):
         request = Recommendation.Request.model_validate(asked)
         id_, at = f"{number:032d}", datetime.now(UTC)
         prediction_logger.log(LoggedPrediction(id_, "recommendation", "1", request, [], at))
     del request
     gc.collect()
-    assert len(gc.get_objects()) - before < 1000
+    assert len(gc.get_objects()) - before < 500
 
 
 @pytest.mark.parametrize(

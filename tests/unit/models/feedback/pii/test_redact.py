@@ -19,7 +19,7 @@ from stdnum.iso7064 import mod_97_10
 
 from models.curation.report import placeholders
 from models.entities import default_engine
-from models.feedback.pii import KINDS, Found, find, redact, redact_json
+from models.feedback.pii import KINDS, Found, Redactor, find, redact, redact_json
 from tests.helpers.command import ROOT
 
 SEED = ROOT / "models" / "data" / "seed"
@@ -455,3 +455,19 @@ def test_import_is_light() -> None:
     code = f"import sys, models.feedback.pii, models.feedback.pseudonyms; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_an_item_that_comes_again_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    redactor, searched = Redactor(default_engine()), []
+
+    def is_harmless(text: str) -> bool:
+        searched.append(text)
+        return True
+
+    monkeypatch.setattr(redactor.engine, "is_harmless", is_harmless)
+    for _ in range(3):
+        redactor.redact_json([{"id": "mug-1", "text": "a mug"}])
+    assert searched == ["id", "mug-1", "text", "a mug"]
+    for _ in range(2):
+        redactor.redact("a" * 10_000)
+    assert searched[4:] == ["a" * 10_000] * 2, "long texts are not kept"
